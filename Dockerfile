@@ -1,0 +1,28 @@
+# Not Alpine: the store's binary needs glibc.
+FROM python:3.13-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/scheduler-api
+COPY pyproject.toml README.md LICENSE ./
+COPY src ./src
+RUN /opt/scheduler-api/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="Scheduler API" \
+      org.opencontainers.image.description="Send a webhook to the future" \
+      org.opencontainers.image.licenses="MIT"
+RUN groupadd --gid 10001 scheduler \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data scheduler \
+ && install --directory --owner 10001 --group 10001 --mode 0700 /data
+COPY --from=build /opt/scheduler-api /opt/scheduler-api
+ENV PATH="/opt/scheduler-api/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DATA_DIR=/data
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=6s --start-period=30s \
+  CMD ["scheduler-api", "healthcheck"]
+CMD ["scheduler-api", "serve"]

@@ -1,0 +1,58 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint report format bench image
+
+PYTHON ?= python3
+IMAGE ?= scheduler-api
+BIN := .venv/bin
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/run.stamp ## Set up what is needed and start the server, with a receiver to try it on
+	@echo "Starting the server on port 8000 and a receiver on port 8001; Ctrl-C stops both."
+	@$(BIN)/scheduler-api serve --listen 8001
+
+test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also measures branches
+	$(if $(COVER),$(BIN)/coverage erase)
+	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n auto --dist loadfile
+
+check: lint ## What CI runs: lint, types, and the tests under branch coverage
+	@$(MAKE) --no-print-directory test COVER=1
+	@$(MAKE) --no-print-directory report
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# The bar is fail_under of tool.coverage.report in pyproject.toml.
+report:
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+format: .venv/dev.stamp ## Put the code into its form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/dev.stamp ## Measure throughput and lateness on this machine
+	$(BIN)/python -m bench
+
+image: ## Build the container image
+	docker build --tag $(IMAGE) .
+
+.venv/bin/python:
+	@echo "Making a virtual environment in .venv ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv \
+	  || { rm -rf .venv; echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+.venv/run.stamp: pyproject.toml | .venv/bin/python
+	@echo "Installing what the server needs (half a minute, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	@echo "Installing what the server and its tests need (a minute, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/run.stamp
