@@ -1,0 +1,140 @@
+"""The error tree; the api turns each family into a status, a script's word into a leaf.
+
+SchedulerError
+├── Malformed            400  the request cannot be read
+│   └── PayloadTooLarge  413
+├── Unauthenticated      401
+├── NotFound             404
+│   ├── MessageNotFound
+│   └── MessageFinished       nothing is left to change
+├── Conflict             409
+│   ├── DuplicateMessage
+│   └── MessageInFlight
+├── Invalid              422  readable, but a field is wrong
+└── Unavailable          503  nothing was changed, or nobody can tell
+    ├── StoreUnavailable
+    ├── StoreFull
+    ├── StoreStartFailed      the embedded store did not come up
+    └── SchemaTooNew          the data were written by a newer version
+
+A failed delivery is no error but a value: `Attempt`.
+"""
+
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a request."""
+
+    path: str  # JSON pointer, e.g. /headers/X-Key; ?limit for a query parameter
+    message: str  # a sentence that says what would be right
+
+
+class SchedulerError(Exception):
+    """The request could not be carried out."""
+
+    code: ClassVar[str] = "error"  # stable word, for programs
+
+    def __init__(self, detail: str | None = None, **facts: Any) -> None:
+        """`facts` are further members of the answer; the docstring is the default detail."""
+        super().__init__(detail or (self.__doc__ or "").strip())
+        self.facts = facts
+
+
+class Malformed(SchedulerError):
+    """The body is not valid JSON in UTF-8."""
+
+    code = "malformed_request"
+
+
+class PayloadTooLarge(Malformed):
+    """The body is larger than MAX_BODY."""
+
+    code = "payload_too_large"
+
+
+class Unauthenticated(SchedulerError):
+    """Send the header `Authorization: Bearer TOKEN` with a valid token."""
+
+    code = "unauthenticated"
+
+
+class NotFound(SchedulerError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+
+
+class MessageNotFound(NotFound):
+    """There is no message with this id."""
+
+    code = "message_not_found"
+
+
+class MessageFinished(NotFound):
+    """The message has already been sent or given up; there is nothing left to delete."""
+
+    code = "message_finished"
+
+
+class Conflict(SchedulerError):
+    """The message is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class DuplicateMessage(Conflict):
+    """A message with this id exists."""
+
+    code = "duplicate_message"
+
+
+class MessageInFlight(Conflict):
+    """The message is being sent at this moment; try again when the attempt has ended."""
+
+    code = "in_flight"
+
+
+class Invalid(SchedulerError):
+    """A field is wrong."""
+
+    code = "invalid_request"
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        """`errors`: at least one; the first is also the detail."""
+        super().__init__("; ".join(f"{error.path}: {error.message}" for error in errors))
+        self.errors = errors
+
+
+class Unavailable(SchedulerError):
+    """The service cannot do this now; try again later."""
+
+    code = "unavailable"
+    retry_after = 1  # seconds
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot be reached; whether the change was made is unknown, repeating is safe."""
+
+    code = "store_unavailable"
+
+
+class StoreFull(Unavailable):
+    """The store is full and refuses to write; nothing was stored."""
+
+    code = "store_full"
+    retry_after = 30
+
+
+class StoreStartFailed(Unavailable):
+    """The embedded store did not start."""
+
+    code = "store_start_failed"
+
+
+class SchemaTooNew(Unavailable):
+    """The data were written by a newer version of Scheduler API; upgrade this one."""
+
+    code = "schema_too_new"

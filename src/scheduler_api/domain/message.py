@@ -1,0 +1,357 @@
+"""A message: what a caller may ask for, the checks it passes, and how it is shown.
+
+create ─→ scheduled ─→ delivering ─→ delivered
+              ↑          │  │  │
+              │          │  │  └───→ failed      no attempts left, or 410
+              │          │  └──────→ retrying ─→ delivering
+              └──────────┘                       released unsent, or its process died
+
+scheduled   waits for its time, or for its destination; the caller may cancel it
+retrying    the same, after at least one attempt
+delivering  leased by a process; nobody may change it
+delivered   a 2xx answer came; its record is kept KEEP_DELIVERED
+failed      given up; its record is kept KEEP_FAILED
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from scheduler_api.domain.destination import WebhookUrl, parse_url
+from scheduler_api.domain.errors import FieldError, Invalid
+from scheduler_api.domain.moments import parse_duration, parse_instant, zone
+
+State = Literal["scheduled", "retrying", "delivering", "delivered", "failed"]
+Method = Literal["POST", "GET", "PUT", "PATCH", "DELETE"]
+
+JSON_TYPE: Final = "application/json"
+TIMEOUT_RANGE: Final = (timedelta(seconds=1), timedelta(minutes=15))
+MAX_HEADERS: Final = 50  # header fields of one message
+MAX_HEADER_BYTES: Final = 8 * 1024  # names and values together
+ATTEMPTS_KEPT: Final = 20  # newest attempts in a message's log
+EXCERPT_BYTES: Final = 4 * 1024  # of a response kept in the log
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
+_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_OURS: Final = ("webhook-", "scheduler-")  # prefixes of headers that only we may send
+
+Duration = Annotated[str | int | float, Meta(examples=["90s", "1h30m", "PT10M", 90])]
+
+
+class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a caller may ask for."""
+
+    webhook_url: Annotated[
+        str,
+        Meta(
+            description="Where to send it: `http` or `https`, at most 2,048 characters.",
+            min_length=1,
+            max_length=2048,
+            examples=["https://example.com/hook"],
+        ),
+    ]
+    id: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Name of the message; 1–255 characters, without `/` or control "
+            "characters. Default: a UUIDv7 is made.",
+            examples=["msg-unique-id-123"],
+        ),
+    ] = UNSET
+    payload: Annotated[
+        Raw,
+        Meta(
+            description="Any JSON value; sent as the body byte for byte as it arrived. "
+            "Default: no body.",
+            examples=[{"message": "Sua mensagem aqui"}],
+        ),
+    ] = msgspec.field(default_factory=Raw)
+    schedule_to: Annotated[
+        str | UnsetType,
+        Meta(
+            description="When: ISO 8601. Without an offset, local time in `timezone`. "
+            "In the past: at once.",
+            examples=["2046-04-15T02:41:45.000Z"],
+        ),
+    ] = UNSET
+    delay: Annotated[
+        Duration | UnsetType,
+        Meta(description="Instead of `scheduleTo`: how long from now; seconds if a number."),
+    ] = UNSET
+    timezone: Annotated[
+        str | UnsetType,
+        Meta(
+            description="IANA name for a `scheduleTo` without an offset.",
+            examples=["America/Sao_Paulo"],
+        ),
+    ] = UNSET
+    method: Annotated[Method, Meta(description="Method of the request.")] = "POST"
+    headers: Annotated[
+        dict[str, str],
+        Meta(description="Further headers of the request; at most 50, 8 KiB together."),
+    ] = msgspec.field(default_factory=dict)
+    content_type: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Type of the body. Other than JSON: `payload` must be a string, "
+            "which is sent as text. Default: `application/json`.",
+            examples=["text/plain"],
+        ),
+    ] = UNSET
+    timeout: Annotated[
+        Duration | UnsetType,
+        Meta(description="Time for the whole request, 1 s to 15 min. Default: REQUEST_TIMEOUT."),
+    ] = UNSET
+
+
+class Spec(msgspec.Struct, frozen=True, array_like=True):
+    """What of a message never changes, beside its instants and its URL; stored as it is.
+
+    Only ever appended to: records of older versions are read with the defaults.
+    """
+
+    method: Method = "POST"
+    headers: dict[str, str] = {}
+    content_type: str = JSON_TYPE
+    body: bytes | None = None  # as it is sent; None: no body
+    timeout_ms: int | None = None  # None: REQUEST_TIMEOUT
+    delay_ms: int | None = None  # as asked; None: an instant was asked for
+    timezone: str | None = None  # as asked
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A new message that passed every check."""
+
+    id: str | None  # None: one is to be made
+    url: WebhookUrl
+    due_at: datetime | None  # None: spec.delay_ms after the store's now
+    spec: Spec
+
+
+class Attempt(msgspec.Struct, frozen=True, rename="camel"):
+    """One HTTP request that was made, and what came of it."""
+
+    number: int  # 1, 2, …
+    started_at: datetime
+    duration_ms: int
+    status: int | None  # of the answer; None: none came
+    error: str | None  # stable word if there was no usable answer: timeout, connect_error, …
+    response_excerpt: str | None  # the answer's first 4 KiB, as text
+    lateness_ms: int  # start − when it was due
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A stored message as it stands."""
+
+    id: str
+    url: str
+    spec: Spec
+    state: State
+    parked: bool  # due, but its destination is at its limit
+    created_at: datetime
+    scheduled_at: datetime
+    next_attempt_at: datetime | None  # None: none is to come
+    attempts: list[Attempt]  # the newest, oldest of them first
+    attempts_made: int
+    crashes: int  # processes that died while they had it
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A row of the list of pending messages."""
+
+    id: str
+    url: str
+    state: State
+    due_at: datetime
+    attempts_made: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page of the list; cursor: opaque, where the next page begins, None at the end."""
+
+    rows: list[Listed]
+    total: int
+    cursor: str | None
+
+
+def accept(
+    new: NewMessage, default_zone: str, refusal: Callable[[WebhookUrl], str | None]
+) -> Accepted:
+    """Check a new message; `refusal` says why a URL may not be dialled. Raises: Invalid."""
+    checks = _Checks()
+    with checks.of("/webhookUrl"):
+        url = parse_url(new.webhook_url)
+        if reason := refusal(url):
+            raise ValueError(reason)
+    with checks.of("/id"):
+        message_id = None if new.id is UNSET else check_id(new.id)
+    with checks.of("/timezone"):
+        zone_name = default_zone if new.timezone is UNSET else zone(new.timezone).key
+    with checks.of("/scheduleTo"):
+        due_at = None if checks.failed("/timezone") else _due_at(new, zone_name)
+    with checks.of("/delay"):
+        delay = None if new.schedule_to is not UNSET else _delay(new)
+    with checks.of("/timeout"):
+        timeout_ms = None if new.timeout is UNSET else _timeout(new.timeout)
+    with checks.of("/headers"):
+        headers = _headers(new.headers)
+    with checks.of("/contentType"):
+        content_type = _content_type(new)
+    with checks.of("/payload"):
+        body = None if checks.failed("/contentType") else _body(new.payload, content_type)
+    checks.done()
+    spec = Spec(new.method, headers, content_type, body, timeout_ms, delay, new.timezone or None)
+    return Accepted(message_id, url, due_at, spec)
+
+
+class _Checks:
+    """Gathers what is wrong with each field, so that one answer tells it all."""
+
+    def __init__(self) -> None:
+        self._errors: list[FieldError] = []
+        self._path = ""
+
+    def of(self, path: str) -> "_Checks":
+        self._path = path
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, _HeaderError):
+            self._errors.append(FieldError(f"/headers/{error.name}", str(error)))
+        elif isinstance(error, ValueError):
+            self._errors.append(FieldError(self._path, str(error)))
+        return isinstance(error, ValueError)
+
+    def failed(self, path: str) -> bool:
+        return any(error.path == path for error in self._errors)
+
+    def done(self) -> None:
+        if self._errors:
+            raise Invalid(self._errors)
+
+
+class _HeaderError(ValueError):
+    """A header that may not be sent."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name.replace("~", "~0").replace("/", "~1")  # as JSON pointers want it
+
+
+def check_id(text: str) -> str:
+    """The id, if it may be one."""
+    if not 1 <= len(text) <= 255:
+        raise ValueError(f"an id has 1 to 255 characters, not {len(text)}")
+    if "/" in text or _CONTROL.search(text):
+        raise ValueError("an id has no slash and no control characters")
+    if text in (".", ".."):
+        raise ValueError("an id of dots alone cannot stand in a URL")
+    return text
+
+
+def _due_at(new: NewMessage, zone_name: str) -> datetime | None:
+    if new.schedule_to is UNSET:
+        return None
+    if new.delay is not UNSET:
+        raise ValueError("give scheduleTo or delay, not both")
+    return parse_instant(new.schedule_to, zone_name)
+
+
+def _delay(new: NewMessage) -> int:
+    return 0 if new.delay is UNSET else _milliseconds(parse_duration(new.delay))
+
+
+def _timeout(value: str | int | float) -> int:
+    span = parse_duration(value)
+    shortest, longest = TIMEOUT_RANGE
+    if not shortest <= span <= longest:
+        raise ValueError("a timeout is between 1 second and 15 minutes")
+    return _milliseconds(span)
+
+
+def _milliseconds(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    if len(headers) > MAX_HEADERS:
+        raise ValueError(f"at most {MAX_HEADERS} headers, not {len(headers)}")
+    seen: set[str] = set()
+    for name, value in headers.items():
+        _check_header(name, value)
+        if name.lower() in seen:
+            raise _HeaderError(name, "the same header stands twice")
+        seen.add(name.lower())
+    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
+        raise ValueError("names and values are over 8 KiB together")
+    return headers
+
+
+def _check_header(name: str, value: str) -> None:
+    if not _TOKEN.fullmatch(name):
+        raise _HeaderError(name, "a name has 1 to 64 letters, digits and !#$%&'*+-.^_`|~")
+    lower = name.lower()
+    if lower in _HOP_BY_HOP or lower.startswith(_OURS):
+        raise _HeaderError(name, "this header is set by the service and cannot be given")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise _HeaderError(name, "a value has visible ASCII characters, spaces between them")
+
+
+def _content_type(new: NewMessage) -> str:
+    """The field, or the header of that name; one of them."""
+    given = [value for name, value in new.headers.items() if name.lower() == "content-type"]
+    if new.content_type is UNSET:
+        return given[0] if given else JSON_TYPE
+    if given:
+        raise ValueError("give contentType or the header Content-Type, not both")
+    if not new.content_type or not _FIELD_VALUE.fullmatch(new.content_type):
+        raise ValueError("a content type looks like text/plain; charset=utf-8")
+    return new.content_type
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a body of that type is the payload itself; otherwise it is the payload's text."""
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence == JSON_TYPE or essence.endswith("+json")
+
+
+def _body(payload: Raw, content_type: str) -> bytes | None:
+    sent = bytes(payload)
+    if not sent:
+        return None
+    if is_json(content_type):
+        return sent
+    try:
+        return msgspec.json.decode(sent, type=str).encode()
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        raise ValueError(f"for {content_type} the payload must be a string of text") from None
+
+
+def payload(spec: Spec) -> Any:
+    """The payload as it was given, to be encoded as JSON; UNSET if there was none."""
+    if spec.body is None:
+        return UNSET
+    return Raw(spec.body) if is_json(spec.content_type) else spec.body.decode()

@@ -1,0 +1,190 @@
+"""Instants, durations and time zones as people write them; asked by the API and the settings."""
+
+import re
+from bisect import bisect_left
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from difflib import get_close_matches
+from functools import cache
+from zoneinfo import ZoneInfo, available_timezones
+
+# Longest text that is looked at at all, in characters: a full instant has 35.
+_LONGEST = 64
+
+# Longest duration: 8,000 years of 365 days, in seconds; from 1970 it still ends before year 9999.
+_LONGEST_SECONDS = 8_000 * 365 * 86_400
+
+_DATE = r"(?P<date>\d{4}-\d\d-\d\d)"
+_TIME = r"(?P<clock>\d\d:\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?"
+_OFFSET = r"(?P<offset>[Zz]|(?P<sign>[+-])(?P<hours>\d\d)(?::?(?P<minutes>\d\d))?)?"
+_INSTANT = re.compile(rf"{_DATE}(?:[Tt ]{_TIME}{_OFFSET})?", re.ASCII)
+
+_NUMBER = r"(\d+(?:[.,]\d+)?)"
+_SECONDS = re.compile(_NUMBER, re.ASCII)
+_WORDS = re.compile(
+    " ?".join(f"(?:{_NUMBER} ?{unit})?" for unit in ("w", "d", "h", "m", "s", "ms")), re.ASCII
+)
+_ISO = re.compile(
+    rf"P(?:{_NUMBER}W)?(?:{_NUMBER}D)?"
+    rf"(?:T(?=\d)(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?",
+    re.ASCII,
+)
+# Seconds in a week, day, hour, minute, second, millisecond: the order of the groups above.
+_UNITS = tuple(map(Decimal, ("604800", "86400", "3600", "60", "1", "0.001")))
+
+
+def parse_instant(text: str, zone: str) -> datetime:
+    """The instant that `text` names, in UTC and cut to the millisecond.
+
+    Without an offset it is local time in the IANA zone named `zone`. Raises ValueError.
+    """
+    found = _INSTANT.fullmatch(text) if len(text) <= _LONGEST else None
+    if found is None:
+        shown = f"{text!a} is" if text and len(text) <= _LONGEST else "this is"
+        raise ValueError(f"{shown} not an ISO 8601 instant such as 2026-04-15T02:41:45Z")
+    try:
+        at = _to_utc(found, zone)
+    except OverflowError:
+        at = None
+    if at is None or at.year < 1970:
+        raise ValueError(f"{text!a} is outside the years 1970 to 9999")
+    return at
+
+
+def instant_of(local: datetime, where: ZoneInfo) -> datetime:
+    """The UTC instant at which clocks in `where` show the naive `local`.
+
+    In a gap: the first instant after it; in a fold: the earlier one. OverflowError past the ends
+    of the calendar.
+    """
+    at = local.replace(tzinfo=where, fold=0).astimezone(UTC)
+    if at.astimezone(where).replace(tzinfo=None) == local:
+        return at
+    return _end_of_gap(local, where)
+
+
+def parse_duration(value: str | int | float) -> timedelta:
+    """The duration named, cut to the millisecond; a number is seconds. Raises ValueError."""
+    # To Python, True is a number.
+    if isinstance(value, bool):
+        raise ValueError(_not_a_duration(value))
+    seconds = _read_duration(value) if isinstance(value, str) else value
+    # Written so that NaN fails too.
+    if not 0 <= seconds <= _LONGEST_SECONDS:
+        raise ValueError("a duration must be from 0 seconds to 8,000 years")
+    # By way of its digits: 0.29 is meant as 290 ms, not as the binary float just below.
+    return timedelta(milliseconds=int(Decimal(str(seconds)) * 1000))
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """The time zone with this IANA name. Raises ValueError with the nearest known name."""
+    # Asked by name first: ZoneInfo itself opens files, and fails in six ways on odd names.
+    if name not in _zone_names():
+        raise ValueError(f"{name[:_LONGEST]!a} is not an IANA time zone{_nearest(name)}")
+    return ZoneInfo(name)
+
+
+def format_instant(at: datetime) -> str:
+    """`2026-04-15T02:41:45+00:00`, with milliseconds only when they are not zero."""
+    precision = "milliseconds" if at.microsecond >= 1000 else "seconds"
+    return at.astimezone(UTC).isoformat(timespec=precision)
+
+
+def format_duration(span: timedelta) -> str:
+    """`1d 2h 3m 4s`: units that are zero are left out, seconds never; `span` is not negative."""
+    minutes, seconds = divmod(int(span.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{n}{unit}" for n, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if n]
+    return " ".join([*parts, f"{seconds}s"])
+
+
+def _to_utc(found: re.Match[str], zone_name: str) -> datetime:
+    local = _local_time(found)
+    if found["offset"] is None:
+        return instant_of(local, zone(zone_name))
+    return local.replace(tzinfo=_offset(found)).astimezone(UTC)
+
+
+def _local_time(found: re.Match[str]) -> datetime:
+    fraction = (found["fraction"] or "")[:3].ljust(3, "0")
+    clock = f"{found['clock'] or '00:00'}:{found['second'] or '00'}.{fraction}"
+    # Python 3.13 and later read 24:00 as the next midnight; an older one would not.
+    if clock.startswith("24"):
+        raise ValueError("hours go from 00 to 23: write 24:00 as 00:00 of the next day")
+    try:
+        return datetime.fromisoformat(f"{found['date']}T{clock}")
+    except ValueError as error:
+        raise ValueError(f"{found[0]!a} is not in the calendar: {error}") from None
+
+
+def _offset(found: re.Match[str]) -> timezone:
+    if found["sign"] is None:
+        return UTC
+    hours, minutes = int(found["hours"]), int(found["minutes"] or 0)
+    if hours > 23 or minutes > 59:
+        raise ValueError(f"the offset of {found[0]!a} must be between -23:59 and +23:59")
+    span = timedelta(hours=hours, minutes=minutes)
+    return timezone(-span if found["sign"] == "-" else span)
+
+
+def _end_of_gap(local: datetime, where: ZoneInfo) -> datetime:
+    def is_past(second: int) -> bool:
+        return datetime.fromtimestamp(second, where).replace(tzinfo=None) > local
+
+    # The two readings of a time that no clock shows lie on either side of the change.
+    first = int(local.replace(tzinfo=where, fold=1).timestamp())
+    last = int(local.replace(tzinfo=where, fold=0).timestamp()) + 1
+    change = first + bisect_left(range(first, last), True, key=is_past)
+    return datetime.fromtimestamp(change, UTC)
+
+
+def _read_duration(text: str) -> Decimal:
+    text = text if len(text) <= _LONGEST else ""
+    if found := _SECONDS.fullmatch(text):
+        return _decimal(text)
+    found = _WORDS.fullmatch(text) or _ISO.fullmatch(text)
+    # Both patterns are all options, so they match nothing at all as well.
+    if found is None or not any(found.groups()):
+        raise ValueError(_not_a_duration(text))
+    pairs = zip(found.groups(), _UNITS, strict=False)
+    return sum((_decimal(number) * unit for number, unit in pairs if number), Decimal())
+
+
+def _decimal(number: str) -> Decimal:
+    return Decimal(number.replace(",", "."))
+
+
+def _not_a_duration(value: str | bool) -> str:
+    return (
+        f"{value!a} is not a duration such as 90s, 10m, 1h30m, 2d, 1w, PT10M or a number of "
+        "seconds (months and years have no fixed length)"
+    )
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _nearest(name: str) -> str:
+    wanted = name[:_LONGEST].casefold().replace(" ", "_")
+    # All 600 names would take 6 ms, which a batch of 1,000 wrong ones must not cost.
+    near = get_close_matches(wanted, _names_by_initial().get(_initial(wanted), {}), n=1)
+    if not near:
+        return " such as America/Sao_Paulo"
+    return f"; did you mean {_names_by_initial()[_initial(wanted)][near[0]]}?"
+
+
+@cache
+def _names_by_initial() -> dict[str, dict[str, str]]:
+    names: dict[str, dict[str, str]] = {}
+    for name in sorted(_zone_names()):
+        names.setdefault(_initial(name.casefold()), {})[name.casefold()] = name
+    return names
+
+
+def _initial(name: str) -> str:
+    """The first letter of the city, the part that people know how to spell."""
+    return name.rpartition("/")[2][:1]

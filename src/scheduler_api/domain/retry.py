@@ -1,0 +1,83 @@
+"""What follows an attempt: delivered, retried or failed; asked by the dispatcher after each one."""
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+# Pause after the 1st, 2nd, … attempt, before jitter.
+BACKOFF: tuple[timedelta, ...] = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=10),
+    timedelta(minutes=30),
+    timedelta(hours=2),
+    timedelta(hours=6),
+)
+
+# Attempts in all: the first and one after each pause.
+MAX_ATTEMPTS = len(BACKOFF) + 1
+
+# Largest part of a pause that is added or taken away, so that retries do not come in step.
+JITTER = 0.2
+
+# Longest wait that a destination may ask for.
+RETRY_AFTER_CEILING = timedelta(hours=24)
+
+# The three spellings of an HTTP date (RFC 9110, 5.6.7).
+_HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+_SECONDS = re.compile(r"[0-9]{1,10}")
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """The destination took it."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Another attempt follows."""
+
+    delay: timedelta  # from now to the next attempt
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """No further attempt follows."""
+
+    reason: str  # why not, for people
+
+
+def decide(
+    number: int, status: int | None, retry_after: timedelta | None, jitter: float
+) -> Delivered | Retry | Failed:
+    """What follows attempt `number` (1, 2, …), answered with `status`, None if with nothing.
+
+    `jitter` is random in [-1, 1]; `retry_after` is what a 429 or 503 asked for.
+    """
+    if status is not None and 200 <= status <= 299:
+        return Delivered()
+    # 404 is not final: n8n answers it while a workflow is off.
+    if status == 410:
+        return Failed("410 Gone: the destination wants no more")
+    if number >= MAX_ATTEMPTS:
+        return Failed(f"no attempts left: {number} of {MAX_ATTEMPTS} made")
+    delay = BACKOFF[number - 1] * (1 + JITTER * jitter)
+    if retry_after is not None and status in (429, 503):
+        delay = max(delay, min(retry_after, RETRY_AFTER_CEILING))
+    return Retry(delay)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """The wait that a `Retry-After` header asks for; None if there is none that can be read."""
+    text = (value or "").strip(" \t")
+    if _SECONDS.fullmatch(text):
+        return timedelta(seconds=int(text))
+    at = _http_date(text)
+    return at - now if at is not None and at > now else None
+
+
+def _http_date(text: str) -> datetime | None:
+    for form in _HTTP_DATES:
+        with suppress(ValueError):
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+    return None
