@@ -1,0 +1,137 @@
+"""Bytes and milliseconds here, messages and datetimes outside; asked by messages.py and queue.py.
+
+A record, the field of `payloads`:
+
+    byte 1       version, 1
+    bytes 2–7    created, ms, big end first       (written by create.lua, by the store's clock)
+    bytes 8–13   scheduled for, ms                (the same)
+    byte 14      where in the URL its authority begins, from 0: the destination
+    byte 15      the authority's size
+    then         the URL, a line feed, the Spec as msgpack
+
+A progress, the field of `progress`: "attempts crashes outcome at\\n", then the newest attempts
+as msgpack.
+"""
+
+import base64
+import binascii
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from scheduler_api.domain.errors import FieldError, Invalid
+from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Spec
+
+_HEAD: Final = 15  # bytes before the URL
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
+
+_encode_spec = msgspec.msgpack.Encoder().encode
+_decode_spec = msgspec.msgpack.Decoder(Spec).decode
+
+
+class _StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """An Attempt as it is stored; only ever appended to."""
+
+    number: int
+    started_ms: int
+    duration_ms: int
+    status: int | None
+    error: str | None
+    excerpt: str | None
+    lateness_ms: int
+
+
+_encode_log = msgspec.msgpack.Encoder().encode
+_decode_log = msgspec.msgpack.Decoder(list[_StoredAttempt]).decode
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What a record says."""
+
+    created_ms: int
+    scheduled_ms: int
+    url: str
+    spec: Spec
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a progress says."""
+
+    attempts: int = 0
+    crashes: int = 0
+    log: bytes = b""  # the attempts, still packed
+
+
+def to_ms(at: datetime) -> int:
+    """Milliseconds since 1970."""
+    return (at - _EPOCH) // _MS
+
+
+def from_ms(ms: int) -> datetime:
+    """The instant, aware, UTC."""
+    return _EPOCH + ms * _MS
+
+
+def pack_tail(accepted: Accepted) -> bytes:
+    """The record from its 14th byte on; what stands before is written by create.lua."""
+    url = accepted.url
+    place = bytes((url.start, len(url.authority)))
+    return b"%b%b\n%b" % (place, url.url.encode(), _encode_spec(accepted.spec))
+
+
+def unpack_record(record: bytes) -> Record:
+    """The inverse, of a whole record."""
+    end = record.index(b"\n", _HEAD)
+    created, scheduled, url = unpack_head(record[: end + 1])
+    return Record(created, scheduled, url, _decode_spec(record[end + 1 :]))
+
+
+def unpack_head(head: bytes) -> tuple[int, int, str]:
+    """Created ms, scheduled ms and URL from a record that ends after its URL's line feed."""
+    created, scheduled = head[1:7], head[7:13]
+    return int.from_bytes(created), int.from_bytes(scheduled), head[_HEAD:-1].decode()
+
+
+def unpack_progress(progress: bytes) -> Progress:
+    """Counts and packed log; of a message never tried: zeros."""
+    if not progress:
+        return Progress()
+    line, _, log = progress.partition(b"\n")
+    attempts, crashes, _ = line.split(b" ", 2)
+    return Progress(int(attempts), int(crashes), log)
+
+
+def unpack_log(log: bytes) -> list[Attempt]:
+    """The attempts, oldest first."""
+    return [_unstored(attempt) for attempt in _decode_log(log)] if log else []
+
+
+def _unstored(stored: _StoredAttempt) -> Attempt:
+    number, started_ms, *rest = msgspec.structs.astuple(stored)
+    return Attempt(number, from_ms(started_ms), *rest)
+
+
+def append_attempt(log: bytes, attempt: Attempt) -> bytes:
+    """The packed log with one more attempt; the oldest goes when there are too many."""
+    number, started_at, *rest = msgspec.structs.astuple(attempt)
+    earlier = _decode_log(log)[1 - ATTEMPTS_KEPT :] if log else []
+    return _encode_log([*earlier, _StoredAttempt(number, to_ms(started_at), *rest)])
+
+
+def pack_cursor(due_ms: int, message_id: bytes) -> str:
+    """The position after a row, opaque to callers."""
+    return base64.urlsafe_b64encode(b"%d:%b" % (due_ms, message_id)).decode().rstrip("=")
+
+
+def unpack_cursor(cursor: str) -> tuple[int, bytes]:
+    """The inverse. Raises: Invalid."""
+    try:
+        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
+        due_ms, separator, message_id = packed.partition(b":")
+        if separator and message_id and len(due_ms) <= 15:
+            return int(due_ms), message_id
+    except (binascii.Error, ValueError):
+        pass
+    raise Invalid([FieldError("?cursor", "take the cursor from nextCursor of the page before")])

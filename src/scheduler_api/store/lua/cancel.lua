@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Removes a message that waits; one on the wire stays, as a false "deleted" would be a lie.
+--
+-- ARGV[1] id   ARGV[2] limit of a destination
+-- Returns a word: 'ok', 'missing', 'in_flight' or 'finished'
+local id = ARGV[1]
+local record = call('HGET', PAYLOADS, id)
+if not record then return 'missing' end
+local where, dest = place(id), destination(record)
+if where == 'leased' then return 'in_flight' end
+if where == 'delivered' or where == 'failed' then return 'finished' end
+call('ZREM', DUE, id)
+call('ZREM', TAKEN, id)
+call('ZREM', PARKED .. dest, id)
+forget(id)
+unpark(dest, tonumber(ARGV[2]))
+return 'ok'

@@ -1,0 +1,99 @@
+#!lua flags=allow-oom
+-- Leases due messages to one process; parks what is over its destination's limit.
+--
+-- ARGV[1] how many (1–100)   ARGV[2] lease, ms   ARGV[3] epoch of the process
+-- ARGV[4] nonce: the same again returns the same set again
+-- ARGV[5] limit of a destination
+-- Returns {now, fence, heads of `due` and of `leases` (ms, -1 if empty), number of ids dropped
+--          because they had no record, then id, due ms, record, progress ('' if never tried) for
+--          each}
+local most, lease, epoch, nonce = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local limit, now = tonumber(ARGV[5]), clock()
+local LOOK = 128 -- ids looked at from each end of what is due
+local BYTES = 4 * 1024 * 1024 -- of records in one reply, so that large bodies cannot block
+
+local reply, bytes, dropped = {}, 0, 0
+
+local function answer(fence)
+  local result = {now, tonumber(fence), head(DUE), head(LEASES), dropped}
+  for i = 1, #reply do result[i + 5] = reply[i] end
+  return result
+end
+
+local function take(id, due, record)
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3] = id, tonumber(due), record
+  reply[n + 4] = call('HGET', PROGRESS, id) or ''
+  bytes = bytes + #record
+end
+
+local function again()
+  local fence = 0
+  local claims = call('HGETALL', CLAIMS)
+  for i = 1, #claims, 2 do
+    local its_fence, its_epoch, its_nonce = split_claim(claims[i + 1])
+    if its_epoch == epoch and its_nonce == nonce then
+      fence = its_fence
+      take(claims[i], call('ZSCORE', TAKEN, claims[i]), call('HGET', PAYLOADS, claims[i]))
+    end
+  end
+  return answer(fence)
+end
+
+-- What is due, alternately from the oldest and the newest: a backlog must not hide what is fresh.
+local function due_now()
+  local old = call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, LOOK, 'WITHSCORES')
+  if #old < 2 * LOOK then return old end
+  local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
+  local both, seen = {}, {}
+  for i = 1, 2 * LOOK, 2 do
+    for _, from in ipairs({old, new}) do
+      if not seen[from[i]] then
+        seen[from[i]] = true
+        both[#both + 1], both[#both + 2] = from[i], from[i + 1]
+      end
+    end
+  end
+  return both
+end
+
+local last = call('HGET', WORKERS, epoch)
+if last and last:match(' (%S+)$') == nonce then return again() end
+
+local counts, leases, claims, taken, gone = {}, {}, {}, {}, {}
+local candidates = due_now()
+local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
+for i = 1, #candidates, 2 do
+  if #leases >= 2 * most or bytes > BYTES then break end
+  local id, due = candidates[i], candidates[i + 1]
+  local record = call('HGET', PAYLOADS, id)
+  gone[#gone + 1] = id
+  if not record then
+    dropped = dropped + 1
+    forget(id)
+  else
+    local dest = destination(record)
+    counts[dest] = counts[dest] or tonumber(call('HGET', INFLIGHT, dest) or 0)
+    taken[#taken + 1], taken[#taken + 2] = due, id
+    if counts[dest] >= limit then
+      call('ZADD', PARKED .. dest, due, id)
+    else
+      counts[dest] = counts[dest] + 1
+      leases[#leases + 1], leases[#leases + 2] = now + lease, id
+      claims[#claims + 1] = id
+      claims[#claims + 1] = table.concat({fence, epoch, nonce, dest}, ' ')
+      take(id, due, record)
+    end
+  end
+end
+if #gone > 0 then call('ZREM', DUE, unpack(gone)) end
+if #taken > 0 then call('ZADD', TAKEN, unpack(taken)) end
+if #claims > 0 then
+  call('ZADD', LEASES, unpack(leases))
+  call('HSET', CLAIMS, unpack(claims))
+  call('HSET', WORKERS, epoch, now .. ' ' .. nonce)
+  for dest, count in pairs(counts) do
+    if count > 0 then call('HSET', INFLIGHT, dest, count) end
+  end
+end
+return answer(fence)

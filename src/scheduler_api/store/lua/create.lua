@@ -1,0 +1,48 @@
+#!lua
+-- Stores new messages, unless their id is pending or a finished one was asked for identically.
+--
+-- ARGV[1]  within how many ms a new head of `due` is announced
+-- ARGV[2…] for each message (1–100): id, due ("=ms" at an instant, "+ms" after now), record from
+--          its 14th byte on
+-- Returns {now, 1 if a new head was announced, then for each: word ('ok' or the place of the
+--          message that has the id), due ms (-1 if finished), that message's progress or ''}
+local now, horizon = clock(), tonumber(ARGV[1])
+local old_head = head(DUE)
+
+-- As asked: the same content, and the same instant unless a delay was asked for.
+local function identical(old, due, tail, relative)
+  return old:sub(14) == tail and (relative or old:sub(8, 13) == u48(due))
+end
+
+local function create(id, asked, tail)
+  local relative = asked:sub(1, 1) == '+'
+  local due = tonumber(asked:sub(2)) + (relative and now or 0)
+  local old = call('HGET', PAYLOADS, id)
+  if old then
+    local where = place(id)
+    local finished = where == 'delivered' or where == 'failed'
+    if not finished or identical(old, due, tail, relative) then
+      local its_due = call('ZSCORE', DUE, id) or call('ZSCORE', TAKEN, id) or -1
+      return where, its_due, call('HGET', PROGRESS, id) or ''
+    end
+    call('ZREM', DELIVERED, id)
+    call('ZREM', FAILED, id)
+    call('HDEL', PROGRESS, id)
+  end
+  call('HSET', PAYLOADS, id, '\1' .. u48(now) .. u48(due) .. tail)
+  call('ZADD', DUE, due, id)
+  return 'ok', due, ''
+end
+
+local reply, first = {now, 0}, nil
+for i = 2, #ARGV, 3 do
+  local word, due, progress = create(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  if word == 'ok' then first = math.min(first or due, due) end
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3] = word, tonumber(due), progress
+end
+if first and first - now <= horizon and (old_head < 0 or first < old_head) then
+  call('PUBLISH', WAKEUP, first)
+  reply[2] = 1
+end
+return reply

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Forgets finished messages whose time on the shelf is over, and processes long gone.
+--
+-- ARGV[1] how many from each shelf (1–100)   ARGV[2] after how many ms of silence a process is gone
+-- Returns the number of messages forgotten
+local most, silence, now, forgotten = ARGV[1], tonumber(ARGV[2]), clock(), 0
+for _, shelf in ipairs({DELIVERED, FAILED}) do
+  for _, id in ipairs(call('ZRANGE', shelf, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
+    call('ZREM', shelf, id)
+    forget(id)
+    forgotten = forgotten + 1
+  end
+end
+local workers = call('HGETALL', WORKERS)
+for i = 1, #workers, 2 do
+  local seen = tonumber(workers[i + 1]:match('^%d+'))
+  if now - seen > silence then call('HDEL', WORKERS, workers[i]) end
+end
+return forgotten

@@ -1,0 +1,197 @@
+"""Messages as the dispatcher asks for them: claim, settle, release, renew, reap, purge."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from scheduler_api.domain.message import Attempt, Spec
+from scheduler_api.store.batching import Batcher
+from scheduler_api.store.codec import (
+    append_attempt,
+    from_ms,
+    unpack_progress,
+    unpack_record,
+)
+from scheduler_api.store.heads import Heads
+from scheduler_api.store.scripts import Scripts
+
+Verdict = Literal["delivered", "failed", "retry"]
+
+CLAIMED_AT_ONCE: Final = 100  # a claim of 100 holds up the store for about 1 ms
+SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
+MOST_CRASHES: Final = 5  # processes that died with a message before it is given up
+MOST_KEPT: Final = 100_000  # finished records on a shelf, whatever their age
+SILENCE: Final = timedelta(days=1)  # after which a process that claimed nothing is struck off
+COLUMNS: Final = 4  # of a claimed message in the script's reply
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A message leased to this process."""
+
+    id: str
+    fence: int  # with the process's epoch: what settles it
+    created_at: datetime
+    scheduled_at: datetime
+    due_at: datetime  # when this attempt was due
+    url: str
+    spec: Spec
+    attempts: int  # made before
+    crashes: int
+    log: bytes  # the attempts before, packed
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a claim found."""
+
+    messages: list[Claimed]
+    deadline: float  # end of the leases by this process's monotonic clock, seconds
+    due_in: float | None  # seconds until the next message is due; 0: more is; None: nothing waits
+    lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
+    dropped: int  # ids without a record, taken out: a damaged data set
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a claim ends."""
+
+    claimed: Claimed
+    attempt: Attempt
+    verdict: Verdict
+    delay: timedelta = timedelta(0)  # until the next attempt
+
+
+class Queue:
+    """The queue of one partition, as one process sees it."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        heads: Heads,
+        *,
+        lease: timedelta,
+        concurrency: int,
+        keep_delivered: timedelta,
+        keep_failed: timedelta,
+    ) -> None:
+        """`concurrency`: how many may be in flight to one destination, all processes together."""
+        self.epoch = secrets.token_hex(8)
+        self._scripts = scripts
+        self._heads = heads
+        self._lease_ms = _ms(lease)
+        self._concurrency = concurrency
+        self._keep = {"delivered": _ms(keep_delivered), "failed": _ms(keep_failed)}
+        self._nonce: str | None = None
+        self._clock_offset_ms = 0.0  # the store's clock − ours, the monotonic one
+        self._settling: Batcher[Outcome, bool] = Batcher(
+            self._settle, delay=SETTLE_WITHIN, most=CLAIMED_AT_ONCE
+        )
+
+    async def claim(self, most: int) -> Claim:
+        """Lease up to `most` due messages. Raises: StoreUnavailable.
+
+        After an error the next call carries the same nonce: if the script had run and only its
+        reply was lost, the same messages come back.
+        """
+        self._nonce = self._nonce or secrets.token_hex(8)
+        deadline = time.monotonic() + self._lease_ms / 1000  # from before the store's own start
+        now, fence, due, lease, dropped, *rows = await self._scripts.run(
+            "claim",
+            min(most, CLAIMED_AT_ONCE),
+            self._lease_ms,
+            self.epoch,
+            self._nonce,
+            self._concurrency,
+        )
+        self._nonce = None
+        self._clock_offset_ms = now - time.monotonic() * 1000
+        return Claim(
+            [_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS)],
+            deadline,
+            _seconds_until(due, now),
+            _seconds_until(lease, now),
+            dropped,
+        )
+
+    def now(self) -> datetime:
+        """The store's clock, as the last claim showed it; behind by less than a round trip."""
+        return from_ms(int(self._clock_offset_ms + time.monotonic() * 1000))
+
+    async def settle(self, outcome: Outcome) -> bool:
+        """End a claim; False: it was no longer held, nothing changed. Raises: StoreUnavailable."""
+        return await self._settling.submit(outcome)
+
+    async def _settle(self, batch: Sequence[Outcome]) -> list[bool]:
+        args: list[bytes | str | int] = [self.epoch, self._concurrency, MOST_KEPT]
+        for outcome in batch:
+            args += self._settle_args(outcome)
+        new_head, *words = await self._scripts.run("settle", *args)
+        if new_head:
+            self._heads.announce()
+        return [word == b"ok" for word in words]
+
+    def _settle_args(self, outcome: Outcome) -> tuple[bytes | str | int, ...]:
+        claimed = outcome.claimed
+        return (
+            claimed.id.encode(),
+            claimed.fence,
+            outcome.verdict,
+            self._keep.get(outcome.verdict, _ms(outcome.delay)),
+            f"{outcome.attempt.number} {claimed.crashes}",
+            append_attempt(claimed.log, outcome.attempt),
+        )
+
+    async def release(self, claims: Sequence[Claimed]) -> None:
+        """Give back what was not sent; leave the roll of processes. Raises: StoreUnavailable."""
+        await self._scripts.run("release", self.epoch, self._concurrency, *_names(claims))
+
+    async def renew(self, claims: Sequence[Claimed]) -> list[bool]:
+        """Extend leases by a full one; False for each that is lost. Raises: StoreUnavailable."""
+        words = await self._scripts.run("renew", self.epoch, self._lease_ms, *_names(claims))
+        return [word == b"ok" for word in words]
+
+    async def reap(self) -> tuple[int, int]:
+        """Take back expired leases: how many wait again, how many were given up."""
+        returned, failed = await self._scripts.run(
+            "reap",
+            CLAIMED_AT_ONCE,
+            self._concurrency,
+            MOST_CRASHES,
+            self._keep["failed"],
+            MOST_KEPT,
+        )
+        return returned, failed
+
+    async def purge(self) -> int:
+        """Forget finished messages whose retention is over: how many."""
+        return int(await self._scripts.run("purge", CLAIMED_AT_ONCE, _ms(SILENCE)))
+
+
+def _ms(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
+
+
+def _seconds_until(instant_ms: int, now_ms: int) -> float | None:
+    return None if instant_ms < 0 else max(0, instant_ms - now_ms) / 1000
+
+
+def _names(claims: Sequence[Claimed]) -> list[bytes | int]:
+    return [part for claimed in claims for part in (claimed.id.encode(), claimed.fence)]
+
+
+def _claimed(fence: int, message_id: bytes, due: int, packed: bytes, counted: bytes) -> Claimed:
+    record, progress = unpack_record(packed), unpack_progress(counted)
+    return Claimed(
+        id=message_id.decode(),
+        fence=fence,
+        created_at=from_ms(record.created_ms),
+        scheduled_at=from_ms(record.scheduled_ms),
+        due_at=from_ms(due),
+        url=record.url,
+        spec=record.spec,
+        attempts=progress.attempts,
+        crashes=progress.crashes,
+        log=progress.log,
+    )

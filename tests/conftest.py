@@ -1,0 +1,81 @@
+"""What every test may ask for: the real store, a clock for it, a real receiver."""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.keys import Keys
+from scheduler_api.store.store import Store, connect
+from tests.support import invariants
+from tests.support.clock import Clock, prelude
+from tests.support.receiver import Receiver, receiving
+
+CONCURRENCY = 4  # a destination's, in tests of the store
+NOW = 1_800_000_000_000  # ms; where the tests' clock stands at first
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a test."""
+    for name in ("API_TOKEN", "API_PORT", "API_HOST", "REDIS_URL", "REDIS_HOST", "DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Address of the embedded server, one for all tests of a process."""
+    folder = tmp_path_factory.mktemp("store")
+    embedded = EmbeddedStore(Path(folder), fsync="no")
+    await embedded.start()
+    yield f"unix://{embedded.socket}"
+    await embedded.stop()
+
+
+@pytest.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    """A client as the product opens it."""
+    client = connect(valkey)
+    yield client
+    await client.aclose()
+    await client.connection_pool.disconnect()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Of this test's keys."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def clock(redis: Redis, prefix: str) -> Clock:
+    """The clock of `store`, standing still until it is moved."""
+    clock = Clock(redis, f"{Keys(prefix).base}clock")
+    await clock.set(NOW)
+    return clock
+
+
+@pytest.fixture
+async def store(redis: Redis, prefix: str, clock: Clock) -> AsyncIterator[Store]:
+    """The store of this test, on the test's clock; its invariants hold in the end."""
+    keys = Keys(prefix)
+    yield Store(redis, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
+    await invariants.check(redis, keys, CONCURRENCY)
+
+
+@pytest.fixture
+async def live_store(redis: Redis, prefix: str) -> AsyncIterator[Store]:
+    """The store of this test, on the server's own clock."""
+    yield Store(redis, prefix=prefix, lease=timedelta(seconds=5), concurrency=64)
+    await invariants.check(redis, Keys(prefix), 64)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Takes webhooks."""
+    async with receiving() as one:
+        yield one

@@ -1,0 +1,22 @@
+"""Things that tests need, made as a caller's request would make them."""
+
+from typing import Any
+
+import msgspec
+
+from scheduler_api.domain.destination import EgressRules
+from scheduler_api.domain.message import Accepted, NewMessage, accept
+
+URL = "http://127.0.0.1:2/hook"  # nobody listens there
+LOOPBACK = EgressRules.parse("127.0.0.0/8")
+
+
+def new_message(**fields: Any) -> NewMessage:
+    """As decoded from a body with these members (wire names)."""
+    body = msgspec.json.encode({"webhookUrl": URL} | fields)
+    return msgspec.json.decode(body, type=NewMessage)
+
+
+def accepted(**fields: Any) -> Accepted:
+    """A new message that passed the checks."""
+    return accept(new_message(**fields), "UTC", LOOPBACK.refusal_of_literal)
