@@ -1,0 +1,96 @@
+"""What must happen beside sending: renew leases, reap expired ones, purge old records."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from scheduler_api.delivery.leases import Leases
+from scheduler_api.domain.errors import Unavailable
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, Queue
+
+log = structlog.get_logger()
+
+PURGE_EVERY: Final = 60.0  # seconds
+MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
+
+
+class Connection:
+    """Whether the store answers, since when, and how long to wait before asking again."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None  # monotonic seconds; None: it does not answer
+        self._failures = 0
+
+    def found(self) -> None:
+        """It answered."""
+        if self.since is None:
+            self.since = time.monotonic()
+            self._failures = 0
+            log.info("store_connected")
+
+    def lost(self, error: Exception) -> float:
+        """It did not: seconds to wait, growing, with jitter."""
+        if self.since is not None or not self._failures:
+            log.warning("store_lost", reason=str(error), cause=repr(error.__cause__))
+        self.since = None
+        self._failures += 1
+        wait = min(MOST_BACKOFF, 0.05 * 2.0 ** min(self._failures, 8))
+        return wait * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def steady_for(self) -> float:
+        """Seconds of uninterrupted connection."""
+        return 0.0 if self.since is None else time.monotonic() - self.since
+
+
+async def reap(queue: Queue, connection: Connection, lease: float) -> float | None:
+    """Take back expired leases; None when done, else the seconds until that is allowed.
+
+    After an outage every lease looks expired; whoever holds one gets a lease's time to settle.
+    Raises: StoreUnavailable.
+    """
+    wait = lease - connection.steady_for()
+    if wait > 0:
+        return wait
+    returned, failed = await queue.reap()
+    if returned or failed:
+        log.warning("leases_reaped", returned=returned, failed=failed)
+    return None
+
+
+async def renew(leases: Leases, every: float) -> None:
+    """Keep the leases alive, until cancelled."""
+    await _repeat(leases.renew, every)
+
+
+async def give_up(leases: Leases, every: float) -> None:
+    """Abort what outlives its lease, until cancelled; apart from `renew`, which may hang."""
+
+    async def once() -> None:
+        leases.give_up_ended()
+
+    await _repeat(once, every)
+
+
+async def purge(queue: Queue) -> None:
+    """Forget what is past its retention, until cancelled."""
+
+    async def once() -> None:
+        while await queue.purge() >= CLAIMED_AT_ONCE:
+            pass
+
+    await _repeat(once, PURGE_EVERY)
+
+
+async def _repeat(once: Callable[[], Awaitable[None]], every: float) -> None:
+    while True:
+        await asyncio.sleep(every * random.uniform(0.9, 1.0))  # noqa: S311
+        try:
+            await once()
+        except Unavailable as error:
+            log.debug("housekeeping_postponed", reason=str(error))
+        except Exception:  # leases must be renewed, whatever else is broken
+            log.exception("housekeeping_broke")

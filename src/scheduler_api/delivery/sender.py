@@ -1,0 +1,196 @@
+"""One attempt: build, sign, send, time, classify."""
+
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+import structlog
+from yarl import URL
+
+from scheduler_api import __version__
+from scheduler_api.delivery.egress import Verdict, connector, guarding, no_hidden_resend
+from scheduler_api.domain.destination import EgressRules
+from scheduler_api.domain.message import EXCERPT_BYTES, Attempt
+from scheduler_api.domain.moments import format_instant
+from scheduler_api.domain.retry import parse_retry_after
+from scheduler_api.domain.signing import sign
+from scheduler_api.store.queue import Claimed
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT: Final = 5.0  # seconds, of one address
+RESPONSE_BYTES: Final = 64 * 1024  # read of an answer; then the connection is closed
+USER_AGENT: Final = f"scheduler-api/{__version__}"
+
+# What an attempt without an answer is called; the first that fits.
+_ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (TimeoutError, "timeout"),
+    (aiohttp.ClientConnectorDNSError, "dns_error"),
+    (aiohttp.ClientSSLError, "tls_error"),
+    (aiohttp.ClientConnectorError, "connect_error"),
+    (aiohttp.InvalidURL, "bad_request"),
+    (aiohttp.ClientResponseError, "bad_response"),
+    (aiohttp.ClientError, "disconnected"),
+)
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """An attempt, and how long its receiver asked to be left alone."""
+
+    attempt: Attempt
+    retry_after: timedelta | None = None
+
+
+class Sender:
+    """Sends claimed messages over one session."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        timeout: timedelta,
+        secrets: tuple[bytes, ...],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`now`: the store's clock, which receivers' tolerance is measured by."""
+        self._session = session
+        self._timeout = _client_timeout(timeout.total_seconds())
+        self._secrets = secrets
+        self._now = now
+
+    async def send(self, claimed: Claimed) -> Sent:
+        """Make one request; whatever happens is told in the attempt."""
+        started_at, clock = self._now(), time.monotonic()
+        url = URL(claimed.url, encoded=True)
+        with guarding(url.host or "") as verdict:
+            try:
+                status, excerpt, retry_after = await self._request(url, claimed, started_at)
+                error = None
+            except Exception as caught:  # an attempt that fails is recorded, whatever the reason
+                status, excerpt, retry_after = None, None, None
+                error = _name(caught, verdict, claimed)
+        took = round((time.monotonic() - clock) * 1000)
+        attempt = _attempt(claimed, started_at, took, status, error, excerpt)
+        return Sent(attempt, parse_retry_after(retry_after, started_at))
+
+    def aborted(self, claimed: Claimed, error: str) -> Sent:
+        """The attempt of a request that was cut off by us."""
+        return Sent(_attempt(claimed, self._now(), 0, None, error, None))
+
+    async def _request(
+        self, url: URL, claimed: Claimed, at: datetime
+    ) -> tuple[int, str | None, str | None]:
+        spec = claimed.spec
+        own = spec.timeout_ms
+        async with self._session.request(
+            spec.method,
+            url,
+            data=spec.body,
+            headers=self._headers(claimed, at),
+            timeout=self._timeout if own is None else _client_timeout(own / 1000),
+            allow_redirects=False,
+        ) as response:
+            excerpt = await _excerpt(response)
+            return response.status, excerpt, response.headers.get("Retry-After")
+
+    def _headers(self, claimed: Claimed, at: datetime) -> dict[str, str]:
+        spec = claimed.spec
+        webhook_id, timestamp = _webhook_id(claimed), int(at.timestamp())
+        headers = {"User-Agent": USER_AGENT, "Idempotency-Key": webhook_id}
+        if spec.body is not None:
+            headers["Content-Type"] = spec.content_type
+        if spec.headers:
+            _override(headers, spec.headers)
+        headers["webhook-id"] = webhook_id
+        headers["webhook-timestamp"] = str(timestamp)
+        if self._secrets:
+            body = spec.body or b""
+            headers["webhook-signature"] = sign(self._secrets, webhook_id, timestamp, body)
+        headers["Scheduler-Message-Id"] = quote(claimed.id, safe=_VISIBLE)
+        headers["Scheduler-Attempt"] = str(claimed.attempts + 1)
+        headers["Scheduler-Scheduled-For"] = format_instant(claimed.scheduled_at)
+        return headers
+
+
+# Visible ASCII but the percent sign: such an id is sent as it is, others percent-encoded.
+_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+
+@asynccontextmanager
+async def open_session(rules: EgressRules, slots: int) -> AsyncIterator[aiohttp.ClientSession]:
+    """The session of a Sender: guarded, without cookies, proxies, decompression or resending."""
+    async with aiohttp.ClientSession(
+        connector=connector(rules, limit=slots),
+        middlewares=(no_hidden_resend,),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("Accept-Encoding", "Content-Type"),
+        trust_env=False,
+        auto_decompress=False,
+    ) as session:
+        yield session
+
+
+def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
+
+
+def _webhook_id(claimed: Claimed) -> str:
+    """The same in every attempt, but another when an id is used again for a new message."""
+    identity = f"{claimed.created_at.isoformat()} {claimed.id}".encode()
+    digest = hashlib.blake2b(identity, digest_size=15).digest()
+    return f"msg_{base64.urlsafe_b64encode(digest).decode()}"
+
+
+def _override(headers: dict[str, str], given: dict[str, str]) -> None:
+    """What the caller gave wins over our own; names are compared without case."""
+    names = {name.lower() for name in given}
+    for name in [name for name in headers if name.lower() in names]:
+        del headers[name]
+    headers.update(given)
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str | None:
+    """The beginning of the body; the status stands, however the body ends."""
+    kept, size = b"", 0
+    try:
+        async for chunk in response.content.iter_any():
+            kept += chunk[: EXCERPT_BYTES - len(kept)]
+            size += len(chunk)
+            if size > RESPONSE_BYTES:
+                response.close()
+                break
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        response.close()
+    return kept.decode(errors="replace") if kept else None
+
+
+def _attempt(
+    claimed: Claimed,
+    started_at: datetime,
+    took_ms: int,
+    status: int | None,
+    error: str | None,
+    excerpt: str | None,
+) -> Attempt:
+    lateness = started_at - max(claimed.due_at, claimed.created_at)
+    late_ms = lateness // timedelta(milliseconds=1)
+    number = claimed.attempts + 1
+    return Attempt(number, started_at, took_ms, status, error, excerpt, late_ms)
+
+
+def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:
+    if verdict.refusal:
+        log.warning("egress_denied", message_id=claimed.id, reason=verdict.refusal)
+        return "egress_denied"
+    for kind, name in _ERRORS:
+        if isinstance(error, kind):
+            return name
+    log.error("attempt_broke", message_id=claimed.id, exc_info=error)
+    return "internal_error"
