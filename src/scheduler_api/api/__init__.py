@@ -1,0 +1,1 @@
+"""How things are asked for: decode, one call to the store, encode."""

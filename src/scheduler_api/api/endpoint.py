@@ -1,0 +1,67 @@
+"""What a handler needs around it: who may call it, and what it takes and answers, for OpenAPI."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scheduler_api.api.auth import BearerToken
+from scheduler_api.domain.destination import EgressRules
+from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.store.store import Store
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What the handlers of one application share."""
+
+    store: Store
+    token: BearerToken
+    egress: EgressRules
+    default_zone: str  # IANA name
+    max_body: int  # bytes
+    is_running: Callable[[], bool]  # whether due messages are being looked for
+
+
+def context(request: Request) -> Context:
+    """The application's."""
+    found: Context = request.app.state.context
+    return found
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A handler, and its description."""
+
+    handle: Handler
+    summary: str
+    answers: Mapping[int, Any]  # status → struct, or a media type's name
+    body: Any  # struct; None: takes no body
+    query: Any  # struct; None: takes no query
+    errors: tuple[type[SchedulerError], ...]  # beside those that every endpoint has
+    public: bool  # needs no token
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer, if the caller may ask. Raises: SchedulerError."""
+        if not self.public:
+            context(request).token.check(request.headers.get("authorization", ""))
+        return await self.handle(request)
+
+
+def endpoint(
+    answers: Mapping[int, Any],
+    *,
+    body: Any = None,
+    query: Any = None,
+    errors: tuple[type[SchedulerError], ...] = (),
+    public: bool = False,
+) -> Callable[[Handler], Endpoint]:
+    """Describe a handler; its docstring's first line is the summary."""
+
+    def describe(handle: Handler) -> Endpoint:
+        summary = (handle.__doc__ or "").partition("\n")[0].rstrip(".")
+        return Endpoint(handle, summary, answers, body, query, errors, public)
+
+    return describe

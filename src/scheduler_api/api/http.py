@@ -1,0 +1,138 @@
+"""Between HTTP and Python: bodies and queries in, JSON and problem+json out."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scheduler_api.domain.errors import (
+    Conflict,
+    FieldError,
+    Invalid,
+    Malformed,
+    NotFound,
+    PayloadTooLarge,
+    SchedulerError,
+    Unauthenticated,
+    Unavailable,
+)
+
+T = TypeVar("T")
+
+# Family of errors → status and title; the first that fits.
+STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
+    (PayloadTooLarge, 413, "Content Too Large"),
+    (Malformed, 400, "Bad Request"),
+    (Unauthenticated, 401, "Unauthorized"),
+    (NotFound, 404, "Not Found"),
+    (Conflict, 409, "Conflict"),
+    (Invalid, 422, "Unprocessable Content"),
+    (Unavailable, 503, "Service Unavailable"),
+)
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+_PLACE: Final = re.compile(r" - at `\$(.*)`$")
+_UNKNOWN: Final = re.compile(r"unknown field `(.*)`")
+_MISSING: Final = re.compile(r"missing required field `(.*)`")
+
+
+class JSON(Response):
+    """A value as JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return _encode(content)
+
+
+class Problem(JSON):
+    """An error by RFC 9457."""
+
+    media_type = "application/problem+json"
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        code: str,
+        detail: str,
+        facts: Mapping[str, Any] = {},
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        body = {"type": "about:blank", "title": title, "status": status}
+        super().__init__(body | {"detail": detail, "code": code, **facts}, status, headers)
+
+
+def problem(error: SchedulerError) -> Problem:
+    """The answer that tells of an error."""
+    status, title = next((s, t) for family, s, t in STATUSES if isinstance(error, family))
+    facts, headers = dict(error.facts), {}
+    if isinstance(error, Invalid):
+        facts["errors"] = error.errors
+    elif isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, Unavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, PayloadTooLarge):
+        headers["Connection"] = "close"  # the rest of the body is not read
+    return Problem(status, title, error.code, str(error), facts, headers)
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body, at most `most` bytes. Raises: PayloadTooLarge, before it is read whole."""
+    too_large = PayloadTooLarge(f"The body is over {most:,} bytes; see MAX_BODY.")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str]) -> T:
+    """The value. Raises: Malformed (no JSON), Invalid (not of that form)."""
+    try:
+        body.decode()  # msgspec skips over the inside of raw values, which must be UTF-8 too
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Invalid([_field_error(str(error), fields)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"The body is not valid JSON in UTF-8: {_reason(error)}.") from None
+
+
+def query(request: Request, form: type[T], fields: Iterable[str]) -> T:
+    """The query string as a struct. Raises: Invalid."""
+    try:
+        return msgspec.convert(dict(request.query_params), form, strict=False)
+    except msgspec.ValidationError as error:
+        wrong = _field_error(str(error), fields)
+        raise Invalid([FieldError(f"?{wrong.path[1:]}", wrong.message)]) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def _field_error(text: str, fields: Iterable[str]) -> FieldError:
+    """msgspec's sentence, as a JSON pointer and what would be right."""
+    place = _PLACE.search(text)
+    pointer = re.sub(r"\[(\d+)\]", r"/\1", place[1]).replace(".", "/") if place else ""
+    sentence = _PLACE.sub("", text)
+    if unknown := _UNKNOWN.search(sentence):
+        near = difflib.get_close_matches(unknown[1], list(fields), 1, 0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return FieldError(f"{pointer}/{unknown[1]}", f"there is no such field{hint}")
+    if missing := _MISSING.search(sentence):
+        return FieldError(f"{pointer}/{missing[1]}", "this field is required")
+    return FieldError(pointer or "/", sentence[:1].lower() + sentence[1:])

@@ -1,0 +1,76 @@
+"""/health, and the pages about the API itself."""
+
+import time
+from datetime import timedelta
+from typing import Final, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scheduler_api import __version__
+from scheduler_api.api.endpoint import context, endpoint
+from scheduler_api.api.http import JSON
+from scheduler_api.domain.errors import Unavailable
+from scheduler_api.domain.moments import format_duration
+
+_STARTED: Final = time.monotonic()
+
+
+class Health(msgspec.Struct):
+    """How the service is."""
+
+    status: Literal["healthy", "unhealthy"]
+    redis: Literal["connected", "disconnected"]
+    scheduler: Literal["running", "stopped"]
+    scheduled_jobs: int
+    uptime: str
+    version: str
+
+
+class Alive(msgspec.Struct):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(msgspec.Struct):
+    """The service can take messages."""
+
+    status: Literal["ready"] = "ready"
+
+
+@endpoint({200: Health, 503: Health}, public=True)
+async def health(request: Request) -> Response:
+    """Tell whether the service works: the store answers and the scheduler runs."""
+    ours = context(request)
+    try:
+        count, connected = await ours.store.messages.count(), True
+    except Unavailable:
+        count, connected = 0, False
+    running = ours.is_running()
+    healthy = connected and running
+    body = Health(
+        status="healthy" if healthy else "unhealthy",
+        redis="connected" if connected else "disconnected",
+        scheduler="running" if running else "stopped",
+        scheduled_jobs=count,
+        uptime=format_duration(timedelta(seconds=int(time.monotonic() - _STARTED))),
+        version=__version__,
+    )
+    return JSON(body, 200 if healthy else 503, None if healthy else {"Retry-After": "1"})
+
+
+@endpoint({200: Alive}, public=True)
+async def live(_: Request) -> Response:
+    """Tell whether the process answers."""
+    return JSON(Alive())
+
+
+@endpoint({200: Ready}, errors=(Unavailable,), public=True)
+async def ready(request: Request) -> Response:
+    """Tell whether the service can take messages."""
+    await context(request).store.messages.count()
+    if not context(request).is_running():
+        raise Unavailable("The scheduler is stopping, or has not started.")
+    return JSON(Ready())
