@@ -1,0 +1,158 @@
+"""The command scheduler-api: arguments in, calls of server and listen, lines out."""
+
+# Heavy modules are imported where they are used: `--version` and `--help` answer at once.
+# ruff: noqa: PLC0415
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from msgspec.structs import replace
+
+from scheduler_api import __version__, settings
+from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.settings import Settings, SettingsError
+
+LOOPBACK = "127.0.0.1"
+CALLED = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}  # listened on → dialled
+ALIASES = {"API_HOST": "--host", "API_PORT": "--port"}  # variable → its short option
+PATIENCE = 5  # seconds a health check waits
+
+
+class WrongSettings(click.ClickException):
+    """Told in one line; exit 2, as for a wrong argument."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scheduler-api", message="%(prog)s %(version)s")
+def main() -> None:
+    """Send a webhook to the future: this payload, to this URL, at this instant."""
+
+
+def _options() -> list[click.Parameter]:
+    """One option a setting, named and explained as the setting is."""
+    return [
+        click.Option(
+            [it.name, f"--{it.name.lower().replace('_', '-')}", *_alias(it.name)],
+            metavar="VALUE",
+            help=f"{it.meaning}. [{it.name}{f'={it.default}' if it.default else ''}]",
+        )
+        for it in settings.describe()
+    ]
+
+
+def _alias(variable: str) -> list[str]:
+    return [ALIASES[variable]] if variable in ALIASES else []
+
+
+def serve(listen: int | None, **flags: str | None) -> None:
+    """Run the server. Every option may also come from the environment or from .env."""
+    with _told():
+        chosen = settings.load({name: value for name, value in flags.items() if value is not None})
+        from scheduler_api import server
+
+        server.serve(chosen if listen is None else open_to(chosen, listen), listen=listen)
+
+
+main.add_command(
+    click.Command(
+        "serve",
+        callback=serve,
+        help=serve.__doc__,
+        params=[
+            click.Option(
+                ["--listen"],
+                type=click.IntRange(1, 65_535),
+                metavar="PORT",
+                help=f"Try-out: also run a receiver on {LOOPBACK}:PORT, and allow sending to it.",
+            ),
+            *_options(),
+        ],
+    )
+)
+
+
+@main.command()
+@click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on.")
+@click.option("--port", default=8001, type=click.IntRange(0, 65_535), show_default=True)
+def listen(host: str, port: int) -> None:
+    """Print every webhook that arrives; check signatures when SIGNING_SECRET is set."""
+    import asyncio
+
+    with _told():
+        secrets = settings.load().signing_secrets
+    try:
+        asyncio.run(_listen(host, port, secrets))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from None
+
+
+@main.command()
+def healthcheck() -> None:
+    """Ask the server on this machine whether it takes traffic; exit 0 or 1."""
+    with _told():
+        chosen = settings.load()
+    try:
+        status, text = _ask(CALLED.get(chosen.api_host, chosen.api_host), chosen.api_port)
+    except OSError as error:
+        raise click.ClickException(f"no answer: {error}") from None
+    click.echo(f"{status} {text}")
+    if status != 200:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+def version() -> None:
+    """Print the version, and that of Python."""
+    click.echo(f"scheduler-api {__version__} (Python {platform.python_version()})")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        raise WrongSettings(" ".join(str(error).splitlines())) from None
+    except (OSError, SchedulerError) as error:  # a taken port; a store that does not start
+        raise click.ClickException(str(error)) from None
+
+
+def open_to(chosen: Settings, port: int) -> Settings:
+    """The same settings, which also let messages go to 127.0.0.1:port and nothing else."""
+    rules = chosen.egress_allow
+    receiver = type(rules).parse(f"{LOOPBACK}:{port}")
+    return replace(
+        chosen, egress_allow=replace(rules, addresses=rules.addresses + receiver.addresses)
+    )
+
+
+async def _listen(host: str, port: int, secrets: tuple[bytes, ...]) -> None:
+    import asyncio
+    import signal
+
+    from scheduler_api.listen import receiver
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with receiver(host, port, secrets, echo=click.echo) as address:
+        click.echo(f"Listening on {address} (Ctrl-C stops)")
+        await stopped.wait()
+
+
+def _ask(host: str, port: int) -> tuple[int, str]:
+    from http.client import HTTPConnection, HTTPException
+
+    # Not urllib: it would send even this through the proxy that the environment names.
+    connection = HTTPConnection(host, port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/health/ready")
+        answer = connection.getresponse()
+        return answer.status, answer.read(1000).decode(errors="replace").strip()
+    except HTTPException as error:
+        raise OSError(f"this is not HTTP: {error!r}") from None
+    finally:
+        connection.close()

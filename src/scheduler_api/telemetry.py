@@ -1,0 +1,120 @@
+"""How the process tells what it does: structlog set-up. Asked for by server and cli."""
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.processors import ExceptionRenderer, format_exc_info
+from structlog.stdlib import ProcessorFormatter, add_logger_name
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# Controls that could move the cursor, start a second line or colour what follows, as escapes.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+IN_TRACEBACK = CONTROLS | {ord("\n"): "\n  "}  # indented: no line of it can pass for another event
+FIRST = ("timestamp", "level", "event")  # how a line of JSON begins
+UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its loggers
+
+# What JSON allows as it is, and a terminal or a line reader may obey: DEL, C1, U+2028, U+2029.
+_UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def configure(level: str, format: str, stream: TextIO | None = None, *, cache: bool = True) -> None:
+    """Send structlog and logging to stream (stderr), one event a line: json, console or auto.
+
+    cache=False lets a later call reach loggers already used; a test wants that.
+    """
+    stream = sys.stderr if stream is None else stream
+    as_json = format == "json" or (format == "auto" and not stream.isatty())
+    render = _json_chain() if as_json else _console_chain(colors=stream.isatty())
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, *_FACTS, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(stream.buffer),
+        cache_logger_on_first_use=cache,
+    )
+    _configure_logging(level, render, stream)
+
+
+def printable(text: str) -> str:
+    """The text on one line, its control characters as escapes."""
+    return text if text.isprintable() else text.translate(CONTROLS)
+
+
+def _now(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    event["timestamp"] = f"{now}Z"
+    return event
+
+
+_FACTS: tuple[Processor, ...] = (structlog.processors.add_log_level, _now)
+
+
+def _json_chain() -> list[Processor]:
+    # Local variables would write tokens and payloads into the log.
+    return [ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), _json]
+
+
+def _json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
+    # A struct is encoded field by field, past its own repr: that is where secrets are hidden.
+    ordered = {key: event[key] for key in FIRST} | dict(event)
+    flat = {k: repr(v) if isinstance(v, msgspec.Struct) else v for k, v in ordered.items()}
+    try:
+        return _UNSEEN.sub(lambda it: b"\\u%04x" % ord(it[0].decode()), _encode(flat))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        # Logging must not fail: half a surrogate pair, a list that holds itself.
+        return json.dumps({k: repr(v) for k, v in flat.items()}).encode()
+
+
+def _console_chain(*, colors: bool) -> list[Processor]:
+    console = structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def render(logger: WrappedLogger, name: str, event: EventDict) -> bytes:
+        return str(console(logger, name, event)).encode(errors="backslashreplace")
+
+    return [format_exc_info, _escape, render]
+
+
+def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        text = value if isinstance(value, str) else repr(value)
+        if not text.isprintable():
+            event[key] = text.translate(IN_TRACEBACK if key == "exception" else CONTROLS)
+    return event
+
+
+def _configure_logging(level: str, render: list[Processor], stream: TextIO) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[add_logger_name, *_FACTS],
+            processors=[ProcessorFormatter.remove_processors_meta, *render, _text],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    for name in UVICORN:  # started by its own command it has set up its own
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    quiet = level if level in ("DEBUG", "ERROR") else "WARNING"
+    logging.getLogger("uvicorn").setLevel(quiet)
+
+
+def _text(_: WrappedLogger, __: str, line: Any) -> str:
+    return str(line, "utf-8")

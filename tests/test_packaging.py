@@ -1,0 +1,110 @@
+"""What the project is shipped with: the image, the compose file, make, the changelog."""
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler_api import __version__, settings
+
+yaml = pytest.importorskip("yaml", reason="comes with schemathesis")
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docs/deploy/compose.yaml").read_text("utf-8"))
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """Its instructions, continued lines joined."""
+    text = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(word, " ".join(rest.split())) for word, _, rest in (it.partition(" ") for it in lines)]
+
+
+def said(word: str) -> list[str]:
+    return [rest for instruction, rest in dockerfile() if instruction == word]
+
+
+def test_the_image_has_two_stages_on_glibc_and_runs_as_a_fixed_user() -> None:
+    assert said("FROM") == ["python:3.13-slim AS build", "python:3.13-slim"]
+    assert said("USER") == ["10001:10001"]
+    assert said("STOPSIGNAL") == ["SIGTERM"]
+    assert said("VOLUME") == ["/data"]
+    assert "DATA_DIR=/data" in said("ENV")[0]
+
+
+def test_the_image_starts_the_command_without_a_shell_on_the_default_port() -> None:
+    assert json.loads(said("CMD")[0]) == ["scheduler-api", "serve"]
+    assert said("EXPOSE") == [str(settings.Settings().api_port)]
+    assert json.loads(said("HEALTHCHECK")[0].partition("CMD ")[2]) == [
+        "scheduler-api",
+        "healthcheck",
+    ]
+
+
+def test_what_the_image_copies_is_not_ignored() -> None:
+    kept = {it[1:] for it in (ROOT / ".dockerignore").read_text().split() if it.startswith("!")}
+    copied = {name.strip("./") for it in said("COPY")[:2] for name in it.split()[:-1]}
+    assert copied == kept
+    assert all((ROOT / name).exists() for name in kept - {"README.md"})
+
+
+def test_the_composed_store_loses_nothing() -> None:
+    store = COMPOSE["services"]["store"]
+    assert store["image"] == "valkey/valkey:9"
+    command = " ".join(store["command"])
+    for option in ("appendonly yes", "appendfsync always", "maxmemory-policy noeviction"):
+        assert f"--{option}" in command
+    assert "store-data:/data" in store["volumes"]
+    assert "healthcheck" in store
+
+
+def test_the_composed_service_waits_drains_and_keeps_its_token_in_a_secret() -> None:
+    service = COMPOSE["services"]["scheduler-api"]
+    assert (ROOT / "docs/deploy" / service["build"]).resolve() == ROOT.resolve()
+    assert service["init"] is True
+    grace = int(service["stop_grace_period"].removesuffix("s"))
+    assert grace > settings.Settings().shutdown_grace.total_seconds()
+    assert service["depends_on"] == {"store": {"condition": "service_healthy"}}
+    assert service["environment"]["API_TOKEN_FILE"] == f"/run/secrets/{service['secrets'][0]}"
+    assert service["secrets"][0] in COMPOSE["secrets"]
+
+
+def test_the_composed_environment_names_settings_only() -> None:
+    known = {it.name for it in settings.describe()}
+    given = COMPOSE["services"]["scheduler-api"]["environment"]
+    assert {name.removesuffix("_FILE") for name in given} <= known
+    without_secret = {name: text for name, text in given.items() if not name.endswith("_FILE")}
+    assert settings.load(environ=without_secret, dotenv=None).redis_address == given["REDIS_URL"]
+
+
+def test_make_alone_prints_its_targets() -> None:
+    done = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True)
+    targets = set(re.findall(r"^make (\w+)", done.stdout, re.MULTILINE))
+    assert targets == {"help", "run", "test", "check", "format", "bench", "image"}
+
+
+def test_make_run_starts_the_server_with_a_receiver() -> None:
+    done = subprocess.run(["make", "-nC", ROOT, "run"], capture_output=True, text=True, check=True)
+    assert ".venv/bin/scheduler-api serve --listen 8001" in done.stdout
+
+
+def test_the_ci_script_is_executable_and_parses() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_the_command_and_the_version_are_what_the_project_says() -> None:
+    assert PROJECT["project"]["scripts"] == {"scheduler-api": "scheduler_api.cli:main"}
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "src/scheduler_api/__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", __version__)
+
+
+def test_licence_and_changelog_are_there() -> None:
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
