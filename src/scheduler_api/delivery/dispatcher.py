@@ -45,7 +45,6 @@ class Dispatcher:
         self._check = check
         self._slots = slots
         self._enough = max(1, min(CLAIMED_AT_ONCE, slots) // 2)  # slots worth a claim at once
-        self._sending: set[asyncio.Task[None]] = set()
         self._lease = lease.total_seconds()
         self._leases = Leases(queue, self._lease)
         self._connection = Connection()
@@ -70,6 +69,11 @@ class Dispatcher:
         """Whether it looks for due messages."""
         return bool(self._loops) and not self._loops[0].done() and not self._stopping
 
+    @property
+    def busy(self) -> bool:
+        """Whether it holds any message."""
+        return len(self._leases) > 0
+
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
@@ -86,19 +90,18 @@ class Dispatcher:
         with suppress(SchemaTooNew):
             await looking
         await self._wait_for_open(grace.total_seconds())
-        for task in self._sending:
+        for task in self._leases.sending:
             task.cancel()
         await asyncio.gather(*self._leases.tasks, return_exceptions=True)
         with suppress(Unavailable):
             await self._queue.release([])
-        for loop in others:
-            loop.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await housekeeping.end(others)
 
     async def _wait_for_open(self, grace: float) -> None:
         hurry = asyncio.create_task(self._hurry.wait())
-        ended = asyncio.gather(*self._leases.tasks, return_exceptions=True)
-        await asyncio.wait((ended, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        open_requests = asyncio.gather(*self._leases.tasks, return_exceptions=True)
+        either = (open_requests, hurry)
+        await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
 
     async def _run(self) -> None:
@@ -136,7 +139,7 @@ class Dispatcher:
         self._hungry = True
 
     def _free(self) -> int:
-        return self._slots - len(self._sending)
+        return self._slots - len(self._leases.sending)
 
     async def _reap(self) -> bool:
         """Take back expired leases; False: not yet allowed, and it is known when."""
@@ -159,8 +162,6 @@ class Dispatcher:
             return
         for claimed in claim.messages:
             task = asyncio.create_task(self._deliver(claimed, claim.deadline))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)  # if it is cancelled before it begins
             self._leases.hold(claimed, claim.deadline, task)
 
     async def _deliver(self, claimed: Claimed, deadline: float) -> None:
@@ -186,7 +187,7 @@ class Dispatcher:
         """A slot is free; several freed together are filled by one claim."""
         task = asyncio.current_task()
         assert task  # noqa: S101
-        self._sending.discard(task)
+        self._leases.sent(task)
         if self._hungry:
             if self._free() >= self._enough:
                 self._wakeup.now()

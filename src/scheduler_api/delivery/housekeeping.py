@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import structlog
@@ -63,7 +63,7 @@ async def reap(queue: Queue, connection: Connection, lease: float) -> float | No
 
 async def renew(leases: Leases, every: float) -> None:
     """Keep the leases alive, until cancelled."""
-    await _repeat(leases.renew, every)
+    await repeat(leases.renew, every)
 
 
 async def give_up(leases: Leases, every: float) -> None:
@@ -72,7 +72,7 @@ async def give_up(leases: Leases, every: float) -> None:
     async def once() -> None:
         leases.give_up_ended()
 
-    await _repeat(once, every)
+    await repeat(once, every)
 
 
 async def purge(queue: Queue) -> None:
@@ -82,10 +82,20 @@ async def purge(queue: Queue) -> None:
         while await queue.purge() >= CLAIMED_AT_ONCE:
             pass
 
-    await _repeat(once, PURGE_EVERY)
+    await repeat(once, PURGE_EVERY)
 
 
-async def _repeat(once: Callable[[], Awaitable[None]], every: float) -> None:
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: wait_for of Python 3.11, in redis-py, can swallow a cancel."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+
+
+async def repeat(once: Callable[[], Awaitable[None]], every: float) -> None:
+    """Do it each `every` seconds, with jitter, whatever it raises, until cancelled."""
     while True:
         await asyncio.sleep(every * random.uniform(0.9, 1.0))  # noqa: S311
         try:

@@ -32,6 +32,7 @@ class Leases:
         self._queue = queue
         self._seconds = seconds
         self._held: dict[asyncio.Task[None], Lease] = {}
+        self.sending: set[asyncio.Task[None]] = set()  # of the tasks: those that hold a slot
 
     def __len__(self) -> int:
         return len(self._held)
@@ -46,9 +47,18 @@ class Leases:
         return time.monotonic() < deadline - MARGIN * self._seconds
 
     def hold(self, claimed: Claimed, deadline: float, task: asyncio.Task[None]) -> None:
-        """Keep the lease alive until the task has ended."""
+        """Keep the lease alive until the task, which is to send the message, has ended."""
         self._held[task] = Lease(claimed, deadline, task)
-        task.add_done_callback(self._held.__delitem__)
+        self.sending.add(task)
+        task.add_done_callback(self._ended)
+
+    def sent(self, task: asyncio.Task[None]) -> None:
+        """The request has ended; its outcome is to be settled, even after the lease's end."""
+        self.sending.discard(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._held[task]
+        self.sending.discard(task)  # a task cancelled before it began has never said so
 
     async def renew(self) -> None:
         """Extend those that are a third through. Raises: StoreUnavailable."""
@@ -63,7 +73,7 @@ class Leases:
         for lease, is_kept in zip(leases, kept, strict=True):
             if is_kept:
                 lease.deadline = deadline
-            elif lease.task in self._held:  # otherwise it was settled while we asked
+            else:
                 self._give_up(lease)
 
     def give_up_ended(self) -> None:
@@ -73,5 +83,7 @@ class Leases:
                 self._give_up(lease)
 
     def _give_up(self, lease: Lease) -> None:
-        log.warning("lease_lost", message_id=lease.claimed.id)
-        lease.task.cancel()
+        # A request that has ended is left alone: its settle says whether the claim still held.
+        if lease.task in self.sending:
+            log.warning("lease_lost", message_id=lease.claimed.id)
+            lease.task.cancel()

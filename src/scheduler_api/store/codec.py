@@ -23,6 +23,7 @@ import msgspec
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Spec
 
+VERSION: Final = b"\x01"  # of the record's form, its first byte; written by create.lua
 _HEAD: Final = 15  # bytes before the URL
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
@@ -82,7 +83,9 @@ def pack_tail(accepted: Accepted) -> bytes:
 
 
 def unpack_record(record: bytes) -> Record:
-    """The inverse, of a whole record."""
+    """The inverse, of a whole record. Raises: ValueError, msgspec.MsgspecError."""
+    if record[:1] != VERSION:
+        raise ValueError(f"a record of version {record[:1]!r} is not known")
     end = record.index(b"\n", _HEAD)
     created, scheduled, url = unpack_head(record[: end + 1])
     return Record(created, scheduled, url, _decode_spec(record[end + 1 :]))

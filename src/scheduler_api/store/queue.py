@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
+import structlog
 
 from scheduler_api.domain.message import Attempt, Spec
 from scheduler_api.store.batching import Batcher
@@ -18,6 +19,8 @@ from scheduler_api.store.codec import (
 )
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.scripts import Scripts
+
+log = structlog.get_logger()
 
 Verdict = Literal["delivered", "failed", "retry"]
 
@@ -107,8 +110,9 @@ class Queue:
         )
         self._nonce = None
         self._clock_offset_ms = now - time.monotonic() * 1000
+        claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
         return Claim(
-            [_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS)],
+            [one for one in claimed if one],
             deadline,
             _seconds_until(due, now),
             _seconds_until(lease, now),
@@ -181,8 +185,18 @@ def _names(claims: Sequence[Claimed]) -> list[bytes | int]:
     return [part for claimed in claims for part in (claimed.id.encode(), claimed.fence)]
 
 
-def _claimed(fence: int, message_id: bytes, due: int, packed: bytes, counted: bytes) -> Claimed:
-    record, progress = unpack_record(packed), unpack_progress(counted)
+def _claimed(
+    fence: int, message_id: bytes, due: int, packed: bytes, counted: bytes
+) -> Claimed | None:
+    """The message; None if its record cannot be read, which must not hold up the others.
+
+    Its lease then runs out until it counts as having killed too many processes.
+    """
+    try:
+        record, progress = unpack_record(packed), unpack_progress(counted)
+    except (ValueError, IndexError, msgspec.MsgspecError):
+        log.exception("record_unreadable", message_id=message_id.decode())
+        return None
     return Claimed(
         id=message_id.decode(),
         fence=fence,

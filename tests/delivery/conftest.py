@@ -1,0 +1,49 @@
+"""A dispatcher over the live store, and what it is made of."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+
+from scheduler_api.delivery.dispatcher import Dispatcher
+from scheduler_api.delivery.sender import Sender, open_session
+from scheduler_api.store.store import Store
+from tests.support.factories import LOOPBACK
+
+Start = Callable[..., Awaitable[Dispatcher]]
+
+
+@pytest.fixture
+async def sender(live_store: Store) -> AsyncIterator[Sender]:
+    """Sends to loopback, unsigned, on the store's clock."""
+    async with open_session(LOOPBACK, 100) as session:
+        await live_store.queue.claim(1)  # shows the store's clock
+        yield Sender(session, timeout=timedelta(seconds=5), secrets=(), now=live_store.queue.now)
+
+
+@pytest.fixture
+async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
+    """Starts a dispatcher of `live_store` (or another store); drained in the end."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            store: Store = live_store,
+            *,
+            slots: int = 64,
+            lease: float = 5,
+            check: Callable[[], Awaitable[None]] | None = None,
+        ) -> Dispatcher:
+            dispatcher = Dispatcher(
+                store.queue,
+                store.heads,
+                sender,
+                check or store.check,
+                slots=slots,
+                lease=timedelta(seconds=lease),
+            )
+            dispatcher.start()
+            stack.push_async_callback(dispatcher.drain, timedelta(seconds=1))
+            return dispatcher
+
+        yield start

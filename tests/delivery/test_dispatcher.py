@@ -1,0 +1,406 @@
+"""Claim → send → settle, over the real store and a real receiver."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import MessageNotFound, StoreUnavailable
+from scheduler_api.domain.message import Message
+from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.queue import Claim
+from scheduler_api.store.store import Store, connect
+from tests.delivery.conftest import Start
+from tests.support.factories import accepted
+from tests.support.receiver import Receiver, receiving
+from tests.support.waiting import wait_until
+
+SHORT_LEASE = 1.0  # seconds
+
+
+async def state(store: Store, message_id: str) -> str:
+    """Where the message is; gone if it is not stored."""
+    try:
+        return (await store.messages.get(message_id)).state
+    except MessageNotFound:
+        return "gone"
+
+
+async def until(store: Store, message_id: str, wanted: str) -> Message:
+    """The message once it has that state."""
+
+    async def there() -> bool:
+        return await state(store, message_id) == wanted
+
+    await wait_until(f"{message_id} {wanted}", there)
+    return await store.messages.get(message_id)
+
+
+@pytest.fixture
+def other_store(redis: Redis, prefix: str) -> Store:
+    """The same data, as another process sees them."""
+    return Store(redis, prefix=prefix, lease=timedelta(seconds=5))
+
+
+async def test_a_message_is_delivered_once_and_not_before_its_time(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    await start()
+    due = await live_store.messages.create("a", accepted(webhookUrl=receiver.url, delay="150ms"))
+    message = await until(live_store, "a", "delivered")
+    assert [attempt.status for attempt in message.attempts] == [200]
+    (request,) = receiver.requests
+    assert request.at >= due.timestamp()
+
+
+async def test_one_created_by_another_process_wakes_the_dispatcher(
+    start: Start, live_store: Store, other_store: Store, receiver: Receiver
+) -> None:
+    await start()
+    await live_store.messages.create("first", accepted(webhookUrl=receiver.url))
+    await until(live_store, "first", "delivered")  # so it now sleeps until the safety poll
+    await other_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    message = await until(live_store, "a", "delivered")
+    assert message.attempts[0].lateness_ms < 5_000  # of the safety poll's 8 s at the least
+
+
+async def test_a_refused_one_is_retried_later_by_the_store(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    receiver.statuses = [500]
+    await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    message = await until(live_store, "a", "retrying")
+    assert message.next_attempt_at is not None
+    wait = message.next_attempt_at - message.attempts[0].started_at
+    assert timedelta(seconds=4) <= wait <= timedelta(seconds=7)
+    assert message.attempts_made == 1
+
+
+async def test_retry_after_is_a_floor(start: Start, live_store: Store, receiver: Receiver) -> None:
+    receiver.statuses, receiver.answer_headers = [429], {"Retry-After": "3600"}
+    await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    message = await until(live_store, "a", "retrying")
+    assert message.next_attempt_at is not None
+    assert message.next_attempt_at - message.created_at >= timedelta(hours=1)
+
+
+async def test_gone_is_final(start: Start, live_store: Store, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    message = await until(live_store, "a", "failed")
+    assert message.attempts_made == 1
+
+
+async def test_no_more_than_the_slots_are_open(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    await start(slots=3)
+    for n in range(10):
+        await live_store.messages.create(f"m{n}", accepted(webhookUrl=receiver.url))
+    await wait_until("three requests", lambda: len(receiver.requests) == 3)
+    page = await live_store.messages.list(100, None)
+    assert sum(row.state == "delivering" for row in page.rows) == 3
+    receiver.hold.set()
+    await wait_until("all ten", lambda: len(receiver.requests) == 10)
+    for n in range(10):
+        await until(live_store, f"m{n}", "delivered")
+    assert len(receiver.requests) == 10
+
+
+async def test_many_due_at_once_are_each_sent_once(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    fields = {"webhookUrl": receiver.url, "delay": "200ms"}
+    await asyncio.gather(
+        *(live_store.messages.create(f"m{n}", accepted(**fields, payload=n)) for n in range(500))
+    )
+    await start()
+    await wait_until("all of them", lambda: len(receiver.requests) >= 500)
+    assert sorted(map(int, receiver.bodies())) == list(range(500))
+    await wait_until("nothing pending", lambda: _nothing_pending(live_store))
+
+
+async def _nothing_pending(store: Store) -> bool:
+    return await store.messages.count() == 0
+
+
+async def test_two_processes_share_the_work_without_a_duplicate(
+    start: Start, live_store: Store, other_store: Store, receiver: Receiver
+) -> None:
+    await start()
+    await start(other_store)
+    fields = {"webhookUrl": receiver.url, "delay": "100ms"}
+    await asyncio.gather(
+        *(live_store.messages.create(f"m{n}", accepted(**fields, payload=n)) for n in range(300))
+    )
+    await wait_until("nothing pending", lambda: _nothing_pending(live_store))
+    assert sorted(map(int, receiver.bodies())) == list(range(300))
+
+
+async def test_a_long_request_keeps_its_lease(
+    redis: Redis, prefix: str, start: Start, receiver: Receiver
+) -> None:
+    store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
+    receiver.hold.clear()
+    await start(store, lease=SHORT_LEASE)
+    await store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    begun = time.monotonic()
+    await wait_until("two leases", lambda: time.monotonic() - begun > 2 * SHORT_LEASE)
+    receiver.hold.set()
+    message = await until(store, "a", "delivered")
+    assert (message.attempts_made, message.crashes) == (1, 0)
+    assert len(receiver.requests) == 1
+
+
+async def test_the_lease_of_a_dead_process_is_reaped(
+    redis: Redis, prefix: str, start: Start, receiver: Receiver
+) -> None:
+    dead = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
+    store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
+    await dead.messages.create("a", accepted(webhookUrl=receiver.url))
+    await dead.queue.claim(1)
+    await start(store, lease=SHORT_LEASE)
+    message = await until(store, "a", "delivered")
+    assert (message.attempts_made, message.crashes) == (1, 1)
+
+
+async def test_a_request_whose_lease_was_taken_is_aborted_and_not_settled(
+    redis: Redis, prefix: str, start: Start, receiver: Receiver
+) -> None:
+    store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
+    receiver.hold.clear()
+    dispatcher = await start(store, lease=SHORT_LEASE)
+    await store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    theirs = b"99 another epoch " + authority(receiver)
+    await redis.hset(f"{store.keys.base}claims", "a", theirs)
+    await wait_until("the request given up", lambda: not dispatcher.busy)
+    assert await state(store, "a") == "delivering"
+
+
+def authority(receiver: Receiver) -> bytes:
+    """The destination's name."""
+    return receiver.url.split("/")[2].encode()
+
+
+async def test_a_claim_that_came_back_too_late_is_not_sent(
+    live_store: Store, start: Start, receiver: Receiver
+) -> None:
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    dispatcher = await start(lease=3600)  # of which the store's 5 s are less than the margin
+    await until(live_store, "a", "delivering")
+    await wait_until("the message let go", lambda: not dispatcher.busy)
+    assert receiver.requests == []
+
+
+async def test_a_claim_that_comes_while_stopping_is_given_back(
+    live_store: Store, start: Start, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = await start()
+    claim = live_store.queue.claim
+
+    async def and_stop_meanwhile(most: int) -> Claim:
+        found = await claim(most)
+        if found.messages:
+            dispatcher.stop()
+        return found
+
+    monkeypatch.setattr(live_store.queue, "claim", and_stop_meanwhile)
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("stopped", lambda: not dispatcher.running)
+    await dispatcher.drain(timedelta(seconds=1))
+    assert await state(live_store, "a") == "scheduled"
+    assert receiver.requests == []
+
+
+async def test_an_outcome_that_comes_too_late_changes_nothing(
+    live_store: Store, start: Start, redis: Redis, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    dispatcher = await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    theirs = b"99 another epoch " + authority(receiver)
+    await redis.hset(f"{live_store.keys.base}claims", "a", theirs)
+    receiver.hold.set()
+    await wait_until("the outcome told", lambda: not dispatcher.busy)
+    assert await state(live_store, "a") == "delivering"
+
+
+async def test_what_is_over_the_limit_of_its_destination_waits_without_a_slot(
+    live_store: Store, start: Start, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    fields = {"webhookUrl": receiver.url}
+    await asyncio.gather(
+        *(live_store.messages.create(f"m{n}", accepted(**fields, payload=n)) for n in range(300))
+    )
+    async with receiving() as other:
+        await live_store.messages.create("o", accepted(webhookUrl=other.url))
+        await start(slots=84)
+        await until(live_store, "o", "delivered")
+    assert len(receiver.requests) == 64
+    receiver.hold.set()
+    await wait_until("nothing pending", lambda: _nothing_pending(live_store))
+    assert sorted(map(int, receiver.bodies())) == list(range(300))
+
+
+async def test_drain_waits_for_open_requests_and_settles_them(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    dispatcher = await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    draining = asyncio.create_task(dispatcher.drain(timedelta(seconds=10)))
+    await live_store.messages.create("b", accepted(webhookUrl=receiver.url))
+    assert not dispatcher.running
+    receiver.hold.set()
+    await draining
+    assert await state(live_store, "a") == "delivered"
+    assert await state(live_store, "b") == "scheduled"
+
+
+async def test_what_outlasts_the_grace_is_cut_off_and_retried(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    dispatcher = await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    await dispatcher.drain(timedelta(0))
+    message = await live_store.messages.get("a")
+    assert message.state == "retrying"
+    assert message.attempts[0].error == "shutdown"
+
+
+async def test_a_hurried_drain_does_not_wait(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    dispatcher = await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    dispatcher.hurry()
+    async with asyncio.timeout(5):
+        await dispatcher.drain(timedelta(hours=1))
+    assert await state(live_store, "a") == "retrying"
+
+
+async def test_a_missing_record_does_not_stop_the_others(
+    start: Start, live_store: Store, redis: Redis, receiver: Receiver
+) -> None:
+    await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await redis.hdel(f"{live_store.keys.base}payloads", "damaged")
+    await start()
+    await until(live_store, "a", "delivered")
+
+
+async def test_an_unreadable_record_does_not_stop_the_others(
+    start: Start, live_store: Store, redis: Redis, receiver: Receiver
+) -> None:
+    await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    record = await redis.hget(f"{live_store.keys.base}payloads", "damaged")
+    assert isinstance(record, bytes)
+    await redis.hset(f"{live_store.keys.base}payloads", "damaged", b"\x02" + record[1:])
+    await start()
+    await until(live_store, "a", "delivered")
+
+
+async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
+    start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler_api.delivery.dispatcher.AFTER_BREAKING", 0.001)
+    mistakes = [RuntimeError("a mistake")]
+
+    async def check() -> None:
+        if mistakes:
+            raise mistakes.pop()
+
+    await start(check=check)
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await until(live_store, "a", "delivered")
+
+
+async def test_data_of_a_newer_version_stop_the_claims(
+    start: Start, live_store: Store, redis: Redis, receiver: Receiver
+) -> None:
+    await redis.hset(live_store.keys.meta, "schema", "999")
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    dispatcher = await start()
+    await wait_until("stopped", lambda: not dispatcher.running)
+    assert await state(live_store, "a") == "scheduled"
+
+
+@pytest.fixture
+async def own_server(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
+    """A store that the test may stop."""
+    embedded = EmbeddedStore(tmp_path)
+    await embedded.start()
+    yield embedded
+    await embedded.stop()
+
+
+@pytest.fixture
+async def own_store(own_server: EmbeddedStore) -> AsyncIterator[Store]:
+    """The data in it."""
+    redis = connect(f"unix://{own_server.socket}")
+    yield Store(redis, lease=timedelta(seconds=5))
+    await redis.aclose()
+    await redis.connection_pool.disconnect()
+
+
+async def test_an_outcome_outlives_an_outage_of_the_store(
+    own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
+) -> None:
+    store = own_store
+    receiver.hold.clear()
+    await start(store)
+    await store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    await own_server.stop()
+    receiver.hold.set()
+    await own_server.start()
+    message = await until(store, "a", "delivered")
+    assert message.attempts_made == 1
+    assert len(receiver.requests) == 1
+
+
+async def test_an_idle_dispatcher_finds_the_store_again(
+    own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
+) -> None:
+    await start(own_store)
+    await own_server.stop()
+    own_store.heads.announce()
+    with pytest.raises(StoreUnavailable):
+        await own_store.messages.count()
+    await own_server.start()
+    await own_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await until(own_store, "a", "delivered")
+
+
+async def test_an_outcome_that_nobody_can_store_is_left_to_the_lease_when_stopping(
+    own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    dispatcher = await start(own_store)
+    await own_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    await own_server.stop()
+    dispatcher.stop()
+    receiver.hold.set()
+    await dispatcher.drain(timedelta(seconds=10))
+    assert not dispatcher.busy
+    await own_server.start()
+    assert await state(own_store, "a") == "delivering"

@@ -1,0 +1,170 @@
+"""Renewing, giving up, reaping and purging, one step at a time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.delivery import housekeeping
+from scheduler_api.delivery.housekeeping import Connection
+from scheduler_api.delivery.leases import Leases
+from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.waiting import wait_until
+
+LEASE = 15.0  # seconds
+
+
+@asynccontextmanager
+async def running(task: "asyncio.Task[None]") -> AsyncIterator[None]:
+    """Until the block ends."""
+    yield
+    await housekeeping.end([task])
+
+
+def working() -> "asyncio.Task[None]":
+    """A task that goes on until it is cancelled."""
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    return asyncio.create_task(work())
+
+
+async def claim(store: Store, message_id: str) -> Claimed:
+    """A message of that id, leased."""
+    await store.messages.create(message_id, accepted())
+    (claimed,) = (await store.queue.claim(1)).messages
+    return claimed
+
+
+def test_a_connection_is_steady_since_it_was_found() -> None:
+    connection = Connection()
+    assert connection.steady_for() == 0
+    connection.found()
+    since = connection.since
+    connection.found()
+    assert connection.since == since
+    assert connection.steady_for() >= 0
+
+
+def test_each_failure_in_a_row_waits_longer_up_to_a_second() -> None:
+    connection = Connection()
+    connection.found()
+    waits = [connection.lost(StoreUnavailable()) for _ in range(12)]
+    assert connection.since is None
+    assert waits[0] <= 0.1
+    assert 0.5 <= waits[-1] <= 1
+
+
+async def test_nobody_reaps_within_a_lease_after_an_outage(store: Store, clock: Clock) -> None:
+    await claim(store, "a")
+    await clock.advance(60_000)
+    connection = Connection()
+    connection.found()
+    wait = await housekeeping.reap(store.queue, connection, LEASE)
+    assert wait is not None
+    assert 0 < wait <= LEASE
+    assert (await store.messages.get("a")).state == "delivering"
+    assert await housekeeping.reap(store.queue, connection, 0) is None
+    assert (await store.messages.get("a")).state == "scheduled"
+
+
+async def test_nothing_to_reap_is_no_news(store: Store) -> None:
+    connection = Connection()
+    connection.found()
+    assert await housekeeping.reap(store.queue, connection, 0) is None
+
+
+async def test_only_leases_a_third_through_are_renewed(
+    store: Store, clock: Clock, redis: Redis
+) -> None:
+    leases = Leases(store.queue, LEASE)
+    old, young = await claim(store, "old"), await claim(store, "young")
+    forever = [working() for _ in range(2)]
+    now = time.monotonic()
+    leases.hold(old, now + LEASE / 2, forever[0])
+    leases.hold(young, now + LEASE, forever[1])
+    await clock.advance(5_000)
+    await leases.renew()
+    ends = [await redis.zscore(f"{store.keys.base}leases", name) for name in ("young", "old")]
+    assert ends[0] is not None
+    assert ends[1] == ends[0] + 5_000
+    await housekeeping.end(forever)
+    assert len(leases) == 0
+
+
+async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) -> None:
+    leases = Leases(store.queue, LEASE)
+    tasks = []
+    for n in range(CLAIMED_AT_ONCE + 1):
+        await store.messages.create(f"m{n}", accepted(webhookUrl=f"http://127.0.0.1:2/{n}"))
+    claimed = (await store.queue.claim(CLAIMED_AT_ONCE)).messages
+    assert len(claimed) == CONCURRENCY
+    for one in claimed * (CLAIMED_AT_ONCE // len(claimed) + 1):
+        tasks.append(working())
+        leases.hold(one, 0, tasks[-1])
+    await leases.renew()
+    assert not any(task.cancelling() for task in tasks)
+    await housekeeping.end(tasks)
+
+
+async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> None:
+    leases = Leases(store.queue, LEASE)
+    claimed = await claim(store, "a")
+    task = working()
+    leases.hold(claimed, time.monotonic() + LEASE, task)
+    leases.give_up_ended()
+    assert not task.cancelling()
+    ended = working()
+    leases.hold(claimed, time.monotonic(), ended)
+    async with running(asyncio.create_task(housekeeping.give_up(leases, 0.001))):
+        await wait_until("the request given up", ended.done)
+    assert ended.cancelled()
+    await housekeeping.end([task])
+
+
+async def test_an_outcome_to_be_settled_outlives_its_lease(store: Store) -> None:
+    leases = Leases(store.queue, LEASE)
+    settling = working()
+    leases.hold(await claim(store, "a"), time.monotonic(), settling)
+    leases.sent(settling)
+    leases.give_up_ended()
+    assert not settling.cancelling()
+    await housekeeping.end([settling])
+
+
+async def test_purge_goes_on_until_nothing_is_past_its_retention(
+    store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(CLAIMED_AT_ONCE + 1):
+        await redis.hset(f"{store.keys.base}payloads", f"m{n}", "x")
+        await redis.zadd(f"{store.keys.base}delivered", {f"m{n}": 1})
+    monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.001)
+
+    async def none_is_left() -> bool:
+        return not await redis.zcard(f"{store.keys.base}delivered")
+
+    async with running(asyncio.create_task(housekeeping.purge(store.queue))):
+        await wait_until("an empty shelf", none_is_left)
+
+
+async def test_housekeeping_survives_errors_of_the_store_and_our_own() -> None:
+    errors = [StoreUnavailable(), RuntimeError("a mistake")]
+    done = asyncio.Event()
+
+    async def once() -> None:
+        if errors:
+            raise errors.pop()
+        done.set()
+
+    async with running(asyncio.create_task(housekeeping.repeat(once, 0.001))):
+        async with asyncio.timeout(5):
+            await done.wait()

@@ -1,0 +1,285 @@
+"""One attempt: what is sent, and what is recorded of the answer."""
+
+import asyncio
+import base64
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+from msgspec.structs import replace
+from standardwebhooks import Webhook
+
+from scheduler_api import __version__
+from scheduler_api.delivery.sender import Sender, Sent, open_session
+from scheduler_api.domain.destination import EgressRules
+from scheduler_api.domain.signing import parse_secrets
+from scheduler_api.store.queue import Claimed
+from scheduler_api.store.store import Store
+from tests.support.factories import LOOPBACK, accepted
+from tests.support.receiver import Receiver
+
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+
+
+@pytest.fixture
+def claim(live_store: Store) -> Callable[..., Any]:
+    """Stores a message with these fields and claims it."""
+
+    async def claim(url: str, message_id: str = "m", **fields: Any) -> Claimed:
+        await live_store.messages.create(message_id, accepted(webhookUrl=url, **fields))
+        (claimed,) = (await live_store.queue.claim(1)).messages
+        return claimed
+
+    return claim
+
+
+async def test_it_sends_the_body_byte_for_byte(
+    sender: Sender, live_store: Store, receiver: Receiver
+) -> None:
+    body = b'{"z": 1.10,\t"a": 12345678901234567890.10, "e": "\\u00e9"}'
+    new = accepted(webhookUrl=receiver.url)
+    await live_store.messages.create("m", replace(new, spec=replace(new.spec, body=body)))
+    (claimed,) = (await live_store.queue.claim(1)).messages
+    sent = await sender.send(claimed)
+    assert receiver.bodies() == [body]
+    assert sent.attempt.status == 200
+    assert sent.attempt.error is None
+    assert sent.attempt.response_excerpt == "seen"
+    assert sent.attempt.number == 1
+    assert sent.attempt.lateness_ms >= 0
+
+
+async def test_it_sends_its_own_headers(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    claimed = await claim(receiver.url, "order 7 é", payload={"a": 1})
+    await sender.send(claimed)
+    headers = receiver.requests[0].headers
+    assert headers["User-Agent"] == f"scheduler-api/{__version__}"
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Scheduler-Message-Id"] == "order%207%20%C3%A9"
+    assert headers["Scheduler-Attempt"] == "1"
+    assert headers["Scheduler-Scheduled-For"] == claimed.scheduled_at.isoformat(
+        timespec="milliseconds"
+    ).replace(".000", "")
+    assert headers["webhook-id"] == headers["Idempotency-Key"]
+    assert "webhook-signature" not in headers
+    assert "Accept-Encoding" not in headers
+
+
+async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
+    sender: Sender, claim: Callable[..., Any], live_store: Store, receiver: Receiver
+) -> None:
+    claimed = await claim(receiver.url)
+    await sender.send(claimed)
+    await sender.send(claimed)
+    await live_store.queue.release([claimed])
+    await live_store.messages.cancel("m")
+    await sender.send(await claim(receiver.url))
+    first, again, reused = (request.headers["webhook-id"] for request in receiver.requests)
+    assert first == again != reused
+
+
+async def test_a_body_less_message_has_no_content_type(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    await sender.send(await claim(receiver.url, method="GET"))
+    (request,) = receiver.requests
+    assert (request.method, request.body) == ("GET", b"")
+    assert "Content-Type" not in request.headers
+
+
+async def test_the_callers_headers_win_whatever_their_case(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    own = {"user-agent": "mine", "IDEMPOTENCY-key": "theirs", "X-Api-Key": "k"}
+    await sender.send(await claim(receiver.url, headers=own))
+    headers = receiver.requests[0].headers
+    assert headers.getall("User-Agent") == ["mine"]
+    assert headers.getall("Idempotency-Key") == ["theirs"]
+    assert headers["X-Api-Key"] == "k"
+
+
+async def test_text_is_sent_as_text(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    await sender.send(await claim(receiver.url, contentType="text/plain", payload="olá"))
+    (request,) = receiver.requests
+    assert request.body == "olá".encode()
+    assert request.headers["Content-Type"] == "text/plain"
+
+
+async def test_the_signature_verifies_with_the_receivers_library(
+    live_store: Store, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    async with open_session(LOOPBACK, 4) as session:
+        sender = Sender(
+            session,
+            timeout=timedelta(seconds=5),
+            secrets=parse_secrets(SECRET),
+            now=live_store.queue.now,
+        )
+        await sender.send(await claim(receiver.url, payload={"a": "é"}))
+    (request,) = receiver.requests
+    assert Webhook(SECRET).verify(request.body, dict(request.headers)) == {"a": "é"}
+
+
+async def test_retry_after_is_read_from_the_answer(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    receiver.statuses, receiver.answer_headers = [503], {"Retry-After": "120"}
+    sent = await sender.send(await claim(receiver.url))
+    assert sent.attempt.status == 503
+    assert sent.retry_after == timedelta(minutes=2)
+
+
+async def test_a_redirect_is_not_followed(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    receiver.statuses, receiver.answer_headers = [307], {"Location": receiver.url}
+    sent = await sender.send(await claim(receiver.url))
+    assert sent.attempt.status == 307
+    assert len(receiver.requests) == 1
+
+
+async def test_cookies_are_not_kept(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    receiver.answer_headers = {"Set-Cookie": "a=b"}
+    claimed = await claim(receiver.url)
+    await sender.send(claimed)
+    await sender.send(claimed)
+    assert "Cookie" not in receiver.requests[1].headers
+
+
+async def test_a_proxy_of_the_environment_is_ignored(
+    sender: Sender,
+    claim: Callable[..., Any],
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
+    sent = await sender.send(await claim(receiver.url))
+    assert sent.attempt.status == 200
+
+
+async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    written = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+            written += 1
+
+    receiver.answer = endless
+    sent = await sender.send(await claim(receiver.url))
+    assert sent.attempt.status == 200
+    assert sent.attempt.response_excerpt == "x" * 4096
+    assert written < 200  # what fits into the sockets' buffers
+
+
+async def test_a_2xx_head_counts_whatever_the_body_does(
+    sender: Sender, claim: Callable[..., Any]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
+    async with raw_server(head) as url:
+        sent = await sender.send(await claim(url))
+    assert (sent.attempt.status, sent.attempt.response_excerpt) == (200, "abc")
+
+
+async def test_no_answer_within_the_timeout(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    sent = await sender.send(await claim(receiver.url, timeout="1s"))
+    assert (sent.attempt.status, sent.attempt.error) == (None, "timeout")
+    assert sent.attempt.duration_ms >= 900
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(b"", "disconnected"), (b"no http\r\n\r\n", "bad_response"), (b"HTTP/1.1 2", "disconnected")],
+)
+async def test_an_answer_that_is_none(
+    sender: Sender, claim: Callable[..., Any], answer: bytes, error: str
+) -> None:
+    async with raw_server(answer) as url:
+        sent = await sender.send(await claim(url))
+    assert (sent.attempt.status, sent.attempt.error) == (None, error)
+
+
+async def test_nobody_listens(sender: Sender, claim: Callable[..., Any]) -> None:
+    sent = await sender.send(await claim("http://127.0.0.1:2/"))
+    assert sent.attempt.error == "connect_error"
+
+
+async def test_a_name_without_address(
+    sender: Sender, claim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_is_asked(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_is_asked)
+    sent = await sender.send(await claim("http://nowhere.invalid/"))
+    assert sent.attempt.error == "dns_error"
+
+
+async def test_a_certificate_that_nobody_vouches_for(
+    sender: Sender, claim: Callable[..., Any]
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with raw_server(b"", context) as url:
+        sent = await sender.send(await claim(url))
+    assert sent.attempt.error == "tls_error"
+
+
+async def test_an_address_that_is_closed_is_not_dialled(
+    live_store: Store, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    async with open_session(EgressRules(), 4) as session:
+        sender = Sender(session, timeout=timedelta(seconds=5), secrets=(), now=live_store.queue.now)
+        sent = await sender.send(await claim(receiver.url))
+    assert sent.attempt.error == "egress_denied"
+    assert receiver.requests == []
+
+
+async def test_a_mistake_of_ours_is_an_attempt_that_failed(
+    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+) -> None:
+    claimed = await claim(receiver.url)
+    broken = replace(claimed, spec=replace(claimed.spec, headers={"X": "a\r\nb"}))
+    sent = await sender.send(broken)
+    assert sent.attempt.error == "internal_error"
+    assert receiver.requests == []
+
+
+async def test_an_aborted_attempt_is_one(sender: Sender, claim: Callable[..., Any]) -> None:
+    sent: Sent = sender.aborted(await claim("http://127.0.0.1:2/"), "shutdown")
+    assert (sent.attempt.number, sent.attempt.error) == (1, "shutdown")
+
+
+@asynccontextmanager
+async def raw_server(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Reads a request's head, writes these bytes, closes."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        yield f"http{'s' if tls else ''}://{host}:{port}/"

@@ -1,0 +1,48 @@
+"""One sleeper, many reasons to wake it."""
+
+import asyncio
+
+from scheduler_api.delivery.wakeup import Wakeup
+
+
+async def woken(wakeup: Wakeup) -> bool:
+    """Whether the sleeper wakes within a second, far below the safety poll."""
+    try:
+        async with asyncio.timeout(1):
+            await wakeup.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_a_signal_wakes() -> None:
+    wakeup = Wakeup()
+    wakeup.now()
+    assert await woken(wakeup)
+
+
+async def test_a_signal_is_forgotten_once_it_woke() -> None:
+    wakeup = Wakeup()
+    wakeup.now()
+    await wakeup.wait()
+    assert not await woken(wakeup)
+
+
+async def test_a_timer_wakes() -> None:
+    wakeup = Wakeup()
+    wakeup.within(0.001)
+    assert await woken(wakeup)
+
+
+async def test_the_earliest_of_two_timers_counts() -> None:
+    wakeup = Wakeup()
+    wakeup.within(0.001)
+    wakeup.within(60)
+    assert await woken(wakeup)
+    wakeup.within(60)
+    wakeup.within(0.001)
+    assert await woken(wakeup)
+
+
+async def test_without_any_reason_the_safety_poll_wakes() -> None:
+    assert await woken(Wakeup(safety_poll=0.01))
