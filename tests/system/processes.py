@@ -1,0 +1,184 @@
+"""The service as real processes: started in a folder of its own, watched, always ended."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from scheduler_api import settings
+from tests.support.waiting import wait_until
+
+TOKEN: Final = "token-of-the-system-tests"
+SERVE: Final = (sys.executable, "-m", "scheduler_api", "serve")
+PATIENCE: Final = 20.0  # seconds for a start or an end on a busy machine
+
+Answer = tuple[int, dict[str, Any], dict[str, str]]  # status, body, headers
+
+
+def free_port() -> int:
+    """A loopback port that nobody had a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return int(closed.getsockname()[1])
+
+
+def environment(**given: str) -> dict[str, str]:
+    """That of this process without any setting of the service; no proxy for loopback."""
+    names = {it.name for it in settings.describe()}
+    own = {k: v for k, v in os.environ.items() if k.removesuffix("_FILE") not in names}
+    return own | {"no_proxy": "*", "NO_PROXY": "*"} | given
+
+
+class Server:
+    """One start of the service."""
+
+    def __init__(self, folder: Path, port: int, process: "subprocess.Popen[bytes]") -> None:
+        self.folder = folder
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = process
+
+    def printed(self) -> list[str]:
+        """Lines on stdout, of all starts in the folder."""
+        return (self.folder / "stdout").read_text("utf-8").splitlines()
+
+    def logged(self) -> list[str]:
+        """Lines on stderr, of all starts in the folder."""
+        return (self.folder / "stderr").read_text("utf-8").splitlines()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log's events of that name."""
+        lines = [line for line in self.logged() if f'"event":"{name}"' in line]
+        return [json.loads(line) for line in lines]
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """The newest event of that name, waited for."""
+        await wait_until(f"the event {name}", lambda: bool(self.events(name)), PATIENCE)
+        return self.events(name)[-1]
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, token: str = TOKEN, **more: Any
+    ) -> Answer:
+        """One call of the API; `body`: bytes as they are, anything else as JSON."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession(self.url, headers=headers) as session,
+            session.request(method, path, data=data, **more) as answer,
+        ):
+            return answer.status, await answer.json(content_type=None), dict(answer.headers)
+
+    async def create(self, **fields: Any) -> str:
+        """Create a message that must be accepted → its id."""
+        status, body, _ = await self.ask("POST", "/messages", fields)
+        assert status == 201, body
+        return str(body["messageId"])
+
+    async def state(self, message_id: str) -> str:
+        """Of a message, as the API tells it."""
+        _, body, _ = await self.ask("GET", f"/messages/{message_id}")
+        return str(body.get("state"))
+
+    async def reach(self, message_id: str, state: str, timeout: float = PATIENCE) -> None:
+        """Wait until the message is in that state."""
+
+        async def reached() -> bool:
+            return await self.state(message_id) == state
+
+        await wait_until(f"{message_id} {state}", reached, timeout)
+
+    def tell(self, number: signal.Signals) -> None:
+        """To the process that was started; Ctrl-C, as a terminal does, to all of its group."""
+        if number is signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for the end → exit code."""
+        await wait_until("the end", lambda: self.process.poll() is not None, PATIENCE)
+        return self.process.wait()
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal, and wait for the end → exit code."""
+        self.tell(number)
+        return await self.ended()
+
+    async def ready(self) -> None:
+        """Wait until it takes traffic; a server that ended is a failure at once."""
+
+        async def takes_traffic() -> bool:
+            assert self.process.poll() is None, "\n".join(self.logged())
+            try:
+                return (await self.ask("GET", "/health/ready"))[0] == 200
+            except aiohttp.ClientError:
+                return False
+
+        await wait_until("a server that takes traffic", takes_traffic, PATIENCE)
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    command: tuple[str, ...] = SERVE,
+    port: int | None = None,
+    **environ: str,
+) -> AsyncIterator[Server]:
+    """The service with its embedded store in `folder`, ready; nothing of it stays behind.
+
+    It may send to loopback. A second start in the same folder finds the first one's data.
+    """
+    port = port or free_port()
+    given = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_TOKEN": TOKEN}
+    given |= {"DATA_DIR": str(folder / "data"), "EGRESS_ALLOW": "127.0.0.1"} | environ
+    with _started(command, folder, environment(**given)) as process:
+        server = Server(folder, port, process)
+        await server.ready()
+        yield server
+    await wait_until("the end of its store", lambda: not has_store(folder), PATIENCE)
+
+
+@contextmanager
+def _started(
+    command: tuple[str, ...], folder: Path, environ: dict[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdout=out, stderr=err, start_new_session=True
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its workers
+
+
+def has_store(folder: Path) -> bool:
+    """Whether an embedded store of that folder lives: it alone holds this lock while it does."""
+    path = folder / "data" / "store.lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+async def parent_of(pid: int) -> int:
+    """Of a process of this machine."""
+    command = ("ps", "-o", "ppid=", "-p", str(pid))
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    told, _ = await process.communicate()
+    return int(told)

@@ -1,0 +1,156 @@
+"""A store that somebody else runs: by URL, by name and password, over TLS; and when it is away."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+
+from scheduler_api.store.embedded import find_binary
+from tests.support.receiver import Receiver
+from tests.support.waiting import wait_until
+from tests.system.processes import Server, free_port, serving
+
+PASSWORD = "pass word/of:the@store"
+
+
+class Outside:
+    """A valkey-server that can be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.socket = folder / "outside.sock"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Run it, and wait until it takes connections."""
+        config = (
+            f"port {self.port}\nbind 127.0.0.1\nunixsocket {str(self.socket)!r}\n"
+            f"requirepass {PASSWORD!r}\ndir {str(self.folder)!r}\n"
+            "appendonly yes\nappendfsync always\nsave ''\n"
+        )
+        self._process = await asyncio.create_subprocess_exec(
+            find_binary(), "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        assert self._process.stdin
+        self._process.stdin.write(config.encode())
+        self._process.stdin.close()
+        await wait_until("the outside store", self._answers)
+
+    async def stop(self) -> None:
+        """End it; what was written stays."""
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+            await self._process.wait()
+
+    async def _answers(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        try:
+            writer.write(b"PING\r\n")
+            return (await reader.readline()).startswith(b"-NOAUTH")
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
+    """One for this test, on loopback, with a password."""
+    one = Outside(tmp_path)
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.stop()
+
+
+@asynccontextmanager
+async def tls_in_front_of(port: int, folder: Path) -> AsyncIterator[tuple[int, Path]]:
+    """Ends TLS before a plain port → its port, the certificate to trust."""
+    authority = trustme.CA()
+    trusted = folder / "authority.pem"
+    authority.cert_pem.write_to_path(trusted)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65_536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, behind[1]), copy(behind[0], writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1], trusted
+    finally:
+        server.close()
+
+
+async def deliver_one(server: Server, receiver: Receiver) -> None:
+    await server.create(id="m", webhookUrl=receiver.url, delay=0.1)
+    await server.reach("m", "delivered")
+    assert len(receiver.requests) == 1
+    assert not (server.folder / "data").exists(), "no embedded store beside it"
+    assert await server.stop() == 0
+
+
+async def test_a_store_at_a_unix_socket(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    url = f"unix://:{quote(PASSWORD, safe='')}@{outside.socket}"
+    async with serving(tmp_path, REDIS_URL=url) as server:
+        await deliver_one(server, receiver)
+
+
+async def test_a_store_over_tls(tmp_path: Path, outside: Outside, receiver: Receiver) -> None:
+    async with tls_in_front_of(outside.port, tmp_path) as (port, trusted):
+        login = f":{quote(PASSWORD, safe='')}@"
+        url = f"rediss://{login}127.0.0.1:{port}/0?ssl_ca_certs={quote(str(trusted))}"
+        async with serving(tmp_path, REDIS_URL=url) as server:
+            await deliver_one(server, receiver)
+
+
+async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    async with serving(
+        tmp_path,
+        REDIS_HOST="127.0.0.1",
+        REDIS_PORT=str(outside.port),
+        REDIS_PASSWORD=PASSWORD,
+    ) as server:
+        await server.create(id="before", webhookUrl=receiver.url, delay=1.5)
+        await outside.stop()
+
+        status, health, headers = await server.ask("GET", "/health")
+        assert (status, health["status"]) == (503, "unhealthy")
+        assert health["redis"] == "disconnected"
+        assert int(headers["Retry-After"]) > 0
+        body = {"id": "meanwhile", "webhookUrl": receiver.url}
+        status, refused, headers = await server.ask("POST", "/messages", body)
+        assert (status, refused["code"]) == (503, "store_unavailable")
+        assert int(headers["Retry-After"]) > 0
+        assert (await server.ask("GET", "/health/ready"))[0] == 503
+        assert (await server.ask("GET", "/health/live"))[0] == 200
+        await server.event("store_lost")
+
+        await outside.start()
+        await server.ready()
+        assert (await server.ask("GET", "/health"))[1]["redis"] == "connected"
+        await server.reach("before", "delivered")
+        assert (await server.ask("GET", "/messages/meanwhile"))[0] == 404
+        assert await server.stop() == 0
+    assert [it.headers["Scheduler-Message-Id"] for it in receiver.requests] == ["before"]

@@ -1,0 +1,176 @@
+"""What the documents say is what the code does."""
+
+import base64
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from starlette.routing import Route
+
+from scheduler_api import settings
+from scheduler_api.api.app import create_app
+from scheduler_api.domain.signing import parse_secrets, sign
+
+ROOT: Final = Path(__file__).parent.parent
+READMES: Final = ("README.md", "README.pt-BR.md")
+DOCUMENTS: Final = sorted(
+    path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+)
+SECRET: Final = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+# The first page of the README, and its headings in Portuguese.
+FIRST_PAGE: Final = {
+    "Run it": "Rode",
+    "Why this": "Por que este",
+    "What is guaranteed": "O que é garantido",
+    "The API on one screen": "A API em uma tela",
+    "Settings": "Configuração",
+    "Private networks": "Redes privadas",
+    "Coming from the original Scheduler API": "Vindo da Scheduler API original",
+    "Licence": "Licença",
+}
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text("utf-8")
+
+
+def prose_of(document: str) -> str:
+    """Without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text_of(document), flags=re.MULTILINE | re.DOTALL)
+
+
+def block(document: str, mark: str) -> str:
+    """The code block after `<!-- tested: mark -->`."""
+    found = re.findall(
+        rf"<!-- tested: {mark} -->\n```\w+\n(.*?)^```$", text_of(document), re.M | re.S
+    )
+    assert len(found) == 1, f"{document} has one block marked {mark}"
+    return str(found[0])
+
+
+def headings(document: str) -> list[str]:
+    return re.findall(r"^## (.+)$", prose_of(document), re.MULTILINE)
+
+
+def rows(document: str) -> list[list[str]]:
+    """Of its tables, cell by cell."""
+    lines = re.findall(r"^\| (.*) \|$", prose_of(document), re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r" \|(?: |$)", line)] for line in lines]
+
+
+def settings_in(document: str) -> list[tuple[str, str, str]]:
+    known = {it.name for it in settings.describe()}
+    found = [row for row in rows(document) if row[0].strip("`") in known and len(row) == 3]
+    return [(name.strip("`"), default.strip("`"), meaning) for name, default, meaning in found]
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_the_settings_table_has_the_names_and_defaults_of_the_code(document: str) -> None:
+    wanted = [(it.name, it.default) for it in settings.describe()]
+    assert [(name, default) for name, default, _ in settings_in(document)] == wanted
+
+
+def test_the_settings_table_has_the_meanings_of_the_code() -> None:
+    assert settings_in("README.md") == [tuple(it) for it in settings.describe()]
+
+
+def test_the_translated_settings_have_a_meaning_each() -> None:
+    assert all(meaning for _, _, meaning in settings_in("README.pt-BR.md"))
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_every_endpoint_is_in_the_readme(document: str) -> None:
+    told = set(re.findall(r"`([A-Z]+ /[^`]*)`", prose_of(document)))
+    for route in create_app().routes:
+        assert isinstance(route, Route)
+        if route.path != "/docs/{name}":  # files of the page before it
+            assert {f"{it} {route.path}" for it in (route.methods or set()) - {"HEAD"}} <= told
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_relative_link_leads_somewhere(document: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", prose_of(document)):
+        if "://" in link:
+            continue
+        path, _, fragment = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), link
+        if fragment:
+            names = headings(target.relative_to(ROOT).as_posix())
+            assert fragment in {name.lower().replace(" ", "-") for name in names}, link
+
+
+def verify() -> Callable[[str, dict[str, str], bytes], bool]:
+    """The README's own."""
+    names: dict[str, Any] = {}
+    exec(block("README.md", "verify"), names)  # noqa: S102  it is our text, and what is tested
+    found: Callable[[str, dict[str, str], bytes], bool] = names["verify"]
+    return found
+
+
+def signed(body: bytes, at: int) -> dict[str, str]:
+    signature = sign(parse_secrets(SECRET), "msg_1", at, body)
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(at)}
+    return headers | {"webhook-signature": f"v1,b3RoZXI= {signature}"}  # as while rotating
+
+
+def test_the_readme_verifies_our_signature() -> None:
+    body, now = b'{"n": 1}', int(time.time())
+    assert verify()(SECRET, signed(body, now), body)
+    assert not verify()(SECRET, signed(body, now), body + b" ")
+    assert not verify()(SECRET, signed(body, now - 400), body)
+    other = "whsec_" + base64.b64encode(bytes(32)).decode()
+    assert not verify()(other, signed(body, now), body)
+
+
+def test_both_readmes_have_the_same_first_page() -> None:
+    english = [FIRST_PAGE[name] for name in headings("README.md") if name in FIRST_PAGE]
+    assert english == headings("README.pt-BR.md") == list(FIRST_PAGE.values())
+
+
+@pytest.mark.parametrize("mark", ["schedule", "create", "created"])
+def test_both_readmes_show_the_same_calls(mark: str) -> None:
+    english, portuguese = (block(document, mark) for document in READMES)
+    translated = portuguese.replace("lembrete-fatura-17", "invoice-17-reminder")
+    assert translated.replace("fatura", "invoice") == english
+
+
+def test_each_readme_links_to_the_other() -> None:
+    for document, other in [*pairwise(READMES), *pairwise(reversed(READMES))]:
+        assert f"]({other})" in text_of(document)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of("README.md").splitlines()) < 300
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_the_shell_blocks_parse(document: str) -> None:
+    for script in re.findall(r"^```sh\n(.*?)^```$", text_of(document), re.MULTILINE | re.DOTALL):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_the_events_that_the_readme_names_are_logged() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    logged = set(re.findall(r"log\.\w+\(\s*\"(\w+)\"", source))
+    section = text_of("README.md").partition("## Operate")[2].partition("Backup")[0]
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+|stopping|drained)`", section))
+    assert named
+    assert named <= logged
+
+
+def test_what_is_sent_is_told() -> None:
+    told = text_of("README.md")
+    source = text_of("src/scheduler_api/delivery/sender.py")
+    for name in re.findall(r"headers\[\"([\w-]+)\"\]", source):
+        assert f"`{name}`" in told
+
+
+def test_the_changelog_is_there() -> None:
+    assert "## [Unreleased]" in text_of("CHANGELOG.md")
