@@ -127,19 +127,27 @@ def serve(settings: Settings, listen: int | None = None) -> None:
     Raises: SettingsError, StoreStartFailed, SchemaTooNew; OSError if a port is taken.
     """
     telemetry.configure(settings.log_level, settings.log_format)
-    if settings.workers == 1:
-        api = create_app()
-        config = _config(settings, api, lifespan="off")
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(settings, api, config, listen))
-        return
-    if listen is not None:
+    if listen is not None and settings.workers > 1:
         raise SettingsError("--listen is for a try-out in one process: leave WORKERS at 1")
-    token = token_file.token(settings)
+    with _bound_socket(settings) as sock:
+        here = msgspec.structs.replace(settings, api_port=sock.getsockname()[1])
+        if here.workers > 1:
+            _serve_in_workers(here, sock)
+        else:
+            _serve_in_this_process(here, sock, listen)
+
+
+def _serve_in_workers(settings: Settings, sock: socket.socket) -> None:
     config = _config(settings, partial(worker, settings), factory=True, lifespan="on")
-    sockets = [config.bind_socket()]
-    print(welcome.banner(settings, token), flush=True)
-    Multiprocess(config, sockets).run()
+    print(welcome.banner(settings, token_file.token(settings)), flush=True)
+    Multiprocess(config, [sock]).run()
+
+
+def _serve_in_this_process(settings: Settings, sock: socket.socket, listen: int | None) -> None:
+    api = create_app()
+    config = _config(settings, api, lifespan="off")
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(settings, api, config, sock, listen))
 
 
 def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
@@ -152,6 +160,7 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=API_GRACE,
         **more,
@@ -159,7 +168,11 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
 
 
 async def _serve(
-    settings: Settings, api: Starlette, config: uvicorn.Config, listen: int | None
+    settings: Settings,
+    api: Starlette,
+    config: uvicorn.Config,
+    sock: socket.socket,
+    listen: int | None,
 ) -> None:
     async with AsyncExitStack() as stack:
         if listen is not None:
@@ -168,16 +181,12 @@ async def _serve(
         token = token_file.token(settings)
         service = await stack.enter_async_context(running(settings, token))
         api.state.context = service.context
-        server = _Server(config, service.dispatcher)
-        with _listening_socket(settings) as sock:
-            port = sock.getsockname()[1]
-            here = msgspec.structs.replace(settings, api_port=port)
-            print(welcome.banner(here, token, listen), flush=True)
-            await server.serve([sock])
+        print(welcome.banner(settings, token, listen), flush=True)
+        await _Server(config, service.dispatcher).serve([sock])
 
 
 @contextmanager
-def _listening_socket(settings: Settings) -> Iterator[socket.socket]:
+def _bound_socket(settings: Settings) -> Iterator[socket.socket]:
     """Bound before anything is announced, so that what is printed is true."""
     family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
     with socket.socket(family) as sock:

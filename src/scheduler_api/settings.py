@@ -218,7 +218,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     keep_failed: Annotated[
         timedelta,
         _span("0s", "3650d"),
-        Meta(description="How long failed and expired messages stay readable; 0: not at all"),
+        Meta(description="How long failed messages stay readable; 0: not at all"),
     ] = timedelta(days=30)
     default_timezone: Annotated[
         str, Kind(_zone), Meta(description="IANA zone of local times that name none")

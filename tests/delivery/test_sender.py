@@ -265,9 +265,24 @@ async def test_a_mistake_of_ours_is_an_attempt_that_failed(
     assert receiver.requests == []
 
 
-async def test_an_aborted_attempt_is_one(sender: Sender, claim: Callable[..., Any]) -> None:
-    sent: Sent = sender.aborted(await claim("http://127.0.0.1:2/"), "shutdown")
+async def test_an_attempt_that_was_cut_off_is_one(
+    sender: Sender, claim: Callable[..., Any], live_store: Store
+) -> None:
+    started_at = live_store.queue.now()
+    sent: Sent = sender.cut_off(await claim("http://127.0.0.1:2/"), started_at)
     assert (sent.attempt.number, sent.attempt.error) == (1, "shutdown")
+    assert sent.attempt.started_at == started_at
+
+
+async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(
+    sender: Sender, claim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_is_asked(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_is_asked)
+    sent = await sender.send(await claim("http://xn--/"))
+    assert sent.attempt.error == "dns_error"
 
 
 @asynccontextmanager

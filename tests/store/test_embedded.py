@@ -21,8 +21,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.testing import LogCapture
 
+from scheduler_api.domain.errors import StoreStartFailed
 from scheduler_api.store import embedded
-from scheduler_api.store.embedded import EmbeddedStore, StoreStartFailed, find_binary
+from scheduler_api.store.embedded import EmbeddedStore, find_binary
 from tests.support.waiting import wait_until
 
 MEMBER = """
@@ -312,7 +313,8 @@ async def test_a_store_that_cannot_come_back_is_tried_again(
     os.kill(await pid_of(store.socket), signal.SIGKILL)
     await wait_until("a start fails", lambda: "store_start_failed" in words(log))
     manifest.write_bytes(whole)
-    await wait_until("the store is back", lambda: answers(store.socket))
+    await wait_until("the store is back", lambda: words(log)[-1] == "store_started")
+    assert await answers(store.socket)
 
 
 async def test_four_processes_at_once_share_one_store(tmp_path: Path, member: Members) -> None:

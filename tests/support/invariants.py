@@ -26,7 +26,7 @@ async def check(redis: Redis, keys: Keys, concurrency: int) -> None:
     inflight = {dest: int(count) for dest, count in (await fields("inflight")).items()}
     parked = {
         key.removeprefix(f"{base}parked:".encode()): await _members(redis, key)
-        async for key in redis.scan_iter(f"{base}parked:*")
+        async for key in redis.scan_iter(f"{base}parked:*", count=1000)
     }
 
     places = [due, leases, *parked.values(), *done]
@@ -45,7 +45,7 @@ async def check(redis: Redis, keys: Keys, concurrency: int) -> None:
         assert full or dest in waiting, f"6: {dest!r} is stranded"
     known = {"due", "taken", "leases", "claims", "inflight", "payloads", "progress"}
     known |= {"delivered", "failed", "workers", "meta", "clock"}
-    async for key in redis.scan_iter(f"{base}*"):
+    async for key in redis.scan_iter(f"{base}*", count=1000):
         name = key.decode().removeprefix(base)
         assert name in known or name.startswith("parked:"), f"18: nobody owns {name}"
 

@@ -176,12 +176,13 @@ class Dispatcher:
         if not self._leases.usable(deadline):
             log.warning("lease_lost", message_id=claimed.id)
             return None
+        started_at = self._queue.now()
         try:
             return await self._sender.send(claimed)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise  # the lease was lost: another process has the message
-            return self._sender.aborted(claimed, "shutdown")
+            return self._sender.cut_off(claimed, started_at)
 
     def _land(self) -> None:
         """A slot is free; several freed together are filled by one claim."""

@@ -56,8 +56,10 @@ async def reap(queue: Queue, connection: Connection, lease: float) -> float | No
     if wait > 0:
         return wait
     returned, failed = await queue.reap()
-    if returned or failed:
-        log.warning("leases_reaped", returned=returned, failed=failed)
+    if returned:
+        log.warning("leases_reaped", returned=returned)
+    for message_id in failed:
+        log.error("message_failed", message_id=message_id, error="process_died")
     return None
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -27,6 +26,7 @@ log = structlog.get_logger()
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds, of one address
 RESPONSE_BYTES: Final = 64 * 1024  # read of an answer; then the connection is closed
+_MS: Final = timedelta(milliseconds=1)
 USER_AGENT: Final = f"scheduler-api/{__version__}"
 
 # What an attempt without an answer is called; the first that fits.
@@ -67,22 +67,39 @@ class Sender:
 
     async def send(self, claimed: Claimed) -> Sent:
         """Make one request; whatever happens is told in the attempt."""
-        started_at, clock = self._now(), time.monotonic()
+        started_at = self._now()
         url = URL(claimed.url, encoded=True)
-        with guarding(url.host or "") as verdict:
+        with guarding(url.raw_host or "") as verdict:
             try:
                 status, excerpt, retry_after = await self._request(url, claimed, started_at)
                 error = None
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
                 status, excerpt, retry_after = None, None, None
                 error = _name(caught, verdict, claimed)
-        took = round((time.monotonic() - clock) * 1000)
-        attempt = _attempt(claimed, started_at, took, status, error, excerpt)
+        attempt = self._attempt(claimed, started_at, status, error, excerpt)
         return Sent(attempt, parse_retry_after(retry_after, started_at))
 
-    def aborted(self, claimed: Claimed, error: str) -> Sent:
-        """The attempt of a request that was cut off by us."""
-        return Sent(_attempt(claimed, self._now(), 0, None, error, None))
+    def cut_off(self, claimed: Claimed, started_at: datetime) -> Sent:
+        """The attempt of a request that we ended, as the process stops."""
+        return Sent(self._attempt(claimed, started_at, None, "shutdown", None))
+
+    def _attempt(
+        self,
+        claimed: Claimed,
+        started_at: datetime,
+        status: int | None,
+        error: str | None,
+        excerpt: str | None,
+    ) -> Attempt:
+        return Attempt(
+            number=claimed.attempts + 1,
+            started_at=started_at,
+            duration_ms=(self._now() - started_at) // _MS,
+            status=status,
+            error=error,
+            response_excerpt=excerpt,
+            lateness_ms=(started_at - max(claimed.due_at, claimed.created_at)) // _MS,
+        )
 
     async def _request(
         self, url: URL, claimed: Claimed, at: datetime
@@ -169,20 +186,6 @@ async def _excerpt(response: aiohttp.ClientResponse) -> str | None:
     except (aiohttp.ClientError, TimeoutError, OSError):
         response.close()
     return kept.decode(errors="replace") if kept else None
-
-
-def _attempt(
-    claimed: Claimed,
-    started_at: datetime,
-    took_ms: int,
-    status: int | None,
-    error: str | None,
-    excerpt: str | None,
-) -> Attempt:
-    lateness = started_at - max(claimed.due_at, claimed.created_at)
-    late_ms = lateness // timedelta(milliseconds=1)
-    number = claimed.attempts + 1
-    return Attempt(number, started_at, took_ms, status, error, excerpt, late_ms)
 
 
 def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:

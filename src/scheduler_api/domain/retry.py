@@ -69,7 +69,9 @@ def decide(
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     """The wait that a `Retry-After` header asks for; None if there is none that can be read."""
-    text = (value or "").strip(" \t")
+    if value is None:
+        return None
+    text = value.strip(" \t")
     if _SECONDS.fullmatch(text):
         return timedelta(seconds=int(text))
     at = _http_date(text)

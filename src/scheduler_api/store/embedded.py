@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
+from scheduler_api.domain.errors import StoreStartFailed
+
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
@@ -63,10 +65,6 @@ aof-load-truncated yes
 save ""
 maxmemory-policy noeviction
 """
-
-
-class StoreStartFailed(RuntimeError):
-    """The embedded store could not be started."""
 
 
 class EmbeddedStore:
@@ -153,9 +151,7 @@ class EmbeddedStore:
         pause = PAUSE_FIRST
         while True:
             began = time.monotonic()
-            code = await self._server.ended()
-            if code is not None:
-                self._log.error("store_died", exit_code=code)
+            await self._server.ended()
             pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_LAST else pause
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_LAST)
@@ -204,13 +200,12 @@ class _Server:
         seconds = round(time.monotonic() - began, 3)
         self._log.info("store_started", pid=self._process.pid, seconds=seconds)
 
-    async def ended(self) -> int | None:
-        """Wait until the process is gone → exit code, negative for a signal; None: no process."""
-        if self._process is None:
-            return None
-        code = await self._process.wait()
-        self._process = None
-        return code
+    async def ended(self) -> None:
+        """Wait until the process is gone; return at once if the last start brought none up."""
+        if self._process:
+            code = await self._process.wait()  # negative for a signal
+            self._process = None
+            self._log.error("store_died", exit_code=code)
 
     async def stop(self) -> bool:
         """End the process → whether there was one; what was written is on disk after that."""

@@ -25,6 +25,7 @@ from scheduler_api.store.scripts import ERRORS, Scripts
 ANNOUNCED_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
 ROWS_A_CALL: Final = 100  # of the list; a call of 100 holds up the store for less than 1 ms
 COLUMNS: Final = 5  # of a listed row in the script's reply
+HEAD: Final = 3  # the column that is empty where a damaged data set has no record
 
 New = tuple[str, Accepted]  # its id, and what was asked
 
@@ -84,7 +85,8 @@ class Messages:
             total, more, *reply = await self._scripts.run("list", due, message_id, most)
             if reply:
                 message_id, due = reply[-COLUMNS], reply[1 - COLUMNS]
-            rows += (_listed(*reply[i : i + COLUMNS]) for i in range(0, len(reply), COLUMNS))
+            found = (reply[i : i + COLUMNS] for i in range(0, len(reply), COLUMNS))
+            rows += (_listed(*row) for row in found if row[HEAD])
             if not more or len(rows) >= limit:
                 return Page(rows, total, pack_cursor(due, message_id) if more else None)
 
@@ -106,13 +108,14 @@ def _asked_due(accepted: Accepted) -> str:
     return f"={to_ms(accepted.due_at)}"
 
 
-def _created(word: bytes, due: int, progress: bytes) -> datetime | DuplicateMessage:
+def _created(word: bytes, scheduled: int, progress: bytes) -> datetime | DuplicateMessage:
     if word == b"ok":
-        return from_ms(due)
+        return from_ms(scheduled)
     state = _state(word, unpack_progress(progress).attempts)
-    scheduled_for = format_instant(from_ms(due)) if due >= 0 else None
     return DuplicateMessage(
-        f"A message with this id exists; it is {state}.", state=state, scheduledFor=scheduled_for
+        f"A message with this id exists; it is {state}.",
+        state=state,
+        scheduledFor=format_instant(from_ms(scheduled)),
     )
 
 

@@ -156,9 +156,9 @@ class Queue:
         words = await self._scripts.run("renew", self.epoch, self._lease_ms, *_names(claims))
         return [word == b"ok" for word in words]
 
-    async def reap(self) -> tuple[int, int]:
-        """Take back expired leases: how many wait again, how many were given up."""
-        returned, failed = await self._scripts.run(
+    async def reap(self) -> tuple[int, list[str]]:
+        """Take back expired leases: how many wait again, the ids of those that were given up."""
+        returned, *failed = await self._scripts.run(
             "reap",
             CLAIMED_AT_ONCE,
             self._concurrency,
@@ -166,7 +166,7 @@ class Queue:
             self._keep["failed"],
             MOST_KEPT,
         )
-        return returned, failed
+        return returned, [message_id.decode() for message_id in failed]
 
     async def purge(self) -> int:
         """Forget finished messages whose retention is over: how many."""

@@ -5,13 +5,20 @@
 -- ARGV[2…] for each message (1–100): id, due ("=ms" at an instant, "+ms" after now), record from
 --          its 14th byte on
 -- Returns {now, 1 if a new head was announced, then for each: word ('ok' or the place of the
---          message that has the id), due ms (-1 if finished), that message's progress or ''}
+--          message that has the id), when that is scheduled for, ms, its progress or ''}
 local now, horizon = clock(), tonumber(ARGV[1])
 local old_head = head(DUE)
 
+-- What a record's bytes 8–13 say, ms.
+local function scheduled(record)
+  local ms = 0
+  for i = 8, 13 do ms = ms * 256 + record:byte(i) end
+  return ms
+end
+
 -- As asked: the same content, and the same instant unless a delay was asked for.
 local function identical(old, due, tail, relative)
-  return old:sub(14) == tail and (relative or old:sub(8, 13) == u48(due))
+  return old:sub(14) == tail and (relative or scheduled(old) == due)
 end
 
 local function create(id, asked, tail)
@@ -22,8 +29,7 @@ local function create(id, asked, tail)
     local where = place(id)
     local finished = where == 'delivered' or where == 'failed'
     if not finished or identical(old, due, tail, relative) then
-      local its_due = call('ZSCORE', DUE, id) or call('ZSCORE', TAKEN, id) or -1
-      return where, its_due, call('HGET', PROGRESS, id) or ''
+      return where, scheduled(old), call('HGET', PROGRESS, id) or ''
     end
     call('ZREM', DELIVERED, id)
     call('ZREM', FAILED, id)
@@ -39,7 +45,7 @@ for i = 2, #ARGV, 3 do
   local word, due, progress = create(ARGV[i], ARGV[i + 1], ARGV[i + 2])
   if word == 'ok' then first = math.min(first or due, due) end
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = word, tonumber(due), progress
+  reply[n + 1], reply[n + 2], reply[n + 3] = word, due, progress
 end
 if first and first - now <= horizon and (old_head < 0 or first < old_head) then
   call('PUBLISH', WAKEUP, first)

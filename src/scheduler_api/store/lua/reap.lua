@@ -3,10 +3,10 @@
 --
 -- ARGV[1] how many (1–100)   ARGV[2] limit of a destination   ARGV[3] most crashes of a message
 -- ARGV[4] how long a failed record is kept, ms   ARGV[5] most records kept on a shelf
--- Returns {number returned, number failed}
+-- Returns {number returned to `due`, then the ids of those that have failed}
 local limit, crash_limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local keep, most, now = tonumber(ARGV[4]), tonumber(ARGV[5]), clock()
-local returned, failed, opened = 0, 0, {}
+local reply, opened = {0}, {}
 
 -- "attempts crashes outcome at\n" and the log; the log of a message never tried is an empty array.
 local function one_more_crash(id)
@@ -24,13 +24,13 @@ for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, A
   drop_claim(id, dest)
   opened[dest] = true
   if verdict == 'failed' then
-    failed = failed + 1
+    reply[#reply + 1] = id
     finish(FAILED, id, progress, now, keep, most)
   else
-    returned = returned + 1
+    reply[1] = reply[1] + 1
     call('HSET', PROGRESS, id, progress)
     call('ZADD', DUE, due, id)
   end
 end
 for dest in pairs(opened) do unpark(dest, limit) end
-return {returned, failed}
+return reply

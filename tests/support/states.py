@@ -1,0 +1,65 @@
+"""Brings messages into any state, by the calls that lead there."""
+
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import Redis
+
+from scheduler_api.domain.message import Attempt
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.keys import Keys
+from scheduler_api.store.queue import Claimed, Outcome, Verdict
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY, NOW
+from tests.support.factories import accepted
+
+PENDING = ("scheduled", "retrying", "delivering", "parked")
+FINISHED = ("delivered", "failed")
+RETRY_AFTER = timedelta(minutes=1)  # of a message that is brought into `retrying`
+
+
+def attempt(number: int = 1, **fields: Any) -> Attempt:
+    """One that was answered with 200, unless `fields` say otherwise."""
+    made: dict[str, Any] = {
+        "started_at": from_ms(NOW),
+        "duration_ms": 5,
+        "status": 200,
+        "error": None,
+        "response_excerpt": "seen",
+        "lateness_ms": 1,
+    }
+    return Attempt(number, **made | fields)
+
+
+def outcome(
+    claimed: Claimed, verdict: Verdict = "delivered", delay: timedelta = RETRY_AFTER
+) -> Outcome:
+    """The next attempt of a claimed message, and how it ended."""
+    return Outcome(claimed, attempt(claimed.attempts + 1), verdict, delay)
+
+
+async def bring(store: Store, state: str, message_id: str = "a", **fields: Any) -> None:
+    """Create a message, due now unless `fields` say otherwise, and lead it into `state`."""
+    if state == "parked":
+        await fill(store)
+    await store.messages.create(message_id, accepted(**fields))
+    if state == "scheduled":
+        return
+    claim = await store.queue.claim(1)
+    if state in ("delivering", "parked"):
+        return
+    verdict: Any = {"retrying": "retry"}.get(state, state)
+    assert await store.queue.settle(outcome(claim.messages[0], verdict))
+
+
+async def fill(store: Store, **fields: Any) -> list[Claimed]:
+    """As many in flight to the destination as there may be."""
+    for number in range(CONCURRENCY):
+        await store.messages.create(f"in-flight-{number}", accepted(**fields))
+    return (await store.queue.claim(CONCURRENCY)).messages
+
+
+async def everything(redis: Redis, keys: Keys) -> dict[bytes, Any]:
+    """What is stored, to be compared."""
+    names = [name async for name in redis.scan_iter(f"{keys.base}*", count=1000)]
+    return {name: await redis.dump(name) for name in names if not name.endswith(b":clock")}
