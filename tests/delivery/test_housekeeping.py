@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.housekeeping import Connection
-from scheduler_api.delivery.leases import Leases
+from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed
 from scheduler_api.store.store import Store
@@ -90,8 +90,8 @@ async def test_only_leases_a_third_through_are_renewed(
     old, young = await claim(store, "old"), await claim(store, "young")
     forever = [working() for _ in range(2)]
     now = time.monotonic()
-    leases.hold(old, now + LEASE / 2, forever[0])
-    leases.hold(young, now + LEASE, forever[1])
+    leases.hold(Lease(old, now + LEASE / 2), forever[0])
+    leases.hold(Lease(young, now + LEASE), forever[1])
     await clock.advance(5_000)
     await leases.renew()
     ends = [await redis.zscore(f"{store.keys.base}leases", name) for name in ("young", "old")]
@@ -110,7 +110,7 @@ async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) 
     assert len(claimed) == CONCURRENCY
     for one in claimed * (CLAIMED_AT_ONCE // len(claimed) + 1):
         tasks.append(working())
-        leases.hold(one, 0, tasks[-1])
+        leases.hold(Lease(one, 0), tasks[-1])
     await leases.renew()
     assert not any(task.cancelling() for task in tasks)
     await housekeeping.end(tasks)
@@ -120,11 +120,11 @@ async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> No
     leases = Leases(store.queue, LEASE)
     claimed = await claim(store, "a")
     task = working()
-    leases.hold(claimed, time.monotonic() + LEASE, task)
+    leases.hold(Lease(claimed, time.monotonic() + LEASE), task)
     leases.give_up_ended()
     assert not task.cancelling()
     ended = working()
-    leases.hold(claimed, time.monotonic(), ended)
+    leases.hold(Lease(claimed, time.monotonic()), ended)
     async with running(asyncio.create_task(housekeeping.give_up(leases, 0.001))):
         await wait_until("the request given up", ended.done)
     assert ended.cancelled()
@@ -134,8 +134,9 @@ async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> No
 async def test_an_outcome_to_be_settled_outlives_its_lease(store: Store) -> None:
     leases = Leases(store.queue, LEASE)
     settling = working()
-    leases.hold(await claim(store, "a"), time.monotonic(), settling)
-    leases.sent(settling)
+    lease = Lease(await claim(store, "a"), time.monotonic())
+    leases.hold(lease, settling)
+    leases.sent(lease)
     leases.give_up_ended()
     assert not settling.cancelling()
     await housekeeping.end([settling])

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -39,6 +39,11 @@ def claim(live_store: Store) -> Callable[..., Any]:
     return claim
 
 
+async def send(sender: Sender, claimed: Claimed) -> Sent:
+    """Now, by this machine's clock."""
+    return await sender.send(claimed, datetime.now(UTC))
+
+
 async def test_it_sends_the_body_byte_for_byte(
     sender: Sender, live_store: Store, receiver: Receiver
 ) -> None:
@@ -46,7 +51,7 @@ async def test_it_sends_the_body_byte_for_byte(
     new = accepted(webhookUrl=receiver.url)
     await live_store.messages.create("m", replace(new, spec=replace(new.spec, body=body)))
     (claimed,) = (await live_store.queue.claim(1)).messages
-    sent = await sender.send(claimed)
+    sent = await send(sender, claimed)
     assert receiver.bodies() == [body]
     assert sent.attempt.status == 200
     assert sent.attempt.error is None
@@ -59,7 +64,7 @@ async def test_it_sends_its_own_headers(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     claimed = await claim(receiver.url, "order 7 é", payload={"a": 1})
-    await sender.send(claimed)
+    await send(sender, claimed)
     headers = receiver.requests[0].headers
     assert headers["User-Agent"] == f"scheduler-api/{__version__}"
     assert headers["Content-Type"] == "application/json"
@@ -77,11 +82,11 @@ async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
     sender: Sender, claim: Callable[..., Any], live_store: Store, receiver: Receiver
 ) -> None:
     claimed = await claim(receiver.url)
-    await sender.send(claimed)
-    await sender.send(claimed)
+    await send(sender, claimed)
+    await send(sender, claimed)
     await live_store.queue.release([claimed])
     await live_store.messages.cancel("m")
-    await sender.send(await claim(receiver.url))
+    await send(sender, await claim(receiver.url))
     first, again, reused = (request.headers["webhook-id"] for request in receiver.requests)
     assert first == again != reused
 
@@ -89,7 +94,7 @@ async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
 async def test_a_body_less_message_has_no_content_type(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
-    await sender.send(await claim(receiver.url, method="GET"))
+    await send(sender, await claim(receiver.url, method="GET"))
     (request,) = receiver.requests
     assert (request.method, request.body) == ("GET", b"")
     assert "Content-Type" not in request.headers
@@ -99,7 +104,7 @@ async def test_the_callers_headers_win_whatever_their_case(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     own = {"user-agent": "mine", "IDEMPOTENCY-key": "theirs", "X-Api-Key": "k"}
-    await sender.send(await claim(receiver.url, headers=own))
+    await send(sender, await claim(receiver.url, headers=own))
     headers = receiver.requests[0].headers
     assert headers.getall("User-Agent") == ["mine"]
     assert headers.getall("Idempotency-Key") == ["theirs"]
@@ -109,7 +114,7 @@ async def test_the_callers_headers_win_whatever_their_case(
 async def test_text_is_sent_as_text(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
-    await sender.send(await claim(receiver.url, contentType="text/plain", payload="olá"))
+    await send(sender, await claim(receiver.url, contentType="text/plain", payload="olá"))
     (request,) = receiver.requests
     assert request.body == "olá".encode()
     assert request.headers["Content-Type"] == "text/plain"
@@ -125,7 +130,7 @@ async def test_the_signature_verifies_with_the_receivers_library(
             secrets=parse_secrets(SECRET),
             now=live_store.queue.now,
         )
-        await sender.send(await claim(receiver.url, payload={"a": "é"}))
+        await send(sender, await claim(receiver.url, payload={"a": "é"}))
     (request,) = receiver.requests
     assert Webhook(SECRET).verify(request.body, dict(request.headers)) == {"a": "é"}
 
@@ -134,7 +139,7 @@ async def test_retry_after_is_read_from_the_answer(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     receiver.statuses, receiver.answer_headers = [503], {"Retry-After": "120"}
-    sent = await sender.send(await claim(receiver.url))
+    sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.status == 503
     assert sent.retry_after == timedelta(minutes=2)
 
@@ -143,7 +148,7 @@ async def test_a_redirect_is_not_followed(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     receiver.statuses, receiver.answer_headers = [307], {"Location": receiver.url}
-    sent = await sender.send(await claim(receiver.url))
+    sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.status == 307
     assert len(receiver.requests) == 1
 
@@ -153,8 +158,8 @@ async def test_cookies_are_not_kept(
 ) -> None:
     receiver.answer_headers = {"Set-Cookie": "a=b"}
     claimed = await claim(receiver.url)
-    await sender.send(claimed)
-    await sender.send(claimed)
+    await send(sender, claimed)
+    await send(sender, claimed)
     assert "Cookie" not in receiver.requests[1].headers
 
 
@@ -165,7 +170,7 @@ async def test_a_proxy_of_the_environment_is_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
-    sent = await sender.send(await claim(receiver.url))
+    sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.status == 200
 
 
@@ -183,7 +188,7 @@ async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
             written += 1
 
     receiver.answer = endless
-    sent = await sender.send(await claim(receiver.url))
+    sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.status == 200
     assert sent.attempt.response_excerpt == "x" * 4096
     assert written < 200  # what fits into the sockets' buffers
@@ -194,7 +199,7 @@ async def test_a_2xx_head_counts_whatever_the_body_does(
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
     async with raw_server(head) as url:
-        sent = await sender.send(await claim(url))
+        sent = await send(sender, await claim(url))
     assert (sent.attempt.status, sent.attempt.response_excerpt) == (200, "abc")
 
 
@@ -202,7 +207,7 @@ async def test_no_answer_within_the_timeout(
     sender: Sender, claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     receiver.hold.clear()
-    sent = await sender.send(await claim(receiver.url, timeout="1s"))
+    sent = await send(sender, await claim(receiver.url, timeout="1s"))
     assert (sent.attempt.status, sent.attempt.error) == (None, "timeout")
     assert sent.attempt.duration_ms >= 900
 
@@ -215,12 +220,12 @@ async def test_an_answer_that_is_none(
     sender: Sender, claim: Callable[..., Any], answer: bytes, error: str
 ) -> None:
     async with raw_server(answer) as url:
-        sent = await sender.send(await claim(url))
+        sent = await send(sender, await claim(url))
     assert (sent.attempt.status, sent.attempt.error) == (None, error)
 
 
 async def test_nobody_listens(sender: Sender, claim: Callable[..., Any]) -> None:
-    sent = await sender.send(await claim("http://127.0.0.1:2/"))
+    sent = await send(sender, await claim("http://127.0.0.1:2/"))
     assert sent.attempt.error == "connect_error"
 
 
@@ -231,7 +236,7 @@ async def test_a_name_without_address(
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody_is_asked)
-    sent = await sender.send(await claim("http://nowhere.invalid/"))
+    sent = await send(sender, await claim("http://nowhere.invalid/"))
     assert sent.attempt.error == "dns_error"
 
 
@@ -241,7 +246,7 @@ async def test_a_certificate_that_nobody_vouches_for(
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     async with raw_server(b"", context) as url:
-        sent = await sender.send(await claim(url))
+        sent = await send(sender, await claim(url))
     assert sent.attempt.error == "tls_error"
 
 
@@ -250,7 +255,7 @@ async def test_an_address_that_is_closed_is_not_dialled(
 ) -> None:
     async with open_session(EgressRules(), 4) as session:
         sender = Sender(session, timeout=timedelta(seconds=5), secrets=(), now=live_store.queue.now)
-        sent = await sender.send(await claim(receiver.url))
+        sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.error == "egress_denied"
     assert receiver.requests == []
 
@@ -260,7 +265,7 @@ async def test_a_mistake_of_ours_is_an_attempt_that_failed(
 ) -> None:
     claimed = await claim(receiver.url)
     broken = replace(claimed, spec=replace(claimed.spec, headers={"X": "a\r\nb"}))
-    sent = await sender.send(broken)
+    sent = await send(sender, broken)
     assert sent.attempt.error == "internal_error"
     assert receiver.requests == []
 
@@ -281,7 +286,7 @@ async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody_is_asked)
-    sent = await sender.send(await claim("http://xn--/"))
+    sent = await send(sender, await claim("http://xn--/"))
     assert sent.attempt.error == "dns_error"
 
 

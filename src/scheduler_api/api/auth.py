@@ -16,6 +16,6 @@ class BearerToken:
         """The header's value. Raises: Unauthenticated."""
         scheme, _, given = authorization.partition(" ")
         # Starlette decodes headers as Latin-1, so this gives back the bytes that came.
-        digest = hashlib.sha256(given.strip().encode("latin-1")).digest()
+        digest = hashlib.sha256(given.strip(" ").encode("latin-1")).digest()
         if scheme.lower() != "bearer" or not hmac.compare_digest(digest, self._digest):
             raise Unauthenticated

@@ -19,6 +19,7 @@ from scheduler_api.domain.errors import (
     SchedulerError,
     Unauthenticated,
     Unavailable,
+    pointer_step,
 )
 
 T = TypeVar("T")
@@ -36,8 +37,9 @@ STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")
-_UNKNOWN: Final = re.compile(r"unknown field `(.*)`")
+_UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING: Final = re.compile(r"missing required field `(.*)`")
+_LONGEST: Final = 200  # characters of what a caller wrote that an error repeats
 
 
 class JSON(Response):
@@ -127,12 +129,15 @@ def _reason(error: Exception) -> str:
 def _field_error(text: str, fields: Iterable[str]) -> FieldError:
     """msgspec's sentence, as a JSON pointer and what would be right."""
     place = _PLACE.search(text)
-    pointer = re.sub(r"\[(\d+)\]", r"/\1", place[1]).replace(".", "/") if place else ""
+    # msgspec writes [...] for a member of an object, whose name it does not tell.
+    steps = place[1].replace("[...]", "") if place else ""
+    pointer = re.sub(r"\[(\d+)\]", r"/\1", steps).replace(".", "/")
     sentence = _PLACE.sub("", text)
     if unknown := _UNKNOWN.search(sentence):
-        near = difflib.get_close_matches(unknown[1], list(fields), 1, 0.5)
+        name = unknown[1][:_LONGEST]
+        near = difflib.get_close_matches(name, list(fields), 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return FieldError(f"{pointer}/{unknown[1]}", f"there is no such field{hint}")
+        return FieldError(f"{pointer}/{pointer_step(name)}", f"there is no such field{hint}")
     if missing := _MISSING.search(sentence):
         return FieldError(f"{pointer}/{missing[1]}", "this field is required")
-    return FieldError(pointer or "/", sentence[:1].lower() + sentence[1:])
+    return FieldError(pointer or "/", sentence[:1].lower() + sentence[1:_LONGEST])

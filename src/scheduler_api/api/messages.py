@@ -19,6 +19,7 @@ from scheduler_api.domain.errors import (
     DuplicateMessage,
     Invalid,
     Malformed,
+    MessageFinished,
     MessageInFlight,
     MessageNotFound,
     PayloadTooLarge,
@@ -64,8 +65,9 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
 
     limit: Annotated[int, Meta(ge=1, le=1000, description="Messages on a page.")] = 1000
     cursor: Annotated[
-        str | None, Meta(description="`nextCursor` of the page before; the first page without it.")
-    ] = None
+        str | UnsetType,
+        Meta(description="`nextCursor` of the page before; the first page without it."),
+    ] = UNSET
 
 
 _LIST_FIELDS: Final = ListQuery.__struct_encode_fields__
@@ -113,13 +115,13 @@ class MessageView(msgspec.Struct, rename="camel"):
     method: Method
     headers: dict[str, str]
     content_type: str
-    payload: Any | UnsetType
     state: State
     why: str
     created_at: Instant
     scheduled_for: Instant
     next_attempt: Instant | None
     attempts: list[AttemptView]
+    payload: Any | UnsetType = UNSET  # as it was given
     delay: float | UnsetType = UNSET  # seconds, as asked
     timezone: str | UnsetType = UNSET
     timeout: float | UnsetType = UNSET  # seconds
@@ -146,7 +148,7 @@ async def create(request: Request) -> Response:
 async def list_(request: Request) -> Response:
     """List pending messages, soonest first."""
     asked = query(request, ListQuery, _LIST_FIELDS)
-    page = await context(request).store.messages.list(asked.limit, asked.cursor)
+    page = await context(request).store.messages.list(asked.limit, asked.cursor or None)
     rows = [_row(listed) for listed in page.rows]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return JSON(MessageList(rows, len(rows), page.total, page.cursor, now))
@@ -159,7 +161,7 @@ async def get(request: Request) -> Response:
     return JSON(_view(message))
 
 
-@endpoint({200: Deleted}, errors=(MessageNotFound, MessageInFlight))
+@endpoint({200: Deleted}, errors=(MessageNotFound, MessageFinished, MessageInFlight))
 async def delete(request: Request) -> Response:
     """Cancel a message that waits."""
     message_id = request.path_params["id"]

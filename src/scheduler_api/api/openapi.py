@@ -14,12 +14,15 @@ from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
     SchedulerError,
+    StoreFull,
+    StoreUnavailable,
     Unauthenticated,
-    Unavailable,
 )
 
 REFERENCE: Final = "#/components/schemas/{name}"
 _PATH_FIELD: Final = re.compile(r"{(\w+)}")
+# Status → the header that its answers have.
+_HEADERS: Final = {201: "Location", 401: "WWW-Authenticate", 503: "Retry-After"}
 
 
 class ProblemDetails(msgspec.Struct):
@@ -88,7 +91,8 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    schema = {"type": "string", "minLength": 1}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _query(endpoint: Endpoint) -> list[dict[str, Any]]:
@@ -104,29 +108,38 @@ def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    responses = {
-        str(status): {"description": HTTPStatus(status).phrase, "content": _content(answer)}
+    answers = {
+        status: _response(status, HTTPStatus(status).phrase, _content(answer))
         for status, answer in endpoint.answers.items()
     }
+    errors: dict[int, list[type[SchedulerError]]] = {}
     for error in _errors(endpoint):
-        answer = problem(error([]) if error is Invalid else error())
-        responses.setdefault(str(answer.status_code), _error_response(error, answer.headers))
-    return responses
+        errors.setdefault(_status(error), []).append(error)
+    refusals = {status: _error_response(status, found) for status, found in errors.items()}
+    return {str(status): response for status, response in sorted((refusals | answers).items())}
 
 
 def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
-    every = [] if endpoint.public else [Unauthenticated, Unavailable]
+    every = [] if endpoint.public else [Unauthenticated, StoreUnavailable, StoreFull]
     return [*endpoint.errors, *every]
 
 
-def _error_response(error: type[SchedulerError], headers: Mapping[str, str]) -> dict[str, Any]:
-    details = InvalidDetails if error is Invalid else ProblemDetails
-    own = [name for name in ("WWW-Authenticate", "Retry-After") if name in headers]
-    return {
-        "description": (error.__doc__ or "").strip(),
-        "content": _content(details, "application/problem+json"),
-        "headers": {name: {"schema": {"type": "string"}} for name in own},
-    }
+def _status(error: type[SchedulerError]) -> int:
+    return problem(error([]) if error is Invalid else error()).status_code
+
+
+def _error_response(status: int, errors: Iterable[type[SchedulerError]]) -> dict[str, Any]:
+    """One answer for all errors of a status; their codes tell them apart."""
+    words = "\n\n".join(f"`{error.code}`: {(error.__doc__ or '').strip()}" for error in errors)
+    details = InvalidDetails if Invalid in errors else ProblemDetails
+    return _response(status, words, _content(details, "application/problem+json"))
+
+
+def _response(status: int, description: str, content: dict[str, Any]) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": description, "content": content}
+    if name := _HEADERS.get(status):
+        response["headers"] = {name: {"required": True, "schema": {"type": "string"}}}
+    return response
 
 
 def _content(struct: Any, media_type: str = "application/json") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import context, endpoint
 from scheduler_api.api.http import JSON
-from scheduler_api.domain.errors import Unavailable
+from scheduler_api.domain.errors import StoreUnavailable, Unavailable
 from scheduler_api.domain.moments import format_duration
 
 _STARTED: Final = time.monotonic()
@@ -67,7 +67,7 @@ async def live(_: Request) -> Response:
     return JSON(Alive())
 
 
-@endpoint({200: Ready}, errors=(Unavailable,), public=True)
+@endpoint({200: Ready}, errors=(Unavailable, StoreUnavailable), public=True)
 async def ready(request: Request) -> Response:
     """Tell whether the service can take messages."""
     await context(request).store.messages.count()

@@ -11,7 +11,7 @@ import structlog
 
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.housekeeping import Connection
-from scheduler_api.delivery.leases import Leases
+from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.sender import Sender, Sent
 from scheduler_api.delivery.wakeup import Wakeup
 from scheduler_api.domain.errors import SchemaTooNew, Unavailable
@@ -90,8 +90,8 @@ class Dispatcher:
         with suppress(SchemaTooNew):
             await looking
         await self._wait_for_open(grace.total_seconds())
-        for task in self._leases.sending:
-            task.cancel()
+        for lease in self._leases.sending:
+            lease.task.cancel()
         await asyncio.gather(*self._leases.tasks, return_exceptions=True)
         with suppress(Unavailable):
             await self._queue.release([])
@@ -161,34 +161,33 @@ class Dispatcher:
             await self._queue.release(claim.messages)
             return
         for claimed in claim.messages:
-            task = asyncio.create_task(self._deliver(claimed, claim.deadline))
-            self._leases.hold(claimed, claim.deadline, task)
+            lease = Lease(claimed, claim.deadline)
+            self._leases.hold(lease, asyncio.create_task(self._deliver(lease)))
 
-    async def _deliver(self, claimed: Claimed, deadline: float) -> None:
+    async def _deliver(self, lease: Lease) -> None:
         try:
-            sent = await self._send(claimed, deadline)
+            sent = await self._send(lease)
         finally:
-            self._land()
+            self._land(lease)
         if sent:
-            await self._settle(claimed, sent)
+            await self._settle(lease.claimed, sent)
 
-    async def _send(self, claimed: Claimed, deadline: float) -> Sent | None:
-        if not self._leases.usable(deadline):
+    async def _send(self, lease: Lease) -> Sent | None:
+        claimed = lease.claimed
+        if not self._leases.usable(lease):
             log.warning("lease_lost", message_id=claimed.id)
             return None
         started_at = self._queue.now()
         try:
-            return await self._sender.send(claimed)
+            return await self._sender.send(claimed, started_at)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise  # the lease was lost: another process has the message
             return self._sender.cut_off(claimed, started_at)
 
-    def _land(self) -> None:
+    def _land(self, lease: Lease) -> None:
         """A slot is free; several freed together are filled by one claim."""
-        task = asyncio.current_task()
-        assert task  # noqa: S101
-        self._leases.sent(task)
+        self._leases.sent(lease)
         if self._hungry:
             if self._free() >= self._enough:
                 self._wakeup.now()

@@ -14,14 +14,16 @@ MARGIN: Final = 0.1  # of a lease: a request is given up this much before the le
 
 
 class Lease:
-    """One claim, held until `deadline` by the monotonic clock."""
+    """One claim, and the task that sends and settles it."""
 
     __slots__ = ("claimed", "deadline", "task")
 
-    def __init__(self, claimed: Claimed, deadline: float, task: asyncio.Task[None]) -> None:
+    task: asyncio.Task[None]  # set by Leases.hold
+
+    def __init__(self, claimed: Claimed, deadline: float) -> None:
+        """`deadline`: the lease's end by the monotonic clock, seconds."""
         self.claimed = claimed
         self.deadline = deadline
-        self.task = task
 
 
 class Leases:
@@ -32,7 +34,7 @@ class Leases:
         self._queue = queue
         self._seconds = seconds
         self._held: dict[asyncio.Task[None], Lease] = {}
-        self.sending: set[asyncio.Task[None]] = set()  # of the tasks: those that hold a slot
+        self.sending: set[Lease] = set()  # whose request is open: each holds a slot
 
     def __len__(self) -> int:
         return len(self._held)
@@ -42,23 +44,24 @@ class Leases:
         """Who is sending or settling."""
         return list(self._held)
 
-    def usable(self, deadline: float) -> bool:
-        """Whether a request may still be started under a lease that ends then."""
-        return time.monotonic() < deadline - MARGIN * self._seconds
+    def usable(self, lease: Lease) -> bool:
+        """Whether a request may still be started, or go on, under this lease."""
+        return time.monotonic() < lease.deadline - MARGIN * self._seconds
 
-    def hold(self, claimed: Claimed, deadline: float, task: asyncio.Task[None]) -> None:
+    def hold(self, lease: Lease, task: asyncio.Task[None]) -> None:
         """Keep the lease alive until the task, which is to send the message, has ended."""
-        self._held[task] = Lease(claimed, deadline, task)
-        self.sending.add(task)
+        lease.task = task
+        self._held[task] = lease
+        self.sending.add(lease)
         task.add_done_callback(self._ended)
 
-    def sent(self, task: asyncio.Task[None]) -> None:
+    def sent(self, lease: Lease) -> None:
         """The request has ended; its outcome is to be settled, even after the lease's end."""
-        self.sending.discard(task)
+        self.sending.discard(lease)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._held[task]
-        self.sending.discard(task)  # a task cancelled before it began has never said so
+        # Also from `sending`: a task that is cancelled before it begins has never said so.
+        self.sending.discard(self._held.pop(task))
 
     async def renew(self) -> None:
         """Extend those that are a third through. Raises: StoreUnavailable."""
@@ -78,12 +81,12 @@ class Leases:
 
     def give_up_ended(self) -> None:
         """Abort every request whose lease could not be renewed in time."""
-        for lease in list(self._held.values()):
-            if not self.usable(lease.deadline):
+        for lease in list(self.sending):
+            if not self.usable(lease):
                 self._give_up(lease)
 
     def _give_up(self, lease: Lease) -> None:
         # A request that has ended is left alone: its settle says whether the claim still held.
-        if lease.task in self.sending:
+        if lease in self.sending:
             log.warning("lease_lost", message_id=lease.claimed.id)
             lease.task.cancel()

@@ -1,7 +1,5 @@
 """One attempt: build, sign, send, time, classify."""
 
-import base64
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -59,15 +57,14 @@ class Sender:
         secrets: tuple[bytes, ...],
         now: Callable[[], datetime],
     ) -> None:
-        """`now`: the store's clock, which receivers' tolerance is measured by."""
+        """`now`: the store's clock, as instants in attempts and signatures are by it."""
         self._session = session
         self._timeout = _client_timeout(timeout.total_seconds())
         self._secrets = secrets
         self._now = now
 
-    async def send(self, claimed: Claimed) -> Sent:
-        """Make one request; whatever happens is told in the attempt."""
-        started_at = self._now()
+    async def send(self, claimed: Claimed, started_at: datetime) -> Sent:
+        """Make one request, now; whatever happens is told in the attempt."""
         url = URL(claimed.url, encoded=True)
         with guarding(url.raw_host or "") as verdict:
             try:
@@ -119,7 +116,7 @@ class Sender:
 
     def _headers(self, claimed: Claimed, at: datetime) -> dict[str, str]:
         spec = claimed.spec
-        webhook_id, timestamp = _webhook_id(claimed), int(at.timestamp())
+        webhook_id, timestamp = claimed.webhook_id, int(at.timestamp())
         headers = {"User-Agent": USER_AGENT, "Idempotency-Key": webhook_id}
         if spec.body is not None:
             headers["Content-Type"] = spec.content_type
@@ -156,13 +153,6 @@ async def open_session(rules: EgressRules, slots: int) -> AsyncIterator[aiohttp.
 
 def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
-
-
-def _webhook_id(claimed: Claimed) -> str:
-    """The same in every attempt, but another when an id is used again for a new message."""
-    identity = f"{claimed.created_at.isoformat()} {claimed.id}".encode()
-    digest = hashlib.blake2b(identity, digest_size=15).digest()
-    return f"msg_{base64.urlsafe_b64encode(digest).decode()}"
 
 
 def _override(headers: dict[str, str], given: dict[str, str]) -> None:

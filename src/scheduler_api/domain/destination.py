@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -78,6 +79,8 @@ def _split(text: str) -> tuple[str, str, str]:
     return found[1].lower(), found[2], found[3]
 
 
+# Most messages go to few hosts, whose parsing is most of what a new message costs to check.
+@lru_cache(maxsize=4096)
 def _host_and_port(authority: str) -> tuple[str, str | None]:
     found = _AUTHORITY.fullmatch(authority)
     if found is None:
@@ -280,6 +283,7 @@ class EgressRules(msgspec.Struct, frozen=True):
         )
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     """The address as it is dialled: without its zone, and IPv4 where IPv6 only wraps it."""
     try:

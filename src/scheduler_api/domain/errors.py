@@ -32,6 +32,11 @@ class FieldError(msgspec.Struct, frozen=True):
     message: str  # a sentence that says what would be right
 
 
+def pointer_step(name: str) -> str:
+    """The name of a member as a step of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 class SchedulerError(Exception):
     """The request could not be carried out."""
 

@@ -16,20 +16,25 @@ failed      given up; its record is kept KEEP_FAILED
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar, TypeVarTuple, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from scheduler_api.domain.destination import WebhookUrl, parse_url
-from scheduler_api.domain.errors import FieldError, Invalid
+from scheduler_api.domain.destination import MAX_URL, WebhookUrl, parse_url
+from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
 from scheduler_api.domain.moments import parse_duration, parse_instant, zone
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 State = Literal["scheduled", "retrying", "delivering", "delivered", "failed"]
 Method = Literal["POST", "GET", "PUT", "PATCH", "DELETE"]
 
 JSON_TYPE: Final = "application/json"
 TIMEOUT_RANGE: Final = (timedelta(seconds=1), timedelta(minutes=15))
+MAX_DELAY: Final = timedelta(days=365 * 7_500)  # from now on, it ends before the year 9999
+MAX_ID: Final = 255  # characters
 MAX_HEADERS: Final = 50  # header fields of one message
 MAX_HEADER_BYTES: Final = 8 * 1024  # names and values together
 ATTEMPTS_KEPT: Final = 20  # newest attempts in a message's log
@@ -38,6 +43,25 @@ EXCERPT_BYTES: Final = 4 * 1024  # of a response kept in the log
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
+# What the checks below enforce, as JSON Schema says it: told in the API's document, not checked
+# while decoding, so that one answer tells of every wrong field.
+_URL_SCHEMA: Final = {
+    "minLength": len("http://h"),
+    "maxLength": MAX_URL,
+    "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://[!-\[\]-~]+$",
+}
+_ID_SCHEMA: Final = {
+    "minLength": 1,
+    "maxLength": MAX_ID,
+    "pattern": r"^[^/\u0000-\u001f\u007f-\u009f\u2028\u2029]+$",
+    "not": {"enum": [".", ".."]},
+}
+_VALUE_PATTERN: Final = r"^([!-~]([\t -~]*[!-~])?)?$"
+_HEADERS_SCHEMA: Final = {
+    "maxProperties": MAX_HEADERS,
+    "propertyNames": {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$"},
+}
+_TYPE_SCHEMA: Final = {"minLength": 1, "pattern": _VALUE_PATTERN}
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -56,7 +80,17 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _OURS: Final = ("webhook-", "scheduler-")  # prefixes of headers that only we may send
 
-Duration = Annotated[str | int | float, Meta(examples=["90s", "1h30m", "PT10M", 90])]
+
+def _duration(shortest: timedelta, longest: timedelta) -> Meta:
+    bounds = {"minimum": int(shortest.total_seconds()), "maximum": int(longest.total_seconds())}
+    return Meta(
+        examples=["90s", "1m30s", "PT90S", 90],
+        extra_json_schema={"minLength": 1, "maxLength": 64, **bounds},
+    )
+
+
+Delay = Annotated[str | int | float, _duration(timedelta(), MAX_DELAY)]
+Timeout = Annotated[str | int | float, _duration(*TIMEOUT_RANGE)]
 
 
 class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -66,9 +100,8 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
         str,
         Meta(
             description="Where to send it: `http` or `https`, at most 2,048 characters.",
-            min_length=1,
-            max_length=2048,
             examples=["https://example.com/hook"],
+            extra_json_schema=_URL_SCHEMA,
         ),
     ]
     id: Annotated[
@@ -77,6 +110,7 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
             description="Name of the message; 1–255 characters, without `/` or control "
             "characters. Default: a UUIDv7 is made.",
             examples=["msg-unique-id-123"],
+            extra_json_schema=_ID_SCHEMA,
         ),
     ] = UNSET
     payload: Annotated[
@@ -96,7 +130,7 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
         ),
     ] = UNSET
     delay: Annotated[
-        Duration | UnsetType,
+        Delay | UnsetType,
         Meta(description="Instead of `scheduleTo`: how long from now; seconds if a number."),
     ] = UNSET
     timezone: Annotated[
@@ -108,8 +142,12 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     ] = UNSET
     method: Annotated[Method, Meta(description="Method of the request.")] = "POST"
     headers: Annotated[
-        dict[str, str],
-        Meta(description="Further headers of the request; at most 50, 8 KiB together."),
+        dict[str, Annotated[str, Meta(extra_json_schema={"pattern": _VALUE_PATTERN})]],
+        Meta(
+            description="Further headers of the request; at most 50, 8 KiB together.",
+            examples=[{"X-Trace": "42"}],
+            extra_json_schema=_HEADERS_SCHEMA,
+        ),
     ] = msgspec.field(default_factory=dict)
     content_type: Annotated[
         str | UnsetType,
@@ -117,10 +155,11 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
             description="Type of the body. Other than JSON: `payload` must be a string, "
             "which is sent as text. Default: `application/json`.",
             examples=["text/plain"],
+            extra_json_schema=_TYPE_SCHEMA,
         ),
     ] = UNSET
     timeout: Annotated[
-        Duration | UnsetType,
+        Timeout | UnsetType,
         Meta(description="Time for the whole request, 1 s to 15 min. Default: REQUEST_TIMEOUT."),
     ] = UNSET
 
@@ -200,29 +239,23 @@ def accept(
 ) -> Accepted:
     """Check a new message; `refusal` says why a URL may not be dialled. Raises: Invalid."""
     checks = _Checks()
-    with checks.of("/webhookUrl"):
-        url = parse_url(new.webhook_url)
-        if reason := refusal(url):
-            raise ValueError(reason)
-    with checks.of("/id"):
-        message_id = None if new.id is UNSET else check_id(new.id)
-    with checks.of("/timezone"):
-        zone_name = default_zone if new.timezone is UNSET else zone(new.timezone).key
-    with checks.of("/scheduleTo"):
-        due_at = None if checks.failed("/timezone") else _due_at(new, zone_name)
-    with checks.of("/delay"):
-        delay = None if new.schedule_to is not UNSET else _delay(new)
-    with checks.of("/timeout"):
-        timeout_ms = None if new.timeout is UNSET else _timeout(new.timeout)
-    with checks.of("/headers"):
-        headers = _headers(new.headers)
-    with checks.of("/contentType"):
-        content_type = _content_type(new)
-    with checks.of("/payload"):
-        body = None if checks.failed("/contentType") else _body(new.payload, content_type)
+    check = checks.run
+    url = check("/webhookUrl", _url, new.webhook_url, refusal)
+    message_id = None if new.id is UNSET else check("/id", check_id, new.id)
+    asked_zone = None if new.timezone is UNSET else check("/timezone", _zone_name, new.timezone)
+    zone_name = default_zone if new.timezone is UNSET else asked_zone
+    due_at = check("/scheduleTo", _due_at, new, zone_name) if zone_name else None
+    delay_ms = check("/delay", _delay, new) if new.schedule_to is UNSET else None
+    timeout_ms = None if new.timeout is UNSET else check("/timeout", _timeout, new.timeout)
+    headers = check("/headers", _headers, new.headers) if new.headers else {}
+    content_type = check("/contentType", _content_type, new)
+    body = check("/payload", _body, new.payload, content_type) if content_type else None
     checks.done()
-    spec = Spec(new.method, headers, content_type, body, timeout_ms, delay, new.timezone or None)
-    return Accepted(message_id, url, due_at, spec)
+    # What is None here was not asked for: whatever failed has been raised by done().
+    spec = Spec(
+        new.method, headers or {}, content_type or JSON_TYPE, body, timeout_ms, delay_ms, asked_zone
+    )
+    return Accepted(message_id, cast("WebhookUrl", url), due_at, spec)
 
 
 class _Checks:
@@ -230,25 +263,19 @@ class _Checks:
 
     def __init__(self) -> None:
         self._errors: list[FieldError] = []
-        self._path = ""
 
-    def of(self, path: str) -> "_Checks":
-        self._path = path
-        return self
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if isinstance(error, _HeaderError):
-            self._errors.append(FieldError(f"/headers/{error.name}", str(error)))
-        elif isinstance(error, ValueError):
-            self._errors.append(FieldError(self._path, str(error)))
-        return isinstance(error, ValueError)
-
-    def failed(self, path: str) -> bool:
-        return any(error.path == path for error in self._errors)
+    def run(self, path: str, rule: Callable[[*Args], T], *args: *Args) -> T | None:
+        """What the rule makes of its arguments; None if it refuses them."""
+        try:
+            return rule(*args)
+        except _HeaderError as error:
+            self._errors.append(FieldError(f"/headers/{pointer_step(error.name)}", str(error)))
+        except ValueError as error:
+            self._errors.append(FieldError(path, str(error)))
+        return None
 
     def done(self) -> None:
+        """Raises: Invalid, if anything was wrong."""
         if self._errors:
             raise Invalid(self._errors)
 
@@ -258,18 +285,29 @@ class _HeaderError(ValueError):
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
-        self.name = name.replace("~", "~0").replace("/", "~1")  # as JSON pointers want it
+        self.name = name
 
 
 def check_id(text: str) -> str:
     """The id, if it may be one."""
-    if not 1 <= len(text) <= 255:
-        raise ValueError(f"an id has 1 to 255 characters, not {len(text)}")
+    if not 1 <= len(text) <= MAX_ID:
+        raise ValueError(f"an id has 1 to {MAX_ID} characters, not {len(text)}")
     if "/" in text or _CONTROL.search(text):
         raise ValueError("an id has no slash and no control characters")
     if text in (".", ".."):
         raise ValueError("an id of dots alone cannot stand in a URL")
     return text
+
+
+def _url(text: str, refusal: Callable[[WebhookUrl], str | None]) -> WebhookUrl:
+    url = parse_url(text)
+    if reason := refusal(url):
+        raise ValueError(reason)
+    return url
+
+
+def _zone_name(name: str) -> str:
+    return zone(name).key
 
 
 def _due_at(new: NewMessage, zone_name: str) -> datetime | None:
@@ -281,7 +319,10 @@ def _due_at(new: NewMessage, zone_name: str) -> datetime | None:
 
 
 def _delay(new: NewMessage) -> int:
-    return 0 if new.delay is UNSET else _milliseconds(parse_duration(new.delay))
+    span = timedelta() if new.delay is UNSET else parse_duration(new.delay)
+    if span > MAX_DELAY:
+        raise ValueError("a delay is at most 7,500 years")
+    return _milliseconds(span)
 
 
 def _timeout(value: str | int | float) -> int:
@@ -323,13 +364,14 @@ def _check_header(name: str, value: str) -> None:
 def _content_type(new: NewMessage) -> str:
     """The field, or the header of that name; one of them."""
     given = [value for name, value in new.headers.items() if name.lower() == "content-type"]
-    if new.content_type is UNSET:
-        return given[0] if given else JSON_TYPE
-    if given:
+    if new.content_type is not UNSET:
+        given.append(new.content_type)
+    if len(given) > 1:
         raise ValueError("give contentType or the header Content-Type, not both")
-    if not new.content_type or not _FIELD_VALUE.fullmatch(new.content_type):
+    found = given[0] if given else JSON_TYPE
+    if not found or not _FIELD_VALUE.fullmatch(found):
         raise ValueError("a content type looks like text/plain; charset=utf-8")
-    return new.content_type
+    return found
 
 
 def is_json(content_type: str) -> bool:
@@ -346,7 +388,7 @@ def _body(payload: Raw, content_type: str) -> bytes | None:
         return sent
     try:
         return msgspec.json.decode(sent, type=str).encode()
-    except (msgspec.ValidationError, UnicodeEncodeError):
+    except msgspec.ValidationError:
         raise ValueError(f"for {content_type} the payload must be a string of text") from None
 
 

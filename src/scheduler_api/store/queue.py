@@ -1,5 +1,6 @@
 """Messages as the dispatcher asks for them: claim, settle, release, renew, reap, purge."""
 
+import hashlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ class Claimed(msgspec.Struct, frozen=True):
     """A message leased to this process."""
 
     id: str
+    webhook_id: str  # the same in every attempt, another when the id is used for a new message
     fence: int  # with the process's epoch: what settles it
     created_at: datetime
     scheduled_at: datetime
@@ -173,6 +175,11 @@ class Queue:
         return int(await self._scripts.run("purge", CLAIMED_AT_ONCE, _ms(SILENCE)))
 
 
+def _webhook_id(message_id: bytes, record: bytes) -> str:
+    """By the id and the record's first bytes, which say when it was created."""
+    return f"msg_{hashlib.blake2b(message_id, salt=record[:7], digest_size=16).hexdigest()}"
+
+
 def _ms(span: timedelta) -> int:
     return span // timedelta(milliseconds=1)
 
@@ -199,6 +206,7 @@ def _claimed(
         return None
     return Claimed(
         id=message_id.decode(),
+        webhook_id=_webhook_id(message_id, packed),
         fence=fence,
         created_at=from_ms(record.created_ms),
         scheduled_at=from_ms(record.scheduled_ms),

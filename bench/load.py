@@ -1,0 +1,134 @@
+"""Creates messages as fast as they are taken: a process, and how we ask it.
+
+python -m bench.load reads one line of JSON, a Batch, and answers with a Load.
+"""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import httptools
+import msgspec
+import uvloop
+
+from bench.bodies import message, request
+from bench.processes import Worker, answer
+from bench.server import Target
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What to create: message n is due at due_ms[n]."""
+
+    host: str
+    port: int
+    token: str
+    prefix: str  # of the messages' ids
+    hook: str  # the URL that they are for
+    due_ms: list[int]
+    connections: int = 64
+
+
+class Load(msgspec.Struct):
+    """What came of a batch. Nothing is left out: the first requests count like the last."""
+
+    rate: float  # answers a second, from the first byte sent to the last answer
+    p50_ms: float
+    p99_ms: float
+    statuses: dict[int, int]  # status → how many
+    client_cpu_s: float
+    cpu_s: tuple[float, float] | None = None  # of the server, of its store, meanwhile
+
+    @property
+    def refused(self) -> int:
+        """Answers other than 201."""
+        return sum(self.statuses.values()) - self.statuses.get(201, 0)
+
+
+def load(target: Target, prefix: str, hook: str, due_ms: list[int]) -> Load:
+    """Create a batch from a process of its own."""
+    before = target.cpu()
+    with Worker("bench.load") as worker:
+        batch = Batch(target.host, target.port, target.token, prefix, hook, due_ms)
+        made = msgspec.convert(worker.ask(batch), Load, strict=False)
+    after = target.cpu()
+    if before and after:
+        made.cpu_s = after[0] - before[0], after[1] - before[1]
+    return made
+
+
+def percentile(ascending: list[float], part: float) -> float:
+    """The smallest value that `part` of all do not exceed; 0 of none."""
+    place = max(0, -int(-part * len(ascending) // 1) - 1)
+    return round(ascending[place], 3) if ascending else 0.0
+
+
+class _Run:
+    """One batch under way."""
+
+    def __init__(self, requests: list[bytes], connections: int) -> None:
+        self.requests = iter(requests)
+        self.statuses: Counter[int] = Counter()
+        self.times: list[float] = []  # seconds
+        self.open = connections
+        self.ended = asyncio.Event()
+
+    def leave(self) -> None:
+        """A connection has nothing more to do."""
+        self.open -= 1
+        if not self.open:
+            self.ended.set()
+
+
+class _Caller(asyncio.Protocol):
+    """One keep-alive connection: a request, its answer, the next request."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def next(self) -> None:
+        request = next(self._run.requests, None)
+        if request is None:
+            self._run.leave()
+            return
+        self._sent = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self._run.times.append(time.perf_counter() - self._sent)
+        self._run.statuses[self._parser.get_status_code()] += 1
+        self.next()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._run.ended.is_set():
+            sys.exit(f"the server closed a connection: {error!r}")
+
+
+async def _create(batch: Batch) -> Load:
+    host, loop = f"{batch.host}:{batch.port}", asyncio.get_running_loop()
+    bodies = (message(n, batch.prefix, batch.hook, due) for n, due in enumerate(batch.due_ms))
+    run = _Run([request(body, host, batch.token) for body in bodies], batch.connections)
+    made = [
+        await loop.create_connection(lambda: _Caller(run), batch.host, batch.port)
+        for _ in range(batch.connections)
+    ]
+    began, cpu = time.perf_counter(), time.process_time()
+    for _, caller in made:
+        caller.next()
+    await run.ended.wait()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    times = sorted(1000 * taken for taken in run.times)
+    p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+    return Load(round(len(times) / seconds, 1), p50, p99, dict(run.statuses), round(cpu, 3))
+
+
+if __name__ == "__main__":
+    answer(uvloop.run(_create(msgspec.json.decode(sys.stdin.buffer.readline(), type=Batch))))

@@ -1,0 +1,127 @@
+"""Processes: those of the benchmark, spoken to over pipes, and what they cost. Linux only."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")  # of /proc, in a second
+END_LIMIT = 30.0  # seconds a process may take to end
+PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """No variable of ours but those that are meant."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | settings
+
+
+class Worker:
+    """A module of ours in its own process; a line of JSON in, a line of JSON out."""
+
+    def __init__(self, module: str, *args: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment({}),
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        cast("IO[bytes]", self._process.stdin).close()
+        end(self._process)
+        cast("IO[bytes]", self._process.stdout).close()
+
+    def read(self) -> Any:
+        """The next line. Raises: RuntimeError if the process is gone."""
+        line = cast("IO[bytes]", self._process.stdout).readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args!r} ended")
+        return msgspec.json.decode(line)
+
+    def ask(self, question: Any) -> Any:
+        """The answer. Raises: RuntimeError, BrokenPipeError if the process is gone."""
+        stdin = cast("IO[bytes]", self._process.stdin)
+        stdin.write(msgspec.json.encode(question) + b"\n")
+        stdin.flush()
+        return self.read()
+
+
+def answer(value: Any) -> None:
+    """In a worker: one line to the one who asked."""
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was told to end; kill it if it does not."""
+    try:
+        process.wait(END_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of one process without its children, in steps of 10 ms."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def child_named(pid: int, name: str) -> int | None:
+    """The child whose command has this name, such as the server's store."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent, command = int(_stat(int(folder.name))[1]), (folder / "comm").read_text()
+        except OSError:  # it ended just now
+            continue
+        if parent == pid and command.strip().startswith(name):
+            return int(folder.name)
+    return None
+
+
+def _stat(pid: int) -> list[str]:
+    # The command's name, in brackets, may hold spaces.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+class Foreign:
+    """CPU time of the machine that was not ours: what disturbed a run.
+
+    Ours is what this process and all that it started and ended took.
+    """
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.monotonic(), _busy(), _own()
+
+    def percent(self) -> float:
+        """Since the start; 100 is one core."""
+        foreign = (_busy() - self._busy) - (_own() - self._own)
+        return round(100 * max(0.0, foreign) / (time.monotonic() - self._began), 1)
+
+
+def _busy() -> float:
+    first = Path("/proc/stat").read_text().partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first[1:9])
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+def _own() -> float:
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)

@@ -1,0 +1,90 @@
+"""What is printed: tables, and what they were measured on."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from scheduler_api import __version__
+from scheduler_api.store.embedded import find_binary
+
+PACKAGES = ("aiohttp", "uvloop", "uvicorn", "starlette", "redis", "hiredis", "msgspec")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What was asked for on the command line."""
+
+    url: str | None
+    token: str
+    runs: int
+    count: int  # messages, of create and deliver
+    seconds: int  # of lateness
+    lead: float | None  # seconds from the first create to the first due instant
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A figure over all runs: ours, and the ceiling of the same run."""
+
+    name: str
+    ours: list[float]
+    ceiling: list[float] = []
+
+    def cells(self) -> list[str]:
+        """As text; the ratio is taken pair by pair."""
+        pairs = zip(self.ours, self.ceiling, strict=False)
+        ratios = [ours / ceiling for ours, ceiling in pairs if ceiling]
+        return [self.name, _spread(self.ours), _spread(self.ceiling), _spread(ratios, ".2f")]
+
+
+def table(title: str, rows: list[Row]) -> str:
+    """A Markdown table; cells are the median and, in brackets, least – most."""
+    lines = [[title, "ours", "ceiling", "ratio"], *(row.cells() for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )
+
+
+def _spread(values: list[float], form: str = "") -> str:
+    if not values:
+        return ""
+    middle, least, most = (
+        format(value, form or _form(value)) for value in (median(values), min(values), max(values))
+    )
+    return middle if len(values) == 1 or least == most else f"{middle} [{least}–{most}]"
+
+
+def _form(value: float) -> str:
+    if value == int(value) or abs(value) >= 100:
+        return ",.0f"
+    return ".1f" if abs(value) >= 10 else ".3f" if abs(value) < 1 else ".2f"
+
+
+def surroundings() -> dict[str, str]:
+    """The machine and the versions."""
+    cpu = _line("/proc/cpuinfo", "model name")
+    memory = int(_line("/proc/meminfo", "MemTotal").split()[0]) / 1024**2
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    command = [str(find_binary()), "--version"]
+    store = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {
+        "scheduler-api": __version__,
+        "machine": f"{os.cpu_count()} cores, {cpu}, {memory:.0f} GiB, {platform.platform()}",
+        "load before": load,
+        "python": platform.python_version(),
+        "store": store.strip(),
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+    }
+
+
+def _line(path: str, name: str) -> str:
+    lines = Path(path).read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "?")

@@ -1,0 +1,142 @@
+"""Deliver: messages due at one instant, beside a bare aiohttp client that sends the same."""
+
+import time
+
+import msgspec
+
+from bench.ceilings.poster import Order, Posted, post
+from bench.load import Load, load
+from bench.processes import Foreign
+from bench.report import Options, Row
+from bench.server import Target, server
+from bench.sink import Arrivals, Sink
+
+IN_FLIGHT = 256
+SETTINGS = {"MAX_IN_FLIGHT": str(IN_FLIGHT), "DESTINATION_CONCURRENCY": str(IN_FLIGHT)}
+CREATED_A_SECOND = 2500  # what is hoped for, to be done before the instant
+BEFORE = 0.2  # seconds before the instant at which CPU time begins to count
+PATIENCE = 30.0  # seconds without an arrival after which the rest is lost
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """What arrived of ours."""
+
+    rate: float  # arrivals a second, between the first and the last
+    first_ms: float  # first arrival − due
+    last_ms: float
+    lost: int
+    duplicates: int
+    early: int
+    created: Load
+    cpu_s: tuple[float, float] | None  # scheduler, store: from just before the instant on
+
+
+class Bare(msgspec.Struct, frozen=True):
+    """What arrived of the bare client."""
+
+    rate: float
+    lost: int
+    posted: Posted
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Both, to one sink."""
+
+    ours: Delivered
+    ceiling: Bare
+    count: int
+    foreign: float  # CPU of others meanwhile, % of one core; with --url also the server's
+
+
+def run(options: Options, index: int) -> Run:
+    """One run; every second time the ceiling goes first."""
+    foreign = Foreign()
+    with Sink() as sink:
+        ceiling = _ceiling(sink, options.count) if index % 2 else None
+        with server(options.url, options.token, SETTINGS) as target:
+            ours = _ours(target, sink, options)
+        ceiling = ceiling or _ceiling(sink, options.count)
+    return Run(ours, ceiling, options.count, foreign.percent())
+
+
+def rows(runs: list[Run]) -> list[Row]:
+    """The table."""
+    ours = [run.ours for run in runs]
+    found = [
+        Row("deliveries/s", [a.rate for a in ours], [run.ceiling.rate for run in runs]),
+        Row(
+            "scheduler CPU, s/1,000",
+            [1000 * run.ours.cpu_s[0] / run.count for run in runs if run.ours.cpu_s],
+            [1000 * run.ceiling.posted.cpu_s / run.count for run in runs],
+        ),
+        Row(
+            "store CPU, s/1,000",
+            [1000 * run.ours.cpu_s[1] / run.count for run in runs if run.ours.cpu_s],
+        ),
+        Row("first arrival − due, ms", [a.first_ms for a in ours]),
+        Row("last arrival − due, ms", [a.last_ms for a in ours]),
+        Row("lost", [float(a.lost) for a in ours]),
+        Row("duplicates", [float(a.duplicates) for a in ours]),
+        Row("early", [float(a.early) for a in ours]),
+        Row("foreign CPU, %", [run.foreign for run in runs]),
+    ]
+    return [row for row in found if row.ours]
+
+
+def problems(run: Run) -> list[str]:
+    """Why the figures of this run do not count."""
+    ours, ceiling = run.ours, run.ceiling
+    wrong = {
+        f"{ours.lost} lost": ours.lost,
+        f"{ours.duplicates} duplicates": ours.duplicates,
+        f"{ours.early} early": ours.early,
+        f"creates: statuses {ours.created.statuses}": ours.created.refused,
+        f"ceiling: statuses {ceiling.posted.statuses}": ceiling.lost,
+    }
+    return [text for text, count in wrong.items() if count]
+
+
+def lead(options: Options, count: int) -> float:
+    """Seconds from the first create to the first due instant."""
+    return 3 + count / CREATED_A_SECOND if options.lead is None else options.lead
+
+
+def create(target: Target, hook: str, due_ms: list[int]) -> Load:
+    """Create all of it. Raises: RuntimeError if that was not done before the first was due."""
+    made = load(target, f"bench-{time.time_ns():x}", hook, due_ms)
+    if time.time() * 1000 > min(due_ms):
+        raise RuntimeError("messages were due before all were created: give a longer --lead")
+    return made
+
+
+def _ours(target: Target, sink: Sink, options: Options) -> Delivered:
+    due = int((time.time() + lead(options, options.count)) * 1000)
+    created = create(target, sink.hook, [due] * options.count)
+    time.sleep(max(0, due / 1000 - BEFORE - time.time()))
+    before = target.cpu()
+    arrivals = sink.collect(options.count, PATIENCE)
+    after = target.cpu()
+    cpu = (after[0] - before[0], after[1] - before[1]) if before and after else None
+    return _delivered(arrivals, due, options.count, created, cpu)
+
+
+def _delivered(
+    arrivals: Arrivals, due: int, count: int, created: Load, cpu: tuple[float, float] | None
+) -> Delivered:
+    late = arrivals.lateness_ms([due] * count) or [0.0]
+    return Delivered(
+        rate=round(arrivals.rate, 1),
+        first_ms=round(late[0], 3),
+        last_ms=round(late[-1], 3),
+        lost=arrivals.lost(count),
+        duplicates=arrivals.duplicates,
+        early=sum(value < 0 for value in late),
+        created=created,
+        cpu_s=cpu,
+    )
+
+
+def _ceiling(sink: Sink, count: int) -> Bare:
+    posted = post(Order(sink.hook, count, in_flight=IN_FLIGHT))
+    arrivals = sink.collect(count, 0)
+    return Bare(round(arrivals.rate, 1), arrivals.lost(count), posted)

@@ -1,0 +1,109 @@
+"""The server under test: one of our own, fresh, or one that runs already."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bench.processes import child_named, cpu_seconds, end, environment
+
+HOST = "127.0.0.1"
+TOKEN = "bench-token"  # noqa: S105  of a server that lives for seconds, on loopback
+START_LIMIT = 30.0  # seconds
+LOG_TAIL = 2000  # characters of a log that are shown when a start fails
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where requests go."""
+
+    host: str
+    port: int
+    token: str
+    pid: int | None = None  # of a process that we started
+
+    def cpu(self) -> tuple[float, float] | None:
+        """Seconds so far: of the process, of its store; None: not ours, so not known."""
+        if self.pid is None:
+            return None
+        store = child_named(self.pid, "valkey-server") or child_named(self.pid, "redis-server")
+        return cpu_seconds(self.pid), cpu_seconds(store) if store else 0.0
+
+
+@contextmanager
+def server(url: str | None, token: str, settings: dict[str, str]) -> Iterator[Target]:
+    """The running one at `url`, or else a fresh one with these settings."""
+    if url is None:
+        with _own(settings) as target:
+            yield target
+    else:
+        parts = urlsplit(url)
+        yield Target(parts.hostname or HOST, parts.port or 80, token)
+
+
+@contextmanager
+def _own(settings: dict[str, str]) -> Iterator[Target]:
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        given = {
+            "API_HOST": HOST,
+            "API_PORT": str(port),
+            "API_TOKEN": TOKEN,
+            "DATA_DIR": f"{folder}/data",
+            "EGRESS_ALLOW": f"{HOST}/32",
+            "LOG_LEVEL": "WARNING",
+        }
+        command = [sys.executable, "-m", "scheduler_api", "serve"]
+        with started(command, port, "/health/ready", Path(folder), given | settings) as pid:
+            yield Target(HOST, port, TOKEN, pid)
+
+
+@contextmanager
+def started(
+    command: list[str], port: int, path: str, folder: Path, variables: dict[str, str]
+) -> Iterator[int]:
+    """Run a command in `folder` from its first 200 on → its pid. Raises: RuntimeError."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(variables), stdout=output, stderr=output
+        )
+    try:
+        _wait_until_ready(process, port, path, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        end(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while not _is_ready(port, path):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-LOG_TAIL:]}")
+        time.sleep(0.05)
+
+
+def _is_ready(port: int, path: str) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        return int(taken.getsockname()[1])

@@ -1,0 +1,119 @@
+"""Where webhooks arrive: a process that notes when each came, and how we ask it.
+
+python -m bench.sink prints its port, then answers "count" and "take" on standard input.
+"""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import httptools
+import msgspec
+import uvloop
+
+from bench.processes import Worker, answer
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+POLL = 0.25  # seconds between two looks at the count
+LINGER = 1.0  # seconds after the last expected arrival, in which duplicates would show
+
+
+class Arrivals(msgspec.Struct, frozen=True):
+    """What came, in order."""
+
+    at_ns: list[int]
+    n: list[int]
+
+    @property
+    def duplicates(self) -> int:
+        """Arrivals beyond the first of each message."""
+        return len(self.n) - len(set(self.n))
+
+    def lost(self, count: int) -> int:
+        """Messages 0 … count − 1 that never came."""
+        return count - len(set(self.n))
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first arrival to the last."""
+        return (max(self.at_ns) - min(self.at_ns)) / 1e9 if self.at_ns else 0.0
+
+    @property
+    def rate(self) -> float:
+        """A second, between the first and the last."""
+        return len(self.n) / self.span if self.span else 0.0
+
+    def lateness_ms(self, due_ms: list[int]) -> list[float]:
+        """Arrival − due of each, ascending; negative: early."""
+        each = zip(self.at_ns, self.n, strict=True)
+        return sorted(at / 1e6 - due_ms[n] for at, n in each)
+
+
+class Sink(Worker):
+    """The sink's process, seen from outside."""
+
+    def __init__(self) -> None:
+        super().__init__("bench.sink")
+        self.hook = f"http://127.0.0.1:{self.read()}/hook"
+
+    def collect(self, count: int, patience: float) -> Arrivals:
+        """Wait for `count` arrivals, or until none came for `patience` seconds; then forget."""
+        seen, moved = 0, time.monotonic()
+        while seen < count and time.monotonic() - moved < patience:
+            time.sleep(POLL)
+            now = int(self.ask("count"))
+            if now != seen:
+                seen, moved = now, time.monotonic()
+        time.sleep(LINGER)
+        return msgspec.convert(self.ask("take"), Arrivals)
+
+
+class _Receiver(asyncio.Protocol):
+    """One connection; the parser calls the on_ methods."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._note_at, self._note_n = arrivals.at_ns.append, arrivals.n.append
+        self._parser = httptools.HttpRequestParser(self)
+        self._body = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._note_at(time.time_ns())
+        self._transport.write(OK)
+        body, self._body = self._body, b""
+        start = body.index(b'"n":') + 4
+        self._note_n(int(body[start : body.index(b",", start)]))
+
+
+async def _serve() -> None:
+    loop, arrivals = asyncio.get_running_loop(), Arrivals([], [])
+    server = await loop.create_server(lambda: _Receiver(arrivals), "127.0.0.1", 0, backlog=4096)
+    answer(server.sockets[0].getsockname()[1])
+    ended = asyncio.Event()
+
+    def asked() -> None:
+        question = os.read(0, 100)
+        if question.startswith(b'"count'):
+            answer(len(arrivals.n))
+        elif question.startswith(b'"take'):
+            answer(arrivals)
+            arrivals.at_ns.clear()
+            arrivals.n.clear()
+        else:
+            ended.set()
+
+    loop.add_reader(0, asked)
+    await ended.wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())

@@ -1,0 +1,116 @@
+"""The application as a caller meets it: a real server over the real store, a real client."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from scheduler_api.api.app import create_app
+from scheduler_api.api.auth import BearerToken
+from scheduler_api.api.endpoint import Context
+from scheduler_api.store.store import Store, connect
+from tests.support.factories import LOOPBACK
+
+TOKEN = "the-token-of-the-tests"
+MAX_BODY = 1024 * 1024  # bytes
+
+
+@dataclass
+class Scheduler:
+    """Whether due messages are being looked for, as the test wants it."""
+
+    running: bool = True
+
+
+@dataclass
+class Api:
+    """A server, and a client that has the token."""
+
+    app: Starlette
+    port: int
+    client: aiohttp.ClientSession
+    scheduler: Scheduler
+
+    async def raw(self, request: bytes) -> bytes:
+        """What is answered to these bytes until the server closes; nothing else is sent."""
+        return await raw(self.port, request)
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """Bytes in, bytes out, until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+
+
+def application(store: Store, scheduler: Scheduler, token: str = TOKEN) -> Starlette:
+    """The application, with all it needs."""
+    app = create_app()
+    app.state.context = Context(
+        store=store,
+        token=BearerToken(token),
+        egress=LOOPBACK,
+        default_zone="UTC",
+        max_body=MAX_BODY,
+        is_running=lambda: scheduler.running,
+    )
+    return app
+
+
+@asynccontextmanager
+async def serving(app: Starlette, http: str = "httptools") -> AsyncIterator[int]:
+    """The port on loopback where `app` is served."""
+    config = uvicorn.Config(
+        app, http=http, ws="none", lifespan="off", log_config=None, access_log=False
+    )
+    # Its steps without its loop and its signals: the loop looks ten times a second whether to end.
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        await server.startup([sock])
+        try:
+            yield int(sock.getsockname()[1])
+        finally:
+            await server.shutdown([sock])
+
+
+@asynccontextmanager
+async def opened(app: Starlette, scheduler: Scheduler, token: str = TOKEN) -> AsyncIterator[Api]:
+    """`app` served, and a client for it."""
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        serving(app) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as client,
+    ):
+        yield Api(app, port, client, scheduler)
+
+
+@pytest.fixture
+async def api(live_store: Store) -> AsyncIterator[Api]:
+    """The API over the store of this test."""
+    scheduler = Scheduler()
+    async with opened(application(live_store, scheduler), scheduler) as one:
+        yield one
+
+
+@pytest.fixture
+async def stranded() -> AsyncIterator[Api]:
+    """The API with a store that cannot be reached: nobody listens at its address."""
+    with socket.socket() as closed:  # bound, never listening: the port stays refused
+        closed.bind(("127.0.0.1", 0))
+        redis = connect(f"redis://127.0.0.1:{closed.getsockname()[1]}")
+        scheduler = Scheduler()
+        async with opened(application(Store(redis), scheduler), scheduler) as one:
+            yield one
+        await redis.aclose()
+        await redis.connection_pool.disconnect()

@@ -1,0 +1,57 @@
+"""/docs: a page that works with what this server gives, and with nothing else."""
+
+import re
+
+import pytest
+
+from tests.api.conftest import Api
+from tests.support.problems import problem
+
+ASSET = re.compile(r'(?:src|href)="([^"]+)"')
+
+
+async def test_the_page_asks_for_nothing_from_elsewhere(api: Api) -> None:
+    async with api.client.get("/docs") as response:
+        assert (response.status, response.content_type) == (200, "text/html")
+        text = await response.text()
+        policy = response.headers["Content-Security-Policy"]
+    assert not [url for url in ASSET.findall(text) if re.match(r"\w+:(?!,)|//", url)]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+async def test_everything_that_the_page_names_is_there(api: Api) -> None:
+    async with api.client.get("/docs") as response:
+        names = [name for name in ASSET.findall(await response.text()) if name != "data:,"]
+    assert {"docs/docs.js", "openapi.json"} < set(names)
+    for name in names:
+        async with api.client.get(f"/{name}") as response:
+            assert response.status == 200
+            assert len(await response.read()) > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("swagger-ui.css", "text/css"),
+        ("swagger-ui-bundle.js", "text/javascript"),
+        ("docs.js", "text/javascript"),
+    ],
+)
+async def test_each_file_has_its_type_and_is_not_guessed_at(
+    api: Api, name: str, media_type: str
+) -> None:
+    async with api.client.get(f"/docs/{name}") as response:
+        assert response.content_type == media_type
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["nope.js", "..%2Fapp.py", "%2e%2e%2fapp.py", "docs.js%00"])
+async def test_no_other_file_is_given(api: Api, name: str) -> None:
+    head = f"GET /docs/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert (await api.raw(head.encode())).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_a_file_that_is_not_there_is_a_problem(api: Api) -> None:
+    async with api.client.get("/docs/nope.js") as response:
+        await problem(response, 404, "not_found")

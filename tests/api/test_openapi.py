@@ -1,0 +1,166 @@
+"""The document: valid, whole, and made of what is enforced."""
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Route
+
+from scheduler_api import __version__
+from scheduler_api.api.app import RESOURCES, create_app
+from scheduler_api.api.http import problem
+from scheduler_api.api.openapi import document
+from scheduler_api.domain import errors
+from scheduler_api.domain.errors import Invalid, SchedulerError
+from scheduler_api.domain.message import MAX_DELAY, NewMessage, check_id
+from tests.api.conftest import Api
+
+ABOUT_ITSELF = {"/docs", "/docs/{name}", "/openapi.json"}
+DOCUMENT = document(RESOURCES)
+SCHEMAS = DOCUMENT["components"]["schemas"]
+NEW = SCHEMAS["NewMessage"]["properties"]
+OPERATIONS: list[tuple[str, str, dict[str, Any]]] = [
+    (path, method, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+
+
+async def test_it_is_served_as_it_is_made(api: Api) -> None:
+    async with api.client.get("/openapi.json") as response:
+        assert await response.json() == DOCUMENT
+
+
+def test_it_is_valid_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1")
+    assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
+
+
+def test_it_has_our_version_and_no_address_but_this_server() -> None:
+    assert DOCUMENT["info"]["version"] == __version__
+    assert DOCUMENT["servers"] == [{"url": "/"}]
+
+
+def test_every_route_is_in_it() -> None:
+    routes = {route.path: route.methods for route in create_app().routes if type(route) is Route}
+    documented = {
+        path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
+    }
+    assert set(routes) == set(documented) | ABOUT_ITSELF
+    for path, methods in documented.items():
+        assert (routes[path] or set()) - {"HEAD"} == methods
+
+
+def test_every_operation_has_its_own_name_and_a_summary() -> None:
+    names = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(names) == len(set(names))
+    assert all(operation["summary"] for _, _, operation in OPERATIONS)
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_every_error_of_an_operation_is_a_class_with_that_status(
+    path: str, method: str, operation: dict[str, Any]
+) -> None:
+    known = {one.code: one for one in vars(errors).values() if is_error(one)}
+    described = [*RESOURCES[path][method.upper()].errors]
+    for status, response in operation["responses"].items():
+        if "application/problem+json" in response["content"]:
+            codes = re.findall(r"^`(\w+)`: \w", response["description"], re.MULTILINE)
+            assert codes
+            assert {status_of(known[code]) for code in codes} == {int(status)}
+            described = [error for error in described if error.code not in codes]
+    assert described == []
+
+
+def is_error(one: Any) -> bool:
+    return isinstance(one, type) and issubclass(one, SchedulerError)
+
+
+def status_of(error: type[SchedulerError]) -> int:
+    return problem(error([]) if error is Invalid else error()).status_code
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_an_operation_needs_the_token_unless_it_is_public(
+    path: str, method: str, operation: dict[str, Any]
+) -> None:
+    public = RESOURCES[path][method.upper()].public
+    assert operation.get("security", DOCUMENT["security"]) == ([] if public else [{"token": []}])
+    assert ("401" in operation["responses"]) is not public
+
+
+def test_the_headers_of_the_answers_are_told() -> None:
+    responses = DOCUMENT["paths"]["/messages"]["post"]["responses"]
+    told = {status: list(one.get("headers", {})) for status, one in responses.items()}
+    assert (told["201"], told["401"], told["503"]) == (
+        ["Location"],
+        ["WWW-Authenticate"],
+        ["Retry-After"],
+    )
+    assert told["422"] == []
+
+
+def test_every_reference_leads_somewhere() -> None:
+    text = msgspec.json.encode(DOCUMENT).decode()
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert names
+    assert names <= set(SCHEMAS)
+
+
+def test_a_payload_is_anything_and_may_be_missing() -> None:
+    assert not {"type", "$ref", "anyOf"} & set(NEW["payload"])
+    assert SCHEMAS["NewMessage"]["required"] == ["webhookUrl"]
+    assert "payload" not in SCHEMAS["MessageView"]["required"]
+
+
+def test_instants_are_date_times() -> None:
+    for name, field in [
+        ("Created", "scheduledFor"),
+        ("MessageView", "createdAt"),
+        ("Row", "nextRun"),
+        ("MessageList", "timestamp"),
+        ("AttemptView", "startedAt"),
+    ]:
+        assert SCHEMAS[name]["properties"][field]["format"] == "date-time"
+
+
+def test_a_new_message_is_described_and_exemplified_field_by_field() -> None:
+    assert set(NEW) == set(NewMessage.__struct_encode_fields__)
+    for name, schema in NEW.items():
+        assert schema["description"], name
+        assert "examples" in schema or "enum" in schema, name
+    assert SCHEMAS["NewMessage"]["additionalProperties"] is False
+
+
+def test_the_methods_and_the_limits_are_those_that_are_enforced() -> None:
+    assert set(NEW["method"]["enum"]) == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    assert NEW["webhookUrl"]["maxLength"] == 2048
+    assert (NEW["timeout"]["minimum"], NEW["timeout"]["maximum"]) == (1, 900)
+    assert NEW["delay"]["maximum"] == MAX_DELAY.total_seconds()
+    assert NEW["headers"]["maxProperties"] == 50
+    limit, cursor = DOCUMENT["paths"]["/messages"]["get"]["parameters"]
+    assert (limit["schema"]["minimum"], limit["schema"]["maximum"]) == (1, 1000)
+    assert cursor["schema"] == {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a b", "é", "", "a/b", "\n", "\x7f", "\u2028", ".", "..", "..."]
+)
+@pytest.mark.parametrize("size", [1, 255, 256])
+def test_the_schema_of_an_id_says_what_the_check_does(text: str, size: int) -> None:
+    wanted, schema = text * size if len(text) == 1 else text, NEW["id"]
+    by_schema = (
+        schema["minLength"] <= len(wanted) <= schema["maxLength"]
+        and re.search(schema["pattern"], wanted) is not None
+        and wanted not in schema["not"]["enum"]
+    )
+    assert by_schema is passes(wanted)
+
+
+def passes(message_id: str) -> bool:
+    try:
+        return check_id(message_id) == message_id
+    except ValueError:
+        return False

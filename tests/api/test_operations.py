@@ -1,0 +1,69 @@
+"""Health: as the original answers it, and truthful."""
+
+import re
+from typing import Any
+
+from scheduler_api import __version__
+from tests.api.conftest import Api
+from tests.support.factories import URL
+from tests.support.problems import problem
+
+
+async def health(api: Api) -> tuple[int, dict[str, Any], str | None]:
+    async with api.client.get("/health") as response:
+        body: dict[str, Any] = await response.json()
+        assert re.fullmatch(r"(\d+[dhm] )*\d+s", body.pop("uptime"))
+        assert body.pop("version") == __version__
+        return response.status, body, response.headers.get("Retry-After")
+
+
+async def test_health_counts_the_pending_messages(api: Api) -> None:
+    async with api.client.post("/messages", json={"webhookUrl": URL, "delay": 60}):
+        pass
+    body = {"status": "healthy", "redis": "connected", "scheduler": "running", "scheduled_jobs": 1}
+    assert await health(api) == (200, body, None)
+
+
+async def test_health_tells_of_a_stopped_scheduler(api: Api) -> None:
+    api.scheduler.running = False
+    body = {
+        "status": "unhealthy",
+        "redis": "connected",
+        "scheduler": "stopped",
+        "scheduled_jobs": 0,
+    }
+    assert await health(api) == (503, body, "1")
+
+
+async def test_health_tells_of_a_store_that_is_away(stranded: Api) -> None:
+    body = {
+        "status": "unhealthy",
+        "redis": "disconnected",
+        "scheduler": "running",
+        "scheduled_jobs": 0,
+    }
+    assert await health(stranded) == (503, body, "1")
+
+
+async def test_live_answers_whatever_is_away(stranded: Api) -> None:
+    stranded.scheduler.running = False
+    async with stranded.client.get("/health/live") as response:
+        assert (response.status, await response.json()) == (200, {"status": "alive"})
+
+
+async def test_ready_when_store_and_scheduler_are(api: Api) -> None:
+    async with api.client.get("/health/ready") as response:
+        assert (response.status, await response.json()) == (200, {"status": "ready"})
+
+
+async def test_not_ready_while_the_scheduler_stands(api: Api) -> None:
+    api.scheduler.running = False
+    async with api.client.get("/health/ready") as response:
+        found = await problem(response, 503, "unavailable")
+        assert "scheduler" in found["detail"]
+        assert response.headers["Retry-After"] == "1"
+
+
+async def test_not_ready_without_a_store(stranded: Api) -> None:
+    async with stranded.client.get("/health/ready") as response:
+        await problem(response, 503, "store_unavailable")

@@ -1,0 +1,93 @@
+"""The error tree: its drawing, its words, and the statuses that it is answered with."""
+
+import re
+
+import pytest
+
+from scheduler_api.api.http import STATUSES, problem
+from scheduler_api.domain import errors
+from scheduler_api.domain.errors import FieldError, Invalid, SchedulerError, pointer_step
+
+_LINE = re.compile(r"(?P<indent>[│├└─ ]*)(?P<name>[A-Z]\w+)(?: +(?P<status>\d{3}))?")
+
+
+def tree(root: type[SchedulerError] = SchedulerError) -> list[type[SchedulerError]]:
+    """A class and all below it."""
+    return [root, *(one for child in root.__subclasses__() for one in tree(child))]
+
+
+def drawn(text: str) -> list[tuple[str, str | None, int | None]]:
+    """Name, parent's name and status of each line of a drawing, from above."""
+    found: list[tuple[str, str | None, int | None]] = []
+    parents: list[str] = []
+    for line in text.splitlines():
+        if row := _LINE.match(line):
+            depth = len(row["indent"]) // 4
+            parents[depth:] = [row["name"]]
+            status = int(row["status"]) if row["status"] else None
+            found.append((row["name"], parents[depth - 1] if depth else None, status))
+    return found
+
+
+def drawing() -> str:
+    """The part of the module's docstring that is the tree."""
+    text = errors.__doc__ or ""
+    return text[text.index("SchedulerError\n") : text.index("\n\nA failed delivery")]
+
+
+def made(error: type[SchedulerError]) -> SchedulerError:
+    return error([FieldError("/id", "is wrong")]) if issubclass(error, Invalid) else error()
+
+
+def test_the_drawn_tree_is_the_tree_of_classes_in_their_order() -> None:
+    own = [one for one in tree() if one.__module__ == errors.__name__]
+    classes = [
+        (one.__name__, None if one is SchedulerError else one.__bases__[0].__name__) for one in own
+    ]
+    assert [(name, parent) for name, parent, _ in drawn(drawing())] == classes
+
+
+def test_a_class_missing_from_the_drawing_is_noticed() -> None:
+    less = drawing().replace("├── Unauthenticated      401\n", "")
+    assert "Unauthenticated" not in [name for name, _, _ in drawn(less)]
+    assert len(drawn(less)) == len(drawn(drawing())) - 1
+
+
+def test_each_drawn_status_is_the_one_that_is_answered() -> None:
+    for name, _, status in drawn(drawing()):
+        if status is not None:
+            assert problem(made(getattr(errors, name))).status_code == status
+
+
+@pytest.mark.parametrize("error", tree()[1:])
+def test_every_error_has_a_status_a_code_and_a_sentence(error: type[SchedulerError]) -> None:
+    assert any(issubclass(error, family) for family, _, _ in STATUSES)
+    assert re.fullmatch(r"[a-z_]+", error.code)
+    assert (error.__doc__ or "").endswith(".")
+    assert "\n" not in (error.__doc__ or "")
+
+
+def test_no_two_errors_share_a_code() -> None:
+    codes = [error.code for error in tree()]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("error", [one for one in tree() if not issubclass(one, Invalid)])
+def test_the_docstring_is_the_detail_unless_one_is_given(error: type[SchedulerError]) -> None:
+    assert str(error()) == (error.__doc__ or "").strip()
+    assert str(error("Another one.")) == "Another one."
+
+
+def test_facts_are_kept() -> None:
+    assert errors.DuplicateMessage(state="failed").facts == {"state": "failed"}
+
+
+def test_the_detail_of_an_invalid_request_names_every_wrong_field() -> None:
+    wrong = [FieldError("/id", "is too long"), FieldError("?limit", "is no number")]
+    assert str(Invalid(wrong)) == "/id: is too long; ?limit: is no number"
+    assert Invalid(wrong).errors == wrong
+
+
+@pytest.mark.parametrize(("name", "step"), [("a", "a"), ("a/b~c", "a~1b~0c"), ("~1", "~01")])
+def test_a_pointer_step_escapes_tilde_and_slash(name: str, step: str) -> None:
+    assert pointer_step(name) == step
