@@ -16,6 +16,7 @@ from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
 from scheduler_api.store.store import Store, connect
 from tests.support.factories import LOOPBACK
+from tests.support.waiting import wait_until
 
 TOKEN = "the-token-of-the-tests"
 MAX_BODY = 1024 * 1024  # bytes
@@ -72,7 +73,7 @@ async def serving(app: Starlette, http: str = "httptools") -> AsyncIterator[int]
     config = uvicorn.Config(
         app, http=http, ws="none", lifespan="off", log_config=None, access_log=False
     )
-    # Its steps without its loop and its signals: the loop looks ten times a second whether to end.
+    # Its steps without its loop, its signals and its pauses, which would be most of the tests' time.
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -81,7 +82,12 @@ async def serving(app: Starlette, http: str = "httptools") -> AsyncIterator[int]
         try:
             yield int(sock.getsockname()[1])
         finally:
-            await server.shutdown([sock])
+            for listener in server.servers:
+                listener.close()
+            connections = server.server_state.connections
+            for connection in list(connections):
+                connection.shutdown()
+            await wait_until("the last connection is closed", lambda: not connections)
 
 
 @asynccontextmanager
