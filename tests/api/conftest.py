@@ -73,7 +73,7 @@ async def serving(app: Starlette, http: str = "httptools") -> AsyncIterator[int]
     config = uvicorn.Config(
         app, http=http, ws="none", lifespan="off", log_config=None, access_log=False
     )
-    # Its steps without its loop, its signals and its pauses, which would be most of the tests' time.
+    # Its steps without its loop, its signals and its pauses, which take most of the time.
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)

@@ -16,8 +16,11 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.store.keys import Keys
 
-_ASKED_BY_API: Final = ("create", "get", "list", "cancel")
-_ASKED_BY_DISPATCHER: Final = ("claim", "settle", "release", "renew", "reap", "purge")
+# Asked for by messages.py, then by queue.py.
+NAMES: Final = (
+    *("create", "get", "list", "cancel"),
+    *("claim", "settle", "release", "renew", "reap", "purge"),
+)
 
 # What a script answers instead of 'ok' → the error that says it.
 ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
@@ -40,10 +43,7 @@ class Scripts:
     def __init__(self, redis: Redis, keys: Keys, prelude: str | None = None) -> None:
         """`prelude`: another than lua/prelude.lua, such as one with a clock that tests move."""
         self._keys = keys.all
-        self._scripts = {
-            name: redis.register_script(source(name, prelude))
-            for name in (*_ASKED_BY_API, *_ASKED_BY_DISPATCHER)
-        }
+        self._scripts = {name: redis.register_script(source(name, prelude)) for name in NAMES}
 
     async def run(self, name: str, *args: Any) -> Any:
         """The script's reply. Raises: StoreUnavailable, StoreFull."""

@@ -1,0 +1,104 @@
+"""The service keeps to its document, whatever is asked: Schemathesis against the real server."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import CHECKS
+
+from scheduler_api.api.app import RESOURCES
+from scheduler_api.api.openapi import document
+from tests.api.conftest import Api
+from tests.support.factories import URL
+
+EXAMPLES = 100  # of each operation and mode
+SEED = 20_260_415
+AGREEMENT = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+]
+SCHEMA = schemathesis.openapi.from_dict(
+    msgspec.json.decode(msgspec.json.encode(document(RESOURCES)))
+)
+OPERATIONS = [(path, method.upper()) for path, methods in RESOURCES.items() for method in methods]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:schemathesis.*"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:jsonschema.*"),
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning:urllib3.*"),
+]
+
+
+def checks(*names: str) -> list[Any]:
+    return list(CHECKS.get_by_names(list(names)))
+
+
+def explore(cases: st.SearchStrategy[Case[Any]], ask: Callable[[Case[Any]], None]) -> None:
+    """`ask` each of the cases; the same ones every time."""
+
+    @seed(SEED)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases)
+    def run(case: Case[Any]) -> None:
+        ask(case)
+
+    run()
+
+
+def callable_url(case: Case[Any]) -> Case[Any]:
+    """The case with a URL that may be called, so that what it asks for is stored."""
+    if isinstance(case.body, dict):
+        case.body["webhookUrl"] = URL
+    return case
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+async def test_what_the_document_allows_is_answered_as_it_says(
+    api: Api, path: str, method: str
+) -> None:
+    statuses: set[int] = set()
+
+    def ask(case: Case[Any]) -> None:
+        response = callable_url(case).call(base_url=base(api), headers=dict(api.client.headers))
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=checks(*AGREEMENT))
+
+    await asyncio.to_thread(explore, SCHEMA[path][method].as_strategy(), ask)
+    assert statuses & {200, 201, 404}, statuses
+
+
+@pytest.mark.parametrize(("path", "method"), [("/messages", "POST"), ("/messages", "GET")])
+async def test_what_the_document_forbids_is_refused_as_it_says(
+    api: Api, path: str, method: str
+) -> None:
+    statuses: set[int] = set()
+
+    def ask(case: Case[Any]) -> None:
+        response = case.call(base_url=base(api), headers=dict(api.client.headers))
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=checks(*AGREEMENT, "negative_data_rejection"))
+
+    cases = SCHEMA[path][method].as_strategy(GenerationMode.NEGATIVE)
+    await asyncio.to_thread(explore, cases, ask)
+    assert statuses & {400, 422}, statuses
+
+
+def base(api: Api) -> str:
+    return f"http://127.0.0.1:{api.port}"

@@ -1,0 +1,384 @@
+"""The house's rules that a machine can hold: who imports whom, and what a script's head tells.
+
+Each rule is a function over source text, and is itself tested on a text that breaks it.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import scheduler_api
+from scheduler_api.store import keys, scripts
+
+PACKAGE = Path(scheduler_api.__file__).parent
+LUA = PACKAGE / "store" / "lua"
+
+# Room, or module at the top → the rooms and modules of ours that it may import.
+MAY_IMPORT: Mapping[str, set[str]] = {
+    "domain": set(),
+    "store": {"domain"},
+    "delivery": {"", "domain", "store"},
+    "api": {"", "domain", "store"},
+    "settings": {"domain"},
+    "telemetry": set(),
+    "token_file": {"settings"},
+    "welcome": {"settings", "token_file"},
+    "listen": {"domain", "telemetry"},
+    "server": {
+        *("domain", "store", "delivery", "api"),
+        *("settings", "telemetry", "token_file", "welcome", "listen"),
+    },
+    "cli": {"", "domain", "settings", "server", "listen"},
+    "": {"server"},  # __init__.py: the version, and `app` on first use
+    "__main__": {"cli"},
+}
+# Library → the only rooms that may import it.
+ONLY_IN: Mapping[str, set[str]] = {
+    "redis": {"store"},
+    "starlette": {"api", "server"},
+    "uvicorn": {"server"},
+    "aiohttp": {"delivery", "listen"},
+    "click": {"cli"},
+    "dotenv": {"settings"},
+}
+_ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "load_dotenv"}
+# Modules that start a process write its environment; none but settings reads it.
+READS_ENVIRONMENT = {"settings"}
+
+
+def sources() -> dict[str, str]:
+    """Module → its text; `store.keys`, and '' for the package itself."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        found[name] = path.read_text()
+    return found
+
+
+SOURCES = sources()
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imported(text: str) -> Iterator[str]:
+    """Full names of the modules that a text imports anywhere, and of the things it takes there."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = "." * node.level + (node.module or "")
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def ours(text: str) -> set[str]:
+    """What is imported from our own package; '' for something of the package itself."""
+    found = set()
+    for name in imported(text):
+        first, _, rest = name.partition(".")
+        if first == "scheduler_api":
+            found.add(rest)
+    return found
+
+
+def module_of(name: str, known: Mapping[str, str]) -> str:
+    """The module that an imported name is, or is taken from."""
+    while name not in known:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def forbidden_rooms(module: str, text: str) -> set[str]:
+    """Rooms of ours that this module imports and may not."""
+    rooms = {room(module_of(name, SOURCES)) for name in ours(text)}
+    return rooms - MAY_IMPORT[room(module)] - {room(module)}
+
+
+def forbidden_libraries(module: str, text: str) -> set[str]:
+    """Libraries that this module imports and may not."""
+    libraries = {name.partition(".")[0] for name in imported(text)}
+    return {one for one in libraries if room(module) not in ONLY_IN.get(one, {room(module)})}
+
+
+def relative_imports(text: str) -> list[str]:
+    return [name for name in imported(text) if name.startswith(".")]
+
+
+def reads_environment(text: str) -> bool:
+    """Whether the text names what holds the environment."""
+    nodes = list(ast.walk(ast.parse(text)))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    taken = {name.rpartition(".")[2] for name in imported(text)}
+    return bool((attributes | taken) & _ENVIRONMENT)
+
+
+def cycle(texts: Mapping[str, str]) -> list[str]:
+    """Modules that import each other in a circle; imports inside of functions count too."""
+    arrows = {
+        name: {module_of(one, texts) for one in ours(text)} - {name, ""}
+        for name, text in texts.items()
+    }
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def lacks_docstring(text: str) -> bool:
+    return not ast.get_docstring(ast.parse(text))
+
+
+def key_names(text: str) -> set[str]:
+    """Texts that are the name of a key, or begin or end like one; docstrings do not count."""
+    tree = ast.parse(text)
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    words = {
+        str(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in documented
+    }
+    return {word for word in words if _KEY.search(word)}
+
+
+_NAMES = "|".join(re.escape(name.rstrip(":")) for name in keys._NAMES)
+# `:due`, `scheduler:{0}:due`, `parked:`; not a bare word, which may be a state.
+_KEY = re.compile(rf":(?:{_NAMES})\b|^parked:|\{{0\}}")
+
+
+def script_faults(name: str, text: str) -> list[str]:
+    """What a script's head lacks."""
+    first, *rest = text.splitlines()
+    head = "\n".join(_comment(rest))
+    flags = first.removeprefix("#!lua").strip()
+    wanted = {""} if name == "create" else {"flags=allow-oom", "flags=no-writes"}
+    rules = {
+        "begins with #!lua": first.startswith("#!lua"),
+        "has the flags that fit it": flags in wanted,
+        "says first what it does": bool(re.match(r"-- [A-Z].*\w", head)),
+        "tells ARGV": "ARGV[1" in head,
+        "tells what it returns": bool(re.search(r"^-- Returns? \S", head, re.MULTILINE)),
+        "tells every argument it reads": _arguments(text) <= _told(head),
+    }
+    return [rule for rule, holds in rules.items() if not holds]
+
+
+def _comment(lines: list[str]) -> Iterator[str]:
+    for line in lines:
+        if not line.startswith("--"):
+            return
+        yield line
+
+
+def _arguments(text: str) -> set[int]:
+    code = re.sub(r"--.*", "", text)
+    return {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
+
+
+def _told(head: str) -> set[int]:
+    """Numbers of the arguments that the head tells; `ARGV[3…]` is 3 and all that follow."""
+    told: set[int] = set()
+    for number, more in re.findall(r"ARGV\[(\d+)\s*(…?)\s*\d*\]", head):
+        told |= set(range(int(number), 100)) if more else {int(number)}
+    return told
+
+
+def writes(text: str) -> bool:
+    """Whether the script itself changes a key, directly or by the prelude's moves."""
+    verbs = "HSET|HDEL|HINCRBY|ZADD|ZREM|ZPOPMIN|PUBLISH|DEL|SET"
+    moves = "drop_claim|unpark|forget|finish"
+    return re.search(rf"call\('(?:{verbs})'|\b(?:{moves})\(", text) is not None
+
+
+SCRIPTS = {path.stem: path.read_text() for path in LUA.glob("*.lua") if path.stem != "prelude"}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_imports_only_the_rooms_below_it(module: str) -> None:
+    assert forbidden_rooms(module, SOURCES[module]) == set()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_library_stays_in_its_room(module: str) -> None:
+    assert forbidden_libraries(module, SOURCES[module]) == set()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_are_absolute(module: str) -> None:
+    assert relative_imports(SOURCES[module]) == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_the_settings_read_the_environment(module: str) -> None:
+    assert module in READS_ENVIRONMENT or not reads_environment(SOURCES[module])
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_says_what_lives_in_it(module: str) -> None:
+    assert not lacks_docstring(SOURCES[module])
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name != "store.keys"])
+def test_key_names_are_made_in_one_module(module: str) -> None:
+    assert key_names(SOURCES[module]) == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert cycle(SOURCES) == []
+
+
+def test_the_table_names_every_room_and_no_other() -> None:
+    assert {room(module) for module in SOURCES} == set(MAY_IMPORT)
+    assert set().union(*ONLY_IN.values()) <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_tells_its_flags_its_arguments_and_its_reply(name: str) -> None:
+    assert script_faults(name, SCRIPTS[name]) == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_changes_nothing_says_so_and_no_other(name: str) -> None:
+    assert ("flags=no-writes" in SCRIPTS[name]) is not writes(SCRIPTS[name])
+
+
+def test_there_is_a_file_for_each_script_that_is_loaded_and_no_other() -> None:
+    assert set(SCRIPTS) == set(scripts.NAMES)
+    assert {path.name for path in LUA.iterdir()} == {
+        f"{name}.lua" for name in [*SCRIPTS, "prelude"]
+    }
+
+
+def test_the_prelude_takes_the_keys_in_the_order_in_which_they_are_given() -> None:
+    text = (LUA / "prelude.lua").read_text()
+    found = re.search(r"^local ([A-Z, \n]+) = unpack\(KEYS\)", text, re.MULTILINE)
+    assert found
+    names = [name.strip() for name in found[1].split(",")]
+    assert names == [name.rstrip(":").upper() for name in keys._NAMES]
+
+
+def test_the_drawing_of_the_keyspace_has_every_key() -> None:
+    drawn = set(re.findall(r"(?:…|\{0\}):(\w+)", keys.__doc__ or ""))
+    assert drawn == {name.rstrip(":") for name in keys._NAMES}
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "breach"),
+    [
+        ("api.messages", "from scheduler_api.delivery.sender import Sender", "delivery"),
+        ("delivery.sender", "import scheduler_api.api.http", "api"),
+        ("store.queue", "from scheduler_api import settings", "settings"),
+        ("store.queue", "from scheduler_api.api import http", "api"),
+        ("domain.message", "def f():\n    from scheduler_api.store.keys import Keys", "store"),
+        ("cli", "from scheduler_api.store.store import Store", "store"),
+        ("settings", "from scheduler_api.telemetry import configure", "telemetry"),
+        ("domain.message", "from scheduler_api import __version__", ""),
+    ],
+)
+def test_an_arrow_that_points_up_is_caught(module: str, text: str, breach: str) -> None:
+    assert forbidden_rooms(module, text) == {breach}
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "library"),
+    [
+        ("api.messages", "import redis", "redis"),
+        ("delivery.sender", "from redis.asyncio import Redis", "redis"),
+        ("domain.message", "if True:\n    from starlette.requests import Request", "starlette"),
+        ("store.store", "import aiohttp.web as web", "aiohttp"),
+        ("cli", "import uvicorn", "uvicorn"),
+        ("server", "from dotenv import dotenv_values", "dotenv"),
+    ],
+)
+def test_a_library_in_another_room_is_caught(module: str, text: str, library: str) -> None:
+    assert forbidden_libraries(module, text) == {library}
+
+
+@pytest.mark.parametrize("text", ["from . import http", "from ..store import keys"])
+def test_a_relative_import_is_caught(text: str) -> None:
+    assert relative_imports(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nos.environ['A']",
+        "from os import environ",
+        "from os import getenv as g",
+        "import os as o\no.getenv('A')",
+        "from dotenv import load_dotenv",
+    ],
+)
+def test_a_second_reader_of_the_environment_is_caught(text: str) -> None:
+    assert reads_environment(text)
+
+
+def test_a_circle_is_caught() -> None:
+    a, b, c = "import scheduler_api.b", "from scheduler_api.c import x", "import scheduler_api.a"
+    circle = cycle({"": "", "a": a, "b": b, "c": c})
+    assert set(circle) == {"a", "b", "c"}
+    assert len(list(pairwise(circle))) == 3
+    assert cycle({"": "", "a": a, "b": b, "c": ""}) == []
+
+
+@pytest.mark.parametrize("text", ["", "import os", "# a comment\nx = 1"])
+def test_a_module_without_a_docstring_is_caught(text: str) -> None:
+    assert lacks_docstring(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key = 'scheduler:{0}:due'",
+        "key = f'{base}:payloads'",
+        "x = 'parked:' + host",
+        "k = ':meta'",
+    ],
+)
+def test_a_key_named_elsewhere_is_caught(text: str) -> None:
+    assert key_names(text)
+
+
+GOOD = "#!lua flags=allow-oom\n-- Does it.\n--\n-- ARGV[1] id\n-- Returns 'ok'\nreturn ARGV[1]\n"
+
+
+def test_a_good_script_has_no_faults() -> None:
+    assert script_faults("cancel", GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("cancel", GOOD.replace("#!lua", "#!/lua"), "begins with #!lua"),
+        ("cancel", GOOD.replace(" flags=allow-oom", ""), "has the flags that fit it"),
+        ("create", GOOD, "has the flags that fit it"),
+        ("cancel", GOOD.replace("-- Does it.\n", ""), "says first what it does"),
+        ("cancel", GOOD.replace("-- ARGV[1] id\n", ""), "tells ARGV"),
+        ("cancel", GOOD.replace("-- Returns 'ok'\n", ""), "tells what it returns"),
+        ("cancel", GOOD.replace("return ARGV[1]", "return ARGV[2]"), "tells every argument"),
+    ],
+)
+def test_a_script_with_a_poor_head_is_caught(name: str, text: str, fault: str) -> None:
+    assert any(found.startswith(fault) for found in script_faults(name, text))
+
+
+@pytest.mark.parametrize("line", ["call('ZADD', DUE, 1, id)", "forget(id)"])
+def test_a_change_in_a_script_is_seen(line: str) -> None:
+    assert writes(line)
+    assert not writes("return call('HGET', PAYLOADS, id)")
