@@ -97,6 +97,12 @@ def unpack_head(head: bytes) -> tuple[int, int, str]:
     return int.from_bytes(created), int.from_bytes(scheduled), head[_HEAD:-1].decode()
 
 
+def destination_of(record: bytes) -> bytes:
+    """The authority inside a record's URL."""
+    start, size = record[_HEAD - 2 : _HEAD]
+    return record[_HEAD + start : _HEAD + start + size]
+
+
 def unpack_progress(progress: bytes) -> Progress:
     """Counts and packed log; of a message never tried: zeros."""
     if not progress:

@@ -1,0 +1,155 @@
+"""What must hold between any two scripts, as rules over a snapshot; asked by fsck.py and by tests.
+
+Pure: whoever has a snapshot, of a live store or of a model of one, may ask. The rules that one
+look can tell are 1–4, 6, 7 and 18 of the design. 5 is about a claim: a limit may since have been
+lowered below what is in flight.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+from typing import Final, Literal
+
+import msgspec
+
+from scheduler_api.store.codec import destination_of
+
+Rule = Literal[
+    "one_place",
+    "no_record",
+    "no_place",
+    "progress_alone",
+    "lease_without_claim",
+    "claim_without_lease",
+    "taken",
+    "inflight",
+    "stranded",
+    "parked_empty",
+    "stranger",
+]
+
+# Rule → its number in the design; `taken` is how the first is kept for messages out of `due`.
+NUMBERS: Final[Mapping[Rule, int]] = {
+    "one_place": 1,
+    "taken": 1,
+    "no_record": 2,
+    "no_place": 2,
+    "lease_without_claim": 3,
+    "claim_without_lease": 3,
+    "inflight": 4,
+    "stranded": 6,
+    "parked_empty": 7,
+    "progress_alone": 18,
+    "stranger": 18,
+}
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of one partition at one instant: whole, or all that they say about some ids."""
+
+    due: Set[bytes]
+    taken: Set[bytes]
+    leases: Set[bytes]
+    delivered: Set[bytes]
+    failed: Set[bytes]
+    parked: Mapping[bytes, Set[bytes]]  # destination → ids
+    claims: Mapping[bytes, bytes]
+    inflight: Mapping[bytes, int]
+    payloads: Mapping[bytes, bytes]  # id → record, or as much of it as ends after its URL
+    progress: Set[bytes]
+    strangers: Set[bytes] = frozenset()  # keys of the partition that nobody owns
+
+
+class Finding(msgspec.Struct, frozen=True, order=True):
+    """An invariant that does not hold."""
+
+    rule: Rule
+    subject: bytes  # an id; a destination for inflight, stranded, parked_empty; a key for stranger
+    detail: str  # in words
+
+    def __str__(self) -> str:
+        return f"{NUMBERS[self.rule]} {self.rule}: {self.subject!r} {self.detail}"
+
+
+def findings(snapshot: Snapshot, concurrency: int) -> list[Finding]:
+    """Everything that is wrong in a whole snapshot; `concurrency`: the limit of a destination."""
+    return [
+        *of_messages(snapshot),
+        *of_destinations(snapshot, concurrency),
+        *(Finding("stranger", key, "is a key that nobody owns") for key in snapshot.strangers),
+    ]
+
+
+def of_messages(snapshot: Snapshot) -> Iterator[Finding]:
+    """What is wrong with single messages; the snapshot may be of some ids alone."""
+    places = _places(snapshot)
+    everywhere = set[bytes]().union(*places.values())
+    if len(everywhere) < sum(map(len, places.values())):
+        yield from _in_several(places)
+    records, claimed = snapshot.payloads.keys(), snapshot.claims.keys()
+    rules: tuple[tuple[Rule, Set[bytes], str], ...] = (
+        ("no_record", everywhere - records, "is in a place, but has no record"),
+        ("no_place", records - everywhere, "has a record, but is in no place"),
+        ("progress_alone", snapshot.progress - records, "has a progress, but no record"),
+        ("lease_without_claim", snapshot.leases - claimed, "is leased, but nobody claimed it"),
+        ("claim_without_lease", claimed - snapshot.leases, "is claimed, but not leased"),
+        (
+            "taken",
+            snapshot.taken ^ _out_of_due(snapshot),
+            "is not leased or parked as `taken` says",
+        ),
+    )
+    for rule, wrong, detail in rules:
+        for message_id in wrong:
+            yield Finding(rule, message_id, detail)
+
+
+def _places(snapshot: Snapshot) -> dict[str, Set[bytes]]:
+    parked = {f"parked for {dest.decode()}": ids for dest, ids in snapshot.parked.items()}
+    return {
+        "due": snapshot.due,
+        "leases": snapshot.leases,
+        "delivered": snapshot.delivered,
+        "failed": snapshot.failed,
+        **parked,
+    }
+
+
+def _in_several(places: Mapping[str, Set[bytes]]) -> Iterator[Finding]:
+    where: dict[bytes, list[str]] = {}
+    for name, ids in places.items():
+        for message_id in ids:
+            where.setdefault(message_id, []).append(name)
+    for message_id, names in where.items():
+        if len(names) > 1:
+            yield Finding("one_place", message_id, f"is in {' and '.join(names)}")
+
+
+def _out_of_due(snapshot: Snapshot) -> Set[bytes]:
+    return set(snapshot.leases).union(*snapshot.parked.values())
+
+
+def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
+    """What is wrong with the counts and the parked of destinations."""
+    claims = Counter(destination_claimed(claim) for claim in snapshot.claims.values())
+    for dest in claims.keys() | snapshot.inflight.keys():
+        if (counted := snapshot.inflight.get(dest)) != (claims[dest] or None):
+            yield Finding("inflight", dest, f"has {claims[dest]} in flight, counted as {counted}")
+    waiting: Set[bytes] | None = None
+    for dest, ids in snapshot.parked.items():
+        if not ids:
+            yield Finding("parked_empty", dest, "has an empty set of parked messages")
+        elif snapshot.inflight.get(dest, 0) < concurrency:
+            waiting = _waiting(snapshot) if waiting is None else waiting
+            if dest not in waiting:
+                yield Finding("stranded", dest, f"has room, but {len(ids)} stay parked")
+
+
+def _waiting(snapshot: Snapshot) -> Set[bytes]:
+    """The destinations of which a message is in `due`: claiming it hands on what is parked."""
+    records = (snapshot.payloads.get(message_id) for message_id in snapshot.due)
+    return {destination_of(record) for record in records if record}
+
+
+def destination_claimed(claim: bytes) -> bytes:
+    """The destination in a field of `claims`."""
+    return claim.split(b" ", 3)[3]
