@@ -1,11 +1,13 @@
 """What every test may ask for: the real store, a clock for it, a real receiver."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from scheduler_api.store.embedded import EmbeddedStore
@@ -17,6 +19,11 @@ from tests.support.receiver import Receiver, receiving
 
 CONCURRENCY = 4  # a destination's, in tests of the store
 NOW = 1_800_000_000_000  # ms; where the tests' clock stands at first
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the service runs on: its timers are others than those of asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from bench.report import Options, Row
 from bench.server import HOST, TOKEN, Target, free_port, server, started
 
 SETTINGS: dict[str, str] = {}  # nothing but the defaults
-HOOK = f"http://{HOST}:9/hook"  # never called: tomorrow nobody is there
+HOOK = f"http://{HOST}:2/hook"  # never called: tomorrow nobody is there
 DAY_MS = 24 * 3600 * 1000
 
 

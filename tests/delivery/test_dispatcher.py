@@ -248,6 +248,7 @@ async def test_what_is_over_the_limit_of_its_destination_waits_without_a_slot(
         await live_store.messages.create("o", accepted(webhookUrl=other.url))
         await start(slots=84)
         await until(live_store, "o", "delivered")
+    await wait_until("64 requests are open", lambda: len(receiver.requests) >= 64)
     assert len(receiver.requests) == 64
     receiver.hold.set()
     await wait_until("nothing pending", lambda: _nothing_pending(live_store))

@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -107,7 +108,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     asked: list[object] = []
 
     class Refusing(socket.socket):
-        def __init__(self, *args: object) -> None:
+        def __init__(self, *args: Any) -> None:
+            if args[:1] == (socket.AF_UNIX,):  # the loop wakes itself by a pair of these
+                super().__init__(*args)
+                return
             asked.append(args)
             raise OSError("no network in this test")
 

@@ -44,5 +44,12 @@ async def test_the_earliest_of_two_timers_counts() -> None:
     assert await woken(wakeup)
 
 
+async def test_a_timer_that_rings_in_this_loop_turn_may_be_followed_by_any_other() -> None:
+    wakeup = Wakeup()
+    for seconds in (0.0, 0.0001, 60, 0.0, 0.0002):
+        wakeup.within(seconds)
+    assert await woken(wakeup)
+
+
 async def test_without_any_reason_the_safety_poll_wakes() -> None:
     assert await woken(Wakeup(safety_poll=0.01))

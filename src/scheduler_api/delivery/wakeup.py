@@ -13,7 +13,8 @@ class Wakeup:
     def __init__(self, safety_poll: float = SAFETY_POLL) -> None:
         self._safety_poll = safety_poll
         self._event = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._at = 0.0  # when it rings, by the loop's clock; a Handle of uvloop cannot tell
 
     def now(self) -> None:
         """Look now."""
@@ -23,9 +24,9 @@ class Wakeup:
         """Look after that time at the latest; the earliest of several counts."""
         loop = asyncio.get_running_loop()
         at = loop.time() + seconds
-        if self._timer is None or at < self._timer.when():
+        if self._timer is None or at < self._at:
             self._cancel_timer()
-            self._timer = loop.call_at(at, self._event.set)
+            self._timer, self._at = loop.call_at(at, self._event.set), at
 
     async def wait(self) -> None:
         """Sleep until it is time to look; what asked for that look is then forgotten."""
