@@ -20,9 +20,11 @@ from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.sender import Sender, open_session
+from scheduler_api.delivery.takeover import taking_over
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.listen import receiver
 from scheduler_api.settings import Settings, SettingsError, load
+from scheduler_api.store.processes import Processes
 from scheduler_api.store.store import Store, redis_at
 from scheduler_api.token_file import Token
 
@@ -77,12 +79,13 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             max_body=settings.max_body,
             is_running=lambda: dispatcher.running,
         )
-        dispatcher.start()
-        try:
-            yield Service(context, dispatcher)
-        finally:
-            await dispatcher.drain(grace)
-            log.info("drained")
+        async with taking_over(Processes(settings.data_dir, store.epoch), store.queue):
+            dispatcher.start()
+            try:
+                yield Service(context, dispatcher)
+            finally:
+                await dispatcher.drain(grace)
+                log.info("drained")
 
 
 async def _check(store: Store) -> None:

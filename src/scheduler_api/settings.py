@@ -171,7 +171,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
         str, Kind(_prefix), Meta(description="First part of every key in the store")
     ] = "scheduler"
     data_dir: Annotated[
-        Folder, Meta(description="Folder of the embedded store and of the made token")
+        Folder,
+        Meta(
+            description="Local folder of the embedded store, the made token, the locks of processes"
+        ),
     ] = Path("./data")
     log_level: Annotated[
         str,

@@ -103,7 +103,7 @@ async def deliver_one(server: Server, receiver: Receiver) -> None:
     await server.create(id="m", webhookUrl=receiver.url, delay=0.1)
     await server.reach("m", "delivered")
     assert len(receiver.requests) == 1
-    assert not (server.folder / "data").exists(), "no embedded store beside it"
+    assert not (server.folder / "data" / "owner.lock").exists(), "no embedded store beside it"
     assert await server.stop() == 0
 
 

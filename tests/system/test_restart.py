@@ -34,6 +34,23 @@ async def test_a_message_survives_kill_9(tmp_path: Path, receiver: Receiver) -> 
     assert len(receiver.requests) == 1
 
 
+async def test_what_a_killed_process_held_is_sent_at_once_after_its_restart(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    async with serving(tmp_path, LEASE="1h") as server:
+        for n in range(20):
+            await server.create(id=str(n), webhookUrl=receiver.url)
+        await wait_until("open requests", lambda: len(receiver.requests) == 20)
+        assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+    receiver.hold.set()
+    async with serving(tmp_path, LEASE="1h") as server:
+        for n in range(20):
+            await server.reach(str(n), "delivered")
+        assert (await server.event("claims_recovered"))["returned"] == 20
+    assert len(receiver.requests) == 40
+
+
 async def test_an_open_request_ends_and_is_settled_before_the_service_stops(
     tmp_path: Path, receiver: Receiver
 ) -> None:

@@ -45,7 +45,7 @@ async def test_four_workers_share_one_store_and_outlive_its_owner(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     port = free_port()
-    async with serving(tmp_path, uvicorn(port), port, LEASE="1s") as server:
+    async with serving(tmp_path, uvicorn(port), port, LEASE="1h") as server:
         await wait_until("four workers", lambda: len(server.events("store_joined")) == 3, 20)
         [started] = server.events("store_started")
 
@@ -66,7 +66,7 @@ async def test_four_workers_share_one_store_and_outlive_its_owner(
         later = [f"later-{n}" for n in range(20)]
         for message_id in later:
             await create_acknowledged(server, message_id, receiver.url)
-        for message_id in open_ones + later:
+        for message_id in open_ones + later:  # the dead one's too, long before its leases end
             await server.reach(message_id, "delivered")
         assert set(later) <= set(arrivals(receiver))
         takeover = await server.event("store_taken_over")

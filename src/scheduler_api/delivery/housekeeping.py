@@ -58,9 +58,14 @@ async def reap(queue: Queue, connection: Connection, lease: float) -> float | No
     returned, failed = await queue.reap()
     if returned:
         log.warning("leases_reaped", returned=returned)
-    for message_id in failed:
-        log.error("message_failed", message_id=message_id, error="process_died")
+    tell_failed(failed)
     return None
+
+
+def tell_failed(message_ids: Iterable[str]) -> None:
+    """Of messages that outlived too many processes."""
+    for message_id in message_ids:
+        log.error("message_failed", message_id=message_id, error="process_died")
 
 
 async def renew(leases: Leases, every: float) -> None:
@@ -96,10 +101,17 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.1)
 
 
-async def repeat(once: Callable[[], Awaitable[None]], every: float) -> None:
-    """Do it each `every` seconds, with jitter, whatever it raises, until cancelled."""
+async def repeat(
+    once: Callable[[], Awaitable[None]], every: float, first: float | None = None
+) -> None:
+    """Do it each `every` seconds, with jitter, whatever it raises, until cancelled.
+
+    `first`: seconds before the first time, if others than before each.
+    """
+    wait = every if first is None else first
     while True:
-        await asyncio.sleep(every * random.uniform(0.9, 1.0))  # noqa: S311
+        await asyncio.sleep(wait * random.uniform(0.9, 1.0))  # noqa: S311
+        wait = every
         try:
             await once()
         except Unavailable as error:

@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.util
-import math
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from scheduler_api.domain.errors import StoreStartFailed
+from scheduler_api.store.file_lock import FileLock
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -82,8 +82,8 @@ class EmbeddedStore:
         self.socket = _socket_path(self.folder)
         self.owner = False
         self._log: FilteringBoundLogger = log or structlog.get_logger()
-        self._members = _Lock(self.folder / "members.lock")
-        self._ownership = _Lock(self.folder / "owner.lock")
+        self._members = FileLock(self.folder / "members.lock")
+        self._ownership = FileLock(self.folder / "owner.lock")
         self._server = _Server(self.folder, self.socket, fsync, binary, self._log)
         self._supervision: asyncio.Task[None] | None = None
 
@@ -184,7 +184,7 @@ class _Server:
     async def start(self) -> None:
         """Start afresh and wait for the first PONG; an orphan found alive is ended before."""
         began = time.monotonic()
-        lock = _Lock(self._folder / "store.lock")
+        lock = FileLock(self._folder / "store.lock")
         try:
             await self._end_orphan(lock)
             self._rotate_journal()
@@ -221,7 +221,7 @@ class _Server:
             await process.wait()
         return True
 
-    async def _end_orphan(self, lock: "_Lock") -> None:
+    async def _end_orphan(self, lock: FileLock) -> None:
         # Never adopted: a store that is about to end would be taken for a living one.
         if lock.take():
             return
@@ -235,7 +235,7 @@ class _Server:
             "end its valkey-server by hand."
         )
 
-    async def _spawn(self, lock: "_Lock") -> asyncio.subprocess.Process:
+    async def _spawn(self, lock: FileLock) -> asyncio.subprocess.Process:
         launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid())]
         binary = self._binary or find_binary()
         journal = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -279,42 +279,6 @@ class _Server:
         with self._journal.open(errors="replace") as journal:
             journal.seek(told)
             return "\n".join(journal.read().splitlines()[-LOG_LINES:])
-
-
-class _Lock:
-    """An flock on one file: the kernel frees it when its last holder closes it or dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.descriptor = -1
-
-    def take(self, mode: int = fcntl.LOCK_EX) -> bool:
-        if self.descriptor < 0:
-            self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self.descriptor, mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    async def wait(
-        self,
-        mode: int = fcntl.LOCK_EX,
-        patience: float = math.inf,
-        pause: float = READY_PAUSE,
-    ) -> bool:
-        """Take it as soon as it is free → whether that was within `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while not self.take(mode):
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(pause)
-        return True
-
-    def release(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)  # no LOCK_UN: it would free a child's inherited lock as well
-            self.descriptor = -1
 
 
 def find_binary() -> Path:

@@ -1,4 +1,4 @@
-"""Messages as the dispatcher asks for them: claim, settle, release, renew, reap, purge."""
+"""Messages as the dispatcher asks for them: claim, settle, release, renew, reap, recover, purge."""
 
 import hashlib
 import secrets
@@ -76,13 +76,15 @@ class Queue:
         scripts: Scripts,
         heads: Heads,
         *,
+        epoch: str,
         lease: timedelta,
         concurrency: int,
         keep_delivered: timedelta,
         keep_failed: timedelta,
     ) -> None:
-        """`concurrency`: how many may be in flight to one destination, all processes together."""
-        self.epoch = secrets.token_hex(8)
+        """`epoch`: names this process in its claims; `concurrency`: how many may be in flight to
+        one destination, all processes together."""
+        self.epoch = epoch
         self._scripts = scripts
         self._heads = heads
         self._lease_ms = _ms(lease)
@@ -160,15 +162,28 @@ class Queue:
 
     async def reap(self) -> tuple[int, list[str]]:
         """Take back expired leases: how many wait again, the ids of those that were given up."""
-        returned, *failed = await self._scripts.run(
-            "reap",
-            CLAIMED_AT_ONCE,
-            self._concurrency,
-            MOST_CRASHES,
-            self._keep["failed"],
-            MOST_KEPT,
-        )
+        returned, *failed = await self._scripts.run("reap", *self._taking_back())
         return returned, [message_id.decode() for message_id in failed]
+
+    async def recover(self, epoch: str) -> tuple[int, list[str]]:
+        """Take back the claims of a process that is known to be dead: as `reap`, at once."""
+        total, given_up, cursor = 0, list[bytes](), b"0"
+        while True:
+            cursor, returned, *failed = await self._scripts.run(
+                "recover", *self._taking_back(), epoch, cursor
+            )
+            total, given_up = total + returned, given_up + failed
+            if cursor == b"0":
+                break
+        if total:
+            self._heads.announce()
+        return total, [message_id.decode() for message_id in given_up]
+
+    def _taking_back(self) -> tuple[int, ...]:
+        return (
+            *(CLAIMED_AT_ONCE, self._concurrency),
+            *(MOST_CRASHES, self._keep["failed"], MOST_KEPT),
+        )
 
     async def purge(self) -> int:
         """Forget finished messages whose retention is over: how many."""

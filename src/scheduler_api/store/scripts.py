@@ -19,7 +19,7 @@ from scheduler_api.store.keys import Keys
 # Asked for by messages.py, then by queue.py.
 NAMES: Final = (
     *("create", "get", "list", "cancel"),
-    *("claim", "settle", "release", "renew", "reap", "purge"),
+    *("claim", "settle", "release", "renew", "reap", "recover", "purge"),
 )
 
 # What a script answers instead of 'ok' → the error that says it.

@@ -1,5 +1,6 @@
 """Opens the store, outside or embedded, and holds its parts."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -56,6 +57,7 @@ class Store:
         prelude: str | None = None,
     ) -> None:
         """`concurrency`: a destination's; `prelude`: see Scripts."""
+        self.epoch = secrets.token_hex(8)
         self.keys = Keys(prefix)
         scripts = Scripts(redis, self.keys, prelude)
         self._redis = redis
@@ -64,6 +66,7 @@ class Store:
         self.queue = Queue(
             scripts,
             self.heads,
+            epoch=self.epoch,
             lease=lease,
             concurrency=concurrency,
             keep_delivered=keep_delivered,

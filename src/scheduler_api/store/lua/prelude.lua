@@ -91,3 +91,27 @@ local function finish(shelf, id, progress, now, keep, most)
     end
   end
 end
+
+-- "attempts crashes outcome at\n" and the log; the log of a message never tried is an empty array.
+local function one_more_crash(id)
+  local progress = call('HGET', PROGRESS, id) or '0 0 retry 0\n\144'
+  local attempts, crashes, rest = progress:match('^(%d+) (%d+) %a+ %d+\n(.*)$')
+  return attempts, crashes + 1, rest
+end
+
+-- Ends the claim of a process that died: the message waits again, or has failed if it outlived
+-- `most_crashes` processes. Returns whether it waits.
+local function take_back(id, dest, now, most_crashes, keep, most)
+  local due = call('ZSCORE', TAKEN, id)
+  local attempts, crashes, log = one_more_crash(id)
+  local verdict = crashes >= most_crashes and 'failed' or 'retry'
+  local progress = table.concat({attempts, ' ', crashes, ' ', verdict, ' ', now, '\n', log})
+  drop_claim(id, dest)
+  if verdict == 'failed' then
+    finish(FAILED, id, progress, now, keep, most)
+    return false
+  end
+  call('HSET', PROGRESS, id, progress)
+  call('ZADD', DUE, due, id)
+  return true
+end
