@@ -1,7 +1,9 @@
 """A server of a test's own, for tests that stop it, fill it or hold it up."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -9,13 +11,61 @@ from redis.asyncio import Redis
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.scripts import Scripts
 from scheduler_api.store.store import Store, connect
+from tests.conftest import CONCURRENCY
 from tests.support.clock import Clock, prelude
+from tests.support.waiting import wait_until
+
+Published = Callable[[], Awaitable[list[int]]]
+Replica = Callable[..., Store]
 
 
 @pytest.fixture
 def scripts(redis: Redis, store: Store, clock: Clock) -> Scripts:
     """The scripts of `store`, to be run with arguments that its methods never give."""
     return Scripts(redis, store.keys, prelude(clock.key))
+
+
+@pytest.fixture
+def replica(redis: Redis, prefix: str, clock: Clock) -> Replica:
+    """Opens the store of this test as another process would."""
+
+    def replica(client: Redis = redis, **options: Any) -> Store:
+        return Store(
+            client,
+            prefix=prefix,
+            prelude=prelude(clock.key),
+            **{"concurrency": CONCURRENCY} | options,
+        )
+
+    return replica
+
+
+@pytest.fixture
+async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
+    """Tells what was published since it was asked last."""
+    async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
+        await subscription.subscribe(store.keys.wakeup)
+
+        async def published() -> list[int]:
+            await redis.publish(store.keys.wakeup, "end")
+            found: list[bytes] = []
+            while found[-1:] != [b"end"]:
+                message = await subscription.get_message(timeout=1)
+                found += [message["data"]] if message else []
+            return [int(each) for each in found[:-1]]
+
+        yield published
+
+
+@pytest.fixture
+async def looks(store: Store) -> AsyncIterator[list[str]]:
+    """One entry for each time that the dispatcher of `store` would be told to look."""
+    looks: list[str] = []
+    task = asyncio.create_task(store.heads.listen(lambda: looks.append("look")))
+    await wait_until("it is subscribed", lambda: looks == ["look"])
+    yield looks
+    task.cancel()
+    await asyncio.wait([task])
 
 
 @pytest.fixture

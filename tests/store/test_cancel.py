@@ -1,0 +1,79 @@
+"""Cancel: what waits is gone; what is on the wire or has ended stays."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import (
+    MessageFinished,
+    MessageInFlight,
+    MessageNotFound,
+    SchedulerError,
+)
+from scheduler_api.store.store import Store
+from tests.support.factories import accepted
+from tests.support.states import bring, everything, fill, outcome
+
+
+@pytest.mark.parametrize("state", ["scheduled", "retrying", "parked"])
+async def test_a_message_that_waits_is_gone_and_its_id_is_free(store: Store, state: str) -> None:
+    await bring(store, state)
+    await store.messages.cancel("a")
+    with pytest.raises(MessageNotFound):
+        await store.messages.get("a")
+    await store.messages.create("a", accepted(delay="1m"))
+    assert (await store.messages.get("a")).attempts_made == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ("delivering", MessageInFlight),
+        ("delivered", MessageFinished),
+        ("failed", MessageFinished),
+    ],
+)
+async def test_what_is_on_the_wire_or_has_ended_stays(
+    store: Store, redis: Redis, state: str, error: type[SchedulerError]
+) -> None:
+    await bring(store, state)
+    before = await everything(redis, store.keys)
+    with pytest.raises(error):
+        await store.messages.cancel("a")
+    assert await everything(redis, store.keys) == before
+
+
+async def test_an_unknown_id_is_not_found(store: Store, redis: Redis) -> None:
+    await bring(store, "scheduled", "b")
+    before = await everything(redis, store.keys)
+    with pytest.raises(MessageNotFound):
+        await store.messages.cancel("a")
+    assert await everything(redis, store.keys) == before
+
+
+async def test_of_many_who_cancel_at_once_one_succeeds(store: Store) -> None:
+    await bring(store, "scheduled")
+    told = await asyncio.gather(
+        *(store.messages.cancel("a") for _ in range(20)), return_exceptions=True
+    )
+    assert told.count(None) == 1
+    assert sum(isinstance(each, MessageNotFound) for each in told) == 19
+
+
+async def test_the_last_parked_message_leaves_no_key(store: Store, redis: Redis) -> None:
+    await bring(store, "parked")
+    await store.messages.cancel("a")
+    assert not [key async for key in redis.scan_iter(f"{store.keys.base}parked:*")]
+
+
+async def test_a_slot_handed_to_a_message_that_is_cancelled_strands_no_other(
+    store: Store,
+) -> None:
+    claims = await fill(store)
+    for name in ("first", "second", "third"):
+        await store.messages.create(name, accepted())
+    await store.queue.claim(10)  # parks them
+    await store.queue.settle(outcome(claims[0]))  # its slot is handed to the first
+    await store.messages.cancel("first")
+    assert [one.id for one in (await store.queue.claim(10)).messages] == ["second"]

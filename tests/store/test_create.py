@@ -1,0 +1,172 @@
+"""Create: a message waits for its time; an id is taken while it is pending or asked for again."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import DuplicateMessage
+from scheduler_api.domain.moments import format_instant
+from scheduler_api.store.codec import from_ms, pack_tail
+from scheduler_api.store.messages import ANNOUNCED_WITHIN
+from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.store import Store
+from tests.conftest import NOW
+from tests.store.conftest import Published
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import FINISHED, PENDING, bring, everything
+
+MINUTE = from_ms(NOW + 60_000)
+SHOWN = {"parked": "scheduled"}  # where a message is → its state, if that is another word
+
+
+async def refusal(store: Store, **fields: Any) -> DuplicateMessage:
+    """How the id `a` is refused to another message."""
+    with pytest.raises(DuplicateMessage) as refused:
+        await store.messages.create("a", accepted(**fields))
+    return refused.value
+
+
+async def test_a_new_message_waits_for_its_instant(store: Store) -> None:
+    asked = accepted(scheduleTo=format_instant(MINUTE))
+    assert await store.messages.create("a", asked) == MINUTE
+    found = await store.messages.get("a")
+    assert (found.state, found.next_attempt_at, found.scheduled_at) == ("scheduled", MINUTE, MINUTE)
+    assert found.created_at == from_ms(NOW)
+
+
+async def test_a_delay_begins_at_the_stores_now(store: Store, clock: Clock) -> None:
+    await clock.advance(1)
+    at = await store.messages.create("a", accepted(delay="1m"))
+    assert at == MINUTE + timedelta(milliseconds=1)
+
+
+async def test_an_instant_long_past_is_kept_as_it_was_asked_for(store: Store) -> None:
+    epoch = from_ms(0)
+    assert await store.messages.create("a", accepted(scheduleTo="1970-01-01T00:00:00Z")) == epoch
+    assert (await store.messages.get("a")).scheduled_at == epoch
+
+
+async def test_the_last_instant_there_is_can_be_asked_for(store: Store) -> None:
+    last = from_ms(253_402_300_799_999)
+    assert await store.messages.create("a", accepted(scheduleTo=format_instant(last))) == last
+    assert (await store.messages.get("a")).scheduled_at == last
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:3/other", "http://127.0.0.1:2/hook"])
+@pytest.mark.parametrize("state", PENDING)
+async def test_the_id_of_a_pending_message_is_taken(
+    store: Store, redis: Redis, state: str, url: str
+) -> None:
+    await bring(store, state)
+    before = await everything(redis, store.keys)
+    refused = await refusal(store, webhookUrl=url)
+    assert refused.facts == {
+        "state": SHOWN.get(state, state),
+        "scheduledFor": format_instant(from_ms(NOW)),
+    }
+    assert await everything(redis, store.keys) == before
+
+
+@pytest.mark.parametrize("state", FINISHED)
+async def test_what_was_sent_is_not_sent_again_for_a_repeated_request(
+    store: Store, redis: Redis, state: str
+) -> None:
+    at = format_instant(from_ms(NOW))
+    await bring(store, state, scheduleTo=at, payload={"a": 1})
+    before = await everything(redis, store.keys)
+    refused = await refusal(store, scheduleTo=at, payload={"a": 1})
+    assert refused.facts == {"state": state, "scheduledFor": at}
+    assert await everything(redis, store.keys) == before
+
+
+async def test_a_repeated_delay_is_the_same_request_at_any_time(store: Store, clock: Clock) -> None:
+    await bring(store, "delivered", delay=0)
+    await clock.advance(5_000)
+    refused = await refusal(store, delay=0)
+    assert refused.facts["scheduledFor"] == format_instant(from_ms(NOW))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"payload": {"a": 2}},
+        {"payload": {"a": 1}, "method": "PUT"},
+        {"payload": {"a": 1}, "webhookUrl": "http://127.0.0.1:2/other"},
+        {"payload": {"a": 1}, "delay": "1s"},
+        {"payload": {"a": 1}, "scheduleTo": "2027-01-15T08:00:00Z"},
+    ],
+)
+@pytest.mark.parametrize("state", FINISHED)
+async def test_another_request_under_a_finished_id_is_a_new_message(
+    store: Store, state: str, other: dict[str, Any]
+) -> None:
+    await bring(store, state, payload={"a": 1}, delay=0)
+    await store.messages.create("a", accepted(**other))
+    found = await store.messages.get("a")
+    assert (found.state, found.attempts_made, found.attempts) == ("scheduled", 0, [])
+    assert found.spec == accepted(**other).spec
+
+
+async def test_another_instant_under_a_finished_id_is_a_new_message(store: Store) -> None:
+    await bring(store, "delivered", scheduleTo=format_instant(from_ms(NOW)))
+    assert await store.messages.create("a", accepted(scheduleTo=format_instant(MINUTE))) == MINUTE
+
+
+async def test_of_many_at_once_for_one_id_one_is_created(store: Store) -> None:
+    calls = (store.messages.create("a", accepted(delay="1m")) for _ in range(50))
+    told = await asyncio.gather(*calls, return_exceptions=True)
+    assert told.count(MINUTE) == 1
+    assert sum(isinstance(each, DuplicateMessage) for each in told) == 49
+    assert await store.messages.count() == 1
+
+
+async def test_a_hundred_are_answered_in_their_order(store: Store, scripts: Scripts) -> None:
+    await bring(store, "retrying", "7")
+    args: list[bytes | int] = [0]
+    for number in range(100):
+        args += (b"%d" % number, b"+%d" % (1000 - number), pack_tail(accepted()))
+    now, _, *replies = await scripts.run("create", *args)
+    assert now == NOW
+    assert replies[::3] == [b"due" if number == 7 else b"ok" for number in range(100)]
+    expected = [NOW if number == 7 else NOW + 1000 - number for number in range(100)]
+    assert replies[1::3] == expected
+    assert [counted != b"" for counted in replies[2::3]] == [n == 7 for n in range(100)]
+
+
+async def test_a_new_head_that_is_due_soon_is_announced(store: Store, published: Published) -> None:
+    await store.messages.create("a", accepted(delay="30s"))
+    assert await published() == [NOW + ANNOUNCED_WITHIN]
+
+
+async def test_a_head_that_is_far_off_is_not_announced(store: Store, published: Published) -> None:
+    await store.messages.create("a", accepted(delay="30.001s"))
+    assert await published() == []
+
+
+@pytest.mark.parametrize("delay", ["10s", "11s"])
+async def test_what_is_not_before_the_head_is_not_announced(
+    store: Store, published: Published, delay: str
+) -> None:
+    await store.messages.create("a", accepted(delay="10s"))
+    await published()
+    await store.messages.create("b", accepted(delay=delay))
+    assert await published() == []
+
+
+async def test_one_announcement_is_made_for_the_earliest_of_a_call(
+    store: Store, published: Published
+) -> None:
+    delays = ["9s", "3s", "6s"]
+    await asyncio.gather(*(store.messages.create(d, accepted(delay=d)) for d in delays))
+    assert await published() == [NOW + 3_000]
+
+
+async def test_a_refused_message_is_not_announced(store: Store, published: Published) -> None:
+    await bring(store, "delivering")
+    await published()
+    await refusal(store)
+    assert await published() == []

@@ -1,0 +1,82 @@
+"""Get: all that is known of one message, wherever it is."""
+
+from datetime import timedelta
+
+import pytest
+
+from scheduler_api.domain.errors import MessageNotFound
+from scheduler_api.domain.message import Message
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.store import Store
+from tests.conftest import NOW
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import RETRY_AFTER, attempt, bring, outcome
+
+SENT = [attempt()]
+
+
+@pytest.mark.parametrize(
+    ("state", "next_attempt", "attempts"),
+    [
+        ("scheduled", timedelta(), []),
+        ("delivering", None, []),
+        ("retrying", RETRY_AFTER, SENT),
+        ("delivered", None, SENT),
+        ("failed", None, SENT),
+    ],
+)
+async def test_a_message_is_shown_in_each_state(
+    store: Store, state: str, next_attempt: timedelta | None, attempts: list[object]
+) -> None:
+    await bring(store, state)
+    found = await store.messages.get("a")
+    assert found.state == state
+    assert not found.parked
+    at = None if next_attempt is None else from_ms(NOW) + next_attempt
+    assert found.next_attempt_at == at
+    assert (found.attempts, found.attempts_made) == (attempts, len(attempts))
+
+
+async def test_a_parked_message_is_scheduled_and_says_that_it_waits(store: Store) -> None:
+    await bring(store, "parked")
+    found = await store.messages.get("a")
+    assert (found.state, found.parked) == ("scheduled", True)
+    assert found.next_attempt_at == from_ms(NOW)
+
+
+async def test_all_that_was_asked_for_is_shown(store: Store) -> None:
+    asked = accepted(payload={"é": 1.50}, method="PUT", headers={"X-Key": "v"}, delay="1m")
+    await store.messages.create("é {0}: 😀", asked)
+    assert await store.messages.get("é {0}: 😀") == Message(
+        id="é {0}: 😀",
+        url=asked.url.url,
+        spec=asked.spec,
+        state="scheduled",
+        parked=False,
+        created_at=from_ms(NOW),
+        scheduled_at=from_ms(NOW + 60_000),
+        next_attempt_at=from_ms(NOW + 60_000),
+        attempts=[],
+        attempts_made=0,
+        crashes=0,
+    )
+
+
+async def test_a_retry_leaves_the_scheduled_instant_as_it_was(store: Store) -> None:
+    await bring(store, "retrying")
+    assert (await store.messages.get("a")).scheduled_at == from_ms(NOW)
+
+
+async def test_attempts_are_shown_oldest_first(store: Store, clock: Clock) -> None:
+    await bring(store, "retrying")
+    await clock.advance(60_000)
+    claim = await store.queue.claim(1)
+    await store.queue.settle(outcome(claim.messages[0]))
+    assert [each.number for each in (await store.messages.get("a")).attempts] == [1, 2]
+
+
+async def test_an_unknown_id_is_not_found(store: Store) -> None:
+    await bring(store, "scheduled", "b")
+    with pytest.raises(MessageNotFound, match="'a'"):
+        await store.messages.get("a")

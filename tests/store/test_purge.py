@@ -1,0 +1,72 @@
+"""Purge: a finished message is forgotten when its time on the shelf is over, and not before."""
+
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import MessageNotFound
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, SILENCE
+from scheduler_api.store.store import Store
+from tests.support.clock import Clock
+from tests.support.states import FINISHED, bring, everything
+
+KEPT = {"delivered": timedelta(days=1), "failed": timedelta(days=30)}
+
+
+def ms(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("state", FINISHED)
+async def test_a_finished_message_is_kept_for_its_time(
+    store: Store, clock: Clock, state: str
+) -> None:
+    await bring(store, state)
+    await clock.advance(ms(KEPT[state]) - 1)
+    assert await store.queue.purge() == 0
+    assert (await store.messages.get("a")).state == state
+    await clock.advance(1)
+    assert await store.queue.purge() == 1
+    with pytest.raises(MessageNotFound):
+        await store.messages.get("a")
+
+
+@pytest.mark.parametrize("state", ["scheduled", "retrying", "delivering", "parked"])
+async def test_a_pending_message_is_never_forgotten(store: Store, clock: Clock, state: str) -> None:
+    await bring(store, state)
+    await clock.advance(ms(timedelta(days=365)))
+    assert await store.queue.purge() == 0
+    assert (await store.messages.get("a")).id == "a"
+
+
+async def test_a_forgotten_message_leaves_nothing(store: Store, redis: Redis, clock: Clock) -> None:
+    await bring(store, "delivered")
+    await bring(store, "failed", "b")
+    await clock.advance(ms(timedelta(days=365)))
+    assert await store.queue.purge() == 2
+    left = await everything(redis, store.keys)
+    assert set(left) == {f"{store.keys.base}meta".encode()}
+
+
+async def test_a_call_forgets_at_most_a_hundred_of_each_shelf(store: Store, clock: Clock) -> None:
+    names = [f"{number}" for number in range(CLAIMED_AT_ONCE + 1)]
+    for name in names:
+        await bring(store, "delivered", name)
+    await clock.advance(ms(KEPT["delivered"]))
+    assert await store.queue.purge() == CLAIMED_AT_ONCE
+    assert await store.queue.purge() == 1
+    assert await store.queue.purge() == 0
+
+
+async def test_a_process_that_claimed_nothing_for_long_is_struck_off(
+    store: Store, redis: Redis, clock: Clock
+) -> None:
+    await bring(store, "delivering")
+    workers = f"{store.keys.base}workers"
+    await clock.advance(ms(SILENCE))
+    await store.queue.purge()
+    assert await redis.hlen(workers) == 1
+    await clock.advance(1)
+    await store.queue.purge()
+    assert await redis.hlen(workers) == 0

@@ -1,0 +1,123 @@
+"""Reap: what a dead process had waits again; what killed too many is given up."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import MessageNotFound
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, MOST_CRASHES
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY, NOW
+from tests.store.conftest import Replica
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import attempt, bring, everything, fill, outcome
+
+LEASE = 15_000  # ms, of `store`
+
+
+async def crash(store: Store, clock: Clock) -> tuple[int, list[str]]:
+    """All that is due is claimed by a process that dies; reaped when the leases are over."""
+    await store.queue.claim(100)
+    await clock.advance(LEASE)
+    return await store.queue.reap()
+
+
+async def test_a_lease_is_taken_back_at_its_end_and_not_before(
+    store: Store, redis: Redis, clock: Clock
+) -> None:
+    await bring(store, "delivering")
+    await clock.advance(LEASE - 1)
+    before = await everything(redis, store.keys)
+    assert await store.queue.reap() == (0, [])
+    assert await everything(redis, store.keys) == before
+    await clock.advance(1)
+    assert await store.queue.reap() == (1, [])
+    assert (await store.messages.get("a")).state == "scheduled"
+
+
+async def test_a_crash_is_counted_and_is_no_attempt(store: Store, clock: Clock) -> None:
+    await bring(store, "scheduled")
+    await crash(store, clock)
+    found = await store.messages.get("a")
+    assert (found.crashes, found.attempts_made, found.attempts) == (1, 0, [])
+    assert found.next_attempt_at == from_ms(NOW)  # as it was
+    claimed = (await store.queue.claim(1)).messages[0]
+    assert (claimed.crashes, claimed.attempts) == (1, 0)
+
+
+async def test_attempts_made_before_a_crash_are_kept(store: Store, clock: Clock) -> None:
+    await bring(store, "retrying")
+    await clock.advance(60_000)
+    assert await crash(store, clock) == (1, [])
+    found = await store.messages.get("a")
+    assert (found.state, found.crashes, found.attempts) == ("retrying", 1, [attempt()])
+
+
+async def test_crashes_are_kept_with_the_attempts_made_after_them(
+    store: Store, clock: Clock
+) -> None:
+    await bring(store, "scheduled")
+    await crash(store, clock)
+    await crash(store, clock)
+    claim = await store.queue.claim(1)
+    await store.queue.settle(outcome(claim.messages[0], "retry"))
+    found = await store.messages.get("a")
+    assert (found.crashes, found.attempts_made) == (2, 1)
+
+
+async def test_a_message_that_outlived_too_many_processes_is_given_up_and_named(
+    store: Store, clock: Clock
+) -> None:
+    await bring(store, "retrying")
+    await clock.advance(60_000)
+    for _ in range(MOST_CRASHES - 1):
+        assert await crash(store, clock) == (1, [])
+    assert await crash(store, clock) == (0, ["a"])
+    found = await store.messages.get("a")
+    assert (found.state, found.crashes, found.attempts) == ("failed", MOST_CRASHES, [attempt()])
+
+
+async def test_what_is_given_up_is_gone_where_nothing_is_to_be_kept(
+    store: Store, clock: Clock, replica: Replica
+) -> None:
+    forgetful = replica(keep_failed=timedelta(0))
+    await bring(store, "scheduled")
+    for _ in range(MOST_CRASHES - 1):
+        await crash(forgetful, clock)
+    assert await crash(forgetful, clock) == (0, ["a"])
+    with pytest.raises(MessageNotFound):
+        await store.messages.get("a")
+
+
+async def test_slots_that_open_strand_no_parked_message(store: Store, clock: Clock) -> None:
+    await fill(store)
+    for number in range(CONCURRENCY + 1):
+        await store.messages.create(f"parked-{number}", accepted())
+    assert (await store.queue.claim(100)).messages == []
+    await clock.advance(LEASE)
+    await store.queue.reap()
+    assert len((await store.queue.claim(100)).messages) == CONCURRENCY
+
+
+async def test_a_call_takes_back_at_most_a_hundred(store: Store, clock: Clock) -> None:
+    urls = [f"http://127.0.0.1:{3000 + number}/" for number in range(CLAIMED_AT_ONCE + 1)]
+    calls = (store.messages.create(url[7:-1], accepted(webhookUrl=url)) for url in urls)
+    await asyncio.gather(*calls)
+    await store.queue.claim(100)
+    await store.queue.claim(100)
+    await clock.advance(LEASE)
+    assert await store.queue.reap() == (CLAIMED_AT_ONCE, [])
+    assert await store.queue.reap() == (1, [])
+
+
+async def test_only_leases_that_are_over_are_taken_back(store: Store, clock: Clock) -> None:
+    await bring(store, "delivering", "old")
+    await clock.advance(1_000)
+    await bring(store, "delivering", "young")
+    await clock.advance(LEASE - 1_000)
+    assert await store.queue.reap() == (1, [])
+    assert (await store.messages.get("young")).state == "delivering"

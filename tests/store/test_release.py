@@ -1,0 +1,85 @@
+"""Release: what was claimed and not sent waits again, as if nothing had been."""
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY, NOW
+from tests.store.conftest import Published, Replica
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import bring, everything, fill, outcome
+
+
+async def test_a_released_message_waits_again_with_its_due_and_its_attempts(
+    store: Store, clock: Clock
+) -> None:
+    await bring(store, "retrying")
+    await clock.advance(61_000)
+    claim = await store.queue.claim(1)
+    await store.queue.release(claim.messages)
+    found = await store.messages.get("a")
+    assert (found.state, found.attempts_made, found.crashes) == ("retrying", 1, 0)
+    assert found.next_attempt_at == from_ms(NOW + 60_000)
+
+
+async def test_a_released_message_can_be_claimed_at_once(store: Store) -> None:
+    await bring(store, "scheduled")
+    first = (await store.queue.claim(1)).messages
+    await store.queue.release(first)
+    second = (await store.queue.claim(1)).messages
+    assert second == [msgspec.structs.replace(first[0], fence=first[0].fence + 1)]
+
+
+async def test_a_claim_that_was_settled_is_not_given_back(store: Store) -> None:
+    await bring(store, "scheduled")
+    claim = await store.queue.claim(1)
+    await store.queue.settle(outcome(claim.messages[0]))
+    await store.queue.release(claim.messages)
+    assert (await store.messages.get("a")).state == "delivered"
+
+
+async def test_a_claim_of_another_process_is_not_given_back(
+    store: Store, redis: Redis, replica: Replica
+) -> None:
+    other = replica()
+    await bring(store, "scheduled")
+    claim = await store.queue.claim(1)
+    before = await everything(redis, store.keys)
+    await other.queue.release(claim.messages)
+    assert await everything(redis, store.keys) == before
+
+
+@pytest.mark.parametrize("given_back", [1, CONCURRENCY])
+async def test_slots_that_open_strand_no_parked_message(store: Store, given_back: int) -> None:
+    claims = await fill(store)
+    for number in range(3):
+        await store.messages.create(f"parked-{number}", accepted())
+    await store.queue.claim(10)
+    await store.queue.release(claims[:given_back])
+    # The ones given back are due again, and so is a parked one for each open slot.
+    claimed = {one.id for one in (await store.queue.claim(100)).messages}
+    assert len(claimed) == given_back
+
+
+async def test_other_processes_are_told(store: Store, published: Published) -> None:
+    await bring(store, "scheduled")
+    claim = await store.queue.claim(1)
+    await published()
+    await store.queue.release(claim.messages)
+    assert await published() == [NOW]
+
+
+async def test_a_process_leaves_the_roll(store: Store, redis: Redis) -> None:
+    await bring(store, "delivered")
+    workers = f"{store.keys.base}workers"
+    assert await redis.hkeys(workers) == [store.queue.epoch.encode()]
+    await store.queue.release([])
+    assert await redis.hkeys(workers) == []
+
+
+async def test_nothing_given_back_wakes_nobody(store: Store, published: Published) -> None:
+    await store.queue.release([])
+    assert await published() == []

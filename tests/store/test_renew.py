@@ -1,0 +1,63 @@
+"""Renew: a lease that is still held begins anew; a lost one is told."""
+
+import msgspec
+from redis.asyncio import Redis
+
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY
+from tests.store.conftest import Replica
+from tests.support.clock import Clock
+from tests.support.states import bring, everything, fill, outcome
+
+
+async def test_a_renewed_lease_is_a_full_one_from_now(store: Store, clock: Clock) -> None:
+    claims = await fill(store)
+    await clock.advance(10_000)
+    assert await store.queue.renew(claims) == [True] * CONCURRENCY
+    assert (await store.queue.claim(1)).lease_in == 15
+    await clock.advance(14_999)
+    assert await store.queue.reap() == (0, [])
+    await clock.advance(1)
+    assert await store.queue.reap() == (CONCURRENCY, [])
+
+
+async def test_a_lease_past_its_end_that_nobody_reaped_can_be_renewed(
+    store: Store, clock: Clock
+) -> None:
+    claims = await fill(store)
+    await clock.advance(20_000)
+    assert await store.queue.renew(claims[:1]) == [True]
+    assert await store.queue.reap() == (CONCURRENCY - 1, [])
+
+
+async def test_each_lost_claim_is_told_in_its_place(store: Store) -> None:
+    claims = await fill(store)
+    await store.queue.settle(outcome(claims[0]))
+    await store.queue.release(claims[2:3])
+    forged = msgspec.structs.replace(claims[3], fence=claims[3].fence + 1)
+    told = await store.queue.renew([claims[0], claims[1], claims[2], forged])
+    assert told == [False, True, False, False]
+
+
+async def test_the_lease_of_a_later_claim_is_not_extended_by_an_earlier(
+    store: Store, redis: Redis, clock: Clock
+) -> None:
+    await bring(store, "scheduled")
+    stale = (await store.queue.claim(1)).messages
+    await clock.advance(15_000)
+    await store.queue.reap()
+    await store.queue.claim(1)
+    await clock.advance(1_000)
+    before = await everything(redis, store.keys)
+    assert await store.queue.renew(stale) == [False]
+    assert await everything(redis, store.keys) == before
+
+
+async def test_another_process_cannot_renew(store: Store, replica: Replica) -> None:
+    other = replica()
+    claims = await fill(store)
+    assert await other.queue.renew(claims) == [False] * CONCURRENCY
+
+
+async def test_no_claims_are_no_answers(store: Store) -> None:
+    assert await store.queue.renew([]) == []
