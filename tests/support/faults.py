@@ -1,0 +1,329 @@
+"""A proxy on loopback that fails as networks do: asked for by tests of what then happens.
+
+Faults hold for a direction ("up": towards the server) of all connections, open and new, until
+`heal`. Bytes are held back, slowed down or dropped, never made up.
+"""
+
+import asyncio
+import hashlib
+import math
+import random
+import socket
+import struct
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from scheduler_api.store.scripts import NAMES, source
+
+Direction = Literal["up", "down"]
+Upstream = tuple[str, int] | Path  # host and port, or a unix socket
+Step = Literal["command", "reply"]
+Watch = Callable[[Step, str], Awaitable[None]]
+Line = asyncio.Queue[tuple[float, bytes]]  # what is under way, and when it arrives
+
+BOTH: Final[tuple[Direction, ...]] = ("up", "down")
+SLICES: Final = 20  # a second, in which bytes under a rate are sent
+LINGER_NOT: Final = struct.pack("ii", 1, 0)  # a close is then a reset
+
+
+def script_names(prelude: str | None = None) -> dict[str, str]:
+    """The scripts' names by what EVALSHA calls them; `prelude`: see Scripts."""
+    return {_sha1(source(name, prelude)): name for name in NAMES}
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 the server's choice
+
+
+@dataclass
+class _Way:
+    """What happens to the bytes of one direction."""
+
+    latency: float = 0.0  # seconds
+    jitter: float = 0.0  # seconds more at the most
+    rate: float = math.inf  # bytes a second
+    limit: float = math.inf  # bytes of a connection, which then ends
+    flows: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.flows.set()
+
+
+@dataclass
+class _Loss:
+    """The `nth` reply to `to` from now on is lost, but for its first `kept` bytes."""
+
+    to: str
+    nth: int
+    kept: int
+    closes: bool
+
+    def strikes(self, name: str) -> bool:
+        """Counts the replies it is meant for."""
+        if self.to not in ("", name):
+            return False
+        self.nth -= 1
+        return self.nth == 0
+
+
+class FaultProxy:
+    """Forwards to one server; with `resp`, a command and a reply of Redis at a time."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        seed: int = 0,
+        resp: bool = True,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """`names`: what scripts are called, by SHA1; the shipped ones if not given."""
+        self.upstream = upstream
+        self.port = 0
+        self.replies: Counter[str] = Counter()  # that the server gave, lost ones too, by command
+        self.watch: Watch | None = None  # awaited before a command or a reply is forwarded
+        self.resp = resp
+        self.random = random.Random(seed)  # noqa: S311
+        self.ways = {direction: _Way() for direction in BOTH}
+        self._names = script_names() if names is None else names
+        self._losses: list[_Loss] = []
+        self._connections: set[_Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """As a client of Redis takes it."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def latency(self, seconds: float, jitter: float = 0.0, direction: Direction = "down") -> None:
+        """Everything takes so much longer."""
+        self.ways[direction].latency, self.ways[direction].jitter = seconds, jitter
+
+    def rate(self, bytes_per_second: float, direction: Direction = "down") -> None:
+        """So much passes, of each connection."""
+        self.ways[direction].rate = bytes_per_second
+
+    def black_hole(self, *directions: Direction) -> None:
+        """Nothing passes (both ways if none is named); what is under way arrives after healing."""
+        for direction in directions or BOTH:
+            self.ways[direction].flows.clear()
+
+    def cut_after(self, count: int, direction: Direction = "down") -> None:
+        """A connection ends when so many bytes more have passed."""
+        self.ways[direction].limit = count
+        for connection in self._connections:
+            connection.passed[direction] = 0
+
+    def swallow_reply(self, to: str = "", nth: int = 1) -> None:
+        """Keep the nth reply from now on, to that script or command; the connection stays."""
+        self._losses.append(_Loss(to, nth, kept=0, closes=False))
+
+    def cut_reply(self, to: str = "", nth: int = 1, *, kept: int = 0) -> None:
+        """Of that reply pass `kept` bytes, then end the connection."""
+        self._losses.append(_Loss(to, nth, kept, closes=True))
+
+    def reset(self) -> None:
+        """End every connection in the rudest way."""
+        for connection in self._connections:
+            connection.reset()
+
+    async def refuse(self) -> None:
+        """Let nobody in, and end every connection."""
+        if self._server:
+            self._server.close()
+            self._server = None
+        ending = [connection.task for connection in self._connections]
+        self.reset()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    async def heal(self) -> None:
+        """No more faults; the port is the same."""
+        self._losses.clear()
+        for direction, way in self.ways.items():
+            way.flows.set()
+            self.ways[direction] = _Way()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    def name_of(self, words: list[bytes]) -> str:
+        """Of a command: the script's, or its own in capitals."""
+        command = words[0].decode().upper() if words else ""
+        return self._names.get(words[1].decode(), command) if command == "EVALSHA" else command
+
+    def loss(self, name: str) -> _Loss | None:
+        """What becomes of the reply to this command; None: it passes."""
+        self.replies[name] += 1
+        struck = [loss for loss in self._losses if loss.strikes(name)]
+        return struck[0] if struck else None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(self, reader, writer)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            connection.close()
+            self._connections.discard(connection)
+
+
+class _Connection:
+    """One client's, and its twin to the server."""
+
+    def __init__(
+        self, proxy: FaultProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.passed: dict[Direction, int] = {"up": 0, "down": 0}  # bytes
+        self.task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._proxy = proxy
+        self._readers: dict[Direction, asyncio.StreamReader] = {"up": reader}
+        self._writers: dict[Direction, asyncio.StreamWriter] = {"down": writer}
+        self._copies: list[asyncio.Task[None]] = []
+        self._asked: deque[str] = deque()  # commands without a reply so far
+        self._subscribed = False  # replies then no longer belong to commands
+
+    async def run(self) -> None:
+        """Until one side ends, or a fault ends it."""
+        with suppress(OSError):
+            self._readers["down"], self._writers["up"] = await _dial(self._proxy.upstream)
+            self._copies = [asyncio.create_task(self._copy(direction)) for direction in BOTH]
+            await asyncio.wait(self._copies, return_when=asyncio.FIRST_COMPLETED)
+            await _end(self._copies)
+
+    def close(self) -> None:
+        """End both sides."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def reset(self) -> None:
+        """End both sides, with an RST where there is one."""
+        for writer in self._writers.values():
+            sock = writer.get_extra_info("socket")
+            if sock.family != socket.AF_UNIX and not writer.is_closing():
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            writer.transport.abort()
+        for copy in self._copies:  # one that a black hole holds back sees nothing of all this
+            copy.cancel()
+
+    async def _copy(self, direction: Direction) -> None:
+        line: Line = asyncio.Queue()
+        reading = asyncio.create_task(self._read(direction, line))
+        try:
+            await self._write(direction, line)
+        finally:
+            await _end([reading])
+
+    async def _read(self, direction: Direction, line: Line) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(ConnectionError):
+            async for frame in self._frames(self._readers[direction]):
+                way = self._proxy.ways[direction]
+                delay = way.latency + self._proxy.random.uniform(0, way.jitter)
+                line.put_nowait((loop.time() + delay, frame))
+        line.put_nowait((0.0, b""))  # the end, once what is in the line is written
+
+    async def _frames(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        rest = b""
+        while chunk := await reader.read(65_536):
+            rest += chunk
+            while rest and (end := frame_end(rest) if self._proxy.resp else len(rest)):
+                yield rest[:end]
+                rest = rest[end:]
+
+    async def _write(self, direction: Direction, line: Line) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            at, frame = await line.get()
+            if not frame:
+                return
+            await asyncio.sleep(at - loop.time())
+            kept, closes = await self._judge(direction, frame)
+            await self._proxy.ways[direction].flows.wait()
+            if not await self._pass(direction, frame[:kept]) or closes:
+                return
+
+    async def _judge(self, direction: Direction, frame: bytes) -> tuple[int, bool]:
+        """How many bytes pass, and whether the connection ends then."""
+        if not self._proxy.resp:
+            return len(frame), False
+        if direction == "up":
+            name = self._proxy.name_of(_words(frame))
+            self._subscribed |= name.endswith("SUBSCRIBE")
+            self._asked.append(name)
+        elif self._subscribed or not self._asked or frame.startswith(b">"):
+            return len(frame), False
+        else:
+            name = self._asked.popleft()
+        if self._proxy.watch:
+            await self._proxy.watch("command" if direction == "up" else "reply", name)
+        loss = self._proxy.loss(name) if direction == "down" else None
+        return (loss.kept, loss.closes) if loss else (len(frame), False)
+
+    async def _pass(self, direction: Direction, data: bytes) -> bool:
+        """Forward as much as may pass; False: the connection ends here."""
+        way, writer = self._proxy.ways[direction], self._writers[direction]
+        size = len(data) if way.rate == math.inf else max(1, int(way.rate / SLICES))
+        for start in range(0, len(data), size or 1):
+            room = int(min(way.limit - self.passed[direction], size))
+            part = data[start : start + room]
+            await asyncio.sleep(len(part) / way.rate)
+            writer.write(part)
+            await writer.drain()
+            self.passed[direction] += len(part)
+        return self.passed[direction] < way.limit
+
+
+def frame_end(buffer: bytes, start: int = 0) -> int:
+    """Where the frame that begins at `start` ends (RESP 2 and 3); 0: it is not there whole."""
+    line = buffer.find(b"\r\n", start)
+    if line < 0:
+        return 0
+    kind, end = buffer[start : start + 1], line + 2
+    if kind in (b"$", b"!", b"="):
+        size = int(buffer[start + 1 : line])
+        end += size + 2 if size >= 0 else 0  # -1: there is nothing
+        return end if end <= len(buffer) else 0
+    if kind in (b"*", b"~", b">", b"%"):
+        for _ in range(int(buffer[start + 1 : line]) * (2 if kind == b"%" else 1)):
+            end = frame_end(buffer, end)
+            if not end:
+                return 0
+    return end
+
+
+def _words(frame: bytes) -> list[bytes]:
+    """The first two words of a command."""
+    return frame.split(b"\r\n", 5)[2:5:2] if frame.startswith(b"*") else frame.split()[:2]
+
+
+async def _end(tasks: "Iterable[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _dial(upstream: Upstream) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(upstream, Path):
+        return await asyncio.open_unix_connection(upstream)
+    return await asyncio.open_connection(*upstream)
+
+
+@asynccontextmanager
+async def proxying(
+    upstream: Upstream,
+    *,
+    seed: int = 0,
+    resp: bool = True,
+    names: Mapping[str, str] | None = None,
+) -> AsyncIterator[FaultProxy]:
+    """A proxy that takes connections; nothing of it stays behind."""
+    proxy = FaultProxy(upstream, seed=seed, resp=resp, names=names)
+    await proxy.heal()
+    try:
+        yield proxy
+    finally:
+        await proxy.refuse()
