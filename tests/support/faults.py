@@ -196,18 +196,21 @@ class _Connection:
 
     def close(self) -> None:
         """End both sides."""
-        for writer in self._writers.values():
+        for writer in self._open():
             writer.close()
 
     def reset(self) -> None:
         """End both sides, with an RST where there is one."""
-        for writer in self._writers.values():
+        for writer in self._open():
             sock = writer.get_extra_info("socket")
-            if sock.family != socket.AF_UNIX and not writer.is_closing():
+            if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
             writer.transport.abort()
         for copy in self._copies:  # one that a black hole holds back sees nothing of all this
             copy.cancel()
+
+    def _open(self) -> list[asyncio.StreamWriter]:
+        return [writer for writer in self._writers.values() if not writer.is_closing()]
 
     async def _copy(self, direction: Direction) -> None:
         line: Line = asyncio.Queue()

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler_api.domain.errors import StoreUnavailable
@@ -223,16 +221,3 @@ async def test_the_same_seed_gives_the_same_jitter(valkey: str) -> None:
     upstream = Path(valkey.removeprefix("unix://"))
     drawn = [FaultProxy(upstream, seed=seed).random.random() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-
-
-async def test_a_client_of_redis_meets_a_refused_and_a_reset_connection(
-    client: Redis, proxy: FaultProxy
-) -> None:
-    assert await client.ping()
-    proxy.reset()
-    with pytest.raises(RedisError):
-        await client.ping()
-    assert await client.ping()
-    await proxy.refuse()
-    with pytest.raises(RedisConnectionError):
-        await client.ping()
