@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+
+from scheduler_api.store.scripts import FAILURES
 
 log = structlog.get_logger()
 
@@ -33,7 +34,7 @@ class Heads:
         self._listener = listener
         try:
             while True:
-                with suppress(exceptions.RedisError, OSError):
+                with suppress(*FAILURES):
                     await self._follow()
                 await asyncio.sleep(RECONNECT_AFTER)
         finally:

@@ -16,6 +16,9 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.store.keys import Keys
 
+# What a call of the client may end with; uvloop says it so when it writes to what was reset.
+FAILURES: Final = (exceptions.RedisError, OSError, RuntimeError)
+
 # Asked for by messages.py, then by queue.py.
 NAMES: Final = (
     *("create", "get", "list", "cancel"),
@@ -49,7 +52,7 @@ class Scripts:
         """The script's reply. Raises: StoreUnavailable, StoreFull."""
         try:
             return await self._scripts[name](keys=self._keys, args=args)
-        except exceptions.RedisError as error:
+        except FAILURES as error:
             raise unavailable(error) from error
 
 

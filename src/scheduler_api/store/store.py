@@ -9,7 +9,6 @@ from typing import Final
 from urllib.parse import quote
 
 import structlog
-from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,7 +19,7 @@ from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import SCHEMA, Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import Scripts, unavailable
+from scheduler_api.store.scripts import FAILURES, Scripts, unavailable
 
 log = structlog.get_logger()
 
@@ -78,7 +77,7 @@ class Store:
         try:
             await self._redis.hsetnx(self.keys.meta, "schema", str(SCHEMA))
             found = int(await self._redis.hget(self.keys.meta, "schema") or 0)
-        except exceptions.RedisError as error:
+        except FAILURES as error:
             raise unavailable(error) from error
         if found > SCHEMA:
             raise SchemaTooNew(
