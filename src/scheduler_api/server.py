@@ -42,7 +42,7 @@ class Service(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
-    """Store and dispatcher, from open to drained. Raises: StoreStartFailed, SchemaTooNew."""
+    """Store and dispatcher, from open to drained. Raises: StoreStartFailed, DataRefused."""
     grace = settings.shutdown_grace
     async with (
         redis_at(settings.redis_address, settings.data_dir, grace) as redis,
@@ -51,6 +51,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         store = Store(
             redis,
             prefix=settings.redis_prefix,
+            partitions=settings.partitions,
             lease=settings.lease,
             concurrency=settings.destination_concurrency,
             keep_delivered=settings.keep_delivered,
@@ -61,10 +62,9 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             session,
             timeout=settings.request_timeout,
             secrets=settings.signing_secrets,
-            now=store.queue.now,
         )
         dispatcher = Dispatcher(
-            store.queue,
+            store.queues,
             store.heads,
             sender,
             store.check,
@@ -79,7 +79,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             max_body=settings.max_body,
             is_running=lambda: dispatcher.running,
         )
-        async with taking_over(Processes(settings.data_dir, store.epoch), store.queue):
+        async with taking_over(Processes(settings.data_dir, store.epoch), store.queues):
             dispatcher.start()
             try:
                 yield Service(context, dispatcher)
@@ -89,7 +89,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
 
 
 async def _check(store: Store) -> None:
-    """Refuse data of a newer version; a store that is away is waited for by the dispatcher."""
+    """Refuse data not for this process; a store that is away is waited for by the dispatcher."""
     try:
         await store.check()
     except StoreUnavailable as error:
@@ -127,7 +127,7 @@ def worker(settings: Settings) -> Starlette:
 def serve(settings: Settings, listen: int | None = None) -> None:
     """Run until a signal; `listen`: the port of a receiver to run beside it, on loopback.
 
-    Raises: SettingsError, StoreStartFailed, SchemaTooNew; OSError if a port is taken.
+    Raises: SettingsError, StoreStartFailed, DataRefused; OSError if a port is taken.
     """
     telemetry.configure(settings.log_level, settings.log_format)
     if listen is not None and settings.workers > 1:

@@ -170,6 +170,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     redis_prefix: Annotated[
         str, Kind(_prefix), Meta(description="First part of every key in the store")
     ] = "scheduler"
+    partitions: Annotated[
+        int,
+        _whole(1, 256),
+        Meta(description="Parts of the data, fixed when they are made; 16 or more on a cluster"),
+    ] = 1
     data_dir: Annotated[
         Folder,
         Meta(

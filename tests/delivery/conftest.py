@@ -15,11 +15,10 @@ Start = Callable[..., Awaitable[Dispatcher]]
 
 
 @pytest.fixture
-async def sender(live_store: Store) -> AsyncIterator[Sender]:
-    """Sends to loopback, unsigned, on the store's clock."""
+async def sender() -> AsyncIterator[Sender]:
+    """Sends to loopback, unsigned."""
     async with open_session(LOOPBACK, 100) as session:
-        await live_store.queue.claim(1)  # shows the store's clock
-        yield Sender(session, timeout=timedelta(seconds=5), secrets=(), now=live_store.queue.now)
+        yield Sender(session, timeout=timedelta(seconds=5), secrets=())
 
 
 @pytest.fixture
@@ -32,10 +31,10 @@ async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
             *,
             slots: int = 64,
             lease: float = 5,
-            check: Callable[[], Awaitable[None]] | None = None,
+            check: Callable[[int], Awaitable[None]] | None = None,
         ) -> Dispatcher:
             dispatcher = Dispatcher(
-                store.queue,
+                store.queues,
                 store.heads,
                 sender,
                 check or store.check,

@@ -15,6 +15,7 @@ from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store, connect
 from tests.delivery.conftest import Start
+from tests.support import invariants
 from tests.support.factories import accepted
 from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
@@ -145,6 +146,55 @@ async def test_two_processes_share_the_work_without_a_duplicate(
     assert sorted(map(int, receiver.bodies())) == list(range(300))
 
 
+@pytest.fixture
+async def divided(redis: Redis, prefix: str) -> AsyncIterator[Store]:
+    """Three partitions; the invariants of each hold."""
+    store = Store(redis, prefix=prefix, partitions=3, lease=timedelta(seconds=5), concurrency=63)
+    yield store
+    for keys in store.keys:
+        await invariants.check(redis, keys, 21)
+
+
+async def test_messages_of_all_partitions_are_each_sent_once(
+    start: Start, divided: Store, receiver: Receiver
+) -> None:
+    await start(divided, slots=10)
+    fields = {"webhookUrl": receiver.url, "delay": "100ms"}
+    await asyncio.gather(
+        *(divided.messages.create(f"m{n}", accepted(**fields, payload=n)) for n in range(300))
+    )
+    await wait_until("nothing pending", lambda: _nothing_pending(divided))
+    assert sorted(map(int, receiver.bodies())) == list(range(300))
+
+
+async def test_partitions_together_open_no_more_than_the_slots(
+    start: Start, divided: Store, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    await asyncio.gather(
+        *(divided.messages.create(f"m{n}", accepted(webhookUrl=receiver.url)) for n in range(60))
+    )
+    await start(divided, slots=10)
+    await wait_until("ten requests", lambda: len(receiver.requests) == 10)
+    page = await divided.messages.list(100, None)
+    assert sum(row.state == "delivering" for row in page.rows) == 10
+    receiver.hold.set()
+    await wait_until("nothing pending", lambda: _nothing_pending(divided))
+    assert len(receiver.requests) == 60
+
+
+async def test_data_that_one_partition_refuses_are_left_alone_in_all(
+    start: Start, divided: Store, redis: Redis
+) -> None:
+    await redis.hset(divided.keys[1].meta, "partitions", "7")
+    dispatcher = await start(divided)
+    await wait_until("stopped", lambda: not dispatcher.running)
+    for n in range(9):
+        await divided.messages.create(f"m{n}", accepted())
+    page = await divided.messages.list(100, None)
+    assert {row.state for row in page.rows} == {"scheduled"}
+
+
 async def test_a_long_request_keeps_its_lease(
     redis: Redis, prefix: str, start: Start, receiver: Receiver
 ) -> None:
@@ -167,7 +217,7 @@ async def test_the_lease_of_a_dead_process_is_reaped(
     dead = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
     store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
     await dead.messages.create("a", accepted(webhookUrl=receiver.url))
-    await dead.queue.claim(1)
+    await dead.queues[0].claim(1)
     await start(store, lease=SHORT_LEASE)
     message = await until(store, "a", "delivered")
     assert (message.attempts_made, message.crashes) == (1, 1)
@@ -182,7 +232,7 @@ async def test_a_request_whose_lease_was_taken_is_aborted_and_not_settled(
     await store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
     theirs = b"99 another epoch " + authority(receiver)
-    await redis.hset(f"{store.keys.base}claims", "a", theirs)
+    await redis.hset(f"{store.keys[0].base}claims", "a", theirs)
     await wait_until("the request given up", lambda: not dispatcher.busy)
     assert await state(store, "a") == "delivering"
 
@@ -206,7 +256,7 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
     live_store: Store, start: Start, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher = await start()
-    claim = live_store.queue.claim
+    claim = live_store.queues[0].claim
 
     async def and_stop_meanwhile(most: int) -> Claim:
         found = await claim(most)
@@ -214,7 +264,7 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
             dispatcher.stop()
         return found
 
-    monkeypatch.setattr(live_store.queue, "claim", and_stop_meanwhile)
+    monkeypatch.setattr(live_store.queues[0], "claim", and_stop_meanwhile)
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("stopped", lambda: not dispatcher.running)
     await dispatcher.drain(timedelta(seconds=1))
@@ -230,7 +280,7 @@ async def test_an_outcome_that_comes_too_late_changes_nothing(
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
     theirs = b"99 another epoch " + authority(receiver)
-    await redis.hset(f"{live_store.keys.base}claims", "a", theirs)
+    await redis.hset(f"{live_store.keys[0].base}claims", "a", theirs)
     receiver.hold.set()
     await wait_until("the outcome told", lambda: not dispatcher.busy)
     assert await state(live_store, "a") == "delivering"
@@ -302,7 +352,7 @@ async def test_a_missing_record_does_not_stop_the_others(
 ) -> None:
     await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
-    await redis.hdel(f"{live_store.keys.base}payloads", "damaged")
+    await redis.hdel(f"{live_store.keys[0].base}payloads", "damaged")
     await start()
     await until(live_store, "a", "delivered")
 
@@ -312,9 +362,9 @@ async def test_an_unreadable_record_does_not_stop_the_others(
 ) -> None:
     await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
-    record = await redis.hget(f"{live_store.keys.base}payloads", "damaged")
+    record = await redis.hget(f"{live_store.keys[0].base}payloads", "damaged")
     assert isinstance(record, bytes)
-    await redis.hset(f"{live_store.keys.base}payloads", "damaged", b"\x02" + record[1:])
+    await redis.hset(f"{live_store.keys[0].base}payloads", "damaged", b"\x02" + record[1:])
     await start()
     await until(live_store, "a", "delivered")
 
@@ -322,10 +372,10 @@ async def test_an_unreadable_record_does_not_stop_the_others(
 async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
     start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler_api.delivery.dispatcher.AFTER_BREAKING", 0.001)
+    monkeypatch.setattr("scheduler_api.delivery.lookout.AFTER_BREAKING", 0.001)
     mistakes = [RuntimeError("a mistake")]
 
-    async def check() -> None:
+    async def check(_: int) -> None:
         if mistakes:
             raise mistakes.pop()
 
@@ -337,7 +387,7 @@ async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
 async def test_data_of_a_newer_version_stop_the_claims(
     start: Start, live_store: Store, redis: Redis, receiver: Receiver
 ) -> None:
-    await redis.hset(live_store.keys.meta, "schema", "999")
+    await redis.hset(live_store.keys[0].meta, "schema", "999")
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     dispatcher = await start()
     await wait_until("stopped", lambda: not dispatcher.running)
@@ -383,7 +433,7 @@ async def test_an_idle_dispatcher_finds_the_store_again(
 ) -> None:
     await start(own_store)
     await own_server.stop()
-    own_store.heads.announce()
+    own_store.heads.announce(0)
     with pytest.raises(StoreUnavailable):
         await own_store.messages.count()
     await own_server.start()

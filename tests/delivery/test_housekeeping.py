@@ -41,7 +41,7 @@ def working() -> "asyncio.Task[None]":
 async def claim(store: Store, message_id: str) -> Claimed:
     """A message of that id, leased."""
     await store.messages.create(message_id, accepted())
-    (claimed,) = (await store.queue.claim(1)).messages
+    (claimed,) = (await store.queues[0].claim(1)).messages
     return claimed
 
 
@@ -69,32 +69,32 @@ async def test_nobody_reaps_within_a_lease_after_an_outage(store: Store, clock: 
     await clock.advance(60_000)
     connection = Connection()
     connection.found()
-    wait = await housekeeping.reap(store.queue, connection, LEASE)
+    wait = await housekeeping.reap(store.queues[0], connection, LEASE)
     assert wait is not None
     assert 0 < wait <= LEASE
     assert (await store.messages.get("a")).state == "delivering"
-    assert await housekeeping.reap(store.queue, connection, 0) is None
+    assert await housekeeping.reap(store.queues[0], connection, 0) is None
     assert (await store.messages.get("a")).state == "scheduled"
 
 
 async def test_nothing_to_reap_is_no_news(store: Store) -> None:
     connection = Connection()
     connection.found()
-    assert await housekeeping.reap(store.queue, connection, 0) is None
+    assert await housekeeping.reap(store.queues[0], connection, 0) is None
 
 
 async def test_only_leases_a_third_through_are_renewed(
     store: Store, clock: Clock, redis: Redis
 ) -> None:
-    leases = Leases(store.queue, LEASE)
+    leases = Leases(LEASE)
     old, young = await claim(store, "old"), await claim(store, "young")
     forever = [working() for _ in range(2)]
     now = time.monotonic()
-    leases.hold(Lease(old, now + LEASE / 2), forever[0])
-    leases.hold(Lease(young, now + LEASE), forever[1])
+    leases.hold(Lease(store.queues[0], old, now + LEASE / 2), forever[0])
+    leases.hold(Lease(store.queues[0], young, now + LEASE), forever[1])
     await clock.advance(5_000)
     await leases.renew()
-    ends = [await redis.zscore(f"{store.keys.base}leases", name) for name in ("young", "old")]
+    ends = [await redis.zscore(f"{store.keys[0].base}leases", name) for name in ("young", "old")]
     assert ends[0] is not None
     assert ends[1] == ends[0] + 5_000
     await housekeeping.end(forever)
@@ -102,29 +102,29 @@ async def test_only_leases_a_third_through_are_renewed(
 
 
 async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) -> None:
-    leases = Leases(store.queue, LEASE)
+    leases = Leases(LEASE)
     tasks = []
     for n in range(CLAIMED_AT_ONCE + 1):
         await store.messages.create(f"m{n}", accepted(webhookUrl=f"http://127.0.0.1:2/{n}"))
-    claimed = (await store.queue.claim(CLAIMED_AT_ONCE)).messages
+    claimed = (await store.queues[0].claim(CLAIMED_AT_ONCE)).messages
     assert len(claimed) == CONCURRENCY
     for one in claimed * (CLAIMED_AT_ONCE // len(claimed) + 1):
         tasks.append(working())
-        leases.hold(Lease(one, 0), tasks[-1])
+        leases.hold(Lease(store.queues[0], one, 0), tasks[-1])
     await leases.renew()
     assert not any(task.cancelling() for task in tasks)
     await housekeeping.end(tasks)
 
 
 async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> None:
-    leases = Leases(store.queue, LEASE)
+    leases = Leases(LEASE)
     claimed = await claim(store, "a")
     task = working()
-    leases.hold(Lease(claimed, time.monotonic() + LEASE), task)
+    leases.hold(Lease(store.queues[0], claimed, time.monotonic() + LEASE), task)
     leases.give_up_ended()
     assert not task.cancelling()
     ended = working()
-    leases.hold(Lease(claimed, time.monotonic()), ended)
+    leases.hold(Lease(store.queues[0], claimed, time.monotonic()), ended)
     async with running(asyncio.create_task(housekeeping.give_up(leases, 0.001))):
         await wait_until("the request given up", ended.done)
     assert ended.cancelled()
@@ -132,9 +132,9 @@ async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> No
 
 
 async def test_an_outcome_to_be_settled_outlives_its_lease(store: Store) -> None:
-    leases = Leases(store.queue, LEASE)
+    leases = Leases(LEASE)
     settling = working()
-    lease = Lease(await claim(store, "a"), time.monotonic())
+    lease = Lease(store.queues[0], await claim(store, "a"), time.monotonic())
     leases.hold(lease, settling)
     leases.sent(lease)
     leases.give_up_ended()
@@ -146,14 +146,14 @@ async def test_purge_goes_on_until_nothing_is_past_its_retention(
     store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(CLAIMED_AT_ONCE + 1):
-        await redis.hset(f"{store.keys.base}payloads", f"m{n}", "x")
-        await redis.zadd(f"{store.keys.base}delivered", {f"m{n}": 1})
+        await redis.hset(f"{store.keys[0].base}payloads", f"m{n}", "x")
+        await redis.zadd(f"{store.keys[0].base}delivered", {f"m{n}": 1})
     monkeypatch.setattr(housekeeping, "PURGE_EVERY", 0.001)
 
     async def none_is_left() -> bool:
-        return not await redis.zcard(f"{store.keys.base}delivered")
+        return not await redis.zcard(f"{store.keys[0].base}delivered")
 
-    async with running(asyncio.create_task(housekeeping.purge(store.queue))):
+    async with running(asyncio.create_task(housekeeping.purge(store.queues[0]))):
         await wait_until("an empty shelf", none_is_left)
 
 

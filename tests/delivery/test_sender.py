@@ -4,6 +4,7 @@ import asyncio
 import base64
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from scheduler_api import __version__
-from scheduler_api.delivery.sender import Sender, Sent, open_session
+from scheduler_api.delivery.sender import Sender, Sent, Start, open_session
 from scheduler_api.domain.destination import EgressRules
 from scheduler_api.domain.signing import parse_secrets
 from scheduler_api.store.queue import Claimed
@@ -33,7 +34,7 @@ def claim(live_store: Store) -> Callable[..., Any]:
 
     async def claim(url: str, message_id: str = "m", **fields: Any) -> Claimed:
         await live_store.messages.create(message_id, accepted(webhookUrl=url, **fields))
-        (claimed,) = (await live_store.queue.claim(1)).messages
+        (claimed,) = (await live_store.queues[0].claim(1)).messages
         return claimed
 
     return claim
@@ -41,7 +42,7 @@ def claim(live_store: Store) -> Callable[..., Any]:
 
 async def send(sender: Sender, claimed: Claimed) -> Sent:
     """Now, by this machine's clock."""
-    return await sender.send(claimed, datetime.now(UTC))
+    return await sender.send(claimed, Start(datetime.now(UTC), time.monotonic()))
 
 
 async def test_it_sends_the_body_byte_for_byte(
@@ -50,7 +51,7 @@ async def test_it_sends_the_body_byte_for_byte(
     body = b'{"z": 1.10,\t"a": 12345678901234567890.10, "e": "\\u00e9"}'
     new = accepted(webhookUrl=receiver.url)
     await live_store.messages.create("m", replace(new, spec=replace(new.spec, body=body)))
-    (claimed,) = (await live_store.queue.claim(1)).messages
+    (claimed,) = (await live_store.queues[0].claim(1)).messages
     sent = await send(sender, claimed)
     assert receiver.bodies() == [body]
     assert sent.attempt.status == 200
@@ -84,7 +85,7 @@ async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
     claimed = await claim(receiver.url)
     await send(sender, claimed)
     await send(sender, claimed)
-    await live_store.queue.release([claimed])
+    await live_store.queues[0].release([claimed])
     await live_store.messages.cancel("m")
     await send(sender, await claim(receiver.url))
     first, again, reused = (request.headers["webhook-id"] for request in receiver.requests)
@@ -121,14 +122,13 @@ async def test_text_is_sent_as_text(
 
 
 async def test_the_signature_verifies_with_the_receivers_library(
-    live_store: Store, claim: Callable[..., Any], receiver: Receiver
+    claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     async with open_session(LOOPBACK, 4) as session:
         sender = Sender(
             session,
             timeout=timedelta(seconds=5),
             secrets=parse_secrets(SECRET),
-            now=live_store.queue.now,
         )
         await send(sender, await claim(receiver.url, payload={"a": "é"}))
     (request,) = receiver.requests
@@ -251,10 +251,10 @@ async def test_a_certificate_that_nobody_vouches_for(
 
 
 async def test_an_address_that_is_closed_is_not_dialled(
-    live_store: Store, claim: Callable[..., Any], receiver: Receiver
+    claim: Callable[..., Any], receiver: Receiver
 ) -> None:
     async with open_session(EgressRules(), 4) as session:
-        sender = Sender(session, timeout=timedelta(seconds=5), secrets=(), now=live_store.queue.now)
+        sender = Sender(session, timeout=timedelta(seconds=5), secrets=())
         sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.error == "egress_denied"
     assert receiver.requests == []
@@ -271,12 +271,13 @@ async def test_a_mistake_of_ours_is_an_attempt_that_failed(
 
 
 async def test_an_attempt_that_was_cut_off_is_one(
-    sender: Sender, claim: Callable[..., Any], live_store: Store
+    sender: Sender, claim: Callable[..., Any]
 ) -> None:
-    started_at = live_store.queue.now()
-    sent: Sent = sender.cut_off(await claim("http://127.0.0.1:2/"), started_at)
+    start = Start(datetime.now(UTC), time.monotonic() - 60)
+    sent: Sent = sender.cut_off(await claim("http://127.0.0.1:2/"), start)
     assert (sent.attempt.number, sent.attempt.error) == (1, "shutdown")
-    assert sent.attempt.started_at == started_at
+    assert sent.attempt.started_at == start.at
+    assert sent.attempt.duration_ms >= 60_000
 
 
 async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(

@@ -37,13 +37,13 @@ async def test_claims_are_taken_over_at_the_start(
     live_store: Store, dead: Store, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
-    await dead.queue.claim(1)
+    await dead.queues[0].claim(1)
 
     async def waits() -> bool:
         return (await live_store.messages.get("a")).state == "scheduled"
 
     with capture_logs() as logs:
-        async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queue):
+        async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
             await wait_until("the message due again", waits)
     assert [(it["event"], it["returned"]) for it in logs] == [("claims_recovered", 1)]
 
@@ -56,8 +56,8 @@ async def test_one_that_dies_later_is_noticed_and_its_file_removed(
     sibling = Processes(tmp_path, other.epoch)
     sibling.join()
     await live_store.messages.create("a", accepted())
-    await other.queue.claim(1)
-    async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queue):
+    await other.queues[0].claim(1)
+    async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
         assert (await live_store.messages.get("a")).state == "delivering"
         sibling.leave()
         await wait_until("one file", lambda: files(tmp_path) == [f"{live_store.epoch}.lock"])
@@ -68,11 +68,11 @@ async def test_a_dead_process_is_forgotten_by_the_look_that_finds_nothing_of_it(
     live_store: Store, dead: Store, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
-    await dead.queue.claim(1)
+    await dead.queues[0].claim(1)
     us = Processes(tmp_path, live_store.epoch)
-    await take_over(us, live_store.queue)
+    await take_over(us, live_store.queues)
     assert files(tmp_path) == [f"{dead.epoch}.lock"]
-    await take_over(us, live_store.queue)
+    await take_over(us, live_store.queues)
     assert files(tmp_path) == []
 
 
@@ -84,8 +84,8 @@ async def test_a_message_that_outlived_too_many_is_told(
     with capture_logs() as logs:
         for _ in range(MOST_CRASHES):
             dead = ended(Store(redis, prefix=prefix), tmp_path)
-            await dead.queue.claim(1)
-            await take_over(us, live_store.queue)
+            await dead.queues[0].claim(1)
+            await take_over(us, live_store.queues)
     assert logs[-1] == {
         "event": "message_failed",
         "log_level": "error",
@@ -99,7 +99,7 @@ async def test_a_folder_that_cannot_be_written_is_a_warning(
 ) -> None:
     (tmp_path / "file").write_text("")
     with capture_logs() as logs:
-        async with taking_over(Processes(tmp_path / "file", "a"), live_store.queue):
+        async with taking_over(Processes(tmp_path / "file", "a"), live_store.queues):
             pass
     assert [(it["event"], it["log_level"]) for it in logs] == [("takeover_unavailable", "warning")]
     assert "DATA_DIR" in logs[0]["reason"]

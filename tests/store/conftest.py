@@ -22,7 +22,7 @@ Replica = Callable[..., Store]
 @pytest.fixture
 def scripts(redis: Redis, store: Store, clock: Clock) -> Scripts:
     """The scripts of `store`, to be run with arguments that its methods never give."""
-    return Scripts(redis, store.keys, prelude(clock.key))
+    return Scripts(redis, store.keys[0], prelude(clock.key))
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def replica(redis: Redis, prefix: str, clock: Clock) -> Replica:
 async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
     """Tells what was published since it was asked last."""
     async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
-        await subscription.subscribe(store.keys.wakeup)
+        await subscription.subscribe(store.keys[0].wakeup)
 
         async def published() -> list[int]:
-            await redis.publish(store.keys.wakeup, "end")
+            await redis.publish(store.keys[0].wakeup, "end")
             found: list[bytes] = []
             while found[-1:] != [b"end"]:
                 message = await subscription.get_message(timeout=1)
@@ -61,7 +61,7 @@ async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
 async def looks(store: Store) -> AsyncIterator[list[str]]:
     """One entry for each time that the dispatcher of `store` would be told to look."""
     looks: list[str] = []
-    task = asyncio.create_task(store.heads.listen(lambda: looks.append("look")))
+    task = asyncio.create_task(store.heads.listen(lambda _: looks.append("look")))
     await wait_until("it is subscribed", lambda: looks == ["look"])
     yield looks
     task.cancel()

@@ -38,18 +38,18 @@ async def test_what_is_on_the_wire_or_has_ended_stays(
     store: Store, redis: Redis, state: str, error: type[SchedulerError]
 ) -> None:
     await bring(store, state)
-    before = await everything(redis, store.keys)
+    before = await everything(redis, store.keys[0])
     with pytest.raises(error):
         await store.messages.cancel("a")
-    assert await everything(redis, store.keys) == before
+    assert await everything(redis, store.keys[0]) == before
 
 
 async def test_an_unknown_id_is_not_found(store: Store, redis: Redis) -> None:
     await bring(store, "scheduled", "b")
-    before = await everything(redis, store.keys)
+    before = await everything(redis, store.keys[0])
     with pytest.raises(MessageNotFound):
         await store.messages.cancel("a")
-    assert await everything(redis, store.keys) == before
+    assert await everything(redis, store.keys[0]) == before
 
 
 async def test_of_many_who_cancel_at_once_one_succeeds(store: Store) -> None:
@@ -64,7 +64,7 @@ async def test_of_many_who_cancel_at_once_one_succeeds(store: Store) -> None:
 async def test_the_last_parked_message_leaves_no_key(store: Store, redis: Redis) -> None:
     await bring(store, "parked")
     await store.messages.cancel("a")
-    assert not [key async for key in redis.scan_iter(f"{store.keys.base}parked:*")]
+    assert not [key async for key in redis.scan_iter(f"{store.keys[0].base}parked:*")]
 
 
 async def test_a_slot_handed_to_a_message_that_is_cancelled_strands_no_other(
@@ -73,7 +73,7 @@ async def test_a_slot_handed_to_a_message_that_is_cancelled_strands_no_other(
     claims = await fill(store)
     for name in ("first", "second", "third"):
         await store.messages.create(name, accepted())
-    await store.queue.claim(10)  # parks them
-    await store.queue.settle(outcome(claims[0]))  # its slot is handed to the first
+    await store.queues[0].claim(10)  # parks them
+    await store.queues[0].settle(outcome(claims[0]))  # its slot is handed to the first
     await store.messages.cancel("first")
-    assert [one.id for one in (await store.queue.claim(10)).messages] == ["second"]
+    assert [one.id for one in (await store.queues[0].claim(10)).messages] == ["second"]

@@ -45,25 +45,25 @@ async def test_a_message_is_leased_at_its_instant_and_not_before(
 ) -> None:
     await create(store, "a", delay=1)
     await clock.advance(999)
-    assert ids(await store.queue.claim(10)) == []
+    assert ids(await store.queues[0].claim(10)) == []
     await clock.advance(1)
-    assert ids(await store.queue.claim(10)) == ["a"]
+    assert ids(await store.queues[0].claim(10)) == ["a"]
     assert (await store.messages.get("a")).state == "delivering"
 
 
 async def test_what_is_leased_is_not_claimed_again(store: Store, clock: Clock) -> None:
     await bring(store, "delivering")
     await clock.advance(10 * LEASE)  # only reap ends a lease
-    assert ids(await store.queue.claim(10)) == []
+    assert ids(await store.queues[0].claim(10)) == []
 
 
 async def test_a_claimed_message_is_all_that_its_attempt_needs(store: Store, clock: Clock) -> None:
     asked = accepted(payload={"a": 1}, timeout="7s")
     await store.messages.create("a", asked)
-    first = (await store.queue.claim(1)).messages[0]
-    await store.queue.settle(outcome(first, "retry"))
+    first = (await store.queues[0].claim(1)).messages[0]
+    await store.queues[0].settle(outcome(first, "retry"))
     await clock.advance(60_000)
-    again = (await store.queue.claim(1)).messages[0]
+    again = (await store.queues[0].claim(1)).messages[0]
     assert again == Claimed(
         id="a",
         webhook_id=first.webhook_id,
@@ -84,11 +84,11 @@ async def test_a_new_message_under_an_old_id_has_another_webhook_id(
     store: Store, clock: Clock
 ) -> None:
     await create(store, "a")
-    first = (await store.queue.claim(1)).messages[0]
-    await store.queue.settle(outcome(first))
+    first = (await store.queues[0].claim(1)).messages[0]
+    await store.queues[0].settle(outcome(first))
     await clock.advance(1)
     await create(store, "a", url=host(1))
-    second = (await store.queue.claim(1)).messages[0]
+    second = (await store.queues[0].claim(1)).messages[0]
     assert second.webhook_id != first.webhook_id
 
 
@@ -96,20 +96,20 @@ async def test_no_more_are_claimed_than_asked_for_oldest_first(store: Store) -> 
     for number in range(6):
         await create(store, f"{number}", url=host(number), delay=number / 1000)
     await store.messages.create("old", accepted(scheduleTo="1970-01-01T00:00:00Z"))
-    assert ids(await store.queue.claim(1)) == ["old"]
+    assert ids(await store.queues[0].claim(1)) == ["old"]
 
 
 async def test_at_most_a_hundred_are_claimed_at_once(store: Store) -> None:
     for number in range(30):
         await create(store, *(f"{number}-{i}" for i in range(CONCURRENCY)), url=host(number))
-    assert len((await store.queue.claim(1000)).messages) == CLAIMED_AT_ONCE
-    assert len((await store.queue.claim(1000)).messages) == 120 - CLAIMED_AT_ONCE
+    assert len((await store.queues[0].claim(1000)).messages) == CLAIMED_AT_ONCE
+    assert len((await store.queues[0].claim(1000)).messages) == 120 - CLAIMED_AT_ONCE
 
 
 async def test_what_is_over_its_destinations_limit_is_parked(store: Store) -> None:
     names = [f"{number}" for number in range(CONCURRENCY + 2)]
     await create(store, *names)
-    assert ids(await store.queue.claim(100)) == names[:CONCURRENCY]
+    assert ids(await store.queues[0].claim(100)) == names[:CONCURRENCY]
     parked = [(await store.messages.get(name)).parked for name in names]
     assert parked == [False] * CONCURRENCY + [True] * 2
 
@@ -118,7 +118,7 @@ async def test_a_destination_at_its_limit_delays_no_other(store: Store) -> None:
     await fill(store)
     await create(store, "a", "b")
     await create(store, "other", url=host(1))
-    assert ids(await store.queue.claim(1)) == ["other"]
+    assert ids(await store.queues[0].claim(1)) == ["other"]
 
 
 async def test_fresh_messages_are_found_behind_a_backlog(store: Store, clock: Clock) -> None:
@@ -126,25 +126,25 @@ async def test_fresh_messages_are_found_behind_a_backlog(store: Store, clock: Cl
         await create(store, *(f"{first + i:03}" for i in range(100)))
     await clock.advance(1)
     await create(store, "fresh", url=host(1))
-    assert ids(await store.queue.claim(100)) == ["000", "fresh", "001", "999", "002"]
+    assert ids(await store.queues[0].claim(100)) == ["000", "fresh", "001", "999", "002"]
 
 
 async def test_a_claim_looks_at_no_more_than_256(store: Store) -> None:
     for first in range(0, 300, 100):
         await create(store, *(f"{first + i:03}" for i in range(100)))
-    await store.queue.claim(100)
+    await store.queues[0].claim(100)
     page = await store.messages.list(1000, None)
     parked = [row.id for row in page.rows if (await store.messages.get(row.id)).parked]
     assert len(parked) == 256 - CONCURRENCY
-    assert (await store.queue.claim(100)).messages == []  # and parks the rest
+    assert (await store.queues[0].claim(100)).messages == []  # and parks the rest
 
 
 async def test_large_records_end_a_claim_early(store: Store) -> None:
     for number in range(6):
         asked = accepted(webhookUrl=host(number), payload="x" * MIB)
         await store.messages.create(f"{number}", asked)
-    assert ids(await store.queue.claim(100)) == ["0", "1", "2", "3"]
-    last = await store.queue.claim(100)
+    assert ids(await store.queues[0].claim(100)) == ["0", "1", "2", "3"]
+    last = await store.queues[0].claim(100)
     assert ids(last) == ["4", "5"]
 
 
@@ -155,31 +155,31 @@ async def test_a_claim_tells_when_the_next_message_is_due(
     await create(store, "a", url=host(1))
     if delay is not None:
         await create(store, "b", delay=delay)
-    claim = await store.queue.claim(1)
+    claim = await store.queues[0].claim(1)
     assert ids(claim) == ["a"]
     assert claim.due_in == due_in
 
 
 async def test_a_claim_tells_when_the_next_lease_ends(store: Store, clock: Clock) -> None:
-    assert (await store.queue.claim(1)).lease_in is None
+    assert (await store.queues[0].claim(1)).lease_in is None
     await create(store, "a", "b")
-    assert (await store.queue.claim(1)).lease_in == LEASE / 1000
+    assert (await store.queues[0].claim(1)).lease_in == LEASE / 1000
     await clock.advance(4_000)
-    assert (await store.queue.claim(1)).lease_in == LEASE / 1000 - 4
+    assert (await store.queues[0].claim(1)).lease_in == LEASE / 1000 - 4
     await clock.advance(2 * LEASE)
-    assert (await store.queue.claim(1)).lease_in == 0
+    assert (await store.queues[0].claim(1)).lease_in == 0
 
 
 async def test_a_deadline_is_a_lease_after_the_call_began(store: Store) -> None:
     before = time.monotonic()
-    claim = await store.queue.claim(1)
+    claim = await store.queues[0].claim(1)
     assert before <= claim.deadline - LEASE / 1000 <= time.monotonic()
 
 
 async def test_the_stores_clock_is_known_after_a_claim(store: Store) -> None:
     before = time.monotonic()
-    await store.queue.claim(1)
-    shown = store.queue.now()
+    await store.queues[0].claim(1)
+    shown = store.queues[0].now()
     elapsed = time.monotonic() - before
     assert 0 <= (shown - from_ms(NOW)).total_seconds() <= math.ceil(elapsed * 1000) / 1000
 
@@ -190,9 +190,9 @@ async def test_the_same_nonce_is_answered_with_the_same_set(
     await create(store, *(f"{number}" for number in range(CONCURRENCY + 1)))
     call = ("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY)
     first = await scripts.run(*call)
-    before = await everything(redis, store.keys)
+    before = await everything(redis, store.keys[0])
     assert rows(await scripts.run(*call)) == rows(first)
-    assert await everything(redis, store.keys) == before
+    assert await everything(redis, store.keys[0]) == before
 
 
 def rows(reply: list[object]) -> tuple[list[object], set[tuple[object, ...]]]:
@@ -204,10 +204,10 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 100, LEASE, store.queue.epoch, "nonce", CONCURRENCY)
+    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY)
     _, fence, *_ = await scripts.run(*call)
     await scripts.run(
-        "settle", *(store.queue.epoch, CONCURRENCY, 10, "a", fence, "delivered"), 9, "1 0", b""
+        "settle", *(store.queues[0].epoch, CONCURRENCY, 10, "a", fence, "delivered"), 9, "1 0", b""
     )
     assert [row[0] for row in rows(await scripts.run(*call))[1]] == [b"b"]
 
@@ -233,16 +233,16 @@ async def test_a_claim_whose_reply_was_lost_comes_back_with_the_next(
     store: Store, impatient: Redis, replica: Replica
 ) -> None:
     other = replica(impatient)
-    await other.queue.claim(1)  # loads the script
+    await other.queues[0].claim(1)  # loads the script
     await create(store, "a", "b", "c")
     await lose_next_reply(impatient)
     with pytest.raises(StoreUnavailable):
-        await other.queue.claim(2)
+        await other.queues[0].claim(2)
     await create(store, "d")
-    claim = await other.queue.claim(2)
+    claim = await other.queues[0].claim(2)
     assert sorted(ids(claim)) == ["a", "b"]
-    assert all(await other.queue.renew(claim.messages))
-    assert ids(await other.queue.claim(2)) == ["c", "d"]
+    assert all(await other.queues[0].renew(claim.messages))
+    assert ids(await other.queues[0].claim(2)) == ["c", "d"]
 
 
 async def lose_next_reply(redis: Redis) -> None:
@@ -255,29 +255,29 @@ async def lose_next_reply(redis: Redis) -> None:
 
 async def test_an_id_without_a_record_is_dropped_and_counted(store: Store, redis: Redis) -> None:
     await create(store, "a", "b")
-    await redis.hdel(f"{store.keys.base}payloads", "a")
-    claim = await store.queue.claim(10)
+    await redis.hdel(f"{store.keys[0].base}payloads", "a")
+    claim = await store.queues[0].claim(10)
     assert (ids(claim), claim.dropped) == (["b"], 1)
-    assert (await store.queue.claim(10)).dropped == 0
+    assert (await store.queues[0].claim(10)).dropped == 0
 
 
 async def test_a_record_that_cannot_be_read_holds_up_no_other(store: Store, redis: Redis) -> None:
     await create(store, "a", "b")
-    payloads = f"{store.keys.base}payloads"
+    payloads = f"{store.keys[0].base}payloads"
     record: Any = await redis.hget(payloads, "a")
     await redis.hset(payloads, "a", b"\x02" + record[1:])
-    assert ids(await store.queue.claim(10)) == ["b"]
+    assert ids(await store.queues[0].claim(10)) == ["b"]
 
 
 async def test_nothing_due_writes_nothing(store: Store, redis: Redis) -> None:
     await create(store, "a", delay=1)
-    before = await everything(redis, store.keys)
-    await store.queue.claim(10)
-    assert await everything(redis, store.keys) == before
+    before = await everything(redis, store.keys[0])
+    await store.queues[0].claim(10)
+    assert await everything(redis, store.keys[0]) == before
 
 
 async def test_several_processes_share_what_is_due(store: Store, replica: Replica) -> None:
     await create(store, "a", "b", "c")
     processes = [replica() for _ in range(4)]
-    claims = await asyncio.gather(*(process.queue.claim(1) for process in processes))
+    claims = await asyncio.gather(*(process.queues[0].claim(1) for process in processes))
     assert sorted(name for claim in claims for name in ids(claim)) == ["a", "b", "c"]

@@ -71,8 +71,8 @@ async def test_a_retry_leaves_the_scheduled_instant_as_it_was(store: Store) -> N
 async def test_attempts_are_shown_oldest_first(store: Store, clock: Clock) -> None:
     await bring(store, "retrying")
     await clock.advance(60_000)
-    claim = await store.queue.claim(1)
-    await store.queue.settle(outcome(claim.messages[0]))
+    claim = await store.queues[0].claim(1)
+    await store.queues[0].settle(outcome(claim.messages[0]))
     assert [each.number for each in (await store.messages.get("a")).attempts] == [1, 2]
 
 

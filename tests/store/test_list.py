@@ -59,7 +59,7 @@ async def test_messages_of_one_instant_come_in_byte_order(store: Store) -> None:
 async def test_leased_and_parked_rows_stand_among_the_others_by_time(store: Store) -> None:
     await fill(store)
     await create(store, "a-parked", "z-parked", delay=0)
-    await store.queue.claim(10)
+    await store.queues[0].claim(10)
     await create(store, "m-scheduled", delay=0)
     await create(store, "a-later", delay=1)
     page = await store.messages.list(100, None)
@@ -116,7 +116,7 @@ async def test_a_cursor_stays_true_when_messages_are_claimed_and_parked(store: S
     names = [f"{number}" for number in range(CONCURRENCY + 3)]
     await create(store, *names, delay=0)
     page = await store.messages.list(2, None)
-    await store.queue.claim(100)
+    await store.queues[0].claim(100)
     rest = await store.messages.list(100, page.cursor)
     assert [row.id for row in rest.rows] == names[2:]
 
@@ -148,7 +148,7 @@ async def test_large_records_end_one_read_early_and_are_all_listed(
 
 async def test_a_lost_record_leaves_out_one_row_and_no_other(store: Store, redis: Redis) -> None:
     await create(store, "a", "b", "c")
-    record = await redis.hget(f"{store.keys.base}payloads", "b")
-    await redis.hdel(f"{store.keys.base}payloads", "b")
+    record = await redis.hget(f"{store.keys[0].base}payloads", "b")
+    await redis.hdel(f"{store.keys[0].base}payloads", "b")
     assert await listed(store, 1) == ["a", "c"]
-    await redis.hset(f"{store.keys.base}payloads", "b", record)
+    await redis.hset(f"{store.keys[0].base}payloads", "b", record)

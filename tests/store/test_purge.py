@@ -24,10 +24,10 @@ async def test_a_finished_message_is_kept_for_its_time(
 ) -> None:
     await bring(store, state)
     await clock.advance(ms(KEPT[state]) - 1)
-    assert await store.queue.purge() == 0
+    assert await store.queues[0].purge() == 0
     assert (await store.messages.get("a")).state == state
     await clock.advance(1)
-    assert await store.queue.purge() == 1
+    assert await store.queues[0].purge() == 1
     with pytest.raises(MessageNotFound):
         await store.messages.get("a")
 
@@ -36,7 +36,7 @@ async def test_a_finished_message_is_kept_for_its_time(
 async def test_a_pending_message_is_never_forgotten(store: Store, clock: Clock, state: str) -> None:
     await bring(store, state)
     await clock.advance(ms(timedelta(days=365)))
-    assert await store.queue.purge() == 0
+    assert await store.queues[0].purge() == 0
     assert (await store.messages.get("a")).id == "a"
 
 
@@ -44,9 +44,9 @@ async def test_a_forgotten_message_leaves_nothing(store: Store, redis: Redis, cl
     await bring(store, "delivered")
     await bring(store, "failed", "b")
     await clock.advance(ms(timedelta(days=365)))
-    assert await store.queue.purge() == 2
-    left = await everything(redis, store.keys)
-    assert set(left) == {f"{store.keys.base}meta".encode()}
+    assert await store.queues[0].purge() == 2
+    left = await everything(redis, store.keys[0])
+    assert set(left) == {f"{store.keys[0].base}meta".encode()}
 
 
 async def test_a_call_forgets_at_most_a_hundred_of_each_shelf(store: Store, clock: Clock) -> None:
@@ -54,19 +54,19 @@ async def test_a_call_forgets_at_most_a_hundred_of_each_shelf(store: Store, cloc
     for name in names:
         await bring(store, "delivered", name)
     await clock.advance(ms(KEPT["delivered"]))
-    assert await store.queue.purge() == CLAIMED_AT_ONCE
-    assert await store.queue.purge() == 1
-    assert await store.queue.purge() == 0
+    assert await store.queues[0].purge() == CLAIMED_AT_ONCE
+    assert await store.queues[0].purge() == 1
+    assert await store.queues[0].purge() == 0
 
 
 async def test_a_process_that_claimed_nothing_for_long_is_struck_off(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     await bring(store, "delivering")
-    workers = f"{store.keys.base}workers"
+    workers = f"{store.keys[0].base}workers"
     await clock.advance(ms(SILENCE))
-    await store.queue.purge()
+    await store.queues[0].purge()
     assert await redis.hlen(workers) == 1
     await clock.advance(1)
-    await store.queue.purge()
+    await store.queues[0].purge()
     assert await redis.hlen(workers) == 0

@@ -21,9 +21,9 @@ LEASE = 15_000  # ms, of `store`
 
 async def crash(store: Store, clock: Clock) -> tuple[int, list[str]]:
     """All that is due is claimed by a process that dies; reaped when the leases are over."""
-    await store.queue.claim(100)
+    await store.queues[0].claim(100)
     await clock.advance(LEASE)
-    return await store.queue.reap()
+    return await store.queues[0].reap()
 
 
 async def test_a_lease_is_taken_back_at_its_end_and_not_before(
@@ -31,11 +31,11 @@ async def test_a_lease_is_taken_back_at_its_end_and_not_before(
 ) -> None:
     await bring(store, "delivering")
     await clock.advance(LEASE - 1)
-    before = await everything(redis, store.keys)
-    assert await store.queue.reap() == (0, [])
-    assert await everything(redis, store.keys) == before
+    before = await everything(redis, store.keys[0])
+    assert await store.queues[0].reap() == (0, [])
+    assert await everything(redis, store.keys[0]) == before
     await clock.advance(1)
-    assert await store.queue.reap() == (1, [])
+    assert await store.queues[0].reap() == (1, [])
     assert (await store.messages.get("a")).state == "scheduled"
 
 
@@ -45,7 +45,7 @@ async def test_a_crash_is_counted_and_is_no_attempt(store: Store, clock: Clock) 
     found = await store.messages.get("a")
     assert (found.crashes, found.attempts_made, found.attempts) == (1, 0, [])
     assert found.next_attempt_at == from_ms(NOW)  # as it was
-    claimed = (await store.queue.claim(1)).messages[0]
+    claimed = (await store.queues[0].claim(1)).messages[0]
     assert (claimed.crashes, claimed.attempts) == (1, 0)
 
 
@@ -63,8 +63,8 @@ async def test_crashes_are_kept_with_the_attempts_made_after_them(
     await bring(store, "scheduled")
     await crash(store, clock)
     await crash(store, clock)
-    claim = await store.queue.claim(1)
-    await store.queue.settle(outcome(claim.messages[0], "retry"))
+    claim = await store.queues[0].claim(1)
+    await store.queues[0].settle(outcome(claim.messages[0], "retry"))
     found = await store.messages.get("a")
     assert (found.crashes, found.attempts_made) == (2, 1)
 
@@ -97,21 +97,21 @@ async def test_slots_that_open_strand_no_parked_message(store: Store, clock: Clo
     await fill(store)
     for number in range(CONCURRENCY + 1):
         await store.messages.create(f"parked-{number}", accepted())
-    assert (await store.queue.claim(100)).messages == []
+    assert (await store.queues[0].claim(100)).messages == []
     await clock.advance(LEASE)
-    await store.queue.reap()
-    assert len((await store.queue.claim(100)).messages) == CONCURRENCY
+    await store.queues[0].reap()
+    assert len((await store.queues[0].claim(100)).messages) == CONCURRENCY
 
 
 async def test_a_call_takes_back_at_most_a_hundred(store: Store, clock: Clock) -> None:
     urls = [f"http://127.0.0.1:{3000 + number}/" for number in range(CLAIMED_AT_ONCE + 1)]
     calls = (store.messages.create(url[7:-1], accepted(webhookUrl=url)) for url in urls)
     await asyncio.gather(*calls)
-    await store.queue.claim(100)
-    await store.queue.claim(100)
+    await store.queues[0].claim(100)
+    await store.queues[0].claim(100)
     await clock.advance(LEASE)
-    assert await store.queue.reap() == (CLAIMED_AT_ONCE, [])
-    assert await store.queue.reap() == (1, [])
+    assert await store.queues[0].reap() == (CLAIMED_AT_ONCE, [])
+    assert await store.queues[0].reap() == (1, [])
 
 
 async def test_only_leases_that_are_over_are_taken_back(store: Store, clock: Clock) -> None:
@@ -119,5 +119,5 @@ async def test_only_leases_that_are_over_are_taken_back(store: Store, clock: Clo
     await clock.advance(1_000)
     await bring(store, "delivering", "young")
     await clock.advance(LEASE - 1_000)
-    assert await store.queue.reap() == (1, [])
+    assert await store.queues[0].reap() == (1, [])
     assert (await store.messages.get("young")).state == "delivering"

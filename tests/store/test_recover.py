@@ -21,8 +21,8 @@ def dead(redis: Redis, prefix: str, clock: Clock) -> Store:
 
 async def test_recover_makes_claims_due_again_and_counts_a_crash(store: Store, dead: Store) -> None:
     due = await store.messages.create("a", accepted())
-    await dead.queue.claim(1)
-    assert await store.queue.recover(dead.epoch) == (1, [])
+    await dead.queues[0].claim(1)
+    assert await store.queues[0].recover(dead.epoch) == (1, [])
     message = await store.messages.get("a")
     assert (message.state, message.crashes, message.attempts_made) == ("scheduled", 1, 0)
     assert message.next_attempt_at == due
@@ -30,35 +30,35 @@ async def test_recover_makes_claims_due_again_and_counts_a_crash(store: Store, d
 
 async def test_recover_leaves_the_claims_of_others(store: Store, dead: Store) -> None:
     await store.messages.create("a", accepted())
-    (ours,) = (await store.queue.claim(1)).messages
-    assert await store.queue.recover(dead.epoch) == (0, [])
-    assert await store.queue.settle(outcome(ours))
+    (ours,) = (await store.queues[0].claim(1)).messages
+    assert await store.queues[0].recover(dead.epoch) == (0, [])
+    assert await store.queues[0].settle(outcome(ours))
 
 
 async def test_recover_twice_is_as_recover_once(store: Store, dead: Store, redis: Redis) -> None:
     await fill(dead)
-    assert await store.queue.recover(dead.epoch) == (CONCURRENCY, [])
-    before = await everything(redis, store.keys)
-    assert await store.queue.recover(dead.epoch) == (0, [])
-    assert await everything(redis, store.keys) == before
+    assert await store.queues[0].recover(dead.epoch) == (CONCURRENCY, [])
+    before = await everything(redis, store.keys[0])
+    assert await store.queues[0].recover(dead.epoch) == (0, [])
+    assert await everything(redis, store.keys[0]) == before
 
 
 async def test_what_was_recovered_is_no_longer_settled_by_the_dead(
     store: Store, dead: Store
 ) -> None:
     await store.messages.create("a", accepted())
-    (theirs,) = (await dead.queue.claim(1)).messages
-    await store.queue.recover(dead.epoch)
-    assert not await dead.queue.settle(outcome(theirs))
+    (theirs,) = (await dead.queues[0].claim(1)).messages
+    await store.queues[0].recover(dead.epoch)
+    assert not await dead.queues[0].settle(outcome(theirs))
     assert (await store.messages.get("a")).state == "scheduled"
 
 
 async def test_recover_frees_the_slots_of_what_is_parked(store: Store, dead: Store) -> None:
     await fill(dead)
     await store.messages.create("parked", accepted())
-    assert (await store.queue.claim(1)).messages == []
-    await store.queue.recover(dead.epoch)
-    claimed = (await store.queue.claim(CLAIMED_AT_ONCE)).messages
+    assert (await store.queues[0].claim(1)).messages == []
+    await store.queues[0].recover(dead.epoch)
+    claimed = (await store.queues[0].claim(CLAIMED_AT_ONCE)).messages
     assert len(claimed) == CONCURRENCY
 
 
@@ -66,9 +66,9 @@ async def test_recover_looks_at_many_claims_in_several_calls(store: Store, dead:
     many = 5 * CLAIMED_AT_ONCE
     for n in range(many):
         await store.messages.create(f"m{n}", accepted(webhookUrl=f"http://127.0.0.{n // 4}/"))
-    while (await dead.queue.claim(CLAIMED_AT_ONCE)).messages:
+    while (await dead.queues[0].claim(CLAIMED_AT_ONCE)).messages:
         pass
-    assert await store.queue.recover(dead.epoch) == (many, [])
+    assert await store.queues[0].recover(dead.epoch) == (many, [])
 
 
 async def test_recover_gives_up_what_outlived_too_many_processes(
@@ -77,9 +77,9 @@ async def test_recover_gives_up_what_outlived_too_many_processes(
     await store.messages.create("a", accepted())
     for crashes in range(1, MOST_CRASHES + 1):
         dead = Store(redis, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
-        await dead.queue.claim(1)
+        await dead.queues[0].claim(1)
         last = crashes == MOST_CRASHES
-        assert await store.queue.recover(dead.epoch) == ((0, ["a"]) if last else (1, []))
+        assert await store.queues[0].recover(dead.epoch) == ((0, ["a"]) if last else (1, []))
     assert (await store.messages.get("a")).state == "failed"
 
 
@@ -87,17 +87,17 @@ async def test_recover_strikes_the_dead_off_the_roll(
     store: Store, dead: Store, redis: Redis
 ) -> None:
     await store.messages.create("a", accepted())
-    await dead.queue.claim(1)
-    workers = f"{store.keys.base}workers"
+    await dead.queues[0].claim(1)
+    workers = f"{store.keys[0].base}workers"
     assert await redis.hexists(workers, dead.epoch)
-    await store.queue.recover(dead.epoch)
+    await store.queues[0].recover(dead.epoch)
     assert not await redis.hexists(workers, dead.epoch)
 
 
 async def test_recover_is_allowed_while_leases_last(store: Store, dead: Store) -> None:
     await store.messages.create("a", accepted())
-    claim = await dead.queue.claim(1)
+    claim = await dead.queues[0].claim(1)
     assert claim.lease_in
     assert timedelta(seconds=claim.lease_in) > timedelta(0)
-    assert await store.queue.reap() == (0, [])
-    assert await store.queue.recover(dead.epoch) == (1, [])
+    assert await store.queues[0].reap() == (0, [])
+    assert await store.queues[0].recover(dead.epoch) == (1, [])

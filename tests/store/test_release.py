@@ -18,8 +18,8 @@ async def test_a_released_message_waits_again_with_its_due_and_its_attempts(
 ) -> None:
     await bring(store, "retrying")
     await clock.advance(61_000)
-    claim = await store.queue.claim(1)
-    await store.queue.release(claim.messages)
+    claim = await store.queues[0].claim(1)
+    await store.queues[0].release(claim.messages)
     found = await store.messages.get("a")
     assert (found.state, found.attempts_made, found.crashes) == ("retrying", 1, 0)
     assert found.next_attempt_at == from_ms(NOW + 60_000)
@@ -27,17 +27,17 @@ async def test_a_released_message_waits_again_with_its_due_and_its_attempts(
 
 async def test_a_released_message_can_be_claimed_at_once(store: Store) -> None:
     await bring(store, "scheduled")
-    first = (await store.queue.claim(1)).messages
-    await store.queue.release(first)
-    second = (await store.queue.claim(1)).messages
+    first = (await store.queues[0].claim(1)).messages
+    await store.queues[0].release(first)
+    second = (await store.queues[0].claim(1)).messages
     assert second == [msgspec.structs.replace(first[0], fence=first[0].fence + 1)]
 
 
 async def test_a_claim_that_was_settled_is_not_given_back(store: Store) -> None:
     await bring(store, "scheduled")
-    claim = await store.queue.claim(1)
-    await store.queue.settle(outcome(claim.messages[0]))
-    await store.queue.release(claim.messages)
+    claim = await store.queues[0].claim(1)
+    await store.queues[0].settle(outcome(claim.messages[0]))
+    await store.queues[0].release(claim.messages)
     assert (await store.messages.get("a")).state == "delivered"
 
 
@@ -46,10 +46,10 @@ async def test_a_claim_of_another_process_is_not_given_back(
 ) -> None:
     other = replica()
     await bring(store, "scheduled")
-    claim = await store.queue.claim(1)
-    before = await everything(redis, store.keys)
-    await other.queue.release(claim.messages)
-    assert await everything(redis, store.keys) == before
+    claim = await store.queues[0].claim(1)
+    before = await everything(redis, store.keys[0])
+    await other.queues[0].release(claim.messages)
+    assert await everything(redis, store.keys[0]) == before
 
 
 @pytest.mark.parametrize("given_back", [1, CONCURRENCY])
@@ -57,29 +57,29 @@ async def test_slots_that_open_strand_no_parked_message(store: Store, given_back
     claims = await fill(store)
     for number in range(3):
         await store.messages.create(f"parked-{number}", accepted())
-    await store.queue.claim(10)
-    await store.queue.release(claims[:given_back])
+    await store.queues[0].claim(10)
+    await store.queues[0].release(claims[:given_back])
     # The ones given back are due again, and so is a parked one for each open slot.
-    claimed = {one.id for one in (await store.queue.claim(100)).messages}
+    claimed = {one.id for one in (await store.queues[0].claim(100)).messages}
     assert len(claimed) == given_back
 
 
 async def test_other_processes_are_told(store: Store, published: Published) -> None:
     await bring(store, "scheduled")
-    claim = await store.queue.claim(1)
+    claim = await store.queues[0].claim(1)
     await published()
-    await store.queue.release(claim.messages)
+    await store.queues[0].release(claim.messages)
     assert await published() == [NOW]
 
 
 async def test_a_process_leaves_the_roll(store: Store, redis: Redis) -> None:
     await bring(store, "delivered")
-    workers = f"{store.keys.base}workers"
-    assert await redis.hkeys(workers) == [store.queue.epoch.encode()]
-    await store.queue.release([])
+    workers = f"{store.keys[0].base}workers"
+    assert await redis.hkeys(workers) == [store.queues[0].epoch.encode()]
+    await store.queues[0].release([])
     assert await redis.hkeys(workers) == []
 
 
 async def test_nothing_given_back_wakes_nobody(store: Store, published: Published) -> None:
-    await store.queue.release([])
+    await store.queues[0].release([])
     assert await published() == []

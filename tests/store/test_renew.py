@@ -13,12 +13,12 @@ from tests.support.states import bring, everything, fill, outcome
 async def test_a_renewed_lease_is_a_full_one_from_now(store: Store, clock: Clock) -> None:
     claims = await fill(store)
     await clock.advance(10_000)
-    assert await store.queue.renew(claims) == [True] * CONCURRENCY
-    assert (await store.queue.claim(1)).lease_in == 15
+    assert await store.queues[0].renew(claims) == [True] * CONCURRENCY
+    assert (await store.queues[0].claim(1)).lease_in == 15
     await clock.advance(14_999)
-    assert await store.queue.reap() == (0, [])
+    assert await store.queues[0].reap() == (0, [])
     await clock.advance(1)
-    assert await store.queue.reap() == (CONCURRENCY, [])
+    assert await store.queues[0].reap() == (CONCURRENCY, [])
 
 
 async def test_a_lease_past_its_end_that_nobody_reaped_can_be_renewed(
@@ -26,16 +26,16 @@ async def test_a_lease_past_its_end_that_nobody_reaped_can_be_renewed(
 ) -> None:
     claims = await fill(store)
     await clock.advance(20_000)
-    assert await store.queue.renew(claims[:1]) == [True]
-    assert await store.queue.reap() == (CONCURRENCY - 1, [])
+    assert await store.queues[0].renew(claims[:1]) == [True]
+    assert await store.queues[0].reap() == (CONCURRENCY - 1, [])
 
 
 async def test_each_lost_claim_is_told_in_its_place(store: Store) -> None:
     claims = await fill(store)
-    await store.queue.settle(outcome(claims[0]))
-    await store.queue.release(claims[2:3])
+    await store.queues[0].settle(outcome(claims[0]))
+    await store.queues[0].release(claims[2:3])
     forged = msgspec.structs.replace(claims[3], fence=claims[3].fence + 1)
-    told = await store.queue.renew([claims[0], claims[1], claims[2], forged])
+    told = await store.queues[0].renew([claims[0], claims[1], claims[2], forged])
     assert told == [False, True, False, False]
 
 
@@ -43,21 +43,21 @@ async def test_the_lease_of_a_later_claim_is_not_extended_by_an_earlier(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     await bring(store, "scheduled")
-    stale = (await store.queue.claim(1)).messages
+    stale = (await store.queues[0].claim(1)).messages
     await clock.advance(15_000)
-    await store.queue.reap()
-    await store.queue.claim(1)
+    await store.queues[0].reap()
+    await store.queues[0].claim(1)
     await clock.advance(1_000)
-    before = await everything(redis, store.keys)
-    assert await store.queue.renew(stale) == [False]
-    assert await everything(redis, store.keys) == before
+    before = await everything(redis, store.keys[0])
+    assert await store.queues[0].renew(stale) == [False]
+    assert await everything(redis, store.keys[0]) == before
 
 
 async def test_another_process_cannot_renew(store: Store, replica: Replica) -> None:
     other = replica()
     claims = await fill(store)
-    assert await other.queue.renew(claims) == [False] * CONCURRENCY
+    assert await other.queues[0].renew(claims) == [False] * CONCURRENCY
 
 
 async def test_no_claims_are_no_answers(store: Store) -> None:
-    assert await store.queue.renew([]) == []
+    assert await store.queues[0].renew([]) == []

@@ -24,7 +24,7 @@ VERDICTS: tuple[Verdict, ...] = ("delivered", "failed", "retry")
 async def claim_one(store: Store, message_id: str = "a") -> Claimed:
     """A new message, leased."""
     await store.messages.create(message_id, accepted())
-    return (await store.queue.claim(1)).messages[0]
+    return (await store.queues[0].claim(1)).messages[0]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ async def claim_one(store: Store, message_id: str = "a") -> Claimed:
 )
 async def test_an_outcome_leads_to_its_state(store: Store, verdict: Verdict, state: str) -> None:
     claimed = await claim_one(store)
-    assert await store.queue.settle(outcome(claimed, verdict))
+    assert await store.queues[0].settle(outcome(claimed, verdict))
     found = await store.messages.get("a")
     assert (found.state, found.attempts, found.attempts_made) == (state, [attempt()], 1)
 
@@ -43,12 +43,12 @@ async def test_a_retry_is_due_after_its_delay_by_the_stores_clock(
 ) -> None:
     claimed = await claim_one(store)
     await clock.advance(2_500)
-    await store.queue.settle(outcome(claimed, "retry", timedelta(seconds=5)))
+    await store.queues[0].settle(outcome(claimed, "retry", timedelta(seconds=5)))
     assert (await store.messages.get("a")).next_attempt_at == from_ms(NOW + 7_500)
     await clock.advance(4_999)
-    assert (await store.queue.claim(1)).messages == []
+    assert (await store.queues[0].claim(1)).messages == []
     await clock.advance(1)
-    assert (await store.queue.claim(1)).messages[0].attempts == 1
+    assert (await store.queues[0].claim(1)).messages[0].attempts == 1
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -56,10 +56,10 @@ async def test_the_same_outcome_twice_ends_one_claim(
     store: Store, redis: Redis, verdict: Verdict
 ) -> None:
     claimed = await claim_one(store)
-    assert await store.queue.settle(outcome(claimed, verdict))
-    before = await everything(redis, store.keys)
-    assert not await store.queue.settle(outcome(claimed, verdict))
-    assert await everything(redis, store.keys) == before
+    assert await store.queues[0].settle(outcome(claimed, verdict))
+    before = await everything(redis, store.keys[0])
+    assert not await store.queues[0].settle(outcome(claimed, verdict))
+    assert await everything(redis, store.keys[0]) == before
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -68,25 +68,25 @@ async def test_a_claim_that_was_reaped_and_claimed_again_is_stale(
 ) -> None:
     stale = await claim_one(store)
     await clock.advance(15_000)
-    await store.queue.reap()
-    current = (await store.queue.claim(1)).messages[0]
-    before = await everything(redis, store.keys)
-    assert not await store.queue.settle(outcome(stale, verdict))
-    assert await everything(redis, store.keys) == before
-    assert await store.queue.settle(outcome(current, verdict))
+    await store.queues[0].reap()
+    current = (await store.queues[0].claim(1)).messages[0]
+    before = await everything(redis, store.keys[0])
+    assert not await store.queues[0].settle(outcome(stale, verdict))
+    assert await everything(redis, store.keys[0]) == before
+    assert await store.queues[0].settle(outcome(current, verdict))
 
 
 async def test_a_claim_of_another_process_is_stale(store: Store, replica: Replica) -> None:
     other = replica()
     claimed = await claim_one(store)
-    assert not await other.queue.settle(outcome(claimed))
+    assert not await other.queues[0].settle(outcome(claimed))
     assert (await store.messages.get("a")).state == "delivering"
 
 
 async def test_a_claim_under_another_fence_is_stale(store: Store) -> None:
     claimed = await claim_one(store)
     forged = msgspec.structs.replace(claimed, fence=claimed.fence + 1)
-    assert not await store.queue.settle(outcome(forged))
+    assert not await store.queues[0].settle(outcome(forged))
     assert (await store.messages.get("a")).state == "delivering"
 
 
@@ -94,7 +94,7 @@ async def test_a_stale_outcome_among_others_spoils_none(store: Store) -> None:
     claims = await fill(store)
     forged = msgspec.structs.replace(claims[1], fence=claims[1].fence + 1)
     told = await asyncio.gather(
-        *(store.queue.settle(outcome(one)) for one in (claims[0], forged, claims[2]))
+        *(store.queues[0].settle(outcome(one)) for one in (claims[0], forged, claims[2]))
     )
     assert told == [True, False, True]
 
@@ -106,9 +106,9 @@ async def test_a_free_slot_goes_to_the_parked_message_that_is_due_longest(
     claims = await fill(store)
     for name in ("first", "second"):
         await store.messages.create(name, accepted())
-    assert (await store.queue.claim(10)).messages == []
-    await store.queue.settle(outcome(claims[0], verdict))
-    assert [one.id for one in (await store.queue.claim(10)).messages] == ["first"]
+    assert (await store.queues[0].claim(10)).messages == []
+    await store.queues[0].settle(outcome(claims[0], verdict))
+    assert [one.id for one in (await store.queues[0].claim(10)).messages] == ["first"]
     assert (await store.messages.get("second")).parked
 
 
@@ -116,10 +116,10 @@ async def test_each_slot_that_opens_unparks_one(store: Store) -> None:
     claims = await fill(store)
     for number in range(CONCURRENCY + 1):
         await store.messages.create(f"parked-{number}", accepted())
-    await store.queue.claim(10)
-    await asyncio.gather(*(store.queue.settle(outcome(one)) for one in claims))
+    await store.queues[0].claim(10)
+    await asyncio.gather(*(store.queues[0].settle(outcome(one)) for one in claims))
     waiting = [f"parked-{number}" for number in range(CONCURRENCY)]
-    assert [one.id for one in (await store.queue.claim(10)).messages] == waiting
+    assert [one.id for one in (await store.queues[0].claim(10)).messages] == waiting
 
 
 async def test_an_unparked_message_and_a_new_head_are_told_to_this_process(
@@ -127,14 +127,14 @@ async def test_an_unparked_message_and_a_new_head_are_told_to_this_process(
 ) -> None:
     claims = await fill(store)
     await store.messages.create("parked", accepted(delay=0))
-    await store.queue.claim(10)
+    await store.queues[0].claim(10)
     looks.clear()
-    await store.queue.settle(outcome(claims[0]))
+    await store.queues[0].settle(outcome(claims[0]))
     assert looks == ["look"]
-    await store.queue.settle(outcome(claims[1], "retry"))  # later than the head
+    await store.queues[0].settle(outcome(claims[1], "retry"))  # later than the head
     assert looks == ["look"]
-    await store.queue.claim(10)
-    await store.queue.settle(outcome(claims[2], "retry", timedelta(seconds=1)))
+    await store.queues[0].claim(10)
+    await store.queues[0].settle(outcome(claims[2], "retry", timedelta(seconds=1)))
     assert looks == ["look", "look"]
 
 
@@ -143,7 +143,7 @@ async def test_nothing_is_kept_where_nothing_is_to_be_kept(
     store: Store, state: Verdict, replica: Replica
 ) -> None:
     forgetful = replica(keep_delivered=timedelta(0), keep_failed=timedelta(0))
-    assert await forgetful.queue.settle(outcome(await claim_one(forgetful), state))
+    assert await forgetful.queues[0].settle(outcome(await claim_one(forgetful), state))
     with pytest.raises(MessageNotFound):
         await store.messages.get("a")
 

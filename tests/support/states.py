@@ -45,18 +45,18 @@ async def bring(store: Store, state: str, message_id: str = "a", **fields: Any) 
     await store.messages.create(message_id, accepted(**fields))
     if state == "scheduled":
         return
-    claim = await store.queue.claim(1)
+    claim = await store.queues[0].claim(1)
     if state in ("delivering", "parked"):
         return
     verdict: Any = {"retrying": "retry"}.get(state, state)
-    assert await store.queue.settle(outcome(claim.messages[0], verdict))
+    assert await store.queues[0].settle(outcome(claim.messages[0], verdict))
 
 
 async def fill(store: Store, **fields: Any) -> list[Claimed]:
     """As many in flight to the destination as there may be."""
     for number in range(CONCURRENCY):
         await store.messages.create(f"in-flight-{number}", accepted(**fields))
-    return (await store.queue.claim(CONCURRENCY)).messages
+    return (await store.queues[0].claim(CONCURRENCY)).messages
 
 
 async def everything(redis: Redis, keys: Keys) -> dict[bytes, Any]:

@@ -119,9 +119,9 @@ async def test_commands_and_replies_are_named_before_they_pass(
         seen.append((step, name))
 
     store = Store(client, prefix=prefix)
-    await store.queue.claim(1)
+    await store.queues[0].claim(1)
     proxy.watch = watch
-    await store.queue.claim(1)
+    await store.queues[0].claim(1)
     assert seen == [("command", "claim"), ("reply", "claim")]
 
 

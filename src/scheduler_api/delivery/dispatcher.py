@@ -1,28 +1,25 @@
-"""Claim → send → settle, bounded by slots; drains on stop."""
+"""Claim → send → settle, bounded by slots, over all partitions; drains on stop."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Final
 
 import structlog
 
 from scheduler_api.delivery import housekeeping
-from scheduler_api.delivery.housekeeping import Connection
 from scheduler_api.delivery.leases import Lease, Leases
-from scheduler_api.delivery.sender import Sender, Sent
-from scheduler_api.delivery.wakeup import Wakeup
-from scheduler_api.domain.errors import SchemaTooNew, Unavailable
+from scheduler_api.delivery.lookout import Lookout
+from scheduler_api.delivery.sender import Sender, Sent, Start
+from scheduler_api.delivery.slots import Slots
+from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
 from scheduler_api.store.heads import Heads
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claim, Claimed, Outcome, Queue
+from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue
 
 log = structlog.get_logger()
-
-GATHER_SLOTS: Final = 0.002  # seconds that a freed slot waits for others before the next claim
-AFTER_BREAKING: Final = 1.0  # seconds until the next look after an error of our own
 
 
 class Dispatcher:
@@ -30,44 +27,53 @@ class Dispatcher:
 
     def __init__(
         self,
-        queue: Queue,
+        queues: Sequence[Queue],
         heads: Heads,
         sender: Sender,
-        check: Callable[[], Awaitable[None]],
+        check: Callable[[int], Awaitable[None]],
         *,
         slots: int,
         lease: timedelta,
     ) -> None:
-        """`check`: asked whenever the store was found (again). Raises: SchemaTooNew."""
-        self._queue = queue
+        """`queues`: one a partition; `check`: asked whenever one was found. Raises: DataRefused."""
+        self._queues = queues
         self._heads = heads
         self._sender = sender
-        self._check = check
-        self._slots = slots
-        self._enough = max(1, min(CLAIMED_AT_ONCE, slots) // 2)  # slots worth a claim at once
         self._lease = lease.total_seconds()
-        self._leases = Leases(queue, self._lease)
-        self._connection = Connection()
-        self._wakeup = Wakeup()
-        self._hungry = False  # more was due than there were slots
+        self._leases = Leases(self._lease)
+        self._slots = Slots(slots, self._leases)
+        self._lookouts = [
+            Lookout(queue, self._slots, check, self._launch, self._lease) for queue in queues
+        ]
         self._stopping = False
         self._hurry = asyncio.Event()
-        self._loops: list[asyncio.Task[None]] = []
+        self._looking: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to look for due messages."""
-        self._loops = [
-            asyncio.create_task(self._run()),
-            asyncio.create_task(self._heads.listen(self._wakeup.now)),
+        self._looking = [asyncio.create_task(lookout.run()) for lookout in self._lookouts]
+        for looking in self._looking:
+            looking.add_done_callback(self._ended)
+        self._others = [
+            asyncio.create_task(self._heads.listen(self._wake)),
             asyncio.create_task(housekeeping.renew(self._leases, self._lease / 3)),
             asyncio.create_task(housekeeping.give_up(self._leases, self._lease / 20)),
-            asyncio.create_task(housekeeping.purge(self._queue)),
+            *(asyncio.create_task(housekeeping.purge(queue)) for queue in self._queues),
         ]
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        # Data that one may not touch none may: their partitions are of one data set.
+        self.stop()
+
+    def _wake(self, partition: int) -> None:
+        self._lookouts[partition].wakeup.now()
 
     @property
     def running(self) -> bool:
         """Whether it looks for due messages."""
-        return bool(self._loops) and not self._loops[0].done() and not self._stopping
+        looking = bool(self._looking) and not any(task.done() for task in self._looking)
+        return looking and not self._stopping
 
     @property
     def busy(self) -> bool:
@@ -77,7 +83,8 @@ class Dispatcher:
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
-        self._wakeup.now()
+        for lookout in self._lookouts:
+            lookout.stop()
 
     def hurry(self) -> None:
         """Do not wait for open requests any longer."""
@@ -86,16 +93,15 @@ class Dispatcher:
     async def drain(self, grace: timedelta) -> None:
         """Stop; let open requests end within `grace`, settle; what is cut off is retried."""
         self.stop()
-        looking, *others = self._loops
-        with suppress(SchemaTooNew):
-            await looking
+        for looking in self._looking:
+            with suppress(DataRefused):
+                await looking
         await self._wait_for_open(grace.total_seconds())
         for lease in self._leases.sending:
             lease.task.cancel()
         await asyncio.gather(*self._leases.tasks, return_exceptions=True)
-        with suppress(Unavailable):
-            await self._queue.release([])
-        await housekeeping.end(others)
+        await asyncio.gather(*(_leave(queue) for queue in self._queues))
+        await housekeeping.end(self._others)
 
     async def _wait_for_open(self, grace: float) -> None:
         hurry = asyncio.create_task(self._hurry.wait())
@@ -104,64 +110,9 @@ class Dispatcher:
         await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
 
-    async def _run(self) -> None:
-        self._wakeup.now()
-        while not self._stopping:
-            await self._wakeup.wait()
-            try:
-                await self._look()
-            except SchemaTooNew as error:
-                log.error("schema_too_new", reason=str(error))
-                raise
-            except Unavailable as error:
-                self._wakeup.within(self._connection.lost(error))
-            except Exception:  # whatever it is, what is due tomorrow must be sent
-                log.exception("dispatcher_broke")
-                self._wakeup.within(AFTER_BREAKING)
-
-    async def _look(self) -> None:
-        """Claim until there is no slot or nothing is due; then know when to look again."""
-        if self._connection.since is None:
-            await self._check()
-            self._connection.found()
-        self._hungry = False
-        while (free := self._free()) and not self._stopping:
-            claim = await self._queue.claim(free)
-            await self._launch(claim)
-            if claim.lease_in == 0 and await self._reap():
-                continue
-            if claim.due_in != 0:
-                self._sleep_until_next(claim)
-                return
-            if 0 < self._free() < self._enough:
-                self._wakeup.within(GATHER_SLOTS)
-                return
-        self._hungry = True
-
-    def _free(self) -> int:
-        return self._slots - len(self._leases.sending)
-
-    async def _reap(self) -> bool:
-        """Take back expired leases; False: not yet allowed, and it is known when."""
-        wait = await housekeeping.reap(self._queue, self._connection, self._lease)
-        if wait is not None:
-            self._wakeup.within(wait)
-        return wait is None
-
-    def _sleep_until_next(self, claim: Claim) -> None:
-        if claim.due_in is not None:
-            self._wakeup.within(claim.due_in)
-        if claim.lease_in:
-            self._wakeup.within(claim.lease_in)
-
-    async def _launch(self, claim: Claim) -> None:
-        if claim.dropped:
-            log.error("records_missing", dropped=claim.dropped)
-        if self._stopping and claim.messages:
-            await self._queue.release(claim.messages)
-            return
+    def _launch(self, queue: Queue, claim: Claim) -> None:
         for claimed in claim.messages:
-            lease = Lease(claimed, claim.deadline)
+            lease = Lease(queue, claimed, claim.deadline)
             self._leases.hold(lease, asyncio.create_task(self._deliver(lease)))
 
     async def _deliver(self, lease: Lease) -> None:
@@ -170,43 +121,43 @@ class Dispatcher:
         finally:
             self._land(lease)
         if sent:
-            await self._settle(lease.claimed, sent)
+            await self._settle(lease, sent)
 
     async def _send(self, lease: Lease) -> Sent | None:
         claimed = lease.claimed
         if not self._leases.usable(lease):
             log.warning("lease_lost", message_id=claimed.id)
             return None
-        started_at = self._queue.now()
+        start = Start(lease.queue.now(), time.monotonic())
         try:
-            return await self._sender.send(claimed, started_at)
+            return await self._sender.send(claimed, start)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise  # the lease was lost: another process has the message
-            return self._sender.cut_off(claimed, started_at)
+            return self._sender.cut_off(claimed, start)
 
     def _land(self, lease: Lease) -> None:
-        """A slot is free; several freed together are filled by one claim."""
         self._leases.sent(lease)
-        if self._hungry:
-            if self._free() >= self._enough:
-                self._wakeup.now()
-            else:
-                self._wakeup.within(GATHER_SLOTS)
+        self._slots.freed()
 
-    async def _settle(self, claimed: Claimed, sent: Sent) -> None:
-        outcome = _outcome(claimed, sent)
+    async def _settle(self, lease: Lease, sent: Sent) -> None:
+        claimed, outcome = lease.claimed, _outcome(lease.claimed, sent)
         while True:
             try:
-                settled = await self._queue.settle(outcome)
+                settled = await lease.queue.settle(outcome)
             except Unavailable as error:
                 if self._stopping:
                     log.error("settle_failed", message_id=claimed.id)
                     return
-                await asyncio.sleep(self._connection.lost(error))
+                await asyncio.sleep(self._lookouts[lease.queue.partition].connection.lost(error))
             else:
                 _tell(outcome, settled)
                 return
+
+
+async def _leave(queue: Queue) -> None:
+    with suppress(Unavailable):
+        await queue.release([])
 
 
 def _outcome(claimed: Claimed, sent: Sent) -> Outcome:

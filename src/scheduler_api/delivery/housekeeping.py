@@ -19,9 +19,10 @@ MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
 
 
 class Connection:
-    """Whether the store answers, since when, and how long to wait before asking again."""
+    """Whether a partition's store answers, since when, how long to wait before asking again."""
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int = 0) -> None:
+        self._partition = partition
         self.since: float | None = None  # monotonic seconds; None: it does not answer
         self._failures = 0
 
@@ -30,12 +31,13 @@ class Connection:
         if self.since is None:
             self.since = time.monotonic()
             self._failures = 0
-            log.info("store_connected")
+            log.info("store_connected", partition=self._partition)
 
     def lost(self, error: Exception) -> float:
         """It did not: seconds to wait, growing, with jitter."""
         if self.since is not None or not self._failures:
-            log.warning("store_lost", reason=str(error), cause=repr(error.__cause__))
+            facts = {"reason": str(error), "cause": repr(error.__cause__)}
+            log.warning("store_lost", partition=self._partition, **facts)
         self.since = None
         self._failures += 1
         wait = min(MOST_BACKOFF, 0.05 * 2.0 ** min(self._failures, 8))

@@ -16,12 +16,13 @@ MARGIN: Final = 0.1  # of a lease: a request is given up this much before the le
 class Lease:
     """One claim, and the task that sends and settles it."""
 
-    __slots__ = ("claimed", "deadline", "task")
+    __slots__ = ("claimed", "deadline", "queue", "task")
 
     task: asyncio.Task[None]  # set by Leases.hold
 
-    def __init__(self, claimed: Claimed, deadline: float) -> None:
-        """`deadline`: the lease's end by the monotonic clock, seconds."""
+    def __init__(self, queue: Queue, claimed: Claimed, deadline: float) -> None:
+        """`queue`: its own; `deadline`: the lease's end by the monotonic clock, seconds."""
+        self.queue = queue
         self.claimed = claimed
         self.deadline = deadline
 
@@ -29,9 +30,8 @@ class Lease:
 class Leases:
     """All of them; what is about to end is renewed, what has ended is given up."""
 
-    def __init__(self, queue: Queue, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         """`seconds`: a lease's length."""
-        self._queue = queue
         self._seconds = seconds
         self._held: dict[asyncio.Task[None], Lease] = {}
         self.sending: set[Lease] = set()  # whose request is open: each holds a slot
@@ -66,13 +66,23 @@ class Leases:
     async def renew(self) -> None:
         """Extend those that are a third through. Raises: StoreUnavailable."""
         soon = time.monotonic() + self._seconds * 2 / 3
-        old = [lease for lease in self._held.values() if lease.deadline <= soon]
-        for i in range(0, len(old), CLAIMED_AT_ONCE):
-            await self._renew(old[i : i + CLAIMED_AT_ONCE])
+        old: dict[Queue, list[Lease]] = {}
+        for lease in self._held.values():
+            if lease.deadline <= soon:
+                old.setdefault(lease.queue, []).append(lease)
+        # All of them are tried, whichever partition is away.
+        renewing = (self._renew_all(queue, leases) for queue, leases in old.items())
+        for error in await asyncio.gather(*renewing, return_exceptions=True):
+            if error:
+                raise error
 
-    async def _renew(self, leases: list[Lease]) -> None:
+    async def _renew_all(self, queue: Queue, leases: list[Lease]) -> None:
+        for i in range(0, len(leases), CLAIMED_AT_ONCE):
+            await self._renew(queue, leases[i : i + CLAIMED_AT_ONCE])
+
+    async def _renew(self, queue: Queue, leases: list[Lease]) -> None:
         deadline = time.monotonic() + self._seconds
-        kept = await self._queue.renew([lease.claimed for lease in leases])
+        kept = await queue.renew([lease.claimed for lease in leases])
         for lease, is_kept in zip(leases, kept, strict=True):
             if is_kept:
                 lease.deadline = deadline

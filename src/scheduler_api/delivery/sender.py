@@ -1,9 +1,10 @@
 """One attempt: build, sign, send, time, classify."""
 
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
@@ -46,6 +47,13 @@ class Sent(msgspec.Struct, frozen=True):
     retry_after: timedelta | None = None
 
 
+class Start(NamedTuple):
+    """When an attempt began."""
+
+    at: datetime  # by the clock of the message's store
+    monotonic: float  # by this process's monotonic clock, seconds
+
+
 class Sender:
     """Sends claimed messages over one session."""
 
@@ -55,47 +63,44 @@ class Sender:
         *,
         timeout: timedelta,
         secrets: tuple[bytes, ...],
-        now: Callable[[], datetime],
     ) -> None:
-        """`now`: the store's clock, as instants in attempts and signatures are by it."""
         self._session = session
         self._timeout = _client_timeout(timeout.total_seconds())
         self._secrets = secrets
-        self._now = now
 
-    async def send(self, claimed: Claimed, started_at: datetime) -> Sent:
+    async def send(self, claimed: Claimed, start: Start) -> Sent:
         """Make one request, now; whatever happens is told in the attempt."""
         url = URL(claimed.url, encoded=True)
         with guarding(url.raw_host or "") as verdict:
             try:
-                status, excerpt, retry_after = await self._request(url, claimed, started_at)
+                status, excerpt, retry_after = await self._request(url, claimed, start.at)
                 error = None
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
                 status, excerpt, retry_after = None, None, None
                 error = _name(caught, verdict, claimed)
-        attempt = self._attempt(claimed, started_at, status, error, excerpt)
-        return Sent(attempt, parse_retry_after(retry_after, started_at))
+        attempt = self._attempt(claimed, start, status, error, excerpt)
+        return Sent(attempt, parse_retry_after(retry_after, start.at))
 
-    def cut_off(self, claimed: Claimed, started_at: datetime) -> Sent:
+    def cut_off(self, claimed: Claimed, start: Start) -> Sent:
         """The attempt of a request that we ended, as the process stops."""
-        return Sent(self._attempt(claimed, started_at, None, "shutdown", None))
+        return Sent(self._attempt(claimed, start, None, "shutdown", None))
 
     def _attempt(
         self,
         claimed: Claimed,
-        started_at: datetime,
+        start: Start,
         status: int | None,
         error: str | None,
         excerpt: str | None,
     ) -> Attempt:
         return Attempt(
             number=claimed.attempts + 1,
-            started_at=started_at,
-            duration_ms=(self._now() - started_at) // _MS,
+            started_at=start.at,
+            duration_ms=int((time.monotonic() - start.monotonic) * 1000),
             status=status,
             error=error,
             response_excerpt=excerpt,
-            lateness_ms=(started_at - max(claimed.due_at, claimed.created_at)) // _MS,
+            lateness_ms=(start.at - max(claimed.due_at, claimed.created_at)) // _MS,
         )
 
     async def _request(

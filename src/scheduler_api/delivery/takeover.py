@@ -4,7 +4,7 @@ Without it they would wait for the end of their leases, as those of another mach
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Final
 
@@ -20,13 +20,13 @@ LOOK_EVERY: Final = 1.0  # seconds between two looks at who died; a look costs m
 
 
 @asynccontextmanager
-async def taking_over(processes: Processes, queue: Queue) -> AsyncIterator[None]:
+async def taking_over(processes: Processes, queues: Sequence[Queue]) -> AsyncIterator[None]:
     """Within, this process is known as alive, and takes over from those that are not."""
     try:
         processes.join()
     except OSError as error:
         log.warning("takeover_unavailable", reason=f"DATA_DIR cannot be written: {error}")
-    looking = asyncio.create_task(_keep_looking(processes, queue))
+    looking = asyncio.create_task(_keep_looking(processes, queues))
     try:
         yield
     finally:
@@ -34,14 +34,14 @@ async def taking_over(processes: Processes, queue: Queue) -> AsyncIterator[None]
         processes.leave()
 
 
-async def _keep_looking(processes: Processes, queue: Queue) -> None:
+async def _keep_looking(processes: Processes, queues: Sequence[Queue]) -> None:
     async def once() -> None:
-        await take_over(processes, queue)
+        await take_over(processes, queues)
 
     await housekeeping.repeat(once, LOOK_EVERY, first=0.0)
 
 
-async def take_over(processes: Processes, queue: Queue) -> None:
+async def take_over(processes: Processes, queues: Sequence[Queue]) -> None:
     """Make the claims of every dead process due again. Raises: StoreUnavailable, OSError.
 
     A process is forgotten by the look that finds nothing of it: the last claim that it asked for
@@ -49,7 +49,8 @@ async def take_over(processes: Processes, queue: Queue) -> None:
     """
     with closing(processes.dead()) as dead:
         for epoch in dead:
-            if not await _recover(queue, epoch):
+            left = [await _recover(queue, epoch) for queue in queues]
+            if not any(left):
                 processes.forget(epoch)
 
 

@@ -15,7 +15,9 @@ SchedulerError
     ├── StoreUnavailable
     ├── StoreFull
     ├── StoreStartFailed      the embedded store did not come up
-    └── SchemaTooNew          the data were written by a newer version
+    └── DataRefused           this process must not touch these data
+        ├── SchemaTooNew      they were written by a newer version
+        └── OtherPartitions   they are divided otherwise than PARTITIONS says
 
 A failed delivery is no error but a value: `Attempt`.
 """
@@ -139,7 +141,19 @@ class StoreStartFailed(Unavailable):
     code = "store_start_failed"
 
 
-class SchemaTooNew(Unavailable):
+class DataRefused(Unavailable):
+    """The data in the store are not such as this process may touch."""
+
+    code = "data_refused"
+
+
+class SchemaTooNew(DataRefused):
     """The data were written by a newer version of Scheduler API; upgrade this one."""
 
     code = "schema_too_new"
+
+
+class OtherPartitions(DataRefused):
+    """The data are divided into another number of partitions than PARTITIONS says."""
+
+    code = "other_partitions"

@@ -1,7 +1,7 @@
-"""Tells the dispatcher that a message became the head of `due`, here or by another replica."""
+"""Tells the dispatcher that a message became the head of a `due`, here or by another replica."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -19,18 +19,22 @@ RECONNECT_AFTER = 0.5  # seconds
 class Heads:
     """New heads, announced to one listener; a lost one costs a safety poll, never a message."""
 
-    def __init__(self, redis: Redis, channel: str) -> None:
+    def __init__(self, redis: Redis, channels: Sequence[str]) -> None:
+        """`channels`: one a partition."""
         self._redis = redis
-        self._channel = channel
-        self._listener: Callable[[], None] | None = None
+        self._partitions = {channel.encode(): n for n, channel in enumerate(channels)}
+        self._listener: Callable[[int], None] | None = None
 
-    def announce(self) -> None:
-        """A head was made, here or elsewhere."""
+    def announce(self, partition: int) -> None:
+        """A head was made in it, here or elsewhere."""
         if self._listener:
-            self._listener()
+            self._listener(partition)
 
-    async def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` at each new head, and at each (re)subscription, until cancelled."""
+    async def listen(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` with the partition at each new head, and at each (re)subscription.
+
+        Until cancelled.
+        """
         self._listener = listener
         try:
             while True:
@@ -42,7 +46,7 @@ class Heads:
 
     async def _follow(self) -> None:
         async with self._redis.pubsub() as subscription:
-            await subscription.subscribe(self._channel)
+            await subscription.subscribe(*self._partitions)
             while True:
                 await self._next(subscription)
 
@@ -51,4 +55,4 @@ class Heads:
         if message is None:
             await subscription.ping()
         elif message["type"] in ("subscribe", "message"):
-            self.announce()
+            self.announce(self._partitions[message["channel"]])

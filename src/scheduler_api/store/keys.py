@@ -1,6 +1,7 @@
 """The keyspace, drawn; every key's name is made here.
 
 All keys of a partition carry its hash tag, so that one script may touch them on a cluster.
+A message is in the partition that its id's checksum says, so that no directory is needed.
 The prefix and the tag come first, what a caller wrote (ids, destinations) comes last.
 
     key                      type   content
@@ -16,12 +17,14 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
                                     only for messages that were tried
     …:delivered  …:failed    ZSET   id → when the record expires, ms: finished messages
     …:workers                HASH   epoch of a process → "ms of its last claim, its nonce"
-    …:meta                   HASH   schema, fence (counter)
+    …:meta                   HASH   schema, partitions (of the data set), fence (counter)
     …:wakeup                        pub/sub channel: a message became the head of `due`
 
 A message is in exactly one of due, parked:*, leases, delivered, failed. Its state is where it is.
 """
 
+from binascii import crc_hqx  # the CRC16 of Redis Cluster
+from itertools import count
 from typing import Final
 
 SCHEMA: Final = 1  # layout of all of the above; a newer one is refused
@@ -43,12 +46,34 @@ _NAMES: Final = (
     "wakeup",
 )
 
+SLOTS: Final = 16_384  # of a Redis Cluster
+STRIDE: Final = 10_127  # slots from tag to tag: the golden ratio spreads any number evenly
+NEAR: Final = 8  # slots by which a tag may miss its place; fewer than lie between 256 tags
+
 
 class Keys:
     """The key names of one partition."""
 
     def __init__(self, prefix: str, partition: int = 0) -> None:
-        self.base = f"{prefix}:{{{partition}}}:"
+        self.base = f"{prefix}:{{{tag(partition)}}}:"
         self.all = tuple(f"{self.base}{name}".encode() for name in _NAMES)
         self.meta = f"{self.base}meta"
         self.wakeup = f"{self.base}wakeup"
+
+
+def partition_of(message_id: bytes, partitions: int) -> int:
+    """Where the message is kept, the same for all who ask."""
+    return crc_hqx(message_id, 0) % partitions
+
+
+def tag(partition: int) -> int:
+    """A number for the braces: partition 0 has 0, whatever the number of partitions.
+
+    However many there are, their slots lie evenly, so that each node of a cluster has its share.
+    """
+    place = _slot(0) + partition * STRIDE
+    return next(number for number in count() if (_slot(number) - place) % SLOTS < NEAR)
+
+
+def _slot(number: int) -> int:
+    return crc_hqx(b"%d" % number, 0) % SLOTS

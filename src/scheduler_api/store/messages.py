@@ -1,7 +1,9 @@
 """Messages as the api asks for them: create, get, list, cancel."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from scheduler_api.domain.errors import DuplicateMessage, MessageNotFound
@@ -20,6 +22,7 @@ from scheduler_api.store.codec import (
     unpack_record,
 )
 from scheduler_api.store.heads import Heads
+from scheduler_api.store.keys import partition_of
 from scheduler_api.store.scripts import ERRORS, Scripts
 
 ANNOUNCED_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
@@ -27,38 +30,53 @@ ROWS_A_CALL: Final = 100  # of the list; a call of 100 holds up the store for le
 COLUMNS: Final = 5  # of a listed row in the script's reply
 HEAD: Final = 3  # the column that is empty where a damaged data set has no record
 
-New = tuple[str, Accepted]  # its id, and what was asked
+Row = tuple[Any, ...]  # of a list in the script's reply: id, due ms, place, head, counts
+Position = tuple[int, bytes]  # in a list: due ms and id of a message; serves every partition
+START: Final[Position] = (-1, b"")  # before every message
+New = tuple[bytes, Accepted]  # its id, and what was asked
 
 
 class Messages:
-    """The messages of one partition."""
+    """The messages of all partitions."""
 
-    def __init__(self, scripts: Scripts, heads: Heads, *, concurrency: int) -> None:
-        """`concurrency`: how many may be in flight to one destination."""
+    def __init__(
+        self, scripts: Sequence[Scripts], heads: Heads, *, concurrency: Sequence[int]
+    ) -> None:
+        """`concurrency`: how many may be in flight to one destination; of each partition."""
         self._scripts = scripts
         self._heads = heads
         self._concurrency = concurrency
-        self._creating: Batcher[New, datetime | DuplicateMessage] = Batcher(self._create)
+        self._creating: list[Batcher[New, datetime | DuplicateMessage]] = [
+            Batcher(partial(self._create, partition)) for partition in range(len(scripts))
+        ]
+
+    def _partition(self, message_id: bytes) -> int:
+        return partition_of(message_id, len(self._scripts))
 
     async def create(self, message_id: str, accepted: Accepted) -> datetime:
         """When it is scheduled for. Raises: DuplicateMessage, StoreUnavailable, StoreFull."""
-        created = await self._creating.submit((message_id, accepted))
+        packed = message_id.encode()
+        created = await self._creating[self._partition(packed)].submit((packed, accepted))
         if isinstance(created, DuplicateMessage):
             raise created
         return created
 
-    async def _create(self, batch: Sequence[New]) -> list[datetime | DuplicateMessage]:
+    async def _create(
+        self, partition: int, batch: Sequence[New]
+    ) -> list[datetime | DuplicateMessage]:
         args: list[bytes | str | int] = [ANNOUNCED_WITHIN]
         for message_id, accepted in batch:
-            args += (message_id.encode(), _asked_due(accepted), pack_tail(accepted))
-        _, announced, *replies = await self._scripts.run("create", *args)
+            args += (message_id, _asked_due(accepted), pack_tail(accepted))
+        _, announced, *replies = await self._scripts[partition].run("create", *args)
         if announced:
-            self._heads.announce()
+            self._heads.announce(partition)
         return [_created(*replies[i : i + 3]) for i in range(0, len(replies), 3)]
 
     async def get(self, message_id: str) -> Message:
         """The message as it stands. Raises: MessageNotFound, StoreUnavailable."""
-        place, due, packed, counted = await self._scripts.run("get", message_id.encode())
+        asked = message_id.encode()
+        scripts = self._scripts[self._partition(asked)]
+        place, due, packed, counted = await scripts.run("get", asked)
         if place == b"missing":
             raise MessageNotFound(f"There is no message {message_id!r}.")
         record, progress = unpack_record(packed), unpack_progress(counted)
@@ -78,28 +96,57 @@ class Messages:
 
     async def list(self, limit: int, cursor: str | None) -> Page:
         """Pending messages, soonest first. Raises: Invalid (the cursor), StoreUnavailable."""
-        due, message_id = unpack_cursor(cursor) if cursor else (-1, b"")
+        position = unpack_cursor(cursor) if cursor else START
         rows: list[Listed] = []
         while True:
-            most = min(ROWS_A_CALL, limit - len(rows))
-            total, more, *reply = await self._scripts.run("list", due, message_id, most)
-            if reply:
-                message_id, due = reply[-COLUMNS], reply[1 - COLUMNS]
-            found = (reply[i : i + COLUMNS] for i in range(0, len(reply), COLUMNS))
+            wanted = limit - len(rows)
+            total, more, found = await self._next(position, wanted)
+            if found:
+                position = _position(found[-1])
             rows += (_listed(*row) for row in found if row[HEAD])
             if not more or len(rows) >= limit:
-                return Page(rows, total, pack_cursor(due, message_id) if more else None)
+                return Page(rows, total, pack_cursor(*position) if more else None)
+
+    async def _next(self, after: Position, most: int) -> tuple[int, bool, Sequence[Row]]:
+        """How many are pending, whether there are more, and up to `most` after a position."""
+        replies = await self._list(after, _share_of_page(most, len(self._scripts)))
+        total = sum(total for total, _, _ in replies)
+        # What another partition has not shown yet comes after the last row that it has shown.
+        seen_up_to = min((_position(rows[-1]) for _, more, rows in replies if more), default=None)
+        rows = sorted((row for _, _, rows in replies for row in rows), key=_position)
+        if seen_up_to is not None:
+            rows = [row for row in rows if _position(row) <= seen_up_to]
+        more = seen_up_to is not None or len(rows) > most
+        return total, more, rows[:most]
+
+    async def _list(self, after: Position, most: int) -> Sequence[tuple[int, int, Sequence[Row]]]:
+        calls = (scripts.run("list", *after, most) for scripts in self._scripts)
+        return [
+            (total, more, [tuple(reply[i : i + COLUMNS]) for i in range(0, len(reply), COLUMNS)])
+            for total, more, *reply in await asyncio.gather(*calls)
+        ]
 
     async def count(self) -> int:
         """How many are pending. Raises: StoreUnavailable."""
-        total, *_ = await self._scripts.run("list", -1, b"", 0)
-        return int(total)
+        return sum(total for total, _, _ in await self._list(START, 0))
 
     async def cancel(self, message_id: str) -> None:
         """Remove one that waits. Raises: MessageNotFound, MessageFinished, MessageInFlight, …"""
-        word = await self._scripts.run("cancel", message_id.encode(), self._concurrency)
+        asked = message_id.encode()
+        partition = self._partition(asked)
+        word = await self._scripts[partition].run("cancel", asked, self._concurrency[partition])
         if word != b"ok":
             raise ERRORS[word]
+
+
+def _position(row: Row) -> Position:
+    message_id, due, *_ = row
+    return due, message_id
+
+
+def _share_of_page(most: int, partitions: int) -> int:
+    """Rows to ask of each; twice its share, as ids fall unevenly, so that one call mostly does."""
+    return min(ROWS_A_CALL, most if partitions == 1 else 2 * most // partitions + 1)
 
 
 def _asked_due(accepted: Accepted) -> str:

@@ -73,6 +73,7 @@ class Queue:
 
     def __init__(
         self,
+        partition: int,
         scripts: Scripts,
         heads: Heads,
         *,
@@ -83,7 +84,8 @@ class Queue:
         keep_failed: timedelta,
     ) -> None:
         """`epoch`: names this process in its claims; `concurrency`: how many may be in flight to
-        one destination, all processes together."""
+        one destination, all processes together, of this partition."""
+        self.partition = partition
         self.epoch = epoch
         self._scripts = scripts
         self._heads = heads
@@ -137,7 +139,7 @@ class Queue:
             args += self._settle_args(outcome)
         new_head, *words = await self._scripts.run("settle", *args)
         if new_head:
-            self._heads.announce()
+            self._heads.announce(self.partition)
         return [word == b"ok" for word in words]
 
     def _settle_args(self, outcome: Outcome) -> tuple[bytes | str | int, ...]:
@@ -176,7 +178,7 @@ class Queue:
             if cursor == b"0":
                 break
         if total:
-            self._heads.announce()
+            self._heads.announce(self.partition)
         return total, [message_id.decode() for message_id in given_up]
 
     def _taking_back(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from scheduler_api.domain.errors import SchemaTooNew
+from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import SCHEMA, Keys
@@ -42,48 +42,78 @@ def connect(address: str) -> Redis:
 
 
 class Store:
-    """The messages, the queue, and the signal of new heads, over one Redis."""
+    """The messages, the queues, and the signal of new heads, over one Redis."""
 
     def __init__(
         self,
         redis: Redis,
         *,
         prefix: str = "scheduler",
+        partitions: int = 1,
         lease: timedelta = timedelta(seconds=15),
         concurrency: int = 64,
         keep_delivered: timedelta = timedelta(days=1),
         keep_failed: timedelta = timedelta(days=30),
         prelude: str | None = None,
     ) -> None:
-        """`concurrency`: a destination's; `prelude`: see Scripts."""
-        self.epoch = secrets.token_hex(8)
-        self.keys = Keys(prefix)
-        scripts = Scripts(redis, self.keys, prelude)
+        """`concurrency`: a destination's, of all partitions; `prelude`: see Scripts."""
+        self.epoch = secrets.token_hex(8)  # of this process: claims are in its name
+        self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
         self._redis = redis
-        self.heads = Heads(redis, self.keys.wakeup)
-        self.messages = Messages(scripts, self.heads, concurrency=concurrency)
-        self.queue = Queue(
-            scripts,
-            self.heads,
-            epoch=self.epoch,
-            lease=lease,
-            concurrency=concurrency,
-            keep_delivered=keep_delivered,
-            keep_failed=keep_failed,
+        scripts = [Scripts(redis, keys, prelude) for keys in self.keys]
+        shares = [_share(concurrency, partition, partitions) for partition in range(partitions)]
+        self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
+        self.messages = Messages(scripts, self.heads, concurrency=shares)
+        self.queues = tuple(
+            Queue(
+                partition,
+                scripts[partition],
+                self.heads,
+                epoch=self.epoch,
+                lease=lease,
+                concurrency=shares[partition],
+                keep_delivered=keep_delivered,
+                keep_failed=keep_failed,
+            )
+            for partition in range(partitions)
         )
 
-    async def check(self) -> None:
-        """Mark a new data set, or read its mark. Raises: SchemaTooNew, StoreUnavailable."""
+    async def check(self, partition: int = 0) -> None:
+        """Mark a new partition, or read its mark. Raises: DataRefused, StoreUnavailable.
+
+        The keys of partition 0 are the same however many there are, so it tells of all.
+        """
+        meta = self.keys[partition].meta
         try:
-            await self._redis.hsetnx(self.keys.meta, "schema", str(SCHEMA))
-            found = int(await self._redis.hget(self.keys.meta, "schema") or 0)
+            await self._redis.hsetnx(meta, "schema", str(SCHEMA))
+            await self._redis.hsetnx(meta, "partitions", str(len(self.keys)))
+            schema, partitions = await self._redis.hmget(meta, "schema", "partitions")
         except FAILURES as error:
             raise unavailable(error) from error
-        if found > SCHEMA:
-            raise SchemaTooNew(
-                f"The data have schema {found}, this version knows {SCHEMA}; "
-                "start the newer version of Scheduler API again."
-            )
+        _refuse_newer(int(schema or 0))
+        _refuse_divided_otherwise(int(partitions or 0), len(self.keys))
+
+
+def _share(concurrency: int, partition: int, partitions: int) -> int:
+    """A partition's part of a destination's limit: each message must get through somewhere."""
+    whole, rest = divmod(concurrency, partitions)
+    return max(1, whole + (partition < rest))
+
+
+def _refuse_newer(schema: int) -> None:
+    if schema > SCHEMA:
+        raise SchemaTooNew(
+            f"The data have schema {schema}, this version knows {SCHEMA}; "
+            "start the newer version of Scheduler API again."
+        )
+
+
+def _refuse_divided_otherwise(found: int, wanted: int) -> None:
+    if found != wanted:
+        raise OtherPartitions(
+            f"PARTITIONS is {wanted}, but the data are divided into {found} since they were made: "
+            f"set PARTITIONS={found}, or another REDIS_PREFIX for new data."
+        )
 
 
 @asynccontextmanager

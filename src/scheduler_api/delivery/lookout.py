@@ -1,0 +1,110 @@
+"""Looks after one partition: sleeps until something is due, claims it, hands it on."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from scheduler_api.delivery import housekeeping
+from scheduler_api.delivery.housekeeping import Connection
+from scheduler_api.delivery.slots import GATHER_SLOTS, Slots
+from scheduler_api.delivery.wakeup import Wakeup
+from scheduler_api.domain.errors import DataRefused, Unavailable
+from scheduler_api.store.queue import Claim, Queue
+
+log = structlog.get_logger()
+
+AFTER_BREAKING: Final = 1.0  # seconds until the next look after an error of our own
+
+
+class Lookout:
+    """The loop of one partition."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        slots: Slots,
+        check: Callable[[int], Awaitable[None]],
+        launch: Callable[[Queue, Claim], None],
+        lease: float,
+    ) -> None:
+        """`launch`: sends what was claimed; `lease`: seconds. `check`: see Dispatcher."""
+        self._queue = queue
+        self._slots = slots
+        self._check = check
+        self._launch = launch
+        self._lease = lease
+        self._stopping = False
+        self.connection = Connection(queue.partition)
+        self.wakeup = Wakeup()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopping = True
+        self.wakeup.now()
+
+    async def run(self) -> None:
+        """Until told to stop. Raises: DataRefused."""
+        self.wakeup.now()
+        while not self._stopping:
+            await self.wakeup.wait()
+            try:
+                await self._look()
+            except DataRefused as error:
+                log.error("data_refused", reason=str(error))
+                raise
+            except Unavailable as error:
+                self.wakeup.within(self.connection.lost(error))
+            except Exception:  # whatever it is, what is due tomorrow must be sent
+                log.exception("dispatcher_broke")
+                self.wakeup.within(AFTER_BREAKING)
+
+    async def _look(self) -> None:
+        """Claim until there is no slot or nothing is due; then know when to look again."""
+        if self.connection.since is None:
+            await self._check(self._queue.partition)
+            self.connection.found()
+        self._slots.feed(self.wakeup)
+        try:
+            await self._claim_what_is_due()
+        finally:
+            self._slots.freed()  # others may have waited for what was reserved here
+
+    async def _claim_what_is_due(self) -> None:
+        while not self._stopping and (reserved := self._slots.reserve()):
+            claim = await self._claim(reserved)
+            if claim.lease_in == 0 and await self._reap():
+                continue
+            if claim.due_in != 0:
+                self._sleep_until_next(claim)
+                return
+            if self._slots.free and self._slots.scarce:
+                self.wakeup.within(GATHER_SLOTS)
+                return
+        self._slots.starve(self.wakeup)
+
+    async def _claim(self, reserved: int) -> Claim:
+        try:
+            claim = await self._queue.claim(reserved)
+            if claim.dropped:
+                log.error("records_missing", dropped=claim.dropped)
+            if self._stopping and claim.messages:
+                await self._queue.release(claim.messages)
+            else:
+                self._launch(self._queue, claim)
+        finally:
+            self._slots.give_back(reserved)
+        return claim
+
+    async def _reap(self) -> bool:
+        """Take back expired leases; False: not yet allowed, and it is known when."""
+        wait = await housekeeping.reap(self._queue, self.connection, self._lease)
+        if wait is not None:
+            self.wakeup.within(wait)
+        return wait is None
+
+    def _sleep_until_next(self, claim: Claim) -> None:
+        if claim.due_in is not None:
+            self.wakeup.within(claim.due_in)
+        if claim.lease_in:
+            self.wakeup.within(claim.lease_in)

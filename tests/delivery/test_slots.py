@@ -1,0 +1,69 @@
+"""Slots that partitions share: reserved before a claim, handed on in turn."""
+
+import asyncio
+
+import pytest
+
+from scheduler_api.delivery.leases import Leases
+from scheduler_api.delivery.slots import Slots
+from scheduler_api.delivery.wakeup import Wakeup
+
+
+@pytest.fixture
+def slots() -> Slots:
+    """Eight, of which none is held."""
+    return Slots(8, Leases(15))
+
+
+async def woken(wakeup: Wakeup) -> bool:
+    """Whether it was told to look, at once or in a moment; far below the safety poll."""
+    try:
+        async with asyncio.timeout(0.1):
+            await wakeup.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_what_is_reserved_is_not_free_until_it_is_given_back(slots: Slots) -> None:
+    assert slots.reserve() == 8
+    assert slots.reserve() == 0
+    slots.give_back(8)
+    assert slots.free == 8
+
+
+def test_no_more_is_reserved_than_one_claim_takes() -> None:
+    slots = Slots(250, Leases(15))
+    assert [slots.reserve() for _ in range(4)] == [100, 100, 50, 0]
+
+
+async def test_the_hungry_are_woken_in_turn(slots: Slots) -> None:
+    first, second = Wakeup(), Wakeup()
+    slots.starve(first)
+    slots.starve(second)
+    slots.freed()
+    assert await woken(first)
+    assert not await woken(second)
+    slots.feed(first)
+    slots.starve(first)
+    slots.freed()
+    assert await woken(second)
+    assert not await woken(first)
+
+
+async def test_a_few_free_slots_wait_for_others(slots: Slots) -> None:
+    wakeup = Wakeup()
+    slots.starve(wakeup)
+    slots.reserve()
+    slots.give_back(1)
+    assert slots.scarce
+    slots.freed()
+    assert await woken(wakeup)
+
+
+async def test_nobody_is_woken_for_no_slot(slots: Slots) -> None:
+    wakeup = Wakeup()
+    slots.starve(wakeup)
+    slots.reserve()
+    slots.freed()
+    assert not await woken(wakeup)

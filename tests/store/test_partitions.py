@@ -1,0 +1,163 @@
+"""The data in several partitions: who keeps what, one list of all, and the mark of their number."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.crc import key_slot
+
+from scheduler_api.domain.errors import (
+    DuplicateMessage,
+    MessageNotFound,
+    OtherPartitions,
+    SchemaTooNew,
+)
+from scheduler_api.store.keys import SLOTS, Keys, partition_of, tag
+from scheduler_api.store.store import Store
+from tests.support import invariants
+from tests.support.factories import accepted
+
+PARTITIONS = 3
+LATER = "2100-01-01T00:00:00Z"
+
+
+@pytest.fixture
+async def divided(redis: Redis, prefix: str) -> AsyncIterator[Store]:
+    """A store of three partitions, on the server's clock; the invariants of each hold."""
+    store = Store(redis, prefix=prefix, partitions=PARTITIONS, concurrency=PARTITIONS)
+    yield store
+    for keys in store.keys:
+        await invariants.check(redis, keys, 1)
+
+
+async def listed(store: Store, limit: int) -> list[str]:
+    """Every pending id, page by page."""
+    ids: list[str] = []
+    cursor = None
+    while True:
+        page = await store.messages.list(limit, cursor)
+        assert len(page.rows) <= limit
+        ids += [row.id for row in page.rows]
+        cursor = page.cursor
+        if cursor is None:
+            return ids
+
+
+def test_the_partition_of_an_id_is_its_checksum_of_redis_cluster() -> None:
+    for number in range(100):
+        message_id = b"message-%d" % number
+        assert partition_of(message_id, 16) == key_slot(message_id) % 16
+        assert partition_of(message_id, 1) == 0
+
+
+def test_partition_0_has_the_same_tag_whatever_their_number() -> None:
+    assert Keys("p").base == "p:{0}:"
+    assert len({tag(partition) for partition in range(256)}) == 256
+
+
+@pytest.mark.parametrize("nodes", [3, 4, 5])
+@pytest.mark.parametrize("partitions", [16, 32, 64])
+def test_the_slots_of_the_tags_are_spread_evenly(nodes: int, partitions: int) -> None:
+    slots = [key_slot(b"%d" % tag(partition)) for partition in range(partitions)]
+    shares = Counter(slot * nodes // SLOTS for slot in slots)
+    assert len(shares) == nodes
+    assert max(shares.values()) - min(shares.values()) <= 2
+
+
+async def test_each_message_is_in_its_partition(divided: Store, redis: Redis) -> None:
+    for number in range(30):
+        await divided.messages.create(f"m{number}", accepted(scheduleTo=LATER))
+    for partition, keys in enumerate(divided.keys):
+        found: Any = await redis.zrange(f"{keys.base}due", 0, -1)
+        assert found
+        assert {partition_of(message_id, PARTITIONS) for message_id in found} == {partition}
+
+
+async def test_a_message_is_found_and_cancelled_where_it_is(divided: Store) -> None:
+    ids = [f"m{number}" for number in range(10)]
+    for message_id in ids:
+        await divided.messages.create(message_id, accepted(scheduleTo=LATER))
+        with pytest.raises(DuplicateMessage):
+            await divided.messages.create(message_id, accepted(scheduleTo=LATER))
+    assert await divided.messages.count() == 10
+    for message_id in ids:
+        assert (await divided.messages.get(message_id)).id == message_id
+        await divided.messages.cancel(message_id)
+        with pytest.raises(MessageNotFound):
+            await divided.messages.get(message_id)
+    assert await divided.messages.count() == 0
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100, 1000])
+async def test_a_list_merges_the_partitions_in_order_of_time_then_id(
+    divided: Store, limit: int
+) -> None:
+    wanted = []
+    for number in range(150):
+        at = f"2100-01-01T00:00:{number * 7 % 30:02}Z"
+        await divided.messages.create(f"m{number:03}", accepted(scheduleTo=at))
+        wanted.append((at, f"m{number:03}"))
+    assert await listed(divided, limit) == [message_id for _, message_id in sorted(wanted)]
+    assert (await divided.messages.list(limit, None)).total == 150
+
+
+async def test_a_list_goes_on_while_one_partition_has_most_of_it(divided: Store) -> None:
+    crowd = [f"m{number}" for number in range(1000) if partition_of(b"m%d" % number, 3) == 1]
+    for message_id in crowd:
+        await divided.messages.create(message_id, accepted(scheduleTo=LATER))
+    await divided.messages.create("last", accepted(scheduleTo="2100-01-02T00:00:00Z"))
+    assert len(crowd) > 250
+    assert await listed(divided, 1000) == [*sorted(crowd), "last"]
+
+
+async def test_an_empty_list_has_no_next_page(divided: Store) -> None:
+    page = await divided.messages.list(100, None)
+    assert (page.rows, page.total, page.cursor) == ([], 0, None)
+
+
+async def test_the_limit_of_a_destination_is_divided_among_partitions(
+    divided: Store, redis: Redis, prefix: str
+) -> None:
+    for number in range(30):
+        await divided.messages.create(f"m{number}", accepted())
+    claims = [await queue.claim(10) for queue in divided.queues]
+    assert [len(claim.messages) for claim in claims] == [1, 1, 1]
+    uneven = Store(redis, prefix=f"{prefix}-5", partitions=PARTITIONS, concurrency=5)
+    for number in range(30):
+        await uneven.messages.create(f"m{number}", accepted())
+    claims = [await queue.claim(10) for queue in uneven.queues]
+    assert [len(claim.messages) for claim in claims] == [2, 2, 1]
+
+
+async def test_each_partition_has_room_for_one_whatever_the_limit(
+    redis: Redis, prefix: str
+) -> None:
+    store = Store(redis, prefix=prefix, partitions=PARTITIONS, concurrency=1)
+    for number in range(30):
+        await store.messages.create(f"m{number}", accepted())
+    claims = [await queue.claim(10) for queue in store.queues]
+    assert [len(claim.messages) for claim in claims] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("made", "asked"), [(3, 1), (1, 3), (16, 4)])
+async def test_another_number_than_that_of_the_data_is_refused(
+    redis: Redis, prefix: str, made: int, asked: int
+) -> None:
+    await Store(redis, prefix=prefix, partitions=made).check()
+    await Store(redis, prefix=prefix, partitions=made).check()
+    with pytest.raises(OtherPartitions) as refused:
+        await Store(redis, prefix=prefix, partitions=asked).check()
+    assert f"PARTITIONS is {asked}" in str(refused.value)
+    assert f"set PARTITIONS={made}" in str(refused.value)
+
+
+async def test_each_partition_is_marked_by_itself(divided: Store, redis: Redis) -> None:
+    await divided.check()
+    await divided.check(2)
+    await redis.hset(divided.keys[2].meta, "schema", "999")
+    await divided.check()
+    with pytest.raises(SchemaTooNew):
+        await divided.check(2)
+    assert not await redis.exists(divided.keys[1].meta)
