@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from scheduler_api.store import store as store_module
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.scripts import Scripts
 from scheduler_api.store.store import Store, connect
@@ -69,6 +70,16 @@ async def looks(store: Store) -> AsyncIterator[list[str]]:
 
 
 @pytest.fixture
+async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    """A client that soon gives up waiting for an answer."""
+    monkeypatch.setattr(store_module, "TIMEOUT", 0.2)
+    client = connect(valkey)
+    yield client
+    await client.aclose()
+    await client.connection_pool.disconnect()
+
+
+@pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
     """Running, until the test stops it."""
     server = EmbeddedStore(tmp_path, fsync="no")
@@ -90,3 +101,11 @@ async def own_redis(server: EmbeddedStore) -> AsyncIterator[Redis]:
 def own_store(own_redis: Redis) -> Store:
     """The store on `server`, on the server's clock."""
     return Store(own_redis)
+
+
+@pytest.fixture
+async def absent(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store at an address where no server is."""
+    client = connect(f"unix://{tmp_path}/nobody")
+    yield Store(client)
+    await client.aclose()

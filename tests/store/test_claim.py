@@ -3,22 +3,21 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store import store as store_module
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claim, Claimed
 from scheduler_api.store.scripts import Scripts
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
 from tests.support.clock import Clock
 from tests.support.factories import URL, accepted
+from tests.support.lost_replies import lose_next_reply
 from tests.support.states import RETRY_AFTER, bring, everything, fill, outcome
 
 MIB = 1024 * 1024
@@ -219,16 +218,6 @@ async def test_the_nonce_of_another_process_returns_nothing(store: Store, script
     assert messages == set()
 
 
-@pytest.fixture
-async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
-    """A client that soon gives up waiting for an answer."""
-    monkeypatch.setattr(store_module, "TIMEOUT", 0.2)
-    client = connect(valkey)
-    yield client
-    await client.aclose()
-    await client.connection_pool.disconnect()
-
-
 async def test_a_claim_whose_reply_was_lost_comes_back_with_the_next(
     store: Store, impatient: Redis, replica: Replica
 ) -> None:
@@ -243,14 +232,6 @@ async def test_a_claim_whose_reply_was_lost_comes_back_with_the_next(
     assert sorted(ids(claim)) == ["a", "b"]
     assert all(await other.queues[0].renew(claim.messages))
     assert ids(await other.queues[0].claim(2)) == ["c", "d"]
-
-
-async def lose_next_reply(redis: Redis) -> None:
-    """The server runs the next command of the client, and says nothing."""
-    pool: Any = redis.connection_pool
-    connection = await pool.get_connection()
-    await connection.send_command("CLIENT", "REPLY", "SKIP")
-    await pool.release(connection)
 
 
 async def test_an_id_without_a_record_is_dropped_and_counted(store: Store, redis: Redis) -> None:

@@ -3,7 +3,7 @@
 --
 -- ARGV[1] id   ARGV[2] limit of a destination
 -- Returns a word: 'ok', 'missing', 'in_flight' or 'finished'
-local id = ARGV[1]
+local id, limit = ARGV[1], number(ARGV[2])
 local record = call('HGET', PAYLOADS, id)
 if not record then return 'missing' end
 local where, dest = place(id), destination(record)
@@ -13,5 +13,5 @@ call('ZREM', DUE, id)
 call('ZREM', TAKEN, id)
 call('ZREM', PARKED .. dest, id)
 forget(id)
-unpark(dest, tonumber(ARGV[2]))
+unpark(dest, limit)
 return 'ok'

@@ -7,8 +7,8 @@
 -- Returns {now, fence, heads of `due` and of `leases` (ms, -1 if empty), number of ids dropped
 --          because they had no record, then id, due ms, record, progress ('' if never tried) for
 --          each}
-local most, lease, epoch, nonce = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local limit, now = tonumber(ARGV[5]), clock()
+local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
+local limit, now = number(ARGV[5]), clock()
 local LOOK = 128 -- ids looked at from each end of what is due
 local BYTES = 4 * 1024 * 1024 -- of records in one reply, so that large bodies cannot block
 

@@ -6,7 +6,7 @@
 --          its 14th byte on
 -- Returns {now, 1 if a new head was announced, then for each: word ('ok' or the place of the
 --          message that has the id), when that is scheduled for, ms, its progress or ''}
-local now, horizon = clock(), tonumber(ARGV[1])
+local now, horizon = clock(), number(ARGV[1])
 local old_head = head(DUE)
 
 -- What a record's bytes 8–13 say, ms.
@@ -39,6 +39,9 @@ local function create(id, asked, tail)
   call('ZADD', DUE, due, id)
   return 'ok', due, ''
 end
+
+assert(#ARGV % 3 == 1, 'three arguments a message')
+for i = 3, #ARGV, 3 do number(ARGV[i]:sub(2)) end
 
 local reply, first = {now, 0}, nil
 for i = 2, #ARGV, 3 do

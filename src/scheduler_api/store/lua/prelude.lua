@@ -3,6 +3,12 @@ local DUE, TAKEN, LEASES, CLAIMS, INFLIGHT, PAYLOADS, PROGRESS, DELIVERED, FAILE
   PARKED, WAKEUP = unpack(KEYS)
 local call = redis.call
 
+-- An argument that is a number; raises otherwise. To be asked for before anything is written, as a
+-- script that fails does not roll back.
+local function number(argument)
+  return tonumber(argument) or error('not a number: ' .. tostring(argument))
+end
+
 -- Milliseconds by the store's clock; rounded down, so that nothing is ever early.
 local function clock()
   local time = call('TIME')

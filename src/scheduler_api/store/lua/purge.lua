@@ -3,7 +3,7 @@
 --
 -- ARGV[1] how many from each shelf (1–100)   ARGV[2] after how many ms of silence a process is gone
 -- Returns the number of messages forgotten
-local most, silence, now, forgotten = ARGV[1], tonumber(ARGV[2]), clock(), 0
+local most, silence, now, forgotten = ARGV[1], number(ARGV[2]), clock(), 0
 for _, shelf in ipairs({DELIVERED, FAILED}) do
   for _, id in ipairs(call('ZRANGE', shelf, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
     call('ZREM', shelf, id)

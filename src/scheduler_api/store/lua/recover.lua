@@ -7,8 +7,8 @@
 -- ARGV[7] cursor: '0' at first, then what the last call returned
 -- Returns {next cursor ('0': all were looked at), number returned to `due`, then the ids of those
 --          that have failed}
-local limit, most_crashes = tonumber(ARGV[2]), tonumber(ARGV[3])
-local keep, most, epoch, now = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], clock()
+local limit, most_crashes = number(ARGV[2]), number(ARGV[3])
+local keep, most, epoch, now = number(ARGV[4]), number(ARGV[5]), ARGV[6], clock()
 local found = call('HSCAN', CLAIMS, ARGV[7], 'COUNT', ARGV[1])
 local claims, reply, opened = found[2], {found[1], 0}, {}
 

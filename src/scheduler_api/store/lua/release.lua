@@ -3,7 +3,7 @@
 --
 -- ARGV[1] epoch   ARGV[2] limit of a destination   ARGV[3…] for each message: id, fence
 -- Returns a word for each: 'ok' or 'stale'
-local epoch, limit = ARGV[1], tonumber(ARGV[2])
+local epoch, limit = ARGV[1], number(ARGV[2])
 local reply, opened = {}, {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]

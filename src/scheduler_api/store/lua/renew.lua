@@ -3,7 +3,7 @@
 --
 -- ARGV[1] epoch   ARGV[2] lease, ms   ARGV[3…] for each message: id, fence
 -- Returns a word for each: 'ok' or 'stale'
-local epoch, lease, now = ARGV[1], tonumber(ARGV[2]), clock()
+local epoch, lease, now = ARGV[1], number(ARGV[2]), clock()
 local reply = {}
 for i = 3, #ARGV, 2 do
   local dest = held(ARGV[i], ARGV[i + 1], epoch)

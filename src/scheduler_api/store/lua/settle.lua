@@ -6,7 +6,7 @@
 --          the record is kept, or until the next attempt), "attempts crashes", attempts' log
 -- Returns {1 if `due` has a new head or got unparked messages, then a word for each: 'ok' or
 --          'stale'}
-local epoch, limit, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), clock()
+local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
 local reply, opened, unparked, old_head = {0}, {}, 0, head(DUE)
 
 local function settle(id, fence, verdict, ms, counts, log)
@@ -23,6 +23,9 @@ local function settle(id, fence, verdict, ms, counts, log)
   end
   return 'ok'
 end
+
+assert(#ARGV % 6 == 3, 'six arguments a message')
+for i = 7, #ARGV, 6 do number(ARGV[i]) end
 
 for i = 4, #ARGV, 6 do
   reply[#reply + 1] =

@@ -1,0 +1,89 @@
+"""The store opened, outside and embedded; its data set marked and its mark read."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed
+from scheduler_api.store.keys import SCHEMA
+from scheduler_api.store.store import Store, connect, redis_at
+from tests.support.lost_replies import lose_next_reply
+
+PATIENCE = timedelta(seconds=1)
+
+
+async def test_a_new_data_set_is_marked_with_the_schema(store: Store, redis: Redis) -> None:
+    await store.check()
+    assert await redis.hget(store.keys[0].meta, "schema") == str(SCHEMA).encode()
+
+
+async def test_a_data_set_of_this_schema_is_accepted_as_it_is(store: Store, redis: Redis) -> None:
+    await store.check()
+    before = await redis.hgetall(store.keys[0].meta)
+    await store.check()
+    assert await redis.hgetall(store.keys[0].meta) == before
+
+
+async def test_a_data_set_of_a_newer_version_is_refused_and_left_alone(
+    store: Store, redis: Redis
+) -> None:
+    newer = str(SCHEMA + 1)
+    await store.check()
+    await redis.hset(store.keys[0].meta, "schema", newer)
+    before = await redis.hgetall(store.keys[0].meta)
+    with pytest.raises(SchemaTooNew, match=f"schema {newer}"):
+        await store.check()
+    assert await redis.hgetall(store.keys[0].meta) == before
+
+
+async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
+    tmp_path: Path,
+) -> None:
+    async with redis_at(None, tmp_path, PATIENCE) as redis:
+        address = redis.connection_pool.connection_kwargs["path"]
+        assert await redis.ping()
+    gone = connect(f"unix://{address}")
+    with pytest.raises(exceptions.ConnectionError):
+        await gone.ping()
+
+
+async def test_a_folder_that_cannot_be_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreStartFailed):
+        async with redis_at(None, tmp_path / "file", PATIENCE):
+            pass
+
+
+async def test_the_redis_at_an_address_is_used_and_goes_on(
+    valkey: str, redis: Redis, prefix: str, tmp_path: Path
+) -> None:
+    async with redis_at(valkey, tmp_path, PATIENCE) as client:
+        await client.set(prefix, "here")
+    assert await redis.getdel(prefix) == b"here"
+    assert not os.listdir(tmp_path)
+
+
+async def test_a_command_whose_reply_is_lost_is_not_run_again(
+    impatient: Redis, redis: Redis, prefix: str
+) -> None:
+    await impatient.ping()
+    await lose_next_reply(impatient)
+    with pytest.raises(exceptions.TimeoutError):
+        await impatient.incr(prefix)
+    assert await redis.getdel(prefix) == b"1"
+
+
+async def test_a_command_after_a_dropped_connection_is_run_once(
+    redis: Redis, valkey: str, prefix: str
+) -> None:
+    client = connect(valkey)
+    ours = await client.client_id()
+    await redis.client_kill_filter(_id=str(ours))
+    await client.incr(prefix)
+    assert await redis.getdel(prefix) == b"1"
+    await client.aclose()
+    await client.connection_pool.disconnect()
