@@ -155,6 +155,8 @@ def test_a_right_value_is_read(name: str, text: str, field: str, value: object) 
         ("API_PORT", "\uff18\uff10", "a whole number from 0 to 65535"),
         ("API_PORT", "9" * 5000, "a whole number from 0 to 65535"),
         ("WORKERS", "65", "from 1 to 64"),
+        ("STRICT", "maybe", "1 or 0"),
+        ("DURABILITY", "disk", "one of store, replica"),
         ("MAX_IN_FLIGHT", "0", "from 1 to 10000"),
         ("DESTINATION_CONCURRENCY", "0", "from 1 to"),
         ("LOG_LEVEL", "TRACE", "one of DEBUG, INFO, WARNING, ERROR"),
@@ -202,6 +204,13 @@ def test_a_wrong_secret_is_told_without_quoting_it(name: str, text: str, right: 
     assert str(caught.value).startswith(f"{name} has a wrong value: ")
     assert "hidden" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("true", True), ("Yes", True), ("0", False), ("no", False)]
+)
+def test_a_flag_is_read_from_its_usual_words(text: str, value: bool) -> None:
+    assert load(STRICT=text).strict is value
 
 
 def test_redis_host_port_and_password_make_one_address() -> None:

@@ -21,7 +21,7 @@ from scheduler_api.api.endpoint import Context
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.sender import Sender, open_session
 from scheduler_api.delivery.takeover import taking_over
-from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
 from scheduler_api.listen import receiver
 from scheduler_api.settings import Settings, SettingsError, load
 from scheduler_api.store.processes import Processes
@@ -56,8 +56,9 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             concurrency=settings.destination_concurrency,
             keep_delivered=settings.keep_delivered,
             keep_failed=settings.keep_failed,
+            replica=settings.durability == "replica",
         )
-        await _check(store)
+        await _check(store, strict=settings.strict)
         sender = Sender(
             session,
             timeout=settings.request_timeout,
@@ -88,12 +89,19 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
                 log.info("drained")
 
 
-async def _check(store: Store) -> None:
-    """Refuse data not for this process; a store that is away is waited for by the dispatcher."""
+async def _check(store: Store, *, strict: bool) -> None:
+    """Refuse data not for this process; a store that is away is waited for by the dispatcher.
+
+    With `strict`, refuse a store that may lose messages, or that cannot be asked.
+    """
     try:
         await store.check()
     except StoreUnavailable as error:
+        if strict:
+            raise
         log.warning("store_away_at_start", cause=repr(error.__cause__))
+    if strict and store.durability.warnings:
+        raise StoreNotDurable("STRICT is set, and " + "; ".join(store.durability.warnings))
 
 
 def application(settings: Settings) -> Starlette:

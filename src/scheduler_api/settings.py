@@ -40,6 +40,17 @@ def _whole(low: int, high: int) -> Kind:
     return Kind(read)
 
 
+def _flag() -> Kind:
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+    def read(text: str) -> bool:
+        if text.lower() not in words:
+            raise ValueError("give 1 or 0")
+        return words[text.lower()]
+
+    return Kind(read, lambda value: str(int(value)))
+
+
 def _one_of(*words: str) -> Kind:
     def read(text: str) -> str:
         for word in words:
@@ -175,6 +186,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
         _whole(1, 256),
         Meta(description="Parts of the data, fixed when they are made; 16 or more on a cluster"),
     ] = 1
+    durability: Annotated[
+        str,
+        _one_of("store", "replica"),
+        Meta(description="Who must have a message before its 201: store, or replica: that too"),
+    ] = "store"
+    strict: Annotated[
+        bool, _flag(), Meta(description="1: do not start if the store may lose messages")
+    ] = False
     data_dir: Annotated[
         Folder,
         Meta(

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from scheduler_api import __version__
+from scheduler_api.store.store import Store
 from tests.api.conftest import Api
 from tests.support.factories import URL
 from tests.support.problems import problem
@@ -14,6 +15,7 @@ async def health(api: Api) -> tuple[int, dict[str, Any], str | None]:
         body: dict[str, Any] = await response.json()
         assert re.fullmatch(r"(\d+[dhm] )*\d+s", body.pop("uptime"))
         assert body.pop("version") == __version__
+        assert body.pop("warnings") == []
         return response.status, body, response.headers.get("Retry-After")
 
 
@@ -43,6 +45,15 @@ async def test_health_tells_of_a_store_that_is_away(stranded: Api) -> None:
         "scheduled_jobs": 0,
     }
     assert await health(stranded) == (503, body, "1")
+
+
+async def test_health_tells_what_weakens_the_store(live_store: Store, api: Api) -> None:
+    await live_store.check()
+    async with api.client.get("/health") as response:
+        body = await response.json()
+    assert response.status == 200
+    (warning,) = body["warnings"]
+    assert warning.startswith("appendfsync is no: ")
 
 
 async def test_live_answers_whatever_is_away(stranded: Api) -> None:

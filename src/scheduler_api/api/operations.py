@@ -26,6 +26,7 @@ class Health(msgspec.Struct):
     scheduled_jobs: int
     uptime: str
     version: str
+    warnings: list[str]  # what of the store's settings may lose messages
 
 
 class Alive(msgspec.Struct):
@@ -57,6 +58,7 @@ async def health(request: Request) -> Response:
         scheduled_jobs=count,
         uptime=format_duration(timedelta(seconds=int(time.monotonic() - _STARTED))),
         version=__version__,
+        warnings=ours.store.durability.warnings,
     )
     return JSON(body, 200 if healthy else 503, None if healthy else {"Retry-After": "1"})
 

@@ -14,6 +14,8 @@ SchedulerError
 └── Unavailable          503  nothing was changed, or nobody can tell
     ├── StoreUnavailable
     ├── StoreFull
+    ├── OutcomeUnknown        stored, but no replica has it yet
+    ├── StoreNotDurable       refused by STRICT
     ├── StoreStartFailed      the embedded store did not come up
     └── DataRefused           this process must not touch these data
         ├── SchemaTooNew      they were written by a newer version
@@ -133,6 +135,18 @@ class StoreFull(Unavailable):
 
     code = "store_full"
     retry_after = 30
+
+
+class OutcomeUnknown(Unavailable):
+    """No replica has confirmed the message in time: unknown outcome, safe to repeat."""
+
+    code = "outcome_unknown"
+
+
+class StoreNotDurable(Unavailable):
+    """The store may lose messages, and STRICT is set."""
+
+    code = "store_not_durable"
 
 
 class StoreStartFailed(Unavailable):

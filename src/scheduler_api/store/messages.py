@@ -67,7 +67,7 @@ class Messages:
         args: list[bytes | str | int] = [ANNOUNCED_WITHIN]
         for message_id, accepted in batch:
             args += (message_id, _asked_due(accepted), pack_tail(accepted))
-        _, announced, *replies = await self._scripts[partition].run("create", *args)
+        _, announced, *replies = await self._scripts[partition].run_safely("create", *args)
         if announced:
             self._heads.announce(partition)
         return [_created(*replies[i : i + 3]) for i in range(0, len(replies), 3)]

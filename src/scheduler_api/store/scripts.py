@@ -1,10 +1,12 @@
 """Loads lua/ and runs it; turns Redis's errors and a script's words into ours."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
 
 from scheduler_api.domain.errors import (
     MessageFinished,
@@ -14,6 +16,7 @@ from scheduler_api.domain.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from scheduler_api.store.durability import Durability, confirm
 from scheduler_api.store.keys import Keys
 
 # What a call of the client may end with; uvloop says it so when it writes to what was reset.
@@ -43,9 +46,18 @@ def source(name: str, prelude: str | None = None) -> str:
 class Scripts:
     """The scripts of one partition."""
 
-    def __init__(self, redis: Redis, keys: Keys, prelude: str | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        prelude: str | None = None,
+        durability: Durability | None = None,
+    ) -> None:
         """`prelude`: another than lua/prelude.lua, such as one with a clock that tests move."""
+        self._redis = redis
         self._keys = keys.all
+        self._meta = keys.meta
+        self._durability = durability or Durability(redis, replica=False)
         self._scripts = {name: redis.register_script(source(name, prelude)) for name in NAMES}
 
     async def run(self, name: str, *args: Any) -> Any:
@@ -54,6 +66,40 @@ class Scripts:
             return await self._scripts[name](keys=self._keys, args=args)
         except FAILURES as error:
             raise unavailable(error) from error
+
+    async def run_safely(self, name: str, *args: Any) -> Any:
+        """As `run`, and a replica has it too, if one is wanted. Raises: OutcomeUnknown, …"""
+        if not self._durability.replica:
+            return await self.run(name, *args)
+        try:
+            reply, *copies = await self._run_and_wait(self._scripts[name], args)
+        except FAILURES as error:
+            raise unavailable(error) from error
+        confirm(copies)
+        return reply
+
+    async def _run_and_wait(self, script: AsyncScript, args: Sequence[Any]) -> list[Any]:
+        replies = await self._pipelined(script, args)
+        if isinstance(replies[0], exceptions.NoScriptError):  # not run: it may be run again
+            await self._redis.script_load(script.script)
+            replies = await self._pipelined(script, args)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _pipelined(self, script: AsyncScript, args: Sequence[Any]) -> list[Any]:
+        """On one connection, as a server waits for what that one has written."""
+        waits = await self._durability.waits()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.evalsha(script.sha, len(self._keys), *self._keys, *args)
+            # A script that found only duplicates has written nothing, and the wait would be for
+            # nothing: what it found may be on no replica yet.
+            pipeline.hincrby(self._meta, "fence", 0)
+            for wait in waits:
+                pipeline.execute_command(*wait)
+            reply, _, *copies = await pipeline.execute(raise_on_error=False)
+        return [reply, *copies]
 
 
 def unavailable(error: Exception) -> SchedulerError:

@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
+from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import SCHEMA, Keys
@@ -54,13 +55,18 @@ class Store:
         concurrency: int = 64,
         keep_delivered: timedelta = timedelta(days=1),
         keep_failed: timedelta = timedelta(days=30),
+        replica: bool = False,
         prelude: str | None = None,
     ) -> None:
-        """`concurrency`: a destination's, of all partitions; `prelude`: see Scripts."""
+        """`concurrency`: a destination's, of all partitions; `replica`: see Durability.
+
+        `prelude`: see Scripts.
+        """
         self.epoch = secrets.token_hex(8)  # of this process: claims are in its name
         self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
+        self.durability = Durability(redis, replica=replica)
         self._redis = redis
-        scripts = [Scripts(redis, keys, prelude) for keys in self.keys]
+        scripts = [Scripts(redis, keys, prelude, self.durability) for keys in self.keys]
         shares = [_share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
         self.messages = Messages(scripts, self.heads, concurrency=shares)
@@ -79,15 +85,17 @@ class Store:
         )
 
     async def check(self, partition: int = 0) -> None:
-        """Mark a new partition, or read its mark. Raises: DataRefused, StoreUnavailable.
+        """Mark a new partition, or read its mark; see how durable the store is.
 
         The keys of partition 0 are the same however many there are, so it tells of all.
+        Raises: DataRefused, StoreUnavailable.
         """
         meta = self.keys[partition].meta
         try:
             await self._redis.hsetnx(meta, "schema", str(SCHEMA))
             await self._redis.hsetnx(meta, "partitions", str(len(self.keys)))
             schema, partitions = await self._redis.hmget(meta, "schema", "partitions")
+            await self.durability.look()
         except FAILURES as error:
             raise unavailable(error) from error
         _refuse_newer(int(schema or 0))
