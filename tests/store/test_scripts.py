@@ -34,6 +34,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "get": ("taken-0",),
     "list": (-1, "", 10),
     "cancel": ("waits", CONCURRENCY),
+    "greet": (LEASE,),
     "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY),
     "settle": (
         *(EPOCH, CONCURRENCY, 2),
@@ -54,6 +55,7 @@ NUMBERS = [
     *[("create", i) for i in (2, 5, 8)],
     *[("list", i) for i in (0, 2)],
     ("cancel", 1),
+    ("greet", 0),
     *[("claim", i) for i in (0, 1, 4)],
     *[("settle", i) for i in (1, 2, 6, 12, 18, 24)],
     ("release", 1),
@@ -194,6 +196,7 @@ ASKED: dict[str, Call] = {
     "list": lambda store: store.messages.list(1, None),
     "count": lambda store: store.messages.count(),
     "cancel": lambda store: store.messages.cancel("a"),
+    "greet": lambda store: store.queues[0].greet(),
     "claim": lambda store: store.queues[0].claim(1),
     "release": lambda store: store.queues[0].release([]),
     "renew": lambda store: store.queues[0].renew([]),

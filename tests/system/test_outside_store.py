@@ -2,74 +2,16 @@
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
 import trustme
 
-from scheduler_api.store.embedded import find_binary
+from tests.support.outside import PASSWORD, Outside
 from tests.support.receiver import Receiver
-from tests.support.waiting import wait_until
-from tests.system.processes import Server, free_port, serving
-
-PASSWORD = "pass word/of:the@store"
-
-
-class Outside:
-    """A valkey-server that can be stopped and started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.socket = folder / "outside.sock"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Run it, and wait until it takes connections."""
-        config = (
-            f"port {self.port}\nbind 127.0.0.1\nunixsocket {str(self.socket)!r}\n"
-            f"requirepass {PASSWORD!r}\ndir {str(self.folder)!r}\n"
-            "appendonly yes\nappendfsync always\nsave ''\n"
-        )
-        self._process = await asyncio.create_subprocess_exec(
-            find_binary(), "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        assert self._process.stdin
-        self._process.stdin.write(config.encode())
-        self._process.stdin.close()
-        await wait_until("the outside store", self._answers)
-
-    async def stop(self) -> None:
-        """End it; what was written stays."""
-        if self._process and self._process.returncode is None:
-            self._process.terminate()
-            await self._process.wait()
-
-    async def _answers(self) -> bool:
-        try:
-            reader, writer = await asyncio.open_unix_connection(self.socket)
-        except OSError:
-            return False
-        try:
-            writer.write(b"PING\r\n")
-            return (await reader.readline()).startswith(b"-NOAUTH")
-        finally:
-            writer.close()
-
-
-@pytest.fixture
-async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
-    """One for this test, on loopback, with a password."""
-    one = Outside(tmp_path)
-    try:
-        await one.start()
-        yield one
-    finally:
-        await one.stop()
+from tests.system.processes import SERVE, Server, serving
 
 
 @asynccontextmanager
@@ -126,12 +68,7 @@ async def test_a_store_over_tls(tmp_path: Path, outside: Outside, receiver: Rece
 async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
     tmp_path: Path, outside: Outside, receiver: Receiver
 ) -> None:
-    async with serving(
-        tmp_path,
-        REDIS_HOST="127.0.0.1",
-        REDIS_PORT=str(outside.port),
-        REDIS_PASSWORD=PASSWORD,
-    ) as server:
+    async with serving(tmp_path, SERVE, None, **outside.environ) as server:
         await server.create(id="before", webhookUrl=receiver.url, delay=1.5)
         await outside.stop()
 

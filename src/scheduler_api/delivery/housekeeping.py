@@ -54,7 +54,7 @@ async def reap(queue: Queue, connection: Connection, lease: float) -> float | No
     After an outage every lease looks expired; whoever holds one gets a lease's time to settle.
     Raises: StoreUnavailable.
     """
-    wait = lease - connection.steady_for()
+    wait = max(lease - connection.steady_for(), await queue.greet())
     if wait > 0:
         return wait
     returned, failed = await queue.reap()

@@ -63,6 +63,7 @@ class Lookout:
         """Claim until there is no slot or nothing is due; then know when to look again."""
         if self.connection.since is None:
             await self._check(self._queue.partition)
+            await self._queue.greet()
             self.connection.found()
         self._slots.feed(self.wakeup)
         try:

@@ -17,7 +17,9 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
                                     only for messages that were tried
     …:delivered  …:failed    ZSET   id → when the record expires, ms: finished messages
     …:workers                HASH   epoch of a process → "ms of its last claim, its nonce"
-    …:meta                   HASH   schema, partitions (of the data set), fence (counter)
+    …:meta                   HASH   schema, partitions (of the data set), fence (counter),
+                                    run_id (the store's, last greeted), outage_until (ms; until
+                                    then nobody reaps)
     …:wakeup                        pub/sub channel: a message became the head of `due`
 
 A message is in exactly one of due, parked:*, leases, delivered, failed. Its state is where it is.

@@ -1,4 +1,4 @@
-"""Messages as the dispatcher asks for them: claim, settle, release, renew, reap, recover, purge."""
+"""Messages as the dispatcher asks for them: claim, settle, renew, release, reap, recover …"""
 
 import hashlib
 import secrets
@@ -161,6 +161,10 @@ class Queue:
         """Extend leases by a full one; False for each that is lost. Raises: StoreUnavailable."""
         words = await self._scripts.run("renew", self.epoch, self._lease_ms, *_names(claims))
         return [word == b"ok" for word in words]
+
+    async def greet(self) -> float:
+        """Say that the store was found: seconds until reaping is allowed, if it was restarted."""
+        return int(await self._scripts.run("greet", self._lease_ms)) / 1000
 
     async def reap(self) -> tuple[int, list[str]]:
         """Take back expired leases: how many wait again, the ids of those that were given up."""

@@ -25,7 +25,7 @@ FAILURES: Final = (exceptions.RedisError, OSError, RuntimeError)
 # Asked for by messages.py, then by queue.py.
 NAMES: Final = (
     *("create", "get", "list", "cancel"),
-    *("claim", "settle", "release", "renew", "reap", "recover", "purge"),
+    *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge"),
 )
 
 # What a script answers instead of 'ok' → the error that says it.

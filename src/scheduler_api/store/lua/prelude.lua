@@ -121,3 +121,11 @@ local function take_back(id, dest, now, most_crashes, keep, most)
   call('ZADD', DUE, due, id)
   return true
 end
+
+-- Which run of the store this is, the run that `greet` last saw, and until when (ms) after a
+-- restart nobody may reap.
+local function runs()
+  local run = call('INFO', 'server'):match('run_id:(%x+)')
+  local known = call('HMGET', META, 'run_id', 'outage_until')
+  return run, known[1], tonumber(known[2] or 0)
+end

@@ -3,10 +3,14 @@
 --
 -- ARGV[1] how many (1–100)   ARGV[2] limit of a destination   ARGV[3] most crashes of a message
 -- ARGV[4] how long a failed record is kept, ms   ARGV[5] most records kept on a shelf
--- Returns {number returned to `due`, then the ids of those that have failed}
+-- Returns {number returned to `due`, then the ids of those that have failed}; none after a restart
+--         of the store, while greet.lua says so
 local limit, most_crashes = number(ARGV[2]), number(ARGV[3])
 local keep, most, now = number(ARGV[4]), number(ARGV[5]), clock()
 local reply, opened = {0}, {}
+
+local run, known, outage_until = runs()
+if known and (run ~= known or now < outage_until) then return reply end
 
 for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local _, _, _, dest = split_claim(call('HGET', CLAIMS, id))

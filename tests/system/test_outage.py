@@ -1,0 +1,82 @@
+"""The store is away, or a process is stopped, for longer than a lease."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.support.outside import Outside
+from tests.support.receiver import Receiver
+from tests.support.waiting import wait_until
+from tests.system.processes import SERVE, Server, serving
+
+LEASE = 3  # seconds
+MANY = 500
+
+
+def arrivals(receiver: Receiver) -> Counter[str]:
+    """Requests by the message's id."""
+    return Counter(it.headers["Scheduler-Message-Id"] for it in receiver.requests)
+
+
+async def nothing_pending(server: Server) -> None:
+    """Wait for an empty list."""
+
+    async def empty() -> bool:
+        _, page, _ = await server.ask("GET", "/messages?limit=1")
+        return page.get("total") == 0
+
+    await wait_until("nothing pending", empty, 30)
+
+
+async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sent_twice(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    many = {"MAX_IN_FLIGHT": str(MANY), "DESTINATION_CONCURRENCY": str(MANY)}
+    environ = outside.environ | many | {"LEASE": f"{LEASE}s"}
+    (tmp_path / "idle").mkdir()
+    receiver.hold.clear()
+    async with serving(tmp_path, SERVE, None, **environ) as busy:
+        for start in range(0, MANY, 50):
+            ids = range(start, start + 50)
+            await asyncio.gather(*(busy.create(id=str(n), webhookUrl=receiver.url) for n in ids))
+        await wait_until("all requests", lambda: len(receiver.requests) == MANY, 30)
+        async with serving(tmp_path / "idle", SERVE, None, **environ) as idle:
+            await outside.stop(signal.SIGKILL)
+            receiver.hold.set()
+            gone = time.monotonic()
+            await wait_until("two leases", lambda: time.monotonic() > gone + 2 * LEASE)
+            await outside.start()
+            await idle.ready()
+            await nothing_pending(idle)
+            assert not idle.events("leases_reaped") + busy.events("leases_reaped")
+            await wait_until("its word", lambda: len(busy.events("message_delivered")) == MANY)
+    assert arrivals(receiver) == Counter(str(n) for n in range(MANY))
+
+
+async def test_a_process_stopped_for_longer_than_its_leases_settles_nothing(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    environ = outside.environ | {"LEASE": f"{LEASE}s"}
+    (tmp_path / "other").mkdir()
+    receiver.hold.clear()
+    async with serving(tmp_path, SERVE, None, **environ) as zombie:
+        for n in range(20):
+            await zombie.create(id=str(n), webhookUrl=receiver.url)
+        await wait_until("open requests", lambda: len(receiver.requests) == 20)
+        zombie.tell(signal.SIGSTOP)
+        receiver.hold.set()
+        async with serving(tmp_path / "other", SERVE, None, **environ) as other:
+            await nothing_pending(other)
+            zombie.tell(signal.SIGCONT)
+            ignored = ("lease_lost", "settle_refused")
+
+            def let_go() -> bool:
+                return sum(len(zombie.events(it)) for it in ignored) == 20
+
+            await wait_until("all of its claims let go", let_go)
+            assert not zombie.events("message_delivered")
+            _, message, _ = await other.ask("GET", "/messages/0")
+            assert [it["number"] for it in message["attempts"]] == [1]
+    assert set(arrivals(receiver).values()) == {2}
