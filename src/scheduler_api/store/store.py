@@ -12,6 +12,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
 from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
 from scheduler_api.store.durability import Durability
@@ -38,6 +39,8 @@ def connect(address: str) -> Redis:
         socket_connect_timeout=TIMEOUT,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=15,
+        # With them on, which is the default, a pooled connection that has ended is used again.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     return Redis.from_pool(pool)
 
