@@ -1,41 +1,264 @@
 """Between a replica and its store: connections that die, hang, slow down, or lose a reply."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import Redis
 
-from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.store import Store, connect
-from tests.support.faults import FaultProxy, proxying
+from scheduler_api.domain.errors import Conflict, NotFound, StoreUnavailable
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY, NOW
+from tests.faults.conftest import Service, replica
+from tests.support import invariants
+from tests.support.clock import Clock, prelude
+from tests.support.factories import accepted
+from tests.support.faults import FaultProxy, proxying, script_names
+from tests.support.receiver import Receiver
+from tests.support.states import everything, outcome
+from tests.support.valkey import Valkey, client
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from scheduler_api.store.queue import Claimed
+
+EVEN_LONGER = 10_000  # bytes; no reply of these tests is longer
+READS = ("get", "list")
+UNLIKE = (b":claims", b":workers", b":progress")  # keys with an epoch, a nonce or a moment in them
 
 
-@pytest.fixture
-async def proxy(valkey: str) -> AsyncIterator[FaultProxy]:
-    """In front of the tests' server."""
-    async with proxying(Path(valkey.removeprefix("unix://"))) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def far_store(proxy: FaultProxy, prefix: str) -> AsyncIterator[Store]:
-    """The store of this test, through the proxy."""
-    redis = connect(proxy.address)
-    yield Store(redis, prefix=prefix)
-    await redis.aclose()
-    await redis.connection_pool.disconnect()
-
-
-async def test_a_connection_that_was_reset_in_the_pool_is_an_unavailable_store(
-    proxy: FaultProxy, far_store: Store
+async def test_a_reset_connection_is_an_unavailable_store_and_the_next_call_works(
+    proxy: FaultProxy,
 ) -> None:
     """F27. On uvloop a write to it is a RuntimeError, and was answered as a mistake of ours."""
-    witness, _ = await asyncio.open_connection("127.0.0.1", proxy.port)
-    assert await far_store.messages.count() == 0
-    proxy.reset()
-    with pytest.raises(ConnectionResetError):
-        await witness.read()
-    with pytest.raises(StoreUnavailable):
-        await far_store.messages.count()
-    assert await far_store.messages.count() == 0
+    async with client(proxy.address) as redis:
+        store = Store(redis)
+        witness, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await store.messages.count() == 0
+        proxy.reset()
+        with pytest.raises(ConnectionResetError):
+            await witness.read()
+        with pytest.raises(StoreUnavailable):
+            await store.messages.count()
+        assert await store.messages.count() == 0
+        writer.close()
+
+
+async def test_connections_that_the_server_ends_are_replaced_unseen(
+    service: Service, proxy: FaultProxy, admin: Redis, receiver: Receiver
+) -> None:
+    """F27, CLIENT KILL and the idle timeout: the same FIN to us."""
+    for number in range(3):
+        old = set(proxy.connections)
+        await admin.client_kill_filter(_type="pubsub")
+        await admin.client_kill_filter(_type="normal", skipme=True)
+        await wait_until("their end", partial(old.isdisjoint, proxy.connections))
+        await service.http.get("/health/live")  # a turn of the loop, in which it sees them end
+        assert await service.create(id=f"{number}", webhookUrl=receiver.url) == 201
+        await service.reach(f"{number}", "delivered")
+    assert len(receiver.requests) == 3
+
+
+async def test_a_slow_store_delays_and_loses_nothing(
+    service: Service, proxy: FaultProxy, receiver: Receiver
+) -> None:
+    """F20, 50 ms: no call fails, each message is sent once."""
+    proxy.latency(0.05, jitter=0.02)
+    ids = [f"m{number}" for number in range(20)]
+    made = await asyncio.gather(*(service.create(id=it, webhookUrl=receiver.url) for it in ids))
+    assert made == [201] * len(ids)
+    for message_id in ids:
+        await service.reach(message_id, "delivered")
+    assert sorted(receiver.ids()) == sorted(ids)
+
+
+async def test_a_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
+    service: Service, proxy: FaultProxy, receiver: Receiver
+) -> None:
+    """F20, over the time-out: whether it was stored is unknown, a second call finds out."""
+    proxy.latency(1.0)
+    assert await service.refusal(id="a", webhookUrl=receiver.url) == "store_unavailable"
+    assert await service.health() == (503, "disconnected")
+    await proxy.heal()
+    await service.healed()
+    assert await service.create(id="a", webhookUrl=receiver.url) in (201, 409)
+    await service.reach("a", "delivered")
+    assert receiver.ids() == ["a"]
+
+
+async def test_a_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
+    service: Service, upstream: Valkey, receiver: Receiver
+) -> None:
+    """F21. Each claim that timed out waits in its socket and runs after the thaw, one nonce all."""
+    ids = [f"m{number}" for number in range(20)]
+    for message_id in ids:
+        assert await service.create(id=message_id, webhookUrl=receiver.url, delay=1) == 201
+    upstream.tell(signal.SIGSTOP)
+    assert await service.refusal() == "store_unavailable"
+    assert await service.refusal("/health/ready") == "store_unavailable"
+    assert await service.refusal(id="late", webhookUrl=receiver.url) == "store_unavailable"
+    assert await service.health() == (503, "disconnected")
+    assert receiver.ids() == []
+    upstream.tell(signal.SIGCONT)
+    await service.healed()
+    for message_id in ids:
+        await service.reach(message_id, "delivered")
+    assert sorted(set(receiver.ids()) - {"late"}) == sorted(ids)
+    assert len(receiver.requests) == len(set(receiver.ids()))
+
+
+async def test_a_replica_behind_a_partition_gives_up_and_another_takes_over(
+    upstream: Valkey, proxy: FaultProxy, receiver: Receiver, tmp_path: Path
+) -> None:
+    """F22. One in flight at the cut: one request too many at the most, none after the lease."""
+    receiver.hold.clear()
+    async with (
+        replica(proxy.address, tmp_path / "cut", LEASE="1s") as cut,
+        replica(upstream.address, tmp_path / "other", LEASE="1s") as other,
+    ):
+        other.dispatcher.stop()  # so that the first claim is the other one's
+        assert await other.create(id="a", webhookUrl=receiver.url, timeout="20s") == 201
+        await wait_until("the request", lambda: receiver.ids() == ["a"])
+        proxy.black_hole()
+        async with replica(upstream.address, tmp_path / "third", LEASE="1s") as third:
+            assert await cut.health() == (503, "disconnected")
+            assert (await third.health())[0] == 200
+            await wait_until("the second request", lambda: len(receiver.requests) == 2)
+            assert receiver.gone == 1, "the first request was given up before"
+            receiver.hold.set()
+            await third.reach("a", "delivered")
+            await proxy.heal()
+            await cut.healed()
+            assert await cut.state("a") == "delivered"
+    assert receiver.ids() == ["a", "a"]
+
+
+async def test_a_cut_wire_between_replica_and_store_is_503_on_that_replica_only(
+    upstream: Valkey, proxy: FaultProxy, receiver: Receiver, tmp_path: Path
+) -> None:
+    """F22, refused instead of silent."""
+    async with (
+        replica(proxy.address, tmp_path / "cut") as cut,
+        replica(upstream.address, tmp_path / "other") as other,
+    ):
+        await proxy.refuse()
+        assert await cut.refusal(id="a", webhookUrl=receiver.url) == "store_unavailable"
+        assert await other.create(id="a", webhookUrl=receiver.url) == 201
+        await other.reach("a", "delivered")
+        await proxy.heal()
+        await cut.healed()
+    assert receiver.ids() == ["a"]
+
+
+@pytest.fixture
+async def cutting(
+    valkey: str, redis: Redis, prefix: str, clock: Clock
+) -> AsyncIterator[tuple[FaultProxy, Store]]:
+    """The store of this test, through a proxy that knows its scripts."""
+    names = script_names(prelude(clock.key))
+    async with (
+        proxying(Path(valkey.removeprefix("unix://")), names=names) as proxy,
+        client(proxy.address) as far,
+    ):
+        yield proxy, Store(far, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
+    await invariants.check(redis, Store(redis, prefix=prefix).keys[0], CONCURRENCY)
+
+
+class Bench:
+    """A message in each state that a script starts from, and the call that runs the script."""
+
+    def __init__(self, near: Store, far: Store, clock: Clock) -> None:
+        self.near, self.far, self.clock = near, far, clock
+        self.claimed: Sequence[Claimed] = ()
+
+    async def lay(self) -> None:
+        """One message is finished, one claimed, one waits."""
+        await self.clock.set(NOW)
+        for message_id in ("done", "claimed", "waits"):
+            await self.near.messages.create(message_id, accepted())
+        (claimed,) = (await self.far.queues[0].claim(1)).messages
+        await self.far.queues[0].settle(outcome(claimed))
+        self.claimed = (await self.far.queues[0].claim(1)).messages
+
+    async def claim(self) -> None:
+        await self.far.queues[0].claim(1)
+
+    async def create(self) -> None:
+        await self.far.messages.create("new", accepted())
+
+    async def settle(self) -> None:
+        await self.far.queues[0].settle(outcome(self.claimed[0], "retry"))
+
+    async def release(self) -> None:
+        await self.far.queues[0].release(self.claimed)
+
+    async def renew(self) -> None:
+        await self.far.queues[0].renew(self.claimed)
+
+    async def reap(self) -> None:
+        await self.clock.set(NOW + 60_000)
+        await self.far.queues[0].reap()
+
+    async def purge(self) -> None:
+        await self.clock.set(NOW + 2 * 86_400_000)
+        await self.far.queues[0].purge()
+
+    async def cancel(self) -> None:
+        await self.far.messages.cancel("waits")
+
+    async def get(self) -> None:
+        await self.far.messages.get("done")
+
+    async def list(self) -> None:
+        await self.far.messages.list(1, None)
+
+
+async def clear(redis: Redis, store: Store) -> None:
+    for key in await everything(redis, store.keys[0]):
+        await redis.delete(key)
+
+
+async def result(redis: Redis, store: Store) -> dict[bytes, Any]:
+    """What is stored, but for what differs from process to process."""
+    found = await everything(redis, store.keys[0])
+    return {key: value for key, value in found.items() if not key.endswith(UNLIKE)}
+
+
+async def run_again(call: Callable[[], Awaitable[None]]) -> None:
+    """As a caller that got no answer does; then the first run may be what refuses."""
+    with suppress(NotFound, Conflict):
+        await call()
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["claim", "create", "settle", "release", "renew", "reap", "purge", "cancel", "get", "list"],
+)
+async def test_a_reply_cut_at_any_byte_leaves_the_state_as_if_it_had_come(
+    redis: Redis, store: Store, clock: Clock, cutting: tuple[FaultProxy, Store], script: str
+) -> None:
+    """F23, and a lost reply: the call is an error, the same call again makes up for it."""
+    proxy, far = cutting
+    bench = Bench(store, far, clock)
+    await bench.lay()
+    call = getattr(bench, script)
+    await call()
+    wanted = await result(redis, store)
+    for kept in range(EVEN_LONGER):
+        if script not in READS:
+            await clear(redis, store)
+            await bench.lay()
+        proxy.cut_reply(script, kept=kept)
+        try:
+            await call()
+        except StoreUnavailable:
+            await run_again(call)
+        else:
+            assert kept, "a reply has at least a byte"
+            break
+        assert await result(redis, store) == wanted, f"cut after {kept} bytes"

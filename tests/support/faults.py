@@ -91,7 +91,7 @@ class FaultProxy:
         self.ways = {direction: _Way() for direction in BOTH}
         self._names = script_names() if names is None else names
         self._losses: list[_Loss] = []
-        self._connections: set[_Connection] = set()
+        self.connections: set[_Connection] = set()  # open ones
         self._server: asyncio.Server | None = None
 
     @property
@@ -115,7 +115,7 @@ class FaultProxy:
     def cut_after(self, count: int, direction: Direction = "down") -> None:
         """A connection ends when so many bytes more have passed."""
         self.ways[direction].limit = count
-        for connection in self._connections:
+        for connection in self.connections:
             connection.passed[direction] = 0
 
     def swallow_reply(self, to: str = "", nth: int = 1) -> None:
@@ -128,7 +128,7 @@ class FaultProxy:
 
     def reset(self) -> None:
         """End every connection in the rudest way."""
-        for connection in self._connections:
+        for connection in self.connections:
             connection.reset()
 
     async def refuse(self) -> None:
@@ -136,7 +136,7 @@ class FaultProxy:
         if self._server:
             self._server.close()
             self._server = None
-        ending = [connection.task for connection in self._connections]
+        ending = [connection.task for connection in self.connections]
         self.reset()
         await asyncio.gather(*ending, return_exceptions=True)
 
@@ -163,12 +163,12 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, reader, writer)
-        self._connections.add(connection)
+        self.connections.add(connection)
         try:
             await connection.run()
         finally:
             connection.close()
-            self._connections.discard(connection)
+            self.connections.discard(connection)
 
 
 class _Connection:

@@ -33,6 +33,7 @@ class Receiver:
     answer_headers: dict[str, str] = field(default_factory=dict)
     hold: asyncio.Event = field(default_factory=asyncio.Event)  # answers wait for it
     answer: Answer | None = None  # instead of all this
+    gone: int = 0  # requests whose sender left before the answer
 
     def __post_init__(self) -> None:
         self.hold.set()
@@ -41,12 +42,20 @@ class Receiver:
         """In the order of arrival."""
         return [request.body for request in self.requests]
 
+    def ids(self) -> list[str]:
+        """Of the messages, in the order of arrival."""
+        return [request.headers["Scheduler-Message-Id"] for request in self.requests]
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request."""
         at, body = time.time(), await request.read()
         headers = CIMultiDict(request.headers)
         self.requests.append(Received(request.method, request.path_qs, headers, body, at))
-        await self.hold.wait()
+        try:
+            await self.hold.wait()
+        except asyncio.CancelledError:
+            self.gone += 1
+            raise
         if self.answer:
             return await self.answer(request)
         status = self.statuses.pop(0) if self.statuses else 200
