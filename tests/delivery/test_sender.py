@@ -224,6 +224,17 @@ async def test_an_answer_that_is_none(
     assert (sent.attempt.status, sent.attempt.error) == (None, error)
 
 
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "PATCH", "DELETE"])
+async def test_an_attempt_is_one_request_on_the_wire_whatever_its_method(
+    sender: Sender, claim: Callable[..., Any], method: str
+) -> None:
+    heads: list[bytes] = []
+    async with raw_server(b"", heads=heads) as url:
+        sent = await send(sender, await claim(url, method=method))
+    assert sent.attempt.error == "disconnected"
+    assert [head.partition(b" ")[0].decode() for head in heads] == [method]
+
+
 async def test_nobody_listens(sender: Sender, claim: Callable[..., Any]) -> None:
     sent = await send(sender, await claim("http://127.0.0.1:2/"))
     assert sent.attempt.error == "connect_error"
@@ -292,11 +303,15 @@ async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(
 
 
 @asynccontextmanager
-async def raw_server(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Reads a request's head, writes these bytes, closes."""
+async def raw_server(
+    answer: bytes, tls: ssl.SSLContext | None = None, heads: list[bytes] | None = None
+) -> AsyncIterator[str]:
+    """Reads a request's head, noted in `heads`, writes these bytes, closes."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        if heads is not None:
+            heads.append(head)
         writer.write(answer)
         writer.close()
 

@@ -1,5 +1,6 @@
 """One attempt: build, sign, send, time, classify."""
 
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT: Final = 5.0  # seconds, of one address
 RESPONSE_BYTES: Final = 64 * 1024  # read of an answer; then the connection is closed
 _MS: Final = timedelta(milliseconds=1)
+# What aiohttp would send a second time by itself; others are spared the middleware's cost.
+_RESENT: Final = frozenset({"GET", "PUT", "DELETE"})
+_NO_RESEND: Final = (no_hidden_resend,)
 USER_AGENT: Final = f"scheduler-api/{__version__}"
 
 # What an attempt without an answer is called; the first that fits.
@@ -111,10 +115,12 @@ class Sender:
         async with self._session.request(
             spec.method,
             url,
-            data=spec.body,
+            # As a payload at once: aiohttp would look for the kind of the bytes.
+            data=None if spec.body is None else aiohttp.BytesPayload(spec.body),
             headers=self._headers(claimed, at),
             timeout=self._timeout if own is None else _client_timeout(own / 1000),
             allow_redirects=False,
+            middlewares=_NO_RESEND if spec.method in _RESENT else (),
         ) as response:
             excerpt = await _excerpt(response)
             return response.status, excerpt, response.headers.get("Retry-After")
@@ -132,14 +138,20 @@ class Sender:
         if self._secrets:
             body = spec.body or b""
             headers["webhook-signature"] = sign(self._secrets, webhook_id, timestamp, body)
-        headers["Scheduler-Message-Id"] = quote(claimed.id, safe=_VISIBLE)
+        headers["Scheduler-Message-Id"] = _header_value(claimed.id)
         headers["Scheduler-Attempt"] = str(claimed.attempts + 1)
         headers["Scheduler-Scheduled-For"] = format_instant(claimed.scheduled_at)
         return headers
 
 
-# Visible ASCII but the percent sign: such an id is sent as it is, others percent-encoded.
+# Visible ASCII but the percent sign.
 _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+_all_visible: Final = re.compile(f"[{re.escape(_VISIBLE)}]*").fullmatch
+
+
+def _header_value(message_id: str) -> str:
+    """An id of visible ASCII as it is, others percent-encoded."""
+    return message_id if _all_visible(message_id) else quote(message_id, safe=_VISIBLE)
 
 
 @asynccontextmanager
@@ -147,7 +159,6 @@ async def open_session(rules: EgressRules, slots: int) -> AsyncIterator[aiohttp.
     """The session of a Sender: guarded, without cookies, proxies, decompression or resending."""
     async with aiohttp.ClientSession(
         connector=connector(rules, limit=slots),
-        middlewares=(no_hidden_resend,),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("Accept-Encoding", "Content-Type"),
         trust_env=False,
@@ -172,7 +183,7 @@ async def _excerpt(response: aiohttp.ClientResponse) -> str | None:
     """The beginning of the body; the status stands, however the body ends."""
     kept, size = b"", 0
     try:
-        async for chunk in response.content.iter_any():
+        while chunk := await response.content.readany():
             kept += chunk[: EXCERPT_BYTES - len(kept)]
             size += len(chunk)
             if size > RESPONSE_BYTES:
