@@ -39,12 +39,10 @@ async def test_claims_are_taken_over_at_the_start(
     await live_store.messages.create("a", accepted())
     await dead.queues[0].claim(1)
 
-    async def waits() -> bool:
-        return (await live_store.messages.get("a")).state == "scheduled"
-
     with capture_logs() as logs:
         async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
-            await wait_until("the message due again", waits)
+            await wait_until("the take-over told", lambda: bool(logs))
+            assert (await live_store.messages.get("a")).state == "scheduled"
     assert [(it["event"], it["returned"]) for it in logs] == [("claims_recovered", 1)]
 
 
