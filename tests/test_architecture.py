@@ -29,11 +29,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
+    "transfer": {"domain", "settings", "store"},
     "server": {
         *("domain", "store", "delivery", "api"),
         *("settings", "telemetry", "token_file", "welcome", "listen"),
     },
-    "cli": {"", "domain", "settings", "server", "listen"},
+    "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer"},
     "": {"server"},  # __init__.py: the version, and `app` on first use
     "__main__": {"cli"},
 }
@@ -167,7 +168,7 @@ def script_faults(name: str, text: str) -> list[str]:
     first, *rest = text.splitlines()
     head = "\n".join(_comment(rest))
     flags = first.removeprefix("#!lua").strip()
-    wanted = {""} if name == "create" else {"flags=allow-oom", "flags=no-writes"}
+    wanted = {""} if name in ("create", "restore") else {"flags=allow-oom", "flags=no-writes"}
     rules = {
         "begins with #!lua": first.startswith("#!lua"),
         "has the flags that fit it": flags in wanted,

@@ -4,8 +4,11 @@
 # ruff: noqa: PLC0415
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from msgspec.structs import replace
@@ -13,6 +16,9 @@ from msgspec.structs import replace
 from scheduler_api import __version__, settings
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from scheduler_api.transfer import Imported
 
 LOOPBACK = "127.0.0.1"
 CALLED = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}  # listened on → dialled
@@ -104,6 +110,49 @@ def healthcheck() -> None:
         raise click.exceptions.Exit(1)
 
 
+@main.command(name="export")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--resume", is_flag=True, help="Go on where an export into FILE was cut off.")
+def export_(file: str, resume: bool) -> None:
+    """Write every pending message to FILE, or to stdout if it is -, one JSON a line.
+
+    What is being sent meanwhile is in it too: stop the service before it is moved elsewhere.
+    """
+    import asyncio
+
+    with _told():
+        written = asyncio.run(_export(_quiet(settings.load()), file, resume))
+    click.echo(f"{written:,} messages exported", err=True)
+
+
+@main.command(name="import")
+@click.argument(
+    "file", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
+@click.option(
+    "--from-original",
+    metavar="URL",
+    help="Take over what the original service keeps in this Redis; its keys stay as they are.",
+)
+def import_(file: str | None, from_original: str | None) -> None:
+    """Put in the messages of FILE, an export; of stdin if it is -.
+
+    A message that is there already is skipped, so that a repetition goes on. One bad line, and
+    nothing is put in. An id that another message has is refused.
+    """
+    import asyncio
+
+    if (file is None) == (from_original is None):
+        raise click.UsageError("Give FILE or --from-original URL.")
+    with _told():
+        outcome = asyncio.run(_import(_quiet(settings.load()), file, from_original))
+    click.echo(f"{outcome.restored:,} imported, {outcome.same:,} were there already", err=True)
+    for refused in outcome.refused:
+        click.echo(f"refused: {refused.subject}: {refused.reason}", err=True)
+    if outcome.refusals:
+        raise click.ClickException(f"{outcome.refusals:,} refused")
+
+
 @main.command()
 def version() -> None:
     """Print the version, and that of Python."""
@@ -141,6 +190,50 @@ async def _listen(host: str, port: int, secrets: tuple[bytes, ...]) -> None:
     async with receiver(host, port, secrets, echo=click.echo) as address:
         click.echo(f"Listening on {address} (Ctrl-C stops)")
         await stopped.wait()
+
+
+def _quiet(chosen: Settings) -> Settings:
+    """The same settings; of the store that they open only errors are logged, on stderr."""
+    from scheduler_api import telemetry
+
+    telemetry.configure("ERROR", chosen.log_format)
+    return chosen
+
+
+async def _export(chosen: Settings, file: str, resume: bool) -> int:
+    from scheduler_api import transfer
+
+    with ExitStack() as stack:
+        into = None if file == "-" else transfer.ExportFile(Path(file), resume=resume)
+        async with transfer.opened(chosen) as store:
+            out = stack.enter_context(into) if into else sys.stdout.buffer
+            last = into.last if into else b""
+            bar = stack.enter_context(_bar("Exporting", await store.messages.count()))
+            bar(into.lines if into else 0)
+            return await transfer.export(store, out, last, bar)
+
+
+async def _import(chosen: Settings, file: str | None, original: str | None) -> "Imported":
+    from scheduler_api import transfer
+
+    async with transfer.opened(chosen) as store:
+        if original is not None:
+            return await transfer.import_original(store, original, chosen)
+        with ExitStack() as stack:
+            lines = stack.enter_context(transfer.rewindable(file or "-", sys.stdin.buffer))
+            # Each byte is read twice: to see whether every line is good, and to put them in.
+            bar = stack.enter_context(_bar("Importing", 2 * transfer.size_of(lines)))
+            return await transfer.import_lines(store, lines, chosen, bar)
+
+
+@contextmanager
+def _bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """Moved by what is called; shown on a terminal alone."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(label=label, length=length, file=sys.stderr) as bar:
+        yield bar.update
 
 
 def _ask(host: str, port: int) -> tuple[int, str]:

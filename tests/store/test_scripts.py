@@ -13,7 +13,7 @@ from scheduler_api.store.codec import pack_tail
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.scripts import NAMES, Scripts
 from scheduler_api.store.store import Store
-from tests.conftest import CONCURRENCY
+from tests.conftest import CONCURRENCY, NOW
 from tests.support.clock import Clock
 from tests.support.factories import accepted
 from tests.support.states import bring, everything, fill, outcome
@@ -48,6 +48,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "reap": (100, CONCURRENCY, 1, DAY, 10),
     "recover": (100, CONCURRENCY, 1, DAY, 10, EPOCH, "0"),
     "purge": (100, DAY),
+    "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
 }
 # Where in those calls a number stands.
 NUMBERS = [
@@ -62,6 +63,7 @@ NUMBERS = [
     ("renew", 1),
     *[(name, i) for name in ("reap", "recover") for i in range(5)],
     *[("purge", i) for i in range(2)],
+    *[("restore", i) for i in (1, 6)],
 ]
 
 

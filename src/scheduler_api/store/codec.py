@@ -15,6 +15,7 @@ as msgpack.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -82,6 +83,11 @@ def pack_tail(accepted: Accepted) -> bytes:
     return b"%b%b\n%b" % (place, url.url.encode(), _encode_spec(accepted.spec))
 
 
+def pack_scheduled(scheduled_ms: int) -> bytes:
+    """The record's bytes 8–13."""
+    return scheduled_ms.to_bytes(6)
+
+
 def unpack_record(record: bytes) -> Record:
     """The inverse, of a whole record. Raises: ValueError, msgspec.MsgspecError."""
     if record[:1] != VERSION:
@@ -122,11 +128,24 @@ def _unstored(stored: _StoredAttempt) -> Attempt:
     return Attempt(number, from_ms(started_ms), *rest)
 
 
+def pack_progress(attempts: int, crashes: int, log: Sequence[Attempt]) -> bytes:
+    """The progress of a message that is to be retried; b'' of one that was never tried."""
+    if not attempts and not crashes:
+        return b""
+    last_ms = to_ms(log[-1].started_at) if log else 0
+    packed = _encode_log([_stored(attempt) for attempt in log])
+    return b"%d %d retry %d\n%b" % (attempts, crashes, last_ms, packed)
+
+
 def append_attempt(log: bytes, attempt: Attempt) -> bytes:
     """The packed log with one more attempt; the oldest goes when there are too many."""
-    number, started_at, *rest = msgspec.structs.astuple(attempt)
     earlier = _decode_log(log)[1 - ATTEMPTS_KEPT :] if log else []
-    return _encode_log([*earlier, _StoredAttempt(number, to_ms(started_at), *rest)])
+    return _encode_log([*earlier, _stored(attempt)])
+
+
+def _stored(attempt: Attempt) -> _StoredAttempt:
+    number, started_at, *rest = msgspec.structs.astuple(attempt)
+    return _StoredAttempt(number, to_ms(started_at), *rest)
 
 
 def pack_cursor(due_ms: int, message_id: bytes) -> str:

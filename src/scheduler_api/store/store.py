@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
+from scheduler_api.store.archive import Archive
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.heads import Heads
@@ -73,6 +74,7 @@ class Store:
         shares = [_share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
         self.messages = Messages(scripts, self.heads, concurrency=shares)
+        self.archive = Archive(scripts)
         self.queues = tuple(
             Queue(
                 partition,

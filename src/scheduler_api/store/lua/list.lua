@@ -2,10 +2,11 @@
 -- Lists pending messages, soonest first, those after a position.
 --
 -- ARGV[1] due ms and ARGV[2] id of the last message seen (-1 and '' at the beginning)
--- ARGV[3] how many (1–100)
+-- ARGV[3] how many (1–100)   ARGV[4] 1: whole records and progresses, for an export
 -- Returns {total pending, 1 if there are more, then id, due ms, place, record up to its URL's
 --          end ('' if there is none: a damaged data set, listed as the position to go on from),
 --          first line of the progress ('' if never tried) for each}
+local whole = ARGV[4] == '1'
 local after_due, after_id, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local BYTES = 4 * 1024 * 1024 -- of records read; a page of large bodies ends early
 
@@ -60,7 +61,8 @@ while due[i] or taken[j] do
   local n = #reply
   reply[n + 1], reply[n + 2] = id, tonumber(at)
   reply[n + 3] = from_due and 'due' or call('ZSCORE', LEASES, id) and 'leased' or 'parked'
-  reply[n + 4] = record:sub(1, record:find('\n', 16, true))
-  reply[n + 5] = (call('HGET', PROGRESS, id) or ''):match('^[^\n]*')
+  local progress = call('HGET', PROGRESS, id) or ''
+  reply[n + 4] = whole and record or record:sub(1, record:find('\n', 16, true))
+  reply[n + 5] = whole and progress or progress:match('^[^\n]*')
 end
 return reply

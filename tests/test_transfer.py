@@ -1,0 +1,192 @@
+"""The commands export and import, as a person runs them: real processes over a real store."""
+
+import asyncio
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.store.store import Store
+from tests.support.factories import URL, accepted
+from tests.system.processes import environment
+
+AT = "2027-01-15T08:00:00Z"  # NOW
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(valkey: str, prefix: str, tmp_path: Path) -> Run:
+    """A command over the store of this test."""
+    given = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "DATA_DIR": str(tmp_path / "data")}
+    given |= {"EGRESS_ALLOW": "127.0.0.1", "API_TOKEN": "t"}
+
+    async def command(*arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        return await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "scheduler_api", *arguments],
+            cwd=tmp_path,
+            env=environment(**given),
+            input=stdin,
+            capture_output=True,
+            check=False,
+        )
+
+    return command
+
+
+def line(message_id: str, **fields: Any) -> bytes:
+    body = {"id": message_id, "webhookUrl": URL, "scheduleTo": AT, "createdAt": AT} | fields
+    return json.dumps(body).encode() + b"\n"
+
+
+async def create(store: Store, *ids: str) -> None:
+    for message_id in ids:
+        await store.messages.create(message_id, accepted(delay=60))
+
+
+async def test_what_was_exported_is_imported_and_again_skipped(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
+    await create(live_store, "a", "b")
+    done = await run("export", "out.ndjson")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"2 messages exported\n")
+    assert stat.S_IMODE((tmp_path / "out.ndjson").stat().st_mode) == 0o600
+    await live_store.messages.cancel("b")
+    done = await run("import", "out.ndjson")
+    assert (done.returncode, done.stderr) == (0, b"1 imported, 1 were there already\n")
+    done = await run("import", "-", stdin=(tmp_path / "out.ndjson").read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"0 imported, 2 were there already\n")
+    assert await live_store.messages.count() == 2
+
+
+async def test_an_export_to_stdout_is_nothing_but_lines(run: Run, live_store: Store) -> None:
+    await create(live_store, "a")
+    done = await run("export", "-")
+    (only,) = done.stdout.splitlines()
+    assert json.loads(only)["id"] == "a"
+
+
+async def test_no_file_is_overwritten(run: Run, live_store: Store, tmp_path: Path) -> None:
+    await create(live_store, "a")
+    (tmp_path / "out").write_text("mine")
+    done = await run("export", "out")
+    assert (done.returncode, done.stderr) == (1, b"Error: out exists: it is not overwritten\n")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+async def test_an_export_that_was_cut_off_goes_on_where_it_was(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
+    await create(live_store, "a", "b", "c")
+    whole = (await run("export", "-")).stdout
+    first, second, third = whole.splitlines(keepends=True)
+    (tmp_path / "out.part").write_bytes(first + second[:-9])
+    done = await run("export", "out")
+    assert done.returncode == 1
+    assert b"go on with --resume, or remove it" in done.stderr
+    done = await run("export", "--resume", "out")
+    assert (done.returncode, done.stderr) == (0, b"2 messages exported\n")
+    assert (tmp_path / "out").read_bytes() == first + second + third
+    assert not (tmp_path / "out.part").exists()
+
+
+async def test_one_bad_line_and_nothing_is_imported(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
+    lines = [line("a"), b"{}\n", line("b"), line("c", webhookUrl="ftp://x/")]
+    (tmp_path / "in").write_bytes(b"".join(lines))
+    done = await run("import", "in")
+    assert done.returncode == 1
+    told = done.stderr.decode().splitlines()
+    assert told[0] == "0 imported, 0 were there already"
+    assert told[1].startswith("refused: line 2: Object missing required field")
+    assert told[2].startswith("refused: line 4: /webhookUrl: ")
+    assert told[3:] == ["Error: 2 refused"]
+    assert await live_store.messages.count() == 0
+
+
+async def test_an_id_that_another_message_has_is_refused_and_the_rest_imported(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
+    await create(live_store, "a")
+    # More than fit into one call, and more refusals than are told one by one.
+    taken = [line("a", payload=number) for number in range(30)]
+    (tmp_path / "in").write_bytes(b"".join([*taken, *(line(f"m{n}") for n in range(600))]))
+    done = await run("import", "in")
+    assert done.returncode == 1
+    told = done.stderr.decode().splitlines()
+    assert told[0] == "600 imported, 0 were there already"
+    assert told[1:21] == ["refused: a: another message has this id"] * 20
+    assert told[21:] == ["Error: 30 refused"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("-", "--from-original", "redis://127.0.0.1:1")])
+async def test_an_import_has_one_source(run: Run, arguments: tuple[str, ...]) -> None:
+    done = await run("import", *arguments)
+    assert done.returncode == 2
+    assert b"Give FILE or --from-original URL." in done.stderr
+
+
+async def test_an_original_that_cannot_be_reached_is_one_line(run: Run) -> None:
+    done = await run("import", "--from-original", "redis://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: The store cannot be reached")
+
+
+@pytest.fixture
+async def original(valkey: str) -> Any:
+    """Address and client of a database as the original service leaves it."""
+    address = f"{valkey}?db=7"
+    redis = Redis.from_url(address)
+    await redis.flushdb()
+    yield address, redis
+    await redis.flushdb()
+    await redis.aclose()
+
+
+def kept(at: str, **fields: Any) -> str:
+    return json.dumps({"scheduleTo": at, "payload": {"n": 1}, "webhookUrl": URL} | fields)
+
+
+async def test_the_messages_of_the_original_are_taken_over_once_and_left_there(
+    run: Run, live_store: Store, original: tuple[str, Redis]
+) -> None:
+    address, redis = original
+    keys = {f"message:m{n}": kept("2046-04-15T02:41:45.000Z") for n in range(250)}
+    keys["message:past"] = kept("2020-01-01T00:00:00Z", id="past")
+    await redis.mset(keys | {"apscheduler.jobs": "x", "message:bad": "{}"})
+    await redis.hset("message:other-type", "a", "1")
+    for restored, same in ((251, 0), (0, 251)):
+        done = await run("import", "--from-original", address)
+        told = done.stderr.decode().splitlines()
+        assert told[0] == f"{restored} imported, {same} were there already"
+        assert told[1].startswith("refused: bad: Object missing required field")
+        assert (done.returncode, told[2:]) == (1, ["Error: 1 refused"])
+    assert await redis.dbsize() == 254
+    claim = await live_store.queues[0].claim(10)
+    assert [message.id for message in claim.messages] == ["past"]
+    assert (await live_store.messages.get("m7")).spec.body == b'{"n": 1}'
+    assert await live_store.messages.count() == 251
+
+
+async def test_the_embedded_store_is_opened_as_the_service_opens_it(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(line("a"))
+    for arguments, told in (("import", b"1 imported"), ("export", b"1 messages exported")):
+        file = "in" if arguments == "import" else "out"
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "scheduler_api", arguments, file],
+            cwd=tmp_path,
+            env=environment(EGRESS_ALLOW="127.0.0.1"),
+            capture_output=True,
+            check=True,
+        )
+        assert told in done.stderr
+    assert json.loads((tmp_path / "out").read_text())["id"] == "a"
