@@ -34,8 +34,8 @@ format: .venv/dev.stamp ## Put the code into its form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/dev.stamp ## Measure throughput and lateness on this machine
-	$(BIN)/python -m bench
+bench: .venv/dev.stamp ## Measure on this machine; WHAT="deliver --peer bullmq" names what
+	$(BIN)/python -m bench $(WHAT)
 
 image: ## Build the container image
 	docker build --tag $(IMAGE) .

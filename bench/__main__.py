@@ -1,4 +1,4 @@
-"""python -m bench [create|deliver|lateness]: run, print, exit 1 if something went wrong."""
+"""python -m bench [SCENARIO …]: run, print Markdown tables, exit 1 if something went wrong."""
 
 import sys
 from pathlib import Path
@@ -8,10 +8,40 @@ from typing import Any
 import click
 import msgspec
 
+from bench.peers.peer import PEERS
 from bench.report import Options, surroundings, table
-from bench.scenarios import create, deliver, lateness
+from bench.scenarios import (
+    backlog,
+    batch,
+    create,
+    deliver,
+    hang,
+    idle,
+    lateness,
+    memory,
+    replicas,
+    restart,
+    scale,
+    start,
+    workers,
+)
 
-SCENARIOS: dict[str, ModuleType] = {"create": create, "deliver": deliver, "lateness": lateness}
+SCENARIOS: dict[str, ModuleType] = {
+    "create": create,
+    "batch": batch,
+    "deliver": deliver,
+    "workers": workers,
+    "lateness": lateness,
+    "replicas": replicas,
+    "idle": idle,
+    "memory": memory,
+    "scale": scale,
+    "start": start,
+    "restart": restart,
+    "hang": hang,
+    "backlog": backlog,
+}
+ANYWHERE = ("create", "batch", "deliver", "lateness")  # may measure a server that runs already
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -19,62 +49,71 @@ SCENARIOS: dict[str, ModuleType] = {"create": create, "deliver": deliver, "laten
 @click.option("--url", help="A running server, on this machine; without it, a fresh one each run.")
 @click.option("--token", default="", help="Token of that server.")
 @click.option("--runs", default=5, type=click.IntRange(1))
-@click.option("--count", default=20_000, type=click.IntRange(1), help="Messages of a run.")
-@click.option("--seconds", default=30, type=click.IntRange(1), help="Length of lateness.")
+@click.option("--count", type=click.IntRange(1), help="Messages of a run.  [default: see README]")
+@click.option("--seconds", default=30, type=click.IntRange(1), help="Length of lateness, idle.")
 @click.option("--lead", type=float, help="Seconds left for creating what is to be delivered.")
+@click.option("--peer", type=click.Choice(list(PEERS)), help="Measure it in the same runs.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the raw runs there.")
-def main(names: tuple[str, ...], file: Path | None, **asked: Any) -> None:
-    """Measure create, deliver and lateness (all without a name) beside what they could be."""
-    options = Options(**asked)
+def main(
+    names: tuple[str, ...], file: Path | None, count: int | None, url: str | None, **asked: Any
+) -> None:
+    """Measure each scenario (all without a name) beside what it could be."""
+    chosen = names or tuple(SCENARIOS)
+    if url and not set(chosen) <= set(ANYWHERE):
+        raise click.UsageError(f"--url goes with {', '.join(ANYWHERE)}; the others kill and fill")
     found = surroundings()
-    runs = {name: _measure(name, options) for name in names or SCENARIOS}
-    for name, of_one in runs.items():
-        print(f"\n{table(name, SCENARIOS[name].rows(of_one))}")
-    print("\nCells: median [least–most] of", options.runs, "runs; the ratio pair by pair.")
+    runs: dict[str, list[Any]] = {}
+    wrong: list[str] = []
+    for name in chosen:
+        options = Options(count=count or SCENARIOS[name].COUNT, url=url, **asked)
+        runs[name] = _measure(name, options, wrong)
+        print(f"\n{_table(name, runs[name], options)}", flush=True)
+        if file:  # after each, so that a long measurement that breaks off leaves something
+            file.write_bytes(_json(found, options, runs))
+    print("\nCells: median [least–most] of", asked["runs"], "runs; the ratio pair by pair.")
     for title, text in found.items():
         print(f"{title}: {text}")
-    print(f"settings: {_settings(runs, options)}")
-    if file:
-        file.write_bytes(_json(found, options, runs))
-    sys.exit(_tell_problems(runs))
+    print(f"settings: {_settings(runs, url)}")
+    for line in wrong:
+        click.echo(line, err=True)
+    sys.exit(1 if wrong else 0)
 
 
-def _measure(name: str, options: Options) -> list[Any]:
-    runs: list[Any] = []
+def _measure(name: str, options: Options, wrong: list[str]) -> list[Any]:
+    """All runs of a scenario; what went wrong is added to `wrong`, and the next run begins."""
+    scenario, runs = SCENARIOS[name], []
     for index in range(options.runs):
         click.echo(f"{name} {index + 1}/{options.runs} …", err=True)
-        runs.append(SCENARIOS[name].run(options, index))
+        try:
+            runs.append(scenario.run(options, index))
+        except (RuntimeError, OSError) as error:
+            wrong.append(f"{name} {index + 1}: {error}")
+        else:
+            wrong += [f"{name} {index + 1}: {problem}" for problem in scenario.problems(runs[-1])]
     return runs
 
 
-def _settings(runs: dict[str, list[Any]], options: Options) -> str:
-    if options.url:
-        return f"those of {options.url}"
+def _table(name: str, runs: list[Any], options: Options) -> str:
+    scenario = SCENARIOS[name]
+    title = f"{name}, {options.count:,}"
+    return table(title, scenario.rows(runs) if runs else [], scenario.BESIDE, options.peer)
+
+
+def _settings(runs: dict[str, list[Any]], url: str | None) -> str:
+    if url:
+        return f"those of {url}"
     given = {name: SCENARIOS[name].SETTINGS for name in runs}
     own = ", ".join(
         f"{name}: " + (" ".join(f"{key}={value}" for key, value in own.items()) or "defaults")
         for name, own in given.items()
     )
-    return f"embedded store with fsync always, one process; {own}"
+    return f"fsync always, one process where nothing else is said; {own}"
 
 
 def _json(found: dict[str, str], options: Options, runs: dict[str, list[Any]]) -> bytes:
     shown = msgspec.structs.replace(options, token="")
     raw = msgspec.json.encode({"surroundings": found, "options": shown, "runs": runs})
     return msgspec.json.format(raw) + b"\n"
-
-
-def _tell_problems(runs: dict[str, list[Any]]) -> int:
-    """Print them → the exit code."""
-    wrong = [
-        f"{name} {index}: {problem}"
-        for name, of_one in runs.items()
-        for index, run in enumerate(of_one, 1)
-        for problem in SCENARIOS[name].problems(run)
-    ]
-    for line in wrong:
-        click.echo(line, err=True)
-    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What is sent: payloads of about 300 bytes, and the requests that create them as messages."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -33,10 +34,15 @@ def message(n: int, prefix: str, hook: str, due_ms: int) -> bytes:
     return msgspec.json.encode(asked)
 
 
-def request(body: bytes, host: str, token: str) -> bytes:
-    """A whole POST /messages, as it goes over the wire."""
+def batch(messages: Sequence[bytes]) -> bytes:
+    """The body of POST /messages/batch."""
+    return b'{"messages":[%b]}' % b",".join(messages)
+
+
+def request(body: bytes, host: str, token: str, path: str = "/messages") -> bytes:
+    """A whole POST, as it goes over the wire."""
     head = (
-        f"POST /messages HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -4,6 +4,7 @@ python -m bench.load reads one line of JSON, a Batch, and answers with a Load.
 """
 
 import asyncio
+import re
 import sys
 import time
 from collections import Counter
@@ -13,9 +14,12 @@ import httptools
 import msgspec
 import uvloop
 
+from bench.bodies import batch as together
 from bench.bodies import message, request
 from bench.processes import Worker, answer
 from bench.server import Target
+
+RESULT = re.compile(rb'"status":(\d+),"body"')  # of one message, in the answer to a batch
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -28,15 +32,16 @@ class Batch(msgspec.Struct, frozen=True):
     hook: str  # the URL that they are for
     due_ms: list[int]
     connections: int = 64
+    together: int = 1  # messages in a request; more than one goes to POST /messages/batch
 
 
 class Load(msgspec.Struct):
     """What came of a batch. Nothing is left out: the first requests count like the last."""
 
-    rate: float  # answers a second, from the first byte sent to the last answer
-    p50_ms: float
+    rate: float  # messages a second, from the first byte sent to the last answer
+    p50_ms: float  # of an answer
     p99_ms: float
-    statuses: dict[int, int]  # status → how many
+    statuses: dict[int, int]  # status → how many messages
     client_cpu_s: float
     cpu_s: tuple[float, float] | None = None  # of the server, of its store, meanwhile
 
@@ -46,11 +51,21 @@ class Load(msgspec.Struct):
         return sum(self.statuses.values()) - self.statuses.get(201, 0)
 
 
-def load(target: Target, prefix: str, hook: str, due_ms: list[int]) -> Load:
+def load(
+    target: Target,
+    prefix: str,
+    hook: str,
+    due_ms: list[int],
+    *,
+    connections: int = 64,
+    together: int = 1,
+) -> Load:
     """Create a batch from a process of its own."""
     before = target.cpu()
     with Worker("bench.load") as worker:
-        batch = Batch(target.host, target.port, target.token, prefix, hook, due_ms)
+        batch = Batch(
+            target.host, target.port, target.token, prefix, hook, due_ms, connections, together
+        )
         made = msgspec.convert(worker.ask(batch), Load, strict=False)
     after = target.cpu()
     if before and after:
@@ -67,12 +82,20 @@ def percentile(ascending: list[float], part: float) -> float:
 class _Run:
     """One batch under way."""
 
-    def __init__(self, requests: list[bytes], connections: int) -> None:
-        self.requests = iter(requests)
+    def __init__(self, batch: Batch) -> None:
+        self.requests = iter(_requests(batch))
+        self.together = batch.together
         self.statuses: Counter[int] = Counter()
         self.times: list[float] = []  # seconds
-        self.open = connections
+        self.open = batch.connections
         self.ended = asyncio.Event()
+
+    def note(self, status: int, body: bytes) -> None:
+        """An answer; that to a batch tells of each of its messages."""
+        if status == 200:
+            self.statuses.update(map(int, RESULT.findall(body)))
+        else:
+            self.statuses[status] += self.together
 
     def leave(self) -> None:
         """A connection has nothing more to do."""
@@ -87,6 +110,7 @@ class _Caller(asyncio.Protocol):
     def __init__(self, run: _Run) -> None:
         self._run = run
         self._parser = httptools.HttpResponseParser(self)
+        self._body = b""
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -102,9 +126,13 @@ class _Caller(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
     def on_message_complete(self) -> None:
         self._run.times.append(time.perf_counter() - self._sent)
-        self._run.statuses[self._parser.get_status_code()] += 1
+        status, body, self._body = self._parser.get_status_code(), self._body, b""
+        self._run.note(status, body)
         self.next()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -113,9 +141,7 @@ class _Caller(asyncio.Protocol):
 
 
 async def _create(batch: Batch) -> Load:
-    host, loop = f"{batch.host}:{batch.port}", asyncio.get_running_loop()
-    bodies = (message(n, batch.prefix, batch.hook, due) for n, due in enumerate(batch.due_ms))
-    run = _Run([request(body, host, batch.token) for body in bodies], batch.connections)
+    loop, run = asyncio.get_running_loop(), _Run(batch)
     made = [
         await loop.create_connection(lambda: _Caller(run), batch.host, batch.port)
         for _ in range(batch.connections)
@@ -127,7 +153,18 @@ async def _create(batch: Batch) -> Load:
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     times = sorted(1000 * taken for taken in run.times)
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
-    return Load(round(len(times) / seconds, 1), p50, p99, dict(run.statuses), round(cpu, 3))
+    rate = round(run.statuses.total() / seconds, 1)
+    return Load(rate, p50, p99, dict(run.statuses), round(cpu, 3))
+
+
+def _requests(batch: Batch) -> list[bytes]:
+    """Whole, made beforehand."""
+    host, token, size = f"{batch.host}:{batch.port}", batch.token, batch.together
+    bodies = [message(n, batch.prefix, batch.hook, due) for n, due in enumerate(batch.due_ms)]
+    if size == 1:
+        return [request(body, host, token) for body in bodies]
+    groups = (bodies[start : start + size] for start in range(0, len(bodies), size))
+    return [request(together(group), host, token, "/messages/batch") for group in groups]
 
 
 if __name__ == "__main__":

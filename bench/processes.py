@@ -2,9 +2,11 @@
 
 import os
 import resource
+import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
@@ -14,6 +16,7 @@ import msgspec
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")  # of /proc, in a second
 END_LIMIT = 30.0  # seconds a process may take to end
+ANSWER_LIMIT = 3600.0  # seconds that an answer may take: filling a store with 10 million takes long
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
@@ -22,16 +25,12 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | settings
 
 
-class Worker:
-    """A module of ours in its own process; a line of JSON in, a line of JSON out."""
+class Program:
+    """A process that is asked by lines: one of JSON in, one of JSON out."""
 
-    def __init__(self, module: str, *args: str) -> None:
+    def __init__(self, *command: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *args],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=environment({}),
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment({})
         )
         self.pid = self._process.pid
 
@@ -49,8 +48,11 @@ class Worker:
         cast("IO[bytes]", self._process.stdout).close()
 
     def read(self) -> Any:
-        """The next line. Raises: RuntimeError if the process is gone."""
-        line = cast("IO[bytes]", self._process.stdout).readline()
+        """The next line. Raises: RuntimeError if the process is gone, or says nothing."""
+        stdout = cast("IO[bytes]", self._process.stdout)
+        if not select.select([stdout], [], [], ANSWER_LIMIT)[0]:
+            raise RuntimeError(f"{self._process.args!r} does not answer")
+        line = stdout.readline()
         if not line:
             raise RuntimeError(f"{self._process.args!r} ended")
         return msgspec.json.decode(line)
@@ -61,6 +63,13 @@ class Worker:
         stdin.write(msgspec.json.encode(question) + b"\n")
         stdin.flush()
         return self.read()
+
+
+class Worker(Program):
+    """A module of ours in its own process."""
+
+    def __init__(self, module: str, *args: str) -> None:
+        super().__init__(sys.executable, "-m", module, *args)
 
 
 def answer(value: Any) -> None:
@@ -84,16 +93,28 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def child_named(pid: int, name: str) -> int | None:
-    """The child whose command has this name, such as the server's store."""
+def resident_mib(pid: int) -> float:
+    """Memory of one process that is in RAM."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1024**2
+
+
+def family(pid: int) -> dict[int, str]:
+    """A process and all below it → the names of their commands."""
+    parents, names = _processes()
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return {one: names[one] for one in found if one in names}
+
+
+def _processes() -> tuple[dict[int, int], dict[int, str]]:
+    parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent, command = int(_stat(int(folder.name))[1]), (folder / "comm").read_text()
-        except OSError:  # it ended just now
-            continue
-        if parent == pid and command.strip().startswith(name):
-            return int(folder.name)
-    return None
+        pid = int(folder.name)
+        with suppress(OSError):  # it ended just now
+            parents[pid], names[pid] = int(_stat(pid)[1]), (folder / "comm").read_text().strip()
+    return parents, names
 
 
 def _stat(pid: int) -> list[str]:

@@ -21,36 +21,46 @@ class Options(msgspec.Struct, frozen=True):
     url: str | None
     token: str
     runs: int
-    count: int  # messages, of create and deliver
-    seconds: int  # of lateness
+    count: int  # messages of a run
+    seconds: int  # of lateness and idle
     lead: float | None  # seconds from the first create to the first due instant
+    peer: str | None  # another scheduler to be measured beside ours
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A figure over all runs: ours, and the ceiling of the same run."""
+    """A figure over all runs: ours, and what stands beside it, of the same runs."""
 
     name: str
     ours: list[float]
-    ceiling: list[float] = []
+    beside: list[float] = []  # mostly a ceiling; the scenario says what
+    peer: list[float] = []
 
     def cells(self) -> list[str]:
-        """As text; the ratio is taken pair by pair."""
-        pairs = zip(self.ours, self.ceiling, strict=False)
-        ratios = [ours / ceiling for ours, ceiling in pairs if ceiling]
-        return [self.name, _spread(self.ours), _spread(self.ceiling), _spread(ratios, ".2f")]
+        """As text; the ratios are taken pair by pair."""
+        found = [self.name, _spread(self.ours)]
+        for other in (self.beside, self.peer):
+            pairs = zip(self.ours, other, strict=False)
+            ratios = [ours / theirs for ours, theirs in pairs if theirs]
+            found += [_spread(other), _spread(ratios, ".2f")]
+        return found
 
 
-def table(title: str, rows: list[Row]) -> str:
+def table(title: str, rows: list[Row], beside: str, peer: str | None) -> str:
     """A Markdown table; cells are the median and, in brackets, least – most."""
-    lines = [[title, "ours", "ceiling", "ratio"], *(row.cells() for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
+    lines = [[title, "ours", beside, "ratio", peer or "peer", "ratio"]]
+    lines += [row.cells() for row in rows]
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    return "\n".join(map(_line_of, zip(*map(_padded, columns), strict=True)))
+
+
+def _padded(column: tuple[str, ...]) -> list[str]:
+    width = max(map(len, column))
+    head, *cells = (cell.ljust(width) for cell in column)
+    return [head, "-" * width, *cells]
+
+
+def _line_of(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _spread(values: list[float], form: str = "") -> str:

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bench.processes import child_named, cpu_seconds, end, environment
+from bench.processes import cpu_seconds, end, environment, family
 
 HOST = "127.0.0.1"
 TOKEN = "bench-token"  # noqa: S105  of a server that lives for seconds, on loopback
 START_LIMIT = 30.0  # seconds
+STORES = ("valkey-server", "redis-server")  # names of a store's process
+LOOK_EVERY = 0.01  # seconds, until a server is ready
 LOG_TAIL = 2000  # characters of a log that are shown when a start fails
 
 
@@ -30,18 +32,23 @@ class Target(msgspec.Struct, frozen=True):
     pid: int | None = None  # of a process that we started
 
     def cpu(self) -> tuple[float, float] | None:
-        """Seconds so far: of the process, of its store; None: not ours, so not known."""
+        """Seconds so far: of its processes, of its own store; None: not ours, so not known."""
         if self.pid is None:
             return None
-        store = child_named(self.pid, "valkey-server") or child_named(self.pid, "redis-server")
-        return cpu_seconds(self.pid), cpu_seconds(store) if store else 0.0
+        ours, store = 0.0, 0.0
+        for pid, command in family(self.pid).items():
+            if command.startswith(STORES):
+                store += cpu_seconds(pid)
+            else:
+                ours += cpu_seconds(pid)
+        return ours, store
 
 
 @contextmanager
 def server(url: str | None, token: str, settings: dict[str, str]) -> Iterator[Target]:
     """The running one at `url`, or else a fresh one with these settings."""
     if url is None:
-        with _own(settings) as target:
+        with fresh(settings) as target:
             yield target
     else:
         parts = urlsplit(url)
@@ -49,20 +56,30 @@ def server(url: str | None, token: str, settings: dict[str, str]) -> Iterator[Ta
 
 
 @contextmanager
-def _own(settings: dict[str, str]) -> Iterator[Target]:
+def fresh(settings: dict[str, str]) -> Iterator[Target]:
+    """A server of our own without a past."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        serving(Path(folder), settings) as target,
+    ):
+        yield target
+
+
+@contextmanager
+def serving(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
+    """A server of our own on what is in `folder`, or at REDIS_URL; it may be killed meanwhile."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        given = {
-            "API_HOST": HOST,
-            "API_PORT": str(port),
-            "API_TOKEN": TOKEN,
-            "DATA_DIR": f"{folder}/data",
-            "EGRESS_ALLOW": f"{HOST}/32",
-            "LOG_LEVEL": "WARNING",
-        }
-        command = [sys.executable, "-m", "scheduler_api", "serve"]
-        with started(command, port, "/health/ready", Path(folder), given | settings) as pid:
-            yield Target(HOST, port, TOKEN, pid)
+    given = {
+        "API_HOST": HOST,
+        "API_PORT": str(port),
+        "API_TOKEN": TOKEN,
+        "DATA_DIR": f"{folder}/data",
+        "EGRESS_ALLOW": f"{HOST}/32",
+        "LOG_LEVEL": "WARNING",
+    }
+    command = [sys.executable, "-m", "scheduler_api", "serve"]
+    with started(command, port, "/health/ready", folder, given | settings) as pid:
+        yield Target(HOST, port, TOKEN, pid)
 
 
 @contextmanager
@@ -88,7 +105,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, lo
     while not _is_ready(port, path):
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-LOG_TAIL:]}")
-        time.sleep(0.05)
+        time.sleep(LOOK_EVERY)
 
 
 def _is_ready(port: int, path: str) -> bool:

@@ -1,10 +1,12 @@
 """Where webhooks arrive: a process that notes when each came, and how we ask it.
 
-python -m bench.sink prints its port, then answers "count" and "take" on standard input.
+python -m bench.sink [hang] prints its port, then answers "count" (of different messages) and
+"take" on standard input; with `hang` it takes requests and never answers them.
 """
 
 import asyncio
 import os
+import sys
 import time
 from typing import Any
 
@@ -53,12 +55,12 @@ class Arrivals(msgspec.Struct, frozen=True):
 class Sink(Worker):
     """The sink's process, seen from outside."""
 
-    def __init__(self) -> None:
-        super().__init__("bench.sink")
+    def __init__(self, *mode: str) -> None:
+        super().__init__("bench.sink", *mode)
         self.hook = f"http://127.0.0.1:{self.read()}/hook"
 
     def collect(self, count: int, patience: float) -> Arrivals:
-        """Wait for `count` arrivals, or until none came for `patience` seconds; then forget."""
+        """Wait for `count` messages, or until none came for `patience` seconds; then forget."""
         seen, moved = 0, time.monotonic()
         while seen < count and time.monotonic() - moved < patience:
             time.sleep(POLL)
@@ -72,8 +74,9 @@ class Sink(Worker):
 class _Receiver(asyncio.Protocol):
     """One connection; the parser calls the on_ methods."""
 
-    def __init__(self, arrivals: Arrivals) -> None:
+    def __init__(self, arrivals: Arrivals, seen: set[int], answer: bytes) -> None:
         self._note_at, self._note_n = arrivals.at_ns.append, arrivals.n.append
+        self._see, self._answer = seen.add, answer
         self._parser = httptools.HttpRequestParser(self)
         self._body = b""
 
@@ -88,26 +91,31 @@ class _Receiver(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._note_at(time.time_ns())
-        self._transport.write(OK)
+        self._transport.write(self._answer)
         body, self._body = self._body, b""
         start = body.index(b'"n":') + 4
-        self._note_n(int(body[start : body.index(b",", start)]))
+        n = int(body[start : body.index(b",", start)])
+        self._note_n(n)
+        self._see(n)
 
 
-async def _serve() -> None:
-    loop, arrivals = asyncio.get_running_loop(), Arrivals([], [])
-    server = await loop.create_server(lambda: _Receiver(arrivals), "127.0.0.1", 0, backlog=4096)
+async def _serve(reply: bytes) -> None:
+    loop, arrivals, seen = asyncio.get_running_loop(), Arrivals([], []), set[int]()
+    server = await loop.create_server(
+        lambda: _Receiver(arrivals, seen, reply), "127.0.0.1", 0, backlog=4096
+    )
     answer(server.sockets[0].getsockname()[1])
     ended = asyncio.Event()
 
     def asked() -> None:
         question = os.read(0, 100)
         if question.startswith(b'"count'):
-            answer(len(arrivals.n))
+            answer(len(seen))
         elif question.startswith(b'"take'):
             answer(arrivals)
             arrivals.at_ns.clear()
             arrivals.n.clear()
+            seen.clear()
         else:
             ended.set()
 
@@ -116,4 +124,4 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve())
+    uvloop.run(_serve(b"" if sys.argv[1:] == ["hang"] else OK))

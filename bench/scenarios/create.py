@@ -14,6 +14,8 @@ from bench.processes import ROOT, Foreign
 from bench.report import Options, Row
 from bench.server import HOST, TOKEN, Target, free_port, server, started
 
+COUNT = 20_000
+BESIDE = "ceiling"
 SETTINGS: dict[str, str] = {}  # nothing but the defaults
 HOOK = f"http://{HOST}:2/hook"  # never called: tomorrow nobody is there
 DAY_MS = 24 * 3600 * 1000

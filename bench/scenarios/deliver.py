@@ -6,11 +6,14 @@ import msgspec
 
 from bench.ceilings.poster import Order, Posted, post
 from bench.load import Load, load
+from bench.peers.peer import peer
 from bench.processes import Foreign
 from bench.report import Options, Row
 from bench.server import Target, server
 from bench.sink import Arrivals, Sink
 
+COUNT = 20_000
+BESIDE = "bare aiohttp"
 IN_FLIGHT = 256
 SETTINGS = {"MAX_IN_FLIGHT": str(IN_FLIGHT), "DESTINATION_CONCURRENCY": str(IN_FLIGHT)}
 CREATED_A_SECOND = 2500  # what is hoped for, to be done before the instant
@@ -31,6 +34,18 @@ class Delivered(msgspec.Struct, frozen=True):
     cpu_s: tuple[float, float] | None  # scheduler, store: from just before the instant on
 
 
+class Theirs(msgspec.Struct, frozen=True):
+    """What arrived of the peer's."""
+
+    rate: float
+    first_ms: float
+    last_ms: float
+    lost: int
+    duplicates: int
+    early: int
+    cpu_s: tuple[float, float]
+
+
 class Bare(msgspec.Struct, frozen=True):
     """What arrived of the bare client."""
 
@@ -40,12 +55,13 @@ class Bare(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Both, to one sink."""
+    """All, to one sink."""
 
     ours: Delivered
     ceiling: Bare
     count: int
     foreign: float  # CPU of others meanwhile, % of one core; with --url also the server's
+    peer: Theirs | None = None
 
 
 def run(options: Options, index: int) -> Run:
@@ -54,30 +70,45 @@ def run(options: Options, index: int) -> Run:
     with Sink() as sink:
         ceiling = _ceiling(sink, options.count) if index % 2 else None
         with server(options.url, options.token, SETTINGS) as target:
-            ours = _ours(target, sink, options)
+            ours = drain(target, sink, options)
         ceiling = ceiling or _ceiling(sink, options.count)
-    return Run(ours, ceiling, options.count, foreign.percent())
+        peer = _peer(options.peer, sink, options) if options.peer else None
+    return Run(ours, ceiling, options.count, foreign.percent(), peer)
 
 
 def rows(runs: list[Run]) -> list[Row]:
     """The table."""
     ours = [run.ours for run in runs]
+    peers = [run.peer for run in runs if run.peer]
     found = [
-        Row("deliveries/s", [a.rate for a in ours], [run.ceiling.rate for run in runs]),
+        Row(
+            "deliveries/s",
+            [a.rate for a in ours],
+            [run.ceiling.rate for run in runs],
+            [a.rate for a in peers],
+        ),
         Row(
             "scheduler CPU, s/1,000",
             [1000 * run.ours.cpu_s[0] / run.count for run in runs if run.ours.cpu_s],
             [1000 * run.ceiling.posted.cpu_s / run.count for run in runs],
+            [1000 * run.peer.cpu_s[0] / run.count for run in runs if run.peer],
         ),
         Row(
             "store CPU, s/1,000",
             [1000 * run.ours.cpu_s[1] / run.count for run in runs if run.ours.cpu_s],
+            [],
+            [1000 * run.peer.cpu_s[1] / run.count for run in runs if run.peer],
         ),
-        Row("first arrival − due, ms", [a.first_ms for a in ours]),
-        Row("last arrival − due, ms", [a.last_ms for a in ours]),
-        Row("lost", [float(a.lost) for a in ours]),
-        Row("duplicates", [float(a.duplicates) for a in ours]),
-        Row("early", [float(a.early) for a in ours]),
+        Row("first arrival − due, ms", [a.first_ms for a in ours], [], [a.first_ms for a in peers]),
+        Row("last arrival − due, ms", [a.last_ms for a in ours], [], [a.last_ms for a in peers]),
+        Row("lost", [float(a.lost) for a in ours], [], [float(a.lost) for a in peers]),
+        Row(
+            "duplicates",
+            [float(a.duplicates) for a in ours],
+            [],
+            [float(a.duplicates) for a in peers],
+        ),
+        Row("early", [float(a.early) for a in ours], [], [float(a.early) for a in peers]),
         Row("foreign CPU, %", [run.foreign for run in runs]),
     ]
     return [row for row in found if row.ours]
@@ -85,20 +116,29 @@ def rows(runs: list[Run]) -> list[Row]:
 
 def problems(run: Run) -> list[str]:
     """Why the figures of this run do not count."""
-    ours, ceiling = run.ours, run.ceiling
-    wrong = {
+    ceiling = run.ceiling
+    return wrong(run.ours) + [f"ceiling: statuses {ceiling.posted.statuses}"] * bool(ceiling.lost)
+
+
+def wrong(ours: Delivered) -> list[str]:
+    """What may not be: in words, none of what is as it should be."""
+    found = {
         f"{ours.lost} lost": ours.lost,
         f"{ours.duplicates} duplicates": ours.duplicates,
         f"{ours.early} early": ours.early,
         f"creates: statuses {ours.created.statuses}": ours.created.refused,
-        f"ceiling: statuses {ceiling.posted.statuses}": ceiling.lost,
     }
-    return [text for text, count in wrong.items() if count]
+    return [text for text, count in found.items() if count]
 
 
 def lead(options: Options, count: int) -> float:
     """Seconds from the first create to the first due instant."""
-    return 3 + count / CREATED_A_SECOND if options.lead is None else options.lead
+    return lead_of(count) if options.lead is None else options.lead
+
+
+def lead_of(count: int) -> float:
+    """The same, when nothing else was asked for."""
+    return 3 + count / CREATED_A_SECOND
 
 
 def create(target: Target, hook: str, due_ms: list[int]) -> Load:
@@ -109,7 +149,8 @@ def create(target: Target, hook: str, due_ms: list[int]) -> Load:
     return made
 
 
-def _ours(target: Target, sink: Sink, options: Options) -> Delivered:
+def drain(target: Target, sink: Sink, options: Options) -> Delivered:
+    """Create all for one instant, and see it arrive."""
     due = int((time.time() + lead(options, options.count)) * 1000)
     created = create(target, sink.hook, [due] * options.count)
     time.sleep(max(0, due / 1000 - BEFORE - time.time()))
@@ -118,6 +159,26 @@ def _ours(target: Target, sink: Sink, options: Options) -> Delivered:
     after = target.cpu()
     cpu = (after[0] - before[0], after[1] - before[1]) if before and after else None
     return _delivered(arrivals, due, options.count, created, cpu)
+
+
+def _peer(name: str, sink: Sink, options: Options) -> Theirs:
+    with peer(name) as theirs, theirs.working() as worker:
+        due = int((time.time() + lead(options, options.count)) * 1000)
+        theirs.create(sink.hook, [due] * options.count)
+        time.sleep(max(0, due / 1000 - BEFORE - time.time()))
+        before = theirs.cpu(worker)
+        arrivals = sink.collect(options.count, PATIENCE)
+        after = theirs.cpu(worker)
+    late = arrivals.lateness_ms([due] * options.count) or [0.0]
+    return Theirs(
+        rate=round(arrivals.rate, 1),
+        first_ms=round(late[0], 3),
+        last_ms=round(late[-1], 3),
+        lost=arrivals.lost(options.count),
+        duplicates=arrivals.duplicates,
+        early=sum(value < 0 for value in late),
+        cpu_s=(after[0] - before[0], after[1] - before[1]),
+    )
 
 
 def _delivered(

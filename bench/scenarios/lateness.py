@@ -13,6 +13,8 @@ from bench.scenarios.deliver import PATIENCE, create, lead
 from bench.server import Target, server
 from bench.sink import Arrivals, Sink
 
+COUNT = 0  # by --seconds
+BESIDE = "bare timers"
 SETTINGS: dict[str, str] = {}  # nothing but the defaults
 RATE = 200  # messages a second
 FLOOR_SECONDS = 5  # at the same rate
@@ -29,6 +31,11 @@ class Late(msgspec.Struct, frozen=True):
     early: int
     lost: int
     duplicates: int
+
+    def problems(self) -> list[str]:
+        """What may not be: in words, none of what is as it should be."""
+        found = {"lost": self.lost, "duplicates": self.duplicates, "early": self.early}
+        return [f"{count} {name}" for name, count in found.items() if count]
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -68,44 +75,38 @@ def rows(runs: list[Run]) -> list[Row]:
 
 def problems(run: Run) -> list[str]:
     """Why the figures of this run do not count."""
-    wrong = {
-        f"{run.ours.lost} lost": run.ours.lost,
-        f"{run.ours.duplicates} duplicates": run.ours.duplicates,
-        f"{run.ours.early} early": run.ours.early,
-        f"creates: statuses {run.created.statuses}": run.created.refused,
-        f"floor: {run.floor.lost} lost": run.floor.lost,
-        f"floor: {run.floor.early} early": run.floor.early,
-    }
-    return [text for text, count in wrong.items() if count]
+    refused = [f"creates: statuses {run.created.statuses}"] * bool(run.created.refused)
+    return run.ours.problems() + refused + [f"floor: {text}" for text in run.floor.problems()]
 
 
 def _ours(target: Target, sink: Sink, options: Options) -> tuple[Late, Load]:
-    due = _spread(options.seconds, lead(options, options.seconds * RATE))
+    due = spread(options.seconds, lead(options, options.seconds * RATE))
     created = create(target, sink.hook, due)
     time.sleep(max(0, max(due) / 1000 - time.time()))
-    return _late(sink.collect(len(due), PATIENCE), due), created
+    return late(sink.collect(len(due), PATIENCE), due), created
 
 
 def _floor(sink: Sink) -> Late:
-    due = _spread(FLOOR_SECONDS, FLOOR_LEAD)
+    due = spread(FLOOR_SECONDS, FLOOR_LEAD)
     post(Order(sink.hook, len(due), due))
-    return _late(sink.collect(len(due), 0), due)
+    return late(sink.collect(len(due), 0), due)
 
 
-def _spread(seconds: int, ahead: float) -> list[int]:
+def spread(seconds: int, ahead: float) -> list[int]:
     """Instants in ms, uniform over the seconds; the same pattern in every run."""
     first, chance = (time.time() + ahead) * 1000, random.Random(7)  # noqa: S311
     return [int(first + 1000 * seconds * chance.random()) for _ in range(seconds * RATE)]
 
 
-def _late(arrivals: Arrivals, due: list[int]) -> Late:
-    late = arrivals.lateness_ms(due)
+def late(arrivals: Arrivals, due: list[int]) -> Late:
+    """How late what arrived was; message n was due at due[n], ms."""
+    found = arrivals.lateness_ms(due)
     return Late(
-        percentile(late, 0.5),
-        percentile(late, 0.95),
-        percentile(late, 0.99),
-        percentile(late, 1),
-        early=sum(value < 0 for value in late),
+        percentile(found, 0.5),
+        percentile(found, 0.95),
+        percentile(found, 0.99),
+        percentile(found, 1),
+        early=sum(value < 0 for value in found),
         lost=arrivals.lost(len(due)),
         duplicates=arrivals.duplicates,
     )

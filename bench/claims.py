@@ -1,0 +1,55 @@
+"""Claims messages from an outside store, as a dispatcher does: a process, and how we ask it.
+
+python -m bench.claims reads one line of JSON, a Claiming, and answers with ms of each claim.
+"""
+
+import asyncio
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import uvloop
+
+from bench.outside import Outside
+from bench.processes import Worker, answer
+from scheduler_api.domain.message import Attempt
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome
+from scheduler_api.store.store import Store, connect
+
+
+class Claiming(msgspec.Struct, frozen=True):
+    """How many claims of 100, of what is due already."""
+
+    address: str
+    claims: int
+
+
+def claim(store: Outside, claims: int) -> list[float]:
+    """From a process of its own → ms of each claim; what was claimed is settled."""
+    with Worker("bench.claims") as worker:
+        return msgspec.convert(worker.ask(Claiming(store.address, claims)), list[float])
+
+
+def _delivered(claimed: Claimed) -> Outcome:
+    at = datetime.now(UTC)
+    return Outcome(claimed, Attempt(claimed.attempts + 1, at, 1, 200, None, "", 0), "delivered")
+
+
+async def _claim(claiming: Claiming) -> list[float]:
+    redis = connect(claiming.address)
+    store = Store(redis, concurrency=CLAIMED_AT_ONCE, keep_delivered=timedelta(0))
+    times = []
+    for _ in range(claiming.claims):
+        began = time.perf_counter()
+        claim = await store.queues[0].claim(CLAIMED_AT_ONCE)
+        times.append(1000 * (time.perf_counter() - began))
+        if len(claim.messages) < CLAIMED_AT_ONCE:
+            raise RuntimeError(f"only {len(claim.messages)} messages were due")
+        await asyncio.gather(*(store.queues[0].settle(_delivered(one)) for one in claim.messages))
+    await redis.aclose()
+    return times
+
+
+if __name__ == "__main__":
+    answer(uvloop.run(_claim(msgspec.json.decode(sys.stdin.buffer.readline(), type=Claiming))))

@@ -1,0 +1,70 @@
+"""Fills an outside store past the API, by the store's own calls: a process, and how we ask it.
+
+python -m bench.fill reads one line of JSON, a Filling, and answers with the seconds it took.
+"""
+
+import asyncio
+import sys
+import time
+
+import msgspec
+import uvloop
+
+from bench.bodies import message
+from bench.outside import Outside
+from bench.processes import Worker, answer
+from scheduler_api.domain.message import Accepted, NewMessage, accept
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.store import Store, connect
+
+TOGETHER = 1000  # messages under way
+DAY_MS = 24 * 3600 * 1000
+
+
+class Filling(msgspec.Struct, frozen=True):
+    """Messages `first` … `first` + `count` − 1, a millisecond apart."""
+
+    address: str
+    prefix: str  # of the messages' ids
+    hook: str
+    due_ms: int  # of the first
+    count: int
+    first: int = 0
+
+
+def fill(store: Outside, prefix: str, hook: str, due_ms: int, count: int, first: int = 0) -> float:
+    """From a process of its own → seconds."""
+    with Worker("bench.fill") as worker:
+        return float(worker.ask(Filling(store.address, prefix, hook, due_ms, count, first)))
+
+
+def tomorrow() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000 + DAY_MS
+
+
+def _sample(filling: Filling) -> Accepted:
+    """One of them; the others have its body, which makes no difference to a store."""
+    body = message(10**9, filling.prefix, filling.hook, filling.due_ms)
+    return accept(msgspec.json.decode(body, type=NewMessage), "UTC", lambda _: None)
+
+
+async def _fill(filling: Filling) -> float:
+    redis = connect(filling.address)
+    store, sample = Store(redis), _sample(filling)
+    await store.check()
+    began, last = time.perf_counter(), filling.first + filling.count
+    for start in range(filling.first, last, TOGETHER):
+        numbers = range(start, min(start + TOGETHER, last))
+        await asyncio.gather(*(_create(store, filling, sample, n) for n in numbers))
+    await redis.aclose()
+    return time.perf_counter() - began
+
+
+async def _create(store: Store, filling: Filling, sample: Accepted, n: int) -> None:
+    one = msgspec.structs.replace(sample, due_at=from_ms(filling.due_ms + n))
+    await store.messages.create(f"{filling.prefix}-{n}", one)
+
+
+if __name__ == "__main__":
+    answer(uvloop.run(_fill(msgspec.json.decode(sys.stdin.buffer.readline(), type=Filling))))

@@ -1,0 +1,84 @@
+"""arq as peer.py asks it: arq_app.py work|create ADDRESS IN_FLIGHT; runs in its own environment.
+
+work: says "ready", then sends what is due until its input ends. create: reads one line of JSON,
+an Order, and answers with the seconds it took and its CPU time.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import uvloop
+from arq import create_pool, func
+from arq.connections import ArqRedis, RedisSettings
+from arq.worker import Worker
+
+CREATING = 64  # calls under way
+TIMEOUT = aiohttp.ClientTimeout(total=30)  # seconds
+HEADERS = {"Content-Type": "application/json"}
+
+
+def answer(value: Any) -> None:
+    """One line to the one who asked."""
+    print(json.dumps(value), flush=True)
+
+
+async def deliver(ctx: dict[str, Any], hook: str, payload: Any) -> None:
+    """One attempt; arq retries what raises."""
+    body = json.dumps(payload).encode()
+    async with ctx["session"].post(hook, data=body, headers=HEADERS) as response:
+        await response.read()
+        response.raise_for_status()
+
+
+async def work(settings: RedisSettings, in_flight: int) -> None:
+    """Until standard input ends."""
+
+    async def open_session(ctx: dict[str, Any]) -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        ctx["session"] = aiohttp.ClientSession(connector=connector, timeout=TIMEOUT)
+        answer("ready")
+
+    worker = Worker(
+        [func(deliver, name="deliver", keep_result=0, max_tries=5)],  # type: ignore[arg-type]
+        redis_settings=settings,
+        on_startup=open_session,
+        max_jobs=in_flight,
+        job_timeout=60,
+        keep_result=0,
+        handle_signals=False,
+    )
+    working = asyncio.create_task(worker.async_run())
+    await asyncio.to_thread(sys.stdin.buffer.read)
+    working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+async def create(settings: RedisSettings) -> None:
+    """All of one order."""
+    pool = await create_pool(settings)
+    order = json.loads(sys.stdin.buffer.readline())
+    each = iter(enumerate(zip(order["due_ms"], order["payloads"], strict=True)))
+    began = time.perf_counter()
+    await asyncio.gather(*(_some(pool, order["hook"], each) for _ in range(CREATING)))
+    answer({"seconds": time.perf_counter() - began, "cpu_s": time.process_time()})
+
+
+async def _some(pool: ArqRedis, hook: str, each: Iterator[tuple[int, tuple[int, Any]]]) -> None:
+    for n, (due_ms, payload) in each:
+        due = datetime.fromtimestamp(due_ms / 1000, UTC)
+        await pool.enqueue_job("deliver", hook, payload, _job_id=f"bench-{n}", _defer_until=due)
+
+
+if __name__ == "__main__":
+    role, address, in_flight = sys.argv[1:]
+    found = RedisSettings.from_dsn(address)
+    found.max_connections = None
+    uvloop.run(work(found, int(in_flight)) if role == "work" else create(found))

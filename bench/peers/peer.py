@@ -1,0 +1,77 @@
+"""A peer under test: its worker, its producer, and a store of its own.
+
+All have `IN_FLIGHT` requests under way, a timeout of 30 s, 5 attempts, and keep no results. Their
+store syncs every second, which is less work than ours promises.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.bodies import payload
+from bench.outside import Outside, outside
+from bench.processes import Program, cpu_seconds
+
+HERE: Final = Path(__file__).parent
+IN_FLIGHT: Final = 256
+
+# Name → the command that is told a role, the store's address and how many may be under way.
+PEERS: Final[dict[str, tuple[str, ...]]] = {
+    "bullmq": ("node", str(HERE / "bullmq.mjs")),
+    "arq": (str(HERE / ".installed/arq/bin/python"), str(HERE / "arq_app.py")),
+}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to create: message n is due at due_ms[n]."""
+
+    hook: str
+    due_ms: Sequence[int]
+    payloads: list[msgspec.Raw]
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What creating took, by the peer's own producer, without HTTP."""
+
+    seconds: float
+    cpu_s: float
+
+
+class Peer:
+    """One of them, with what it has stored."""
+
+    def __init__(self, name: str, store: Outside) -> None:
+        self._name = name
+        self.store = store
+
+    def create(self, hook: str, due_ms: Sequence[int]) -> Made:
+        """Create all of it. Raises: RuntimeError."""
+        payloads = [msgspec.Raw(payload(n)) for n in range(len(due_ms))]
+        with self._program("create") as producer:
+            return msgspec.convert(producer.ask(Order(hook, due_ms, payloads)), Made)
+
+    @contextmanager
+    def working(self) -> Iterator[int]:
+        """Its worker, from ready on → its pid; it may be killed meanwhile."""
+        with self._program("work") as worker:
+            worker.read()
+            yield worker.pid
+
+    def cpu(self, worker: int) -> tuple[float, float]:
+        """Seconds so far: of the worker, of the store."""
+        return cpu_seconds(worker), self.store.cpu()
+
+    def _program(self, role: str) -> Program:
+        if not (HERE / ".installed" / self._name).exists():
+            raise RuntimeError(f"{self._name} is not installed: bench/peers/setup {self._name}")
+        return Program(*PEERS[self._name], role, self.store.address, str(IN_FLIGHT))
+
+
+@contextmanager
+def peer(name: str) -> Iterator[Peer]:
+    """One without a past."""
+    with outside(fsync="everysec") as store:
+        yield Peer(name, store)

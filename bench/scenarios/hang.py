@@ -1,0 +1,95 @@
+"""Hang: as many to a host that never answers as to a fast one, all due at once.
+
+The figures are those of the fast host, beside the same without the other.
+"""
+
+import time
+
+import msgspec
+
+from bench.peers.peer import peer
+from bench.processes import Foreign
+from bench.report import Options, Row
+from bench.scenarios import deliver
+from bench.scenarios.deliver import PATIENCE
+from bench.scenarios.lateness import Late, late
+from bench.server import fresh
+from bench.sink import Sink
+
+COUNT = 2_000  # to each
+BESIDE = "fast host alone"
+# The rest are the defaults; open requests to the host that hangs are not waited for in the end.
+SETTINGS = {"SHUTDOWN_GRACE": "1s"}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What arrived at the fast host."""
+
+    beside_hanging: Late
+    alone: Late
+    peer: Late | None  # beside the host that hangs
+    foreign: float  # CPU of others meanwhile, % of one core
+
+
+def run(options: Options, index: int) -> Run:
+    """One run; every second time the fast host goes first."""
+    foreign = Foreign()
+    with Sink() as fast, Sink("hang") as hanging:
+        alone = _fast([fast], options) if index % 2 else None
+        both = _fast([hanging, fast], options)
+        alone = alone or _fast([fast], options)
+        theirs = _peer(options.peer, [hanging, fast], options) if options.peer else None
+    return Run(both, alone, theirs, foreign.percent())
+
+
+def rows(runs: list[Run]) -> list[Row]:
+    """The table."""
+    names = {
+        "p50, ms": "p50_ms",
+        "p99, ms": "p99_ms",
+        "max, ms": "max_ms",
+        "early": "early",
+        "lost or not within the patience": "lost",
+        "duplicates": "duplicates",
+    }
+    return [
+        *(
+            Row(
+                name,
+                [float(getattr(run.beside_hanging, field)) for run in runs],
+                [float(getattr(run.alone, field)) for run in runs],
+                [float(getattr(run.peer, field)) for run in runs if run.peer],
+            )
+            for name, field in names.items()
+        ),
+        Row("foreign CPU, %", [run.foreign for run in runs]),
+    ]
+
+
+def problems(run: Run) -> list[str]:
+    """Why the figures of this run do not count."""
+    sides = {"beside the host that hangs": run.beside_hanging, "alone": run.alone}
+    return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
+
+
+def _fast(sinks: list[Sink], options: Options) -> Late:
+    """The last of the sinks is the fast one; those before it have the smaller ids."""
+    with fresh(SETTINGS) as target:
+        due_ms = _due_ms(options, len(sinks))
+        for sink in sinks:
+            deliver.create(target, sink.hook, due_ms)
+        return late(sinks[-1].collect(options.count, PATIENCE), due_ms)
+
+
+def _peer(name: str, sinks: list[Sink], options: Options) -> Late:
+    with peer(name) as theirs, theirs.working():
+        due_ms = _due_ms(options, len(sinks))
+        for sink in sinks:
+            theirs.create(sink.hook, due_ms)
+        time.sleep(max(0, max(due_ms) / 1000 - time.time()))
+        return late(sinks[-1].collect(options.count, 2 * PATIENCE), due_ms)
+
+
+def _due_ms(options: Options, hosts: int) -> list[int]:
+    due = int((time.time() + hosts * deliver.lead(options, options.count)) * 1000)
+    return [due] * options.count

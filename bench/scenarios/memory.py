@@ -1,0 +1,86 @@
+"""Memory: what the store takes for a pending message, on each store that is installed."""
+
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from bench.fill import DAY_MS, fill, tomorrow
+from bench.outside import Outside, outside
+from bench.peers.peer import peer
+from bench.report import Options, Row
+from bench.scenarios.create import HOOK
+from scheduler_api.store.embedded import find_binary
+
+COUNT = 100_000
+BESIDE = ""
+SETTINGS: dict[str, str] = {}
+REDIS = "redis-server"  # measured too where it is found in PATH
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """Memory of one store."""
+
+    store: str  # its name and version
+    used: float  # bytes a message by used_memory
+    resident: float  # the same by used_memory_rss
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Each store."""
+
+    ours: list[Taken]
+    peer: Taken | None
+
+
+def run(options: Options, _: int) -> Run:
+    """One run."""
+    redis = shutil.which(REDIS)
+    binaries = [find_binary(), *([Path(redis)] if redis else [])]
+    theirs = _peer(options.peer, options.count) if options.peer else None
+    return Run([_ours(binary, options.count) for binary in binaries], theirs)
+
+
+def rows(runs: list[Run]) -> list[Row]:
+    """The table."""
+    found = []
+    for number, first in enumerate(runs[0].ours):
+        each = [run.ours[number] for run in runs]
+        # The peer had the first of our stores.
+        peers = [run.peer for run in runs if run.peer and number == 0]
+        used, resident = [one.used for one in each], [one.resident for one in each]
+        found += [
+            Row(f"bytes a message, {first.store}", used, [], [one.used for one in peers]),
+            Row("the same, resident", resident, [], [one.resident for one in peers]),
+        ]
+    return found
+
+
+def problems(_: Run) -> list[str]:
+    """Why the figures of this run do not count: `fill` raises when a create fails."""
+    return []
+
+
+def _ours(binary: Path, count: int) -> Taken:
+    with outside(binary) as store:
+        before = store.info()
+        fill(store, "bench", HOOK, tomorrow(), count)
+        return _taken(store, before, count)
+
+
+def _peer(name: str, count: int) -> Taken:
+    with peer(name) as theirs:
+        before = theirs.store.info()
+        first = time.time_ns() // 1_000_000 + DAY_MS
+        theirs.create(HOOK, [first + n for n in range(count)])
+        return _taken(theirs.store, before, count)
+
+
+def _taken(store: Outside, before: dict[str, int], count: int) -> Taken:
+    after = store.info()
+    name = after.get("server_name", "redis")
+    version = after.get(f"{name}_version", "")
+    used = (after["used_memory"] - before["used_memory"]) / count
+    resident = (after["used_memory_rss"] - before["used_memory_rss"]) / count
+    return Taken(f"{name} {version}", round(used, 1), round(resident, 1))

@@ -1,0 +1,82 @@
+"""Replicas: messages due in a moment, created past the replicas, beside created at one of them.
+
+Two replicas share an outside store. They learn of the first kind only by the store's announcement.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from bench.outside import Outside, outside
+from bench.processes import Foreign
+from bench.report import Options, Row
+from bench.scenarios.deliver import PATIENCE
+from bench.scenarios.lateness import Late, late
+from bench.server import Target, serving
+from bench.sink import Sink
+from bench.soon import Order, create_soon
+
+COUNT = 1_000
+BESIDE = "created there"
+SETTINGS: dict[str, str] = {}  # nothing but the defaults
+REPLICAS = 2
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Both, with the same replicas and to one sink."""
+
+    elsewhere: Late
+    there: Late
+    foreign: float  # CPU of others meanwhile, % of one core
+
+
+def run(options: Options, index: int) -> Run:
+    """One run; every second time the other kind goes first."""
+    foreign = Foreign()
+    with Sink() as sink, outside() as store, replicas(store, REPLICAS, SETTINGS) as targets:
+        order = Order(sink.hook, "bench-elsewhere", options.count, store.address)
+        at_one = msgspec.structs.replace(order, prefix="bench-there", target=targets[0])
+        there = _late(at_one, sink) if index % 2 else None
+        elsewhere = _late(order, sink)
+        there = there or _late(at_one, sink)
+    return Run(elsewhere, there, foreign.percent())
+
+
+def rows(runs: list[Run]) -> list[Row]:
+    """The table."""
+    sides = [(run.elsewhere, run.there) for run in runs]
+    return [
+        Row("p50, ms", [a.p50_ms for a, _ in sides], [b.p50_ms for _, b in sides]),
+        Row("p99, ms", [a.p99_ms for a, _ in sides], [b.p99_ms for _, b in sides]),
+        Row("max, ms", [a.max_ms for a, _ in sides], [b.max_ms for _, b in sides]),
+        Row("early", [float(a.early + b.early) for a, b in sides]),
+        Row("lost", [float(a.lost + b.lost) for a, b in sides]),
+        Row("duplicates", [float(a.duplicates + b.duplicates) for a, b in sides]),
+        Row("foreign CPU, %", [run.foreign for run in runs]),
+    ]
+
+
+def problems(run: Run) -> list[str]:
+    """Why the figures of this run do not count."""
+    sides = {"elsewhere": run.elsewhere, "there": run.there}
+    return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
+
+
+@contextmanager
+def replicas(store: Outside, count: int, settings: dict[str, str]) -> Iterator[list[Target]]:
+    """Servers of our own over one store, each in a folder of its own."""
+    given = {"REDIS_URL": store.address} | settings
+    with ExitStack() as stack:
+        folders = [
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            for _ in range(count)
+        ]
+        yield [stack.enter_context(serving(folder, given)) for folder in folders]
+
+
+def _late(order: Order, sink: Sink) -> Late:
+    due_ms = create_soon(order)
+    return late(sink.collect(order.count, PATIENCE), due_ms)

@@ -1,0 +1,147 @@
+"""Restart: `kill -9` in the middle of a drain, then either a restart or another replica."""
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from bench.outside import outside
+from bench.peers.peer import peer
+from bench.processes import Foreign
+from bench.report import Options, Row
+from bench.scenarios import deliver
+from bench.scenarios.replicas import replicas
+from bench.server import serving
+from bench.sink import Arrivals, Sink
+
+COUNT = 4_000
+BESIDE = "other replica"
+SETTINGS: dict[str, str] = {}  # nothing but the defaults
+IN_FLIGHT = 256  # the default: what is on the wire at the kill may arrive twice, nothing else
+LIMIT = 60.0  # seconds in which the kill must find its moment
+PATIENCE = 120.0  # seconds without an arrival after which the rest is lost; BullMQ takes 60
+LOOK_EVERY = 0.002  # seconds
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What arrived in spite of it."""
+
+    last_s: float  # last arrival − kill
+    lost: int
+    duplicates: int
+    early: int
+
+
+class Run(msgspec.Struct, frozen=True):
+    """All to one sink."""
+
+    restarted: Recovered  # the same command on the same machine, at once
+    replaced: Recovered  # by a replica that ran already
+    peer: Recovered | None
+    foreign: float  # CPU of others meanwhile, % of one core
+
+
+def run(options: Options, _: int) -> Run:
+    """One run."""
+    foreign = Foreign()
+    with Sink() as sink:
+        restarted = _restarted(sink, options)
+        replaced = _replaced(sink, options)
+        theirs = _peer(options.peer, sink, options) if options.peer else None
+    return Run(restarted, replaced, theirs, foreign.percent())
+
+
+def rows(runs: list[Run]) -> list[Row]:
+    """The table."""
+    sides = [(run.restarted, run.replaced) for run in runs]
+    peers = [run.peer for run in runs if run.peer]
+    found = {
+        "last arrival − kill, s": "last_s",
+        "lost": "lost",
+        "duplicates": "duplicates",
+        "early": "early",
+    }
+    return [
+        *(
+            Row(
+                name,
+                [float(getattr(a, field)) for a, _ in sides],
+                [float(getattr(b, field)) for _, b in sides],
+                [float(getattr(a, field)) for a in peers],
+            )
+            for name, field in found.items()
+        ),
+        Row("foreign CPU, %", [run.foreign for run in runs]),
+    ]
+
+
+def problems(run: Run) -> list[str]:
+    """Why the figures of this run do not count."""
+    found = []
+    for name, side in {"restarted": run.restarted, "other replica": run.replaced}.items():
+        wrong = {
+            f"{side.lost} lost": side.lost,
+            f"{side.early} early": side.early,
+            f"{side.duplicates} duplicates": side.duplicates > IN_FLIGHT,
+        }
+        found += [f"{name}: {text}" for text, count in wrong.items() if count]
+    return found
+
+
+def _restarted(sink: Sink, options: Options) -> Recovered:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        with serving(Path(folder), SETTINGS) as target:
+            due = _due(options)
+            deliver.create(target, sink.hook, [due] * options.count)
+            killed_at = _kill_midway(target.pid or 0, sink, options.count)
+        with serving(Path(folder), SETTINGS):
+            return _recovered(sink.collect(options.count, PATIENCE), due, killed_at, options.count)
+
+
+def _replaced(sink: Sink, options: Options) -> Recovered:
+    with outside() as store, replicas(store, 2, SETTINGS) as [first, _]:
+        due = _due(options)
+        deliver.create(first, sink.hook, [due] * options.count)
+        killed_at = _kill_midway(first.pid or 0, sink, options.count)
+        return _recovered(sink.collect(options.count, PATIENCE), due, killed_at, options.count)
+
+
+def _peer(name: str, sink: Sink, options: Options) -> Recovered:
+    with peer(name) as theirs:
+        with theirs.working() as worker:
+            due = _due(options)
+            theirs.create(sink.hook, [due] * options.count)
+            killed_at = _kill_midway(worker, sink, options.count)
+        with theirs.working():
+            return _recovered(sink.collect(options.count, PATIENCE), due, killed_at, options.count)
+
+
+def _due(options: Options) -> int:
+    return int((time.time() + deliver.lead(options, options.count)) * 1000)
+
+
+def _kill_midway(pid: int, sink: Sink, count: int) -> float:
+    """When a quarter has arrived → seconds since 1970. Raises: RuntimeError."""
+    deadline = time.monotonic() + LIMIT
+    while int(sink.ask("count")) < count // 4:
+        if time.monotonic() > deadline:
+            raise RuntimeError("a quarter of the messages never arrived")
+        time.sleep(LOOK_EVERY)
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.time()
+    if int(sink.ask("count")) == count:
+        raise RuntimeError("all had arrived before the kill: give a larger --count")
+    return killed_at
+
+
+def _recovered(arrivals: Arrivals, due: int, killed_at: float, count: int) -> Recovered:
+    late = arrivals.lateness_ms([due] * count)
+    return Recovered(
+        last_s=round(max(arrivals.at_ns, default=0) / 1e9 - killed_at, 3),
+        lost=arrivals.lost(count),
+        duplicates=arrivals.duplicates,
+        early=sum(value < 0 for value in late),
+    )

@@ -1,0 +1,84 @@
+"""Creates messages that are due in a moment, one after another: a process, and how we ask it.
+
+python -m bench.soon reads one line of JSON, an Order, and answers with when each was due.
+"""
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import msgspec
+import uvloop
+
+from bench.bodies import message
+from bench.processes import Worker, answer
+from bench.server import Target
+from scheduler_api.domain.message import NewMessage, accept
+from scheduler_api.store.store import Store, connect
+
+RATE = 100  # messages a second, the gaps random
+AHEAD_MS = 20  # the latest due instant, from just before the create
+
+Create = Callable[[str, bytes], Awaitable[None]]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to create, and where: over HTTP, or past the API in the store at `address`."""
+
+    hook: str
+    prefix: str  # of the messages' ids
+    count: int
+    address: str
+    target: Target | None = None
+
+
+def create_soon(order: Order) -> list[int]:
+    """From a process of its own → due ms of each."""
+    with Worker("bench.soon") as worker:
+        return msgspec.convert(worker.ask(order), list[int])
+
+
+@asynccontextmanager
+async def _by_http(target: Target) -> AsyncIterator[Create]:
+    headers = {"Authorization": f"Bearer {target.token}"}
+    base = f"http://{target.host}:{target.port}"
+    async with aiohttp.ClientSession(base, headers=headers, raise_for_status=True) as session:
+
+        async def create(_: str, body: bytes) -> None:
+            async with session.post("/messages", data=body) as response:
+                await response.read()
+
+        yield create
+
+
+@asynccontextmanager
+async def _by_store(address: str) -> AsyncIterator[Create]:
+    redis = connect(address)
+    store = Store(redis)
+
+    async def create(message_id: str, body: bytes) -> None:
+        new = msgspec.json.decode(body, type=NewMessage)
+        await store.messages.create(message_id, accept(new, "UTC", lambda _: None))
+
+    yield create
+    await redis.aclose()
+
+
+async def _run(order: Order) -> list[int]:
+    due_ms, chance = [], random.Random(7)  # noqa: S311
+    way = _by_http(order.target) if order.target else _by_store(order.address)
+    async with way as create:
+        for n in range(order.count):
+            await asyncio.sleep(chance.expovariate(RATE))
+            due_ms.append(time.time_ns() // 1_000_000 + chance.randint(0, AHEAD_MS))
+            body = message(n, order.prefix, order.hook, due_ms[-1])
+            await create(f"{order.prefix}-{n}", body)
+    return due_ms
+
+
+if __name__ == "__main__":
+    answer(uvloop.run(_run(msgspec.json.decode(sys.stdin.buffer.readline(), type=Order))))
