@@ -57,6 +57,7 @@ class Claim(msgspec.Struct, frozen=True):
     due_in: float | None  # seconds until the next message is due; 0: more is; None: nothing waits
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
+    schema: int  # of the data; 0: they bear no mark, as in a store that was emptied
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ class Queue:
         """
         self._nonce = self._nonce or secrets.token_hex(8)
         deadline = time.monotonic() + self._lease_ms / 1000  # from before the store's own start
-        now, fence, due, lease, dropped, *rows = await self._scripts.run(
+        now, fence, due, lease, dropped, schema, *rows = await self._scripts.run(
             "claim",
             min(most, CLAIMED_AT_ONCE),
             self._lease_ms,
@@ -123,6 +124,7 @@ class Queue:
             _seconds_until(due, now),
             _seconds_until(lease, now),
             dropped,
+            schema,
         )
 
     def now(self) -> datetime:

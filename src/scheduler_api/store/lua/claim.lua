@@ -5,8 +5,8 @@
 -- ARGV[4] nonce: the same again returns the same set again
 -- ARGV[5] limit of a destination
 -- Returns {now, fence, heads of `due` and of `leases` (ms, -1 if empty), number of ids dropped
---          because they had no record, then id, due ms, record, progress ('' if never tried) for
---          each}
+--          because they had no record, schema of the data (0: they bear no mark), then id,
+--          due ms, record, progress ('' if never tried) for each}
 local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit, now = number(ARGV[5]), clock()
 local LOOK = 128 -- ids looked at from each end of what is due
@@ -15,8 +15,9 @@ local BYTES = 4 * 1024 * 1024 -- of records in one reply, so that large bodies c
 local reply, bytes, dropped = {}, 0, 0
 
 local function answer(fence)
-  local result = {now, tonumber(fence), head(DUE), head(LEASES), dropped}
-  for i = 1, #reply do result[i + 5] = reply[i] end
+  local schema = tonumber(call('HGET', META, 'schema') or 0)
+  local result = {now, tonumber(fence), head(DUE), head(LEASES), dropped, schema}
+  for i = 1, #reply do result[i + 6] = reply[i] end
   return result
 end
 
