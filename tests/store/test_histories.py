@@ -1,0 +1,354 @@
+"""Histories: random calls of several processes, some of which die or never hear a reply.
+
+After every call the store must be as a model of it says, and the invariants must hold.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.invariants import Snapshot, findings
+from scheduler_api.store.messages import Messages
+from scheduler_api.store.queue import MOST_CRASHES, Claimed, Queue, Verdict
+from scheduler_api.store.store import Store, connect
+from tests.conftest import NOW
+from tests.support.clock import Clock, prelude
+from tests.support.factories import accepted
+from tests.support.invariants import snapshot
+from tests.support.lost_replies import lose_next_reply
+from tests.support.states import outcome
+from tests.support.waiting import wait_until
+
+HISTORIES = 8
+CALLS = 120  # of one history
+LEASE = 15_000  # ms
+KEEP = 60_000  # ms; a record of what was delivered, or has failed
+RETRY_AFTER = 5_000  # ms
+LIMIT = 2  # in flight to one destination
+PROCESSES = 3
+NAMES = "abcdefgh"
+DESTINATIONS = ("127.0.0.1:3", "127.0.0.1:3", "127.0.0.1:4")
+DELAYS = (0, 0, 0, 1_000, LEASE)  # ms
+SPANS = (1, 999, 1_000, RETRY_AFTER, RETRY_AFTER, LEASE - 1, LEASE)  # ms
+SIZES = (1, 3, 8)  # of a claim
+VERDICTS: tuple[Verdict, ...] = ("delivered", "failed", "retry")
+# What is called → how often, beside the others.
+WEIGHTS: Final[Mapping[str, int]] = {
+    "wait": 10,
+    "create": 12,
+    "cancel": 6,
+    "get": 3,
+    "claim": 18,
+    "claim_unheard": 3,
+    "settle": 18,
+    "renew": 4,
+    "release_and_leave": 3,
+    "die": 3,
+    "reap": 5,
+    "purge": 3,
+}
+
+
+@dataclass
+class Known:
+    """A message in the model."""
+
+    destination: str
+    delay: int  # ms, as asked
+    due: int  # ms
+    state: Literal["waiting", "leased", "delivered", "failed"] = "waiting"
+    attempts: int = 0
+    crashes: int = 0
+    until: int = 0  # ms; end of the lease, or of the record
+    holder: tuple[str, int] = ("", 0)  # epoch and fence
+
+
+@dataclass
+class Model:
+    """What the store should hold."""
+
+    now: int = NOW  # ms
+    messages: dict[str, Known] = field(default_factory=dict)
+
+    def among(self, state: str) -> set[str]:
+        return {name for name, known in self.messages.items() if known.state == state}
+
+    def soonest(self) -> list[str]:
+        """Those that wait longest already: where a slot that opens goes."""
+        waiting = sorted(self.among("waiting"), key=lambda name: (self.messages[name].due, name))
+        return waiting[:2]
+
+    def over(self, *states: str) -> set[str]:
+        """Those in one of the states whose lease, or record, is over."""
+        among = set[str]().union(*(self.among(state) for state in states))
+        return {name for name in among if self.messages[name].until <= self.now}
+
+    def free(self, name: str, destination: str, delay: int) -> bool:
+        """Whether such a message may be created."""
+        known = self.messages.get(name)
+        if known is None:
+            return True
+        asked_again = (known.destination, known.delay) == (destination, delay)
+        return known.state in ("delivered", "failed") and not asked_again
+
+    def holds(self, epoch: str, claimed: Claimed) -> bool:
+        known = self.messages.get(claimed.id)
+        mine = known is not None and known.holder == (epoch, claimed.fence)
+        return mine and claimed.id in self.among("leased")
+
+    def held_by(self, epoch: str) -> set[str]:
+        return {name for name in self.among("leased") if self.messages[name].holder[0] == epoch}
+
+    def lease(self, epoch: str, fences: Mapping[str, int], most: int) -> None:
+        """A claim was answered with these; fails if it was too much, too early or too little."""
+        for name, fence in fences.items():
+            known = self.messages[name]
+            assert known.state == "waiting", f"9: {name} is held"
+            assert known.due <= self.now, f"10: {name} is early"
+            known.state, known.holder, known.until = "leased", (epoch, fence), self.now + LEASE
+        leased = [self.messages[name] for name in self.among("leased")]
+        in_flight = Counter(known.destination for known in leased)
+        assert all(count <= LIMIT for count in in_flight.values()), f"5: {in_flight}"
+        assert len(fences) <= most
+        if len(fences) < most:
+            for name in self.among("waiting"):
+                known = self.messages[name]
+                full = in_flight[known.destination] == LIMIT
+                assert full or known.due > self.now, f"6: {name} was passed over"
+
+    def settle(self, name: str, verdict: Verdict) -> None:
+        known = self.messages[name]
+        known.attempts += 1
+        known.due = self.now + RETRY_AFTER
+        known.until = self.now + KEEP
+        known.state = "waiting" if verdict == "retry" else verdict
+
+    def take_back(self, taken: Set[str], reply: tuple[int, list[str]]) -> None:
+        """Their processes are dead; fails unless the reply says what becomes of them."""
+        given_up = set()
+        for name in taken:
+            known = self.messages[name]
+            known.crashes += 1
+            known.state = "waiting"
+            if known.crashes >= MOST_CRASHES:
+                known.state, known.until = "failed", self.now + KEEP
+                given_up.add(name)
+        assert (reply[0], set(reply[1])) == (len(taken) - len(given_up), given_up)
+
+
+class History:
+    """The store, asked by some processes, and its model."""
+
+    def __init__(self, chance: random.Random, asking: Redis, watching: Redis) -> None:
+        self.chance, self.asking, self.watching = chance, asking, watching
+        self.clock = Clock(watching, "clock")
+        self.model = Model()
+        self.stores = [self.open() for _ in range(PROCESSES)]
+        self.claims: list[Claimed] = []  # that some process heard of, held or not
+        self.lost: dict[str, set[str]] = {}  # epoch → ids in a reply that it never heard
+
+    def open(self) -> Store:
+        keep = timedelta(milliseconds=KEEP)
+        return Store(
+            self.asking,
+            lease=timedelta(milliseconds=LEASE),
+            concurrency=LIMIT,
+            keep_delivered=keep,
+            keep_failed=keep,
+            prelude=prelude(self.clock.key),
+        )
+
+    @property
+    def messages(self) -> Messages:
+        return self.stores[0].messages
+
+    def a_store(self) -> Store:
+        return self.chance.choice(self.stores)
+
+    def a_name(self) -> str:
+        return self.chance.choice(NAMES)
+
+    def a_claim(self) -> Claimed:
+        """The newer, the likelier to be still held."""
+        return self.chance.choice(self.claims[-self.chance.choice((2, 6, 30)) :])
+
+    async def begin(self) -> None:
+        await self.watching.flushdb()
+        await self.clock.set(NOW)
+        await self.stores[0].queues[0].claim(1)  # the script is then loaded
+
+    async def call(self) -> str:
+        """One of the calls: its name."""
+        name = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        if self.claims or name not in ("settle", "renew", "release_and_leave"):
+            await getattr(self, name)()
+        return name
+
+    async def wait(self) -> None:
+        self.model.now += self.chance.choice(SPANS)
+        await self.clock.set(self.model.now)
+
+    async def create(self) -> None:
+        names = self.chance.sample(NAMES, self.chance.randint(1, len(NAMES)))
+        destination, delay = self.chance.choice(DESTINATIONS), self.chance.choice(DELAYS)
+        message = accepted(webhookUrl=f"http://{destination}/", delay=delay / 1000)
+        calls = (self.messages.create(name, message) for name in names)
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        for name, answer in zip(names, told, strict=True):
+            free = self.model.free(name, destination, delay)
+            assert isinstance(answer, datetime) == free
+            if free:
+                self.model.messages[name] = Known(destination, delay, self.model.now + delay)
+
+    async def cancel(self) -> None:
+        name = self.chance.choice([self.a_name(), *self.model.soonest()])
+        waits = name in self.model.among("waiting")
+        assert await succeeds(self.messages.cancel(name)) == waits
+        if waits:
+            del self.model.messages[name]
+
+    async def get(self) -> None:
+        name = self.a_name()
+        if known := self.model.messages.get(name):
+            found = await self.messages.get(name)
+            assert (found.attempts_made, found.crashes) == (known.attempts, known.crashes), "13"
+            assert found.next_attempt_at in (None, from_ms(known.due))
+
+    async def claim(self) -> None:
+        store, most = self.a_store(), self.chance.choice(SIZES)
+        claimed = (await store.queues[0].claim(most)).messages
+        fences = {one.id: one.fence for one in claimed}
+        lost = self.lost.pop(store.epoch, set())
+        if lost:
+            assert set(fences) == lost & self.model.held_by(store.epoch), "12: nonce"
+        else:
+            self.model.lease(store.epoch, fences, most)
+        self.claims += claimed
+
+    async def claim_unheard(self) -> None:
+        store, most = self.a_store(), self.chance.choice(SIZES)
+        if store.epoch in self.lost:
+            return
+        await unheard(self.asking, self.watching, store.queues[0], most)
+        claims = (await self.snapshot()).claims
+        told = {name.decode(): int(claim.split()[0]) for name, claim in claims.items()}
+        leased = self.model.among("leased")
+        fences = {name: fence for name, fence in told.items() if name not in leased}
+        self.model.lease(store.epoch, fences, most)
+        self.lost[store.epoch] = set(fences)
+
+    async def settle(self) -> None:
+        store, claimed, verdict = self.a_store(), self.a_claim(), self.chance.choice(VERDICTS)
+        ended = outcome(claimed, verdict, timedelta(milliseconds=RETRY_AFTER))
+        held = self.model.holds(store.epoch, claimed)
+        assert await store.queues[0].settle(ended) == held, "8"
+        if held:
+            self.model.settle(claimed.id, verdict)
+
+    async def renew(self) -> None:
+        store, claimed = self.a_store(), self.a_claim()
+        held = self.model.holds(store.epoch, claimed)
+        assert await store.queues[0].renew([claimed]) == [held]
+        if held:
+            self.model.messages[claimed.id].until = self.model.now + LEASE
+
+    async def release_and_leave(self) -> None:
+        store, claimed = self.a_store(), self.a_claim()
+        held = self.model.holds(store.epoch, claimed)
+        await store.queues[0].release([claimed])
+        if held:
+            self.model.messages[claimed.id].state = "waiting"
+        self.replace(store)
+
+    async def die(self) -> None:
+        store = self.a_store()
+        self.replace(store)
+        if self.chance.random() < 0.5:  # noticed by the kernel's lock, else by the lease
+            taken = self.model.held_by(store.epoch)
+            self.model.take_back(taken, await self.a_store().queues[0].recover(store.epoch))
+
+    def replace(self, store: Store) -> None:
+        self.stores[self.stores.index(store)] = self.open()
+
+    async def reap(self) -> None:
+        taken = self.model.over("leased")
+        self.model.take_back(taken, await self.a_store().queues[0].reap())
+
+    async def purge(self) -> None:
+        over = self.model.over("delivered", "failed")
+        assert await self.a_store().queues[0].purge() == len(over)
+        for name in over:
+            del self.model.messages[name]
+
+    async def check(self) -> None:
+        """The store is as the model says, and as it must be."""
+        found = await self.snapshot()
+        assert [str(each) for each in findings(found, LIMIT)] == []
+        assert text(found.payloads) == set(self.model.messages)
+        assert text(found.leases) == self.model.among("leased")
+        assert text(found.delivered) == self.model.among("delivered")
+        assert text(found.failed) == self.model.among("failed")
+
+    async def snapshot(self) -> Snapshot:
+        return await snapshot(self.watching, self.stores[0].keys[0])
+
+
+def text(ids: Set[bytes] | Mapping[bytes, bytes]) -> set[str]:
+    return {each.decode() for each in ids}
+
+
+async def succeeds(call: Awaitable[object]) -> bool:
+    with suppress(SchedulerError):
+        await call
+        return True
+    return False
+
+
+async def unheard(asking: Redis, watching: Redis, queue: Queue, most: int) -> None:
+    """A claim that the server has run, and whose reply the process never hears."""
+    before = await script_calls(watching)
+    await lose_next_reply(asking)
+    task = asyncio.ensure_future(queue.claim(most))
+
+    async def has_run() -> bool:
+        return await script_calls(watching) > before
+
+    await wait_until("the claim has run", has_run)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def script_calls(redis: Redis) -> int:
+    return int((await redis.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+
+@pytest.fixture
+async def clients(valkey: str) -> AsyncIterator[tuple[Redis, Redis]]:
+    """Two, of a database of their own: each look scans it whole."""
+    asking, watching = (connect(f"{valkey}?db=1") for _ in range(2))
+    yield asking, watching
+    for client in (asking, watching):
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+async def test_in_any_history_the_store_is_as_its_model_says(
+    clients: tuple[Redis, Redis], seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    history = History(chance, *clients)
+    await history.begin()
+    for _ in range(CALLS):
+        print(await history.call())  # shown when it fails
+        await history.check()
