@@ -15,6 +15,7 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store, connect
 from tests.support import invariants
 from tests.support.clock import Clock, prelude
+from tests.support.commands import Done, Run, run_in
 from tests.support.receiver import Receiver, receiving
 
 CONCURRENCY = 4  # a destination's, in tests of the store
@@ -79,6 +80,18 @@ async def live_store(redis: Redis, prefix: str) -> AsyncIterator[Store]:
     """The store of this test, on the server's own clock."""
     yield Store(redis, prefix=prefix, lease=timedelta(seconds=5), concurrency=64)
     await invariants.check(redis, Keys(prefix), 64)
+
+
+@pytest.fixture
+def run(valkey: str, prefix: str, tmp_path: Path) -> Run:
+    """Runs a command over the store of this test."""
+    given = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "DATA_DIR": str(tmp_path / "data")}
+    given |= {"EGRESS_ALLOW": "127.0.0.1", "API_TOKEN": "t"}
+
+    async def command(*arguments: str, stdin: bytes = b"") -> Done:
+        return await run_in(tmp_path, *arguments, stdin=stdin, **given)
+
+    return command
 
 
 @pytest.fixture

@@ -30,11 +30,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
     "transfer": {"domain", "settings", "store"},
+    "inspection": {"store"},
     "server": {
         *("domain", "store", "delivery", "api"),
         *("settings", "telemetry", "token_file", "welcome", "listen"),
     },
-    "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer"},
+    "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer", "inspection"},
     "": {"server"},  # __init__.py: the version, and `app` on first use
     "__main__": {"cli"},
 }

@@ -1,11 +1,7 @@
 """The commands export and import, as a person runs them: real processes over a real store."""
 
-import asyncio
 import json
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +9,10 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.store.store import Store
+from tests.support.commands import Run, run_in
 from tests.support.factories import URL, accepted
-from tests.system.processes import environment
 
 AT = "2027-01-15T08:00:00Z"  # NOW
-
-Run = Callable[..., Any]
-
-
-@pytest.fixture
-def run(valkey: str, prefix: str, tmp_path: Path) -> Run:
-    """A command over the store of this test."""
-    given = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "DATA_DIR": str(tmp_path / "data")}
-    given |= {"EGRESS_ALLOW": "127.0.0.1", "API_TOKEN": "t"}
-
-    async def command(*arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "scheduler_api", *arguments],
-            cwd=tmp_path,
-            env=environment(**given),
-            input=stdin,
-            capture_output=True,
-            check=False,
-        )
-
-    return command
 
 
 def line(message_id: str, **fields: Any) -> bytes:
@@ -180,13 +154,6 @@ async def test_the_embedded_store_is_opened_as_the_service_opens_it(tmp_path: Pa
     (tmp_path / "in").write_bytes(line("a"))
     for arguments, told in (("import", b"1 imported"), ("export", b"1 messages exported")):
         file = "in" if arguments == "import" else "out"
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "scheduler_api", arguments, file],
-            cwd=tmp_path,
-            env=environment(EGRESS_ALLOW="127.0.0.1"),
-            capture_output=True,
-            check=True,
-        )
+        done = await run_in(tmp_path, arguments, file, EGRESS_ALLOW="127.0.0.1")
         assert told in done.stderr
     assert json.loads((tmp_path / "out").read_text())["id"] == "a"

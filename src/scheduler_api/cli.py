@@ -18,6 +18,7 @@ from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from scheduler_api.inspection import Report
     from scheduler_api.transfer import Imported
 
 LOOPBACK = "127.0.0.1"
@@ -154,6 +155,24 @@ def import_(file: str | None, from_original: str | None) -> None:
 
 
 @main.command()
+@click.option("--repair", is_flag=True, help="Put right what is wrong, and tell each act.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def fsck(repair: bool, as_json: bool) -> None:
+    """Check the data against the invariants, beside running servers too; exit 0 if all is well.
+
+    Where it is in doubt, a repair sends a message once more rather than not at all. Keys of nobody
+    are told and left alone.
+    """
+    import asyncio
+
+    with _told():
+        report = asyncio.run(_fsck(_quiet(settings.load()), repair))
+    click.echo(report.as_json() if as_json else report.as_text())
+    if report.left:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
 def version() -> None:
     """Print the version, and that of Python."""
     click.echo(f"scheduler-api {__version__} (Python {platform.python_version()})")
@@ -224,6 +243,13 @@ async def _import(chosen: Settings, file: str | None, original: str | None) -> "
             # Each byte is read twice: to see whether every line is good, and to put them in.
             bar = stack.enter_context(_bar("Importing", 2 * transfer.size_of(lines)))
             return await transfer.import_lines(store, lines, chosen, bar)
+
+
+async def _fsck(chosen: Settings, repair: bool) -> "Report":
+    from scheduler_api import inspection, transfer
+
+    async with transfer.opened(chosen) as store:
+        return await inspection.report(store, repair=repair)
 
 
 @contextmanager

@@ -48,8 +48,13 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "reap": (100, CONCURRENCY, 1, DAY, 10),
     "recover": (100, CONCURRENCY, 1, DAY, 10, EPOCH, "0"),
     "purge": (100, DAY),
+    "inspect": ("payloads", "", "0", 50),
+    "tally": ("127.0.0.1:2",),
+    "repair": (DAY, DAY, "", "taken-0", "nobody"),
+    "recount": (CONCURRENCY, "127.0.0.1:2"),
     "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
 }
+CHANGE_NOTHING = {"get", "list", "inspect", "tally"} | {"repair", "recount"}  # all is well there
 # Where in those calls a number stands.
 NUMBERS = [
     ("create", 0),
@@ -64,6 +69,9 @@ NUMBERS = [
     *[(name, i) for name in ("reap", "recover") for i in range(5)],
     *[("purge", i) for i in range(2)],
     *[("restore", i) for i in (1, 6)],
+    ("inspect", 3),
+    *[("repair", i) for i in (0, 1)],
+    ("recount", 0),
 ]
 
 
@@ -92,7 +100,7 @@ async def test_a_script_that_runs_twice_changes_what_it_changes_once(
     before = await everything(redis, store.keys[0])
     await scripts.run(name, *CALLS[name])
     once = await everything(redis, store.keys[0])
-    assert (once == before) == (name in ("get", "list"))
+    assert (once == before) == (name in CHANGE_NOTHING)
     await scripts.run(name, *CALLS[name])
     assert await everything(redis, store.keys[0]) == once
 

@@ -61,6 +61,15 @@ class Keys:
         self.all = tuple(f"{self.base}{name}".encode() for name in _NAMES)
         self.meta = f"{self.base}meta"
         self.wakeup = f"{self.base}wakeup"
+        self._parked = f"{self.base}parked:".encode()
+
+    def parked_for(self, name: bytes) -> bytes | None:
+        """The destination whose parked messages the key of that name has; None for another key."""
+        return name.removeprefix(self._parked) if name.startswith(self._parked) else None
+
+    def owns(self, name: bytes) -> bool:
+        """Whether a key of that name is one of these."""
+        return name in self.all or self.parked_for(name) is not None
 
 
 def partition_of(message_id: bytes, partitions: int) -> int:

@@ -22,11 +22,12 @@ from scheduler_api.store.keys import Keys
 # What a call of the client may end with; uvloop says it so when it writes to what was reset.
 FAILURES: Final = (exceptions.RedisError, OSError, RuntimeError)
 
-# Asked for by messages.py, by queue.py, by archive.py.
+# Asked for by messages.py, queue.py, archive.py, fsck.py.
 NAMES: Final = (
     *("create", "get", "list", "cancel"),
     *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge"),
     "restore",
+    *("inspect", "tally", "repair", "recount"),
 )
 
 # What a script answers instead of 'ok' → the error that says it.

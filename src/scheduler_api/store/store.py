@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.fsck import Fsck
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import SCHEMA, Keys
 from scheduler_api.store.messages import Messages
@@ -75,6 +77,18 @@ class Store:
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
         self.messages = Messages(scripts, self.heads, concurrency=shares)
         self.archive = Archive(scripts)
+        self.fscks = tuple(
+            partial(
+                Fsck,
+                redis,
+                self.keys[partition],
+                scripts[partition],
+                concurrency=shares[partition],
+                keep_delivered=keep_delivered,
+                keep_failed=keep_failed,
+            )
+            for partition in range(partitions)
+        )  # each makes a check of its partition
         self.queues = tuple(
             Queue(
                 partition,

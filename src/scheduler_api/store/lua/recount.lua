@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- Counts anew what is in flight to destinations, and lets go what is parked for no reason.
+--
+-- ARGV[1] limit of a destination   ARGV[2…] destinations (1–100)
+-- Returns how many messages went back to `due`
+local limit, freed = number(ARGV[1]), 0
+local counts = {}
+for _, claim in ipairs(call('HVALS', CLAIMS)) do
+  local _, _, _, dest = split_claim(claim)
+  counts[dest] = (counts[dest] or 0) + 1
+end
+for i = 2, #ARGV do
+  local dest = ARGV[i]
+  if counts[dest] then
+    call('HSET', INFLIGHT, dest, counts[dest])
+  else
+    call('HDEL', INFLIGHT, dest)
+  end
+  freed = freed + unpark(dest, limit)
+end
+if freed > 0 then call('PUBLISH', WAKEUP, clock()) end
+return freed

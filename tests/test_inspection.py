@@ -1,0 +1,79 @@
+"""The command fsck, as a person runs it: what it prints, how it exits."""
+
+import json
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.store.store import Store
+from tests.support.commands import Done, Run
+from tests.support.factories import accepted
+
+
+@pytest.fixture
+async def damaged(redis: Redis, live_store: Store) -> Any:
+    """Name of a key of nobody; a message has lost its place too."""
+    await live_store.messages.create("a", accepted(delay=3600))
+    await live_store.messages.create("b", accepted(delay=3600))
+    base = live_store.keys[0].base
+    await redis.zrem(f"{base}due", "a")
+    await redis.set(f"{base}notes", "mine")
+    yield f"{base}notes"
+    await redis.delete(f"{base}notes")
+    await redis.zadd(f"{base}due", {"a": 1})
+
+
+def table(done: Done) -> list[list[str]]:
+    """Cells of what was printed, but for its last line."""
+    lines = done.stdout.decode().splitlines()[:-1]
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
+
+
+def last(done: Done) -> str:
+    return done.stdout.decode().splitlines()[-1]
+
+
+async def test_a_sound_store_is_told_in_one_line(run: Run, live_store: Store) -> None:
+    await live_store.messages.create("a", accepted(delay=3600))
+    done = await run("fsck")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"1 messages checked in 1 partition(s): nothing is wrong\n"
+
+
+async def test_what_is_wrong_is_a_table_and_exit_1(run: Run, damaged: str) -> None:
+    done = await run("fsck")
+    assert done.returncode == 1
+    assert table(done) == [
+        ["part", "inv", "rule", "subject", "finding", "repair"],
+        ["0", "2", "no_place", "a", "has a record, but is in no place", "-"],
+        ["0", "18", "stranger", damaged, "is a key of nobody", "-"],
+    ]
+    assert last(done) == "2 messages checked in 1 partition(s): 2 findings, 0 repaired"
+
+
+async def test_a_repair_tells_each_act_and_what_is_left(
+    run: Run, redis: Redis, damaged: str
+) -> None:
+    done = await run("fsck", "--repair")
+    assert done.returncode == 1
+    assert [row[-1] for row in table(done)[1:]] == ["put back to due", "-"]
+    assert last(done).endswith("2 findings, 1 repaired")
+    await redis.delete(damaged)
+    done = await run("fsck")
+    assert done.returncode == 0
+
+
+async def test_programs_get_one_object(run: Run, damaged: str) -> None:
+    done = await run("fsck", "--json", "--repair")
+    found = json.loads(done.stdout)
+    assert (found["messages"], found["partitions"], found["left"]) == (2, 1, 1)
+    assert found["findings"][0] == {
+        "partition": 0,
+        "invariant": 2,
+        "rule": "no_place",
+        "subject": "a",
+        "detail": "has a record, but is in no place",
+        "repair": "put back to due",
+    }
+    assert found["findings"][1]["subject"] == damaged
