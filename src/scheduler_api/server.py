@@ -19,8 +19,9 @@ from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender, open_session
+from scheduler_api.delivery.sender import Sender
 from scheduler_api.delivery.takeover import taking_over
+from scheduler_api.delivery.transport import open_transport
 from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
 from scheduler_api.listen import receiver
 from scheduler_api.settings import Settings, SettingsError, load
@@ -46,7 +47,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
     grace = settings.shutdown_grace
     async with (
         redis_at(settings.redis_address, settings.data_dir, grace) as redis,
-        open_session(settings.egress_allow, settings.max_in_flight) as session,
+        open_transport(settings.egress_allow) as transport,
     ):
         store = Store(
             redis,
@@ -60,7 +61,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         )
         await _check(store, strict=settings.strict)
         sender = Sender(
-            session,
+            transport,
             timeout=settings.request_timeout,
             secrets=settings.signing_secrets,
         )

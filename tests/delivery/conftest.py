@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender, open_session
+from scheduler_api.delivery.sender import Sender
+from scheduler_api.delivery.transport import open_transport
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK
 
@@ -17,8 +18,8 @@ Start = Callable[..., Awaitable[Dispatcher]]
 @pytest.fixture
 async def sender() -> AsyncIterator[Sender]:
     """Sends to loopback, unsigned."""
-    async with open_session(LOOPBACK, 100) as session:
-        yield Sender(session, timeout=timedelta(seconds=5), secrets=())
+    async with open_transport(LOOPBACK) as transport:
+        yield Sender(transport, timeout=timedelta(seconds=5), secrets=())
 
 
 @pytest.fixture

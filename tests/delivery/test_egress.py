@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,63 +10,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scheduler_api.delivery.egress import (
-    ConnectionLost,
-    PooledResolver,
-    connector,
-    guarding,
-    no_hidden_resend,
-)
+from scheduler_api.delivery.egress import GuardedConnector, PooledResolver, guarding
 from scheduler_api.domain.destination import EgressRules
-
-METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE"]
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-
-
-class Receiver:
-    """Answers the first requests and drops the connection of each later one, unanswered."""
-
-    def __init__(self, answers: int, reset: bool) -> None:
-        self.answers = answers  # how many requests are answered
-        self.reset = reset  # whether dropping is a reset, else an orderly close
-        self.requests: list[str] = []  # the method of each request that came in whole
-        self.port = 0  # where it listens on 127.0.0.1
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await self._answered(reader, writer):
-            pass
-        if self.reset:
-            sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.close()
-
-    async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        except (asyncio.IncompleteReadError, ConnectionResetError):
-            return False
-        _, _, after = head.partition("content-length: ")
-        await reader.readexactly(int(after.partition("\r\n")[0] or 0))
-        self.requests.append(head.partition(" ")[0].upper())
-        answered = len(self.requests) <= self.answers
-        writer.write(OK if answered else b"")
-        return answered
+from tests.support.dropping import dropping
 
 
 @asynccontextmanager
-async def receiver(answers: int = 99, *, reset: bool = False) -> AsyncIterator[Receiver]:
-    here = Receiver(answers, reset)
-    server = await asyncio.start_server(here.serve, "127.0.0.1", 0)
-    here.port = server.sockets[0].getsockname()[1]
-    async with server:
-        yield here
-
-
-@asynccontextmanager
-async def session(allow: str, *, resend: bool = False) -> AsyncIterator[aiohttp.ClientSession]:
-    middlewares = () if resend else (no_hidden_resend,)
-    way_out = connector(EgressRules.parse(allow), limit=10)
-    async with aiohttp.ClientSession(connector=way_out, middlewares=middlewares) as client:
+async def session(allow: str) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(
+        connector=GuardedConnector(EgressRules.parse(allow))
+    ) as client:
         yield client
 
 
@@ -123,7 +75,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def test_an_address_that_a_rule_opens_is_dialled() -> None:
-    async with receiver() as here, session("127.0.0.1") as client:
+    async with dropping() as here, session("127.0.0.1") as client:
         with guarding("127.0.0.1") as verdict:
             assert await send(client, f"http://127.0.0.1:{here.port}/") == 200
     assert verdict.refusal is None
@@ -183,7 +135,7 @@ async def test_beside_a_closed_address_an_open_one_is_dialled(
     addresses: list[str], names: Names
 ) -> None:
     names({"n8n": addresses})
-    async with receiver() as here, session("127.0.0.1") as client:
+    async with dropping() as here, session("127.0.0.1") as client:
         with guarding("n8n") as verdict:
             assert await send(client, f"http://n8n:{here.port}/") == 200
     assert verdict.refusal is None
@@ -191,7 +143,7 @@ async def test_beside_a_closed_address_an_open_one_is_dialled(
 
 async def test_a_rule_for_a_host_opens_the_address_for_that_name_only(names: Names) -> None:
     names({"n8n": ["127.0.0.1"], "evil": ["127.0.0.1"]})
-    async with receiver() as here, session("n8n") as client:
+    async with dropping() as here, session("n8n") as client:
         with guarding("n8n"):
             assert await send(client, f"http://n8n:{here.port}/") == 200
         with guarding("evil") as verdict, pytest.raises(aiohttp.ClientConnectorError):
@@ -202,7 +154,7 @@ async def test_a_rule_for_a_host_opens_the_address_for_that_name_only(names: Nam
 
 async def test_without_guarding_no_rule_for_a_host_applies(names: Names) -> None:
     names({"n8n": ["127.0.0.1"]})
-    async with receiver() as here, session("n8n") as client:
+    async with dropping() as here, session("n8n") as client:
         with pytest.raises(aiohttp.ClientConnectorError, match="is a loopback address"):
             await send(client, f"http://n8n:{here.port}/")
     assert here.requests == []
@@ -210,7 +162,7 @@ async def test_without_guarding_no_rule_for_a_host_applies(names: Names) -> None
 
 async def test_attempts_at_the_same_time_each_have_their_own_verdict(names: Names) -> None:
     names({"n8n": ["127.0.0.1"], "evil": ["127.0.0.1", "fd00::1"]})
-    async with receiver() as here, session("n8n") as client:
+    async with dropping() as here, session("n8n") as client:
 
         async def attempt(host: str) -> str | None:
             with guarding(host) as verdict:
@@ -247,7 +199,7 @@ async def test_addresses_come_as_aiohttp_expects_them_with_the_zone_of_a_link(na
 
 
 async def test_localhost_is_resolved_by_the_system() -> None:
-    async with receiver() as here, session("localhost") as client:
+    async with dropping() as here, session("localhost") as client:
         with guarding("localhost"):
             assert await send(client, f"http://localhost:{here.port}/") == 200
 
@@ -277,7 +229,7 @@ async def test_forty_slow_names_do_not_hold_up_a_good_one(monkeypatch: pytest.Mo
 async def test_closing_the_connector_ends_the_threads_of_its_resolver(names: Names) -> None:
     names({"n8n": ["127.0.0.1"]})
     before = set(threading.enumerate())
-    async with receiver() as here, session("n8n") as client:
+    async with dropping() as here, session("n8n") as client:
         with guarding("n8n"):
             await send(client, f"http://n8n:{here.port}/")
         started = set(threading.enumerate()) - before
@@ -285,38 +237,3 @@ async def test_closing_the_connector_ends_the_threads_of_its_resolver(names: Nam
     for thread in started:
         thread.join(5)
         assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("answered", [0, 1])
-@pytest.mark.parametrize("method", METHODS)
-async def test_a_request_whose_connection_drops_is_on_the_wire_once(
-    method: str, answered: int, reset: bool
-) -> None:
-    async with receiver(answered, reset=reset) as here, session("127.0.0.1") as client:
-        url = f"http://127.0.0.1:{here.port}/"
-        for _ in range(answered):
-            await send(client, url, method)
-        with pytest.raises(ConnectionLost, match="connection lost before an answer"):
-            await send(client, url, method)
-    assert here.requests == [method] * (answered + 1)
-
-
-@pytest.mark.parametrize(
-    ("method", "times"), [("POST", 1), ("GET", 2), ("PUT", 2), ("PATCH", 1), ("DELETE", 2)]
-)
-async def test_by_itself_aiohttp_still_sends_some_methods_twice(method: str, times: int) -> None:
-    async with receiver(0) as here, session("127.0.0.1", resend=True) as client:
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await send(client, f"http://127.0.0.1:{here.port}/", method)
-    assert here.requests == [method] * times
-
-
-async def test_a_connection_that_was_never_made_is_not_called_lost() -> None:
-    async with receiver() as here:
-        pass
-    async with session("127.0.0.1") as client:
-        with guarding("127.0.0.1") as verdict, pytest.raises(aiohttp.ClientConnectorError):
-            await send(client, f"http://127.0.0.1:{here.port}/", "GET")
-    assert verdict.dialled
-    assert verdict.refusal is None

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from scheduler_api import __version__
-from scheduler_api.delivery.sender import Sender, Sent, Start, open_session
+from scheduler_api.delivery.sender import Sender, Sent, Start
+from scheduler_api.delivery.transport import open_transport
 from scheduler_api.domain.destination import EgressRules
 from scheduler_api.domain.signing import parse_secrets
 from scheduler_api.store.queue import Claimed
@@ -76,7 +77,7 @@ async def test_it_sends_its_own_headers(
     ).replace(".000", "")
     assert headers["webhook-id"] == headers["Idempotency-Key"]
     assert "webhook-signature" not in headers
-    assert "Accept-Encoding" not in headers
+    assert headers["Accept-Encoding"] == "identity"
 
 
 async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
@@ -124,9 +125,9 @@ async def test_text_is_sent_as_text(
 async def test_the_signature_verifies_with_the_receivers_library(
     claim: Callable[..., Any], receiver: Receiver
 ) -> None:
-    async with open_session(LOOPBACK, 4) as session:
+    async with open_transport(LOOPBACK) as transport:
         sender = Sender(
-            session,
+            transport,
             timeout=timedelta(seconds=5),
             secrets=parse_secrets(SECRET),
         )
@@ -264,8 +265,8 @@ async def test_a_certificate_that_nobody_vouches_for(
 async def test_an_address_that_is_closed_is_not_dialled(
     claim: Callable[..., Any], receiver: Receiver
 ) -> None:
-    async with open_session(EgressRules(), 4) as session:
-        sender = Sender(session, timeout=timedelta(seconds=5), secrets=())
+    async with open_transport(EgressRules()) as transport:
+        sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.error == "egress_denied"
     assert receiver.requests == []

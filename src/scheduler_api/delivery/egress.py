@@ -1,6 +1,6 @@
-"""The way out: a connector that judges every address it dials, and no request sent twice.
+"""The way out: a connector that judges every address it dials.
 
-Asked by the sender; what may be dialled is decided in domain/destination.py.
+Asked by the transport; what may be dialled is decided in domain/destination.py.
 """
 
 import asyncio
@@ -25,10 +25,6 @@ KEEP_ALIVE = 4.0
 
 # How long an answer of the resolver is believed, in seconds.
 DNS_TTL = 10
-
-
-class ConnectionLost(aiohttp.ClientError):
-    """The connection ended before an answer: the destination may have acted or not."""
 
 
 class Verdict:
@@ -79,19 +75,14 @@ def guarding(host: str) -> Verdict:
     return Verdict(host)
 
 
-def connector(rules: EgressRules, *, limit: int) -> aiohttp.TCPConnector:
-    """A connector that dials what `rules` allow, with at most `limit` connections."""
-    return GuardedConnector(rules, limit=limit)
-
-
 class GuardedConnector(aiohttp.TCPConnector):
     """Judges each address just before it is dialled, whether resolved or written in the URL."""
 
-    def __init__(self, rules: EgressRules, *, limit: int) -> None:
+    def __init__(self, rules: EgressRules) -> None:
         self._rules = rules
         self._own_resolver = PooledResolver()
         super().__init__(
-            limit=limit,
+            limit=0,  # the dispatcher's slots are the limit
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=DNS_TTL,
             # Named, or an aiodns that happens to be installed would resolve, blind to the names
@@ -153,16 +144,3 @@ def _resolve(host: str, port: int, family: int) -> list[ResolveResult]:
 def _with_zone(address: tuple[str | int | bytes, ...]) -> str:
     zone = address[3] if len(address) == 4 else 0
     return f"{address[0]!s}%{zone!s}" if zone else str(address[0])
-
-
-async def no_hidden_resend(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Client middleware: aiohttp sends GET, PUT and DELETE again by itself when a connection drops
-    before the answer; as `ConnectionLost` it does not know the error and leaves it to us."""
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise  # never connected, so never sent, and aiohttp does not retry it
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise ConnectionLost(f"connection lost before an answer: {error}") from error

@@ -2,8 +2,6 @@
 
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -14,8 +12,9 @@ import structlog
 from yarl import URL
 
 from scheduler_api import __version__
-from scheduler_api.delivery.egress import Verdict, connector, guarding, no_hidden_resend
-from scheduler_api.domain.destination import EgressRules
+from scheduler_api.delivery.deadlines import Deadline, Deadlines
+from scheduler_api.delivery.egress import Verdict, guarding
+from scheduler_api.delivery.transport import Transport
 from scheduler_api.domain.message import EXCERPT_BYTES, Attempt
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import parse_retry_after
@@ -24,13 +23,14 @@ from scheduler_api.store.queue import Claimed
 
 log = structlog.get_logger()
 
-CONNECT_TIMEOUT: Final = 5.0  # seconds, of one address
 RESPONSE_BYTES: Final = 64 * 1024  # read of an answer; then the connection is closed
 _MS: Final = timedelta(milliseconds=1)
-# What aiohttp would send a second time by itself; others are spared the middleware's cost.
-_RESENT: Final = frozenset({"GET", "PUT", "DELETE"})
-_NO_RESEND: Final = (no_hidden_resend,)
-USER_AGENT: Final = f"scheduler-api/{__version__}"
+# Unless the caller gives another.
+_ALWAYS: Final = {
+    "User-Agent": f"scheduler-api/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+}
 
 # What an attempt without an answer is called; the first that fits.
 _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
@@ -41,6 +41,7 @@ _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.InvalidURL, "bad_request"),
     (aiohttp.ClientResponseError, "bad_response"),
     (aiohttp.ClientError, "disconnected"),
+    (OSError, "disconnected"),
 )
 
 
@@ -59,17 +60,18 @@ class Start(NamedTuple):
 
 
 class Sender:
-    """Sends claimed messages over one session."""
+    """Sends claimed messages over one transport."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        transport: Transport,
         *,
         timeout: timedelta,
         secrets: tuple[bytes, ...],
     ) -> None:
-        self._session = session
-        self._timeout = _client_timeout(timeout.total_seconds())
+        self._transport = transport
+        self._deadlines = Deadlines()
+        self._timeout = timeout.total_seconds()
         self._secrets = secrets
 
     async def send(self, claimed: Claimed, start: Start) -> Sent:
@@ -77,7 +79,7 @@ class Sender:
         url = URL(claimed.url, encoded=True)
         with guarding(url.raw_host or "") as verdict:
             try:
-                status, excerpt, retry_after = await self._request(url, claimed, start.at)
+                status, excerpt, retry_after = await self._request(url, claimed, start)
                 error = None
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
                 status, excerpt, retry_after = None, None, None
@@ -108,27 +110,26 @@ class Sender:
         )
 
     async def _request(
-        self, url: URL, claimed: Claimed, at: datetime
+        self, url: URL, claimed: Claimed, start: Start
     ) -> tuple[int, str | None, str | None]:
-        spec = claimed.spec
-        own = spec.timeout_ms
-        async with self._session.request(
-            spec.method,
-            url,
-            # As a payload at once: aiohttp would look for the kind of the bytes.
-            data=None if spec.body is None else aiohttp.BytesPayload(spec.body),
-            headers=self._headers(claimed, at),
-            timeout=self._timeout if own is None else _client_timeout(own / 1000),
-            allow_redirects=False,
-            middlewares=_NO_RESEND if spec.method in _RESENT else (),
-        ) as response:
-            excerpt = await _excerpt(response)
+        spec, deadline = claimed.spec, self._deadline(claimed, start)
+        headers = self._headers(claimed, start.at)
+        with deadline:
+            response = await self._transport.send(spec.method, url, headers, spec.body)
+        try:
+            excerpt = await _excerpt(response, deadline)
             return response.status, excerpt, response.headers.get("Retry-After")
+        finally:
+            response.release()
+
+    def _deadline(self, claimed: Claimed, start: Start) -> Deadline:
+        own = claimed.spec.timeout_ms
+        return self._deadlines.at(start.monotonic + (self._timeout if own is None else own / 1000))
 
     def _headers(self, claimed: Claimed, at: datetime) -> dict[str, str]:
         spec = claimed.spec
         webhook_id, timestamp = claimed.webhook_id, int(at.timestamp())
-        headers = {"User-Agent": USER_AGENT, "Idempotency-Key": webhook_id}
+        headers = _ALWAYS | {"Idempotency-Key": webhook_id}
         if spec.body is not None:
             headers["Content-Type"] = spec.content_type
         if spec.headers:
@@ -154,23 +155,6 @@ def _header_value(message_id: str) -> str:
     return message_id if _all_visible(message_id) else quote(message_id, safe=_VISIBLE)
 
 
-@asynccontextmanager
-async def open_session(rules: EgressRules, slots: int) -> AsyncIterator[aiohttp.ClientSession]:
-    """The session of a Sender: guarded, without cookies, proxies, decompression or resending."""
-    async with aiohttp.ClientSession(
-        connector=connector(rules, limit=slots),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept-Encoding", "Content-Type"),
-        trust_env=False,
-        auto_decompress=False,
-    ) as session:
-        yield session
-
-
-def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
-
-
 def _override(headers: dict[str, str], given: dict[str, str]) -> None:
     """What the caller gave wins over our own; names are compared without case."""
     names = {name.lower() for name in given}
@@ -179,19 +163,27 @@ def _override(headers: dict[str, str], given: dict[str, str]) -> None:
     headers.update(given)
 
 
-async def _excerpt(response: aiohttp.ClientResponse) -> str | None:
+async def _excerpt(response: aiohttp.ClientResponse, deadline: Deadline) -> str | None:
     """The beginning of the body; the status stands, however the body ends."""
+    if response.content.is_eof():  # it came together with the head
+        kept = response.content.read_nowait(EXCERPT_BYTES)
+    else:
+        kept = await _beginning(response, deadline)
+    return kept.decode(errors="replace") if kept else None
+
+
+async def _beginning(response: aiohttp.ClientResponse, deadline: Deadline) -> bytes:
     kept, size = b"", 0
     try:
-        while chunk := await response.content.readany():
-            kept += chunk[: EXCERPT_BYTES - len(kept)]
-            size += len(chunk)
-            if size > RESPONSE_BYTES:
-                response.close()
-                break
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        with deadline:
+            while size <= RESPONSE_BYTES and (chunk := await response.content.readany()):
+                kept += chunk[: EXCERPT_BYTES - len(kept)]
+                size += len(chunk)
+    except (aiohttp.ClientError, OSError):  # TimeoutError is one too
+        size = RESPONSE_BYTES + 1
+    if size > RESPONSE_BYTES:
         response.close()
-    return kept.decode(errors="replace") if kept else None
+    return kept
 
 
 def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:
