@@ -1,6 +1,7 @@
 """The composition root: settings → store, dispatcher, api → run, drain, stop."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -31,6 +32,7 @@ from scheduler_api.token_file import Token
 
 log = structlog.get_logger()
 
+COLLECT_AFTER: Final = 20_000  # new objects until the garbage collector looks; Python's own: 700
 API_GRACE: Final = 5  # seconds that open requests to the API may take to end
 
 
@@ -83,11 +85,23 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         )
         async with taking_over(Processes(settings.data_dir, store.epoch), store.queues):
             dispatcher.start()
+            _collect_seldom()
             try:
                 yield Service(context, dispatcher)
             finally:
                 await dispatcher.drain(grace)
                 log.info("drained")
+
+
+def _collect_seldom() -> None:
+    """Let the garbage collector pass over what was loaded, and look seldom.
+
+    A burst makes thousands of objects that reference counting frees; by default the collector
+    walks through them, and all modules with them, again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 async def _check(store: Store, *, strict: bool) -> None:
