@@ -14,8 +14,9 @@ import uvloop
 from bench.outside import Outside
 from bench.processes import Worker, answer
 from scheduler_api.domain.message import Attempt
+from scheduler_api.store.client import connect
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 
 
 class Claiming(msgspec.Struct, frozen=True):

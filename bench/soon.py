@@ -18,7 +18,8 @@ from bench.bodies import message
 from bench.processes import Worker, answer
 from bench.server import Target
 from scheduler_api.domain.message import NewMessage, accept
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.client import connect
+from scheduler_api.store.store import Store
 
 RATE = 100  # messages a second, the gaps random
 AHEAD_MS = 20  # the latest due instant, from just before the create

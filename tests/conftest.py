@@ -5,20 +5,22 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
 from redis.asyncio import Redis
 
-from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.client import close, open_client
 from scheduler_api.store.keys import Keys
-from scheduler_api.store.store import Store, connect
-from tests.support import invariants
+from scheduler_api.store.store import Store
+from tests.support import engines, invariants
 from tests.support.clock import Clock, prelude
 from tests.support.commands import Done, Run, run_in
 from tests.support.receiver import Receiver, receiving
 
 CONCURRENCY = 4  # a destination's, in tests of the store
+PARTITIONS = engines.PARTITIONS  # of `live_store`
 NOW = 1_800_000_000_000  # ms; where the tests' clock stands at first
 
 
@@ -36,21 +38,17 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Address of the embedded server, one for all tests of a process."""
-    folder = tmp_path_factory.mktemp("store")
-    embedded = EmbeddedStore(Path(folder), fsync="no")
-    await embedded.start()
-    yield f"unix://{embedded.socket}"
-    await embedded.stop()
+    """Address of the store that ENGINE names, one for all tests of a process."""
+    async with engines.running(engines.CHOSEN, tmp_path_factory.mktemp("store")) as address:
+        yield address
 
 
 @pytest.fixture
 async def redis(valkey: str) -> AsyncIterator[Redis]:
     """A client as the product opens it."""
-    client = connect(valkey)
-    yield client
-    await client.aclose()
-    await client.connection_pool.disconnect()
+    client = open_client(valkey)
+    yield cast("Redis", client)  # a cluster's answers the same calls
+    await close(client)
 
 
 @pytest.fixture
@@ -78,8 +76,16 @@ async def store(redis: Redis, prefix: str, clock: Clock) -> AsyncIterator[Store]
 @pytest.fixture
 async def live_store(redis: Redis, prefix: str) -> AsyncIterator[Store]:
     """The store of this test, on the server's own clock."""
-    yield Store(redis, prefix=prefix, lease=timedelta(seconds=5), concurrency=64)
-    await invariants.check(redis, Keys(prefix), 64)
+    store = Store(
+        redis,
+        prefix=prefix,
+        partitions=PARTITIONS,
+        lease=timedelta(seconds=5),
+        concurrency=64 * PARTITIONS,
+    )
+    yield store
+    for keys in store.keys:
+        await invariants.check(redis, keys, 64)
 
 
 @pytest.fixture

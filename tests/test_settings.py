@@ -141,6 +141,15 @@ def test_a_name_file_that_is_no_text_is_told_without_its_content(tmp_path: Path)
         ("MAX_BODY", "64 mib", "max_body", 64 * 1024**2),
         ("REDIS_URL", "unix:///run/store.sock", "redis_url", "unix:///run/store.sock"),
         ("REDIS_URL", "rediss://:p@[::1]:7/2\n", "redis_url", "rediss://:p@[::1]:7/2"),
+        ("REDIS_URL", "redis+cluster://a:1,b", "redis_url", "redis+cluster://a:1,b"),
+        (
+            "REDIS_URL",
+            "rediss+cluster://u:p@[::1]:7/",
+            "redis_url",
+            "rediss+cluster://u:p@[::1]:7/",
+        ),
+        ("REDIS_URL", "redis+sentinel://a,b:2/m", "redis_url", "redis+sentinel://a,b:2/m"),
+        ("REDIS_URL", "redis+sentinel://u:p@a/m/3", "redis_url", "redis+sentinel://u:p@a/m/3"),
     ],
 )
 def test_a_right_value_is_read(name: str, text: str, field: str, value: object) -> None:
@@ -188,12 +197,20 @@ def test_a_wrong_value_is_told_with_its_name_and_what_would_be_right(
     [
         ("API_TOKEN", "hidden\nsecond", "one line"),
         ("SIGNING_SECRET", "whsec_hidden!", "whsec_"),
-        ("REDIS_URL", "http://:hidden@x", "redis://, rediss://, unix://"),
-        ("REDIS_URL", "redis+cluster://:hidden@x", "Cluster and Sentinel are not supported yet"),
-        ("REDIS_URL", "redis://:hidden@", "with a place"),
-        ("REDIS_URL", "redis://:hidden@x:99999", "with a place"),
-        ("REDIS_URL", "redis://:hidden@x:0", "with a place"),
-        ("REDIS_URL", "unix://", "with a place"),
+        ("REDIS_URL", "http://:hidden@x", "redis://HOST, rediss://HOST, unix:///PATH"),
+        ("REDIS_URL", "redis+cluster://:hidden@x,y:0", "redis+cluster://HOST,HOST"),
+        ("REDIS_URL", "redis+cluster://:hidden@x,", "redis+cluster://HOST,HOST"),
+        ("REDIS_URL", "redis+cluster://:hidden@x/1", "redis+cluster://HOST,HOST"),
+        ("REDIS_URL", "redis+sentinel://:hidden@x", "redis+sentinel://HOST,HOST/MASTER"),
+        ("REDIS_URL", "redis+sentinel://:hidden@x/m/n", "redis+sentinel://HOST,HOST/MASTER"),
+        ("REDIS_URL", "unix+cluster://:hidden@x", "redis+cluster://HOST,HOST"),
+        ("REDIS_URL", "redis+other://:hidden@x", "redis+cluster://HOST,HOST"),
+        ("REDIS_URL", "redis+://:hidden@x", "redis://HOST"),
+        ("REDIS_URL", "redis://:hidden@x,y", "redis://HOST"),
+        ("REDIS_URL", "redis://:hidden@", "each HOST"),
+        ("REDIS_URL", "redis://:hidden@x:99999", "each HOST"),
+        ("REDIS_URL", "redis://:hidden@x:0", "each HOST"),
+        ("REDIS_URL", "unix://", "each HOST"),
         ("REDIS_URL", "hidden", "redis://"),
     ],
 )
@@ -231,6 +248,11 @@ def test_redis_host_port_and_password_make_one_address() -> None:
 )
 def test_the_address_of_the_store(environ: dict[str, str], address: str | None) -> None:
     assert load(**environ).redis_address == address
+
+
+def test_a_copy_is_not_waited_for_on_a_cluster() -> None:
+    with pytest.raises(SettingsError, match="DURABILITY is 'replica', which a Cluster"):
+        load(DURABILITY="replica", REDIS_URL="redis+cluster://a")
 
 
 def test_a_password_without_a_host_does_not_quietly_mean_the_embedded_store() -> None:

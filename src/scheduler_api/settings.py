@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +16,11 @@ from scheduler_api.domain.destination import EgressRules
 
 SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}  # unit → bytes
 SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))  # unit, seconds; longest first
-SCHEMES = ("redis", "rediss", "unix")  # of REDIS_URL
+REDIS_URLS = (  # what REDIS_URL may look like; rediss is encrypted
+    *("redis://HOST", "rediss://HOST", "unix:///PATH"),
+    *("redis+cluster://HOST,HOST", "rediss+cluster://HOST,HOST"),
+    *("redis+sentinel://HOST,HOST/MASTER", "rediss+sentinel://HOST,HOST/MASTER"),
+)
 
 
 class SettingsError(ValueError):
@@ -123,16 +127,28 @@ def _token(text: str) -> str:
 
 def _redis_url(text: str) -> str:
     text = text.strip()
-    wanted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
     try:
-        url = urlsplit(text)
-        place = url.path if url.scheme == "unix" else url.hostname
-        good = url.scheme in SCHEMES and place and url.port != 0
+        good = _names_a_store(urlsplit(text))
     except ValueError:
         good = False
     if not good:
-        raise ValueError(f"give {wanted} with a place (Cluster and Sentinel are not supported yet)")
+        raise ValueError(f"give {', '.join(REDIS_URLS)}, each HOST with its :PORT if need be")
     return text
+
+
+def _names_a_store(url: SplitResult) -> bool:
+    scheme, _, kind = url.scheme.partition("+")
+    if url.scheme == "unix":
+        return bool(url.path)
+    hosts = url.netloc.rpartition("@")[2].split(",")
+    places = [urlsplit(f"//{host}") for host in hosts]
+    named = all(place.hostname and place.port != 0 for place in places)
+    right = {
+        "": len(places) == 1 and "+" not in url.scheme,
+        "cluster": url.path in ("", "/"),
+        "sentinel": re.fullmatch(r"/[^/]+(/[0-9]*)?", url.path) is not None,
+    }
+    return scheme in ("redis", "rediss") and named and right.get(kind, False)
 
 
 def _spell_folder(folder: Path) -> str:
@@ -167,7 +183,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     redis_url: Annotated[
         str,
         Kind(_redis_url, secret=True),
-        Meta(description="Outside store: redis://, rediss:// or unix://; goes before REDIS_HOST"),
+        Meta(
+            description="Outside store: redis://, rediss://, unix://, redis+cluster://, redis+sentinel://"
+        ),
     ] = ""
     redis_host: Annotated[
         Text, Meta(description="Outside store by name; with no REDIS_URL either: the embedded one")
@@ -350,6 +368,8 @@ def load(
     settings = Settings(**given)
     if settings.redis_password and not (settings.redis_host or settings.redis_url):
         raise SettingsError("REDIS_PASSWORD is given without REDIS_HOST: give both or none")
+    if settings.durability == "replica" and "+cluster:" in settings.redis_url:
+        raise SettingsError("DURABILITY is 'replica', which a Cluster cannot wait for: leave it")
     return settings
 
 

@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.client import connect
+from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK
 from tests.support.waiting import wait_until
 

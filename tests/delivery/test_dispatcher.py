@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound, StoreUnavailable
 from scheduler_api.domain.message import Message
+from scheduler_api.store.client import connect
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.queue import Claim
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
 from tests.support import invariants
 from tests.support.factories import accepted

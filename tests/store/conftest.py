@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store import store as store_module
+from scheduler_api.store import client as client_module
+from scheduler_api.store.client import connect
 from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.heads import of_one_node
 from scheduler_api.store.scripts import Scripts
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support.clock import Clock, prelude
 from tests.support.waiting import wait_until
@@ -44,14 +46,15 @@ def replica(redis: Redis, prefix: str, clock: Clock) -> Replica:
 @pytest.fixture
 async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
     """Tells what was published since it was asked last."""
-    async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
-        await subscription.subscribe(store.keys[0].wakeup)
+    async with redis.pubsub() as subscription:
+        await subscription.ssubscribe(store.keys[0].wakeup)
+        own = of_one_node(subscription)
 
         async def published() -> list[int]:
-            await redis.publish(store.keys[0].wakeup, "end")
+            await redis.spublish(store.keys[0].wakeup, "end")
             found: list[bytes] = []
             while found[-1:] != [b"end"]:
-                message = await subscription.get_message(timeout=1)
+                message = await own.get_message(ignore_subscribe_messages=True, timeout=1)
                 found += [message["data"]] if message else []
             return [int(each) for each in found[:-1]]
 
@@ -72,7 +75,7 @@ async def looks(store: Store) -> AsyncIterator[list[str]]:
 @pytest.fixture
 async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
     """A client that soon gives up waiting for an answer."""
-    monkeypatch.setattr(store_module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
     client = connect(valkey)
     yield client
     await client.aclose()

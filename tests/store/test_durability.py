@@ -12,8 +12,9 @@ from structlog.testing import capture_logs
 
 from scheduler_api.domain.errors import DuplicateMessage, OutcomeUnknown, StoreUnavailable
 from scheduler_api.store import durability
+from scheduler_api.store.client import connect
 from scheduler_api.store.durability import Durability
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 from tests.api.conftest import Scheduler, application, opened
 from tests.support.factories import URL, accepted
 from tests.support.problems import problem

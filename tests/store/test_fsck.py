@@ -9,8 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.store.client import connect
 from scheduler_api.store.fsck import STEP, Checked
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 from tests.support import invariants
 from tests.support.factories import accepted
 from tests.support.states import outcome

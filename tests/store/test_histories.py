@@ -16,11 +16,12 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.store.client import connect
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.invariants import Snapshot, findings
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import MOST_CRASHES, Claimed, Queue, Verdict
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support.clock import Clock, prelude
 from tests.support.factories import accepted

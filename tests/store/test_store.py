@@ -9,8 +9,9 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed
+from scheduler_api.store.client import connect
 from scheduler_api.store.keys import SCHEMA
-from scheduler_api.store.store import Store, connect, redis_at
+from scheduler_api.store.store import Store, redis_at
 from tests.support.lost_replies import lose_next_reply
 
 PATIENCE = timedelta(seconds=1)
@@ -44,6 +45,7 @@ async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
     tmp_path: Path,
 ) -> None:
     async with redis_at(None, tmp_path, PATIENCE) as redis:
+        assert isinstance(redis, Redis)
         address = redis.connection_pool.connection_kwargs["path"]
         assert await redis.ping()
     gone = connect(f"unix://{address}")

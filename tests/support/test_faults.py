@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.store import Store, connect
+from scheduler_api.store.client import connect
+from scheduler_api.store.store import Store
 from tests.support import faults
 from tests.support.factories import accepted
 from tests.support.faults import FaultProxy, frame_end, proxying

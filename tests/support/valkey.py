@@ -9,8 +9,8 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from scheduler_api.store.client import connect
 from scheduler_api.store.embedded import find_binary
-from scheduler_api.store.store import connect
 from tests.support.waiting import wait_until
 
 

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import structlog
 from redis import exceptions
-from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import OutcomeUnknown
+from scheduler_api.store.client import Client
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ Command = tuple[str | int, ...]
 class Durability:
     """What the store's own settings promise, and the wait for a replica if one is wanted."""
 
-    def __init__(self, redis: Redis, *, replica: bool) -> None:
+    def __init__(self, redis: Client, *, replica: bool) -> None:
         """`replica`: whether a new message must be there too before it counts as stored."""
         self.replica = replica
         self.warnings: list[str] = []  # each names a setting and says what would be right
@@ -55,7 +55,7 @@ def confirm(copies: Sequence[int | list[int]]) -> None:
         raise OutcomeUnknown
 
 
-async def _appendfsync(redis: Redis) -> str:
+async def _appendfsync(redis: Client) -> str:
     try:
         found: Mapping[Any, Any] = await redis.config_get("appendfsync")
     except exceptions.ResponseError:  # managed services forbid it, or take the command away

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
 
+from scheduler_api.store.client import Client
 from scheduler_api.store.codec import destination_of
 from scheduler_api.store.invariants import (
     Finding,
@@ -51,7 +51,7 @@ class Fsck:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Client,
         keys: Keys,
         scripts: Scripts,
         *,

@@ -20,7 +20,7 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:meta                   HASH   schema, partitions (of the data set), fence (counter),
                                     run_id (the store's, last greeted), outage_until (ms; until
                                     then nobody reaps)
-    …:wakeup                        pub/sub channel: a message became the head of `due`
+    …:wakeup                        sharded pub/sub channel: a message became the head of `due`
 
 A message is in exactly one of due, parked:*, leases, delivered, failed. Its state is where it is.
 """

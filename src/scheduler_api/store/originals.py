@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from scheduler_api.store.client import connect
 from scheduler_api.store.scripts import FAILURES, unavailable
-from scheduler_api.store.store import connect
 
 PREFIX: Final = b"message:"  # then the id
 PAGE: Final = 100  # keys a step

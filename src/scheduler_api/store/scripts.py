@@ -1,12 +1,12 @@
-"""Loads lua/ and runs it; turns Redis's errors and a script's words into ours."""
+"""Runs what is in lua/; turns Redis's errors and a script's words into ours."""
 
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
 
 from scheduler_api.domain.errors import (
     MessageFinished,
@@ -16,11 +16,15 @@ from scheduler_api.domain.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from scheduler_api.store.client import Client
 from scheduler_api.store.durability import Durability, confirm
 from scheduler_api.store.keys import Keys
 
 # What a call of the client may end with; uvloop says it so when it writes to what was reset.
-FAILURES: Final = (exceptions.RedisError, OSError, RuntimeError)
+FAILURES: Final = (
+    *(exceptions.RedisError, exceptions.RedisClusterException),
+    *(OSError, RuntimeError),
+)
 
 # Asked for by messages.py, queue.py, archive.py, fsck.py.
 NAMES: Final = (
@@ -50,7 +54,7 @@ class Scripts:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Client,
         keys: Keys,
         prelude: str | None = None,
         durability: Durability | None = None,
@@ -60,41 +64,49 @@ class Scripts:
         self._keys = keys.all
         self._meta = keys.meta
         self._durability = durability or Durability(redis, replica=False)
-        self._scripts = {name: redis.register_script(source(name, prelude)) for name in NAMES}
+        self._sources = {name: source(name, prelude) for name in NAMES}
+        self._names = {name: _sha(text) for name, text in self._sources.items()}
 
     async def run(self, name: str, *args: Any) -> Any:
         """The script's reply. Raises: StoreUnavailable, StoreFull."""
         try:
-            return await self._scripts[name](keys=self._keys, args=args)
+            return await self._run(name, args)
         except FAILURES as error:
-            raise unavailable(error) from error
+            raise await failure(self._redis, error) from error
+
+    async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
+        keys = self._keys
+        try:
+            return await self._redis.evalsha(self._names[name], len(keys), *keys, *args)
+        except exceptions.NoScriptError:  # on a cluster, only of the node that was asked
+            return await self._redis.eval(self._sources[name], len(keys), *keys, *args)
 
     async def run_safely(self, name: str, *args: Any) -> Any:
         """As `run`, and a replica has it too, if one is wanted. Raises: OutcomeUnknown, …"""
         if not self._durability.replica:
             return await self.run(name, *args)
         try:
-            reply, *copies = await self._run_and_wait(self._scripts[name], args)
+            reply, *copies = await self._run_and_wait(name, args)
         except FAILURES as error:
-            raise unavailable(error) from error
+            raise await failure(self._redis, error) from error
         confirm(copies)
         return reply
 
-    async def _run_and_wait(self, script: AsyncScript, args: Sequence[Any]) -> list[Any]:
-        replies = await self._pipelined(script, args)
+    async def _run_and_wait(self, name: str, args: Sequence[Any]) -> list[Any]:
+        replies = await self._pipelined("evalsha", self._names[name], args)
         if isinstance(replies[0], exceptions.NoScriptError):  # not run: it may be run again
-            await self._redis.script_load(script.script)
-            replies = await self._pipelined(script, args)
+            replies = await self._pipelined("eval", self._sources[name], args)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
 
-    async def _pipelined(self, script: AsyncScript, args: Sequence[Any]) -> list[Any]:
+    async def _pipelined(self, command: str, script: str, args: Sequence[Any]) -> list[Any]:
         """On one connection, as a server waits for what that one has written."""
         waits = await self._durability.waits()
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.evalsha(script.sha, len(self._keys), *self._keys, *args)
+        redis = cast("Redis", self._redis)  # the settings refuse it on a cluster
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command(command, script, len(self._keys), *self._keys, *args)
             # A script that found only duplicates has written nothing, and the wait would be for
             # nothing: what it found may be on no replica yet.
             pipeline.hincrby(self._meta, "fence", 0)
@@ -102,6 +114,17 @@ class Scripts:
                 pipeline.execute_command(*wait)
             reply, _, *copies = await pipeline.execute(raise_on_error=False)
         return [reply, *copies]
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def failure(redis: Client, error: Exception) -> SchedulerError:
+    """What a caller is told; of a master that is none any more, connections are let go."""
+    if isinstance(error, exceptions.ReadOnlyError) and isinstance(redis, Redis):
+        await redis.connection_pool.disconnect(inuse_connections=False)
+    return unavailable(error)
 
 
 def unavailable(error: Exception) -> SchedulerError:

@@ -6,17 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final
 from urllib.parse import quote
-
-import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
 from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
 from scheduler_api.store.archive import Archive
+from scheduler_api.store.client import Client, close, open_client
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.fsck import Fsck
@@ -24,28 +18,7 @@ from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import SCHEMA, Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import FAILURES, Scripts, unavailable
-
-log = structlog.get_logger()
-
-CONNECTIONS: Final = 16  # at the most; calls are gathered, so that few are needed
-TIMEOUT: Final = 2.0  # seconds for a connection, for an answer, for a free connection
-
-
-def connect(address: str) -> Redis:
-    """A client that never runs a command a second time by itself, as redis-py does by default."""
-    pool = BlockingConnectionPool.from_url(
-        address,
-        max_connections=CONNECTIONS,
-        timeout=TIMEOUT,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=15,
-        # With them on, which is the default, a pooled connection that has ended is used again.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-    return Redis.from_pool(pool)
+from scheduler_api.store.scripts import FAILURES, Scripts, failure
 
 
 class Store:
@@ -53,7 +26,7 @@ class Store:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Client,
         *,
         prefix: str = "scheduler",
         partitions: int = 1,
@@ -116,7 +89,7 @@ class Store:
             schema, partitions = await self._redis.hmget(meta, "schema", "partitions")
             await self.durability.look()
         except FAILURES as error:
-            raise unavailable(error) from error
+            raise await failure(self._redis, error) from error
         _refuse_newer(int(schema or 0))
         _refuse_divided_otherwise(int(partitions or 0), len(self.keys))
 
@@ -144,7 +117,7 @@ def _refuse_divided_otherwise(found: int, wanted: int) -> None:
 
 
 @asynccontextmanager
-async def redis_at(address: str | None, folder: Path, patience: timedelta) -> AsyncIterator[Redis]:
+async def redis_at(address: str | None, folder: Path, patience: timedelta) -> AsyncIterator[Client]:
     """A client of the Redis at `address`, or of the embedded store in `folder`.
 
     The embedded store stops with its last process; its owner waits for the others `patience`.
@@ -154,11 +127,10 @@ async def redis_at(address: str | None, folder: Path, patience: timedelta) -> As
     if embedded:
         await embedded.start()
         address = f"unix://{quote(str(embedded.socket))}"
-    redis = connect(address or "")
+    redis = open_client(address or "")
     try:
         yield redis
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close(redis)
         if embedded:
             await embedded.stop(patience.total_seconds())

@@ -51,7 +51,7 @@ for i = 2, #ARGV, 3 do
   reply[n + 1], reply[n + 2], reply[n + 3] = word, due, progress
 end
 if first and first - now <= horizon and (old_head < 0 or first < old_head) then
-  call('PUBLISH', WAKEUP, first)
+  call('SPUBLISH', WAKEUP, first)
   reply[2] = 1
 end
 return reply

@@ -18,5 +18,5 @@ for i = 2, #ARGV do
   end
   freed = freed + unpark(dest, limit)
 end
-if freed > 0 then call('PUBLISH', WAKEUP, clock()) end
+if freed > 0 then call('SPUBLISH', WAKEUP, clock()) end
 return freed

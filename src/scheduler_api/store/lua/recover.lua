@@ -27,5 +27,5 @@ for i = 1, #claims, 2 do
 end
 for dest in pairs(opened) do unpark(dest, limit) end
 call('HDEL', WORKERS, epoch)
-if next(opened) then call('PUBLISH', WAKEUP, now) end
+if next(opened) then call('SPUBLISH', WAKEUP, now) end
 return reply

@@ -18,5 +18,5 @@ for i = 3, #ARGV, 2 do
 end
 for dest in pairs(opened) do unpark(dest, limit) end
 call('HDEL', WORKERS, epoch)
-if #reply > 0 then call('PUBLISH', WAKEUP, clock()) end
+if #reply > 0 then call('SPUBLISH', WAKEUP, clock()) end
 return reply

@@ -23,5 +23,5 @@ local reply = {}
 for i = 1, #ARGV, 5 do
   reply[#reply + 1] = restore(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
 end
-call('PUBLISH', WAKEUP, now)
+call('SPUBLISH', WAKEUP, now)
 return reply

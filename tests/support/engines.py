@@ -1,0 +1,185 @@
+"""Every kind of store that the service runs on, started on loopback; nothing of it stays behind.
+
+ENGINE chooses that of the tests: `embedded` (the default), `redis` (Debian's redis-server),
+`cluster` (three nodes) or `sentinel` (a master with a replica); the last two are made of the
+embedded store's binary. PARTITIONS divides the store of the dispatcher's tests.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import RedisError
+
+from scheduler_api.store.client import close, connect
+from scheduler_api.store.embedded import EmbeddedStore, find_binary
+from tests.support.waiting import wait_until
+from tests.system.processes import free_port
+
+CHOSEN = os.environ.get("ENGINE", "embedded")
+PARTITIONS = int(os.environ.get("PARTITIONS", "1"))  # of the store that the dispatcher's tests use
+MASTER = "scheduler"  # what the sentinel calls the master
+SLOTS = 16_384
+QUICK = 500  # ms after which a silent server counts as away
+PATIENCE = 30.0  # seconds for servers to find each other on a busy machine
+
+
+class Server:
+    """A valkey-server of its own, or a sentinel."""
+
+    def __init__(self, folder: Path, *options: str, sentinel: bool = False) -> None:
+        """`options`: further lines of its configuration."""
+        self.port = free_port()
+        self.bus = free_port()  # of a cluster's node: where the others find it
+        self.folder = folder / str(self.port)
+        self._sentinel = sentinel
+        self._lines = [f"port {self.port}", "bind 127.0.0.1", *options]
+        if not sentinel:
+            self._lines.append(f"cluster-port {self.bus}")
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Run it, and wait until it answers."""
+        self.folder.mkdir(exist_ok=True)
+        config = self.folder / "server.conf"
+        if not config.exists():  # a sentinel writes into it what it found out
+            config.write_text(
+                "\n".join([*self._lines, f"dir {self.folder}", "logfile server.log", ""])
+            )
+        arguments = [str(config), *(["--sentinel"] if self._sentinel else [])]
+        self._process = await asyncio.create_subprocess_exec(
+            find_binary(), *arguments, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        await wait_until(f"the server on port {self.port}", self._answers, PATIENCE)
+
+    async def kill(self) -> None:
+        """As a crash would."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def ask(self, *command: Any) -> Any:
+        """One command, over a connection of its own."""
+        client = connect(f"redis://127.0.0.1:{self.port}")
+        try:
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+        finally:
+            await close(client)
+
+    async def _answers(self) -> bool:
+        try:
+            return bool(await self.ask("PING"))
+        except (RedisError, OSError):
+            return False
+
+
+def everywhere(redis: Redis) -> dict[str, Any]:
+    """What makes a call of a cluster's client a call of each node."""
+    return {"target_nodes": RedisCluster.PRIMARIES} if isinstance(redis, RedisCluster) else {}
+
+
+@asynccontextmanager
+async def running(engine: str, folder: Path) -> AsyncIterator[str]:
+    """The address of a store of that kind."""
+    async with AsyncExitStack() as stack:
+        if engine == "cluster":
+            nodes = await stack.enter_async_context(cluster(folder))
+            yield address("redis+cluster", nodes)
+        elif engine == "sentinel":
+            *_, sentinel = await stack.enter_async_context(watched_pair(folder))
+            yield f"{address('redis+sentinel', [sentinel])}/{MASTER}"
+        else:
+            yield await stack.enter_async_context(_alone(engine, folder))
+
+
+@asynccontextmanager
+async def _alone(engine: str, folder: Path) -> AsyncIterator[str]:
+    binary = {"embedded": find_binary, "redis": redis_binary}[engine]()
+    server = EmbeddedStore(folder, fsync="no", binary=binary)
+    await server.start()
+    try:
+        yield f"unix://{server.socket}"
+    finally:
+        await server.stop()
+
+
+def redis_binary() -> Path:
+    """Of Redis itself, whose absence is an error."""
+    found = shutil.which("redis-server")
+    assert found, "There is no redis-server: on Debian, apt-get install redis-server"
+    return Path(found)
+
+
+def address(scheme: str, servers: Sequence[Server]) -> str:
+    """The URL that names them."""
+    return f"{scheme}://{','.join(f'127.0.0.1:{server.port}' for server in servers)}"
+
+
+@asynccontextmanager
+async def cluster(folder: Path, *options: str) -> AsyncIterator[list[Server]]:
+    """Three nodes, each with a third of the slots."""
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for _ in range(3):
+            node = Server(folder, "cluster-enabled yes", 'save ""', *options)
+            stack.push_async_callback(node.kill)
+            await node.start()
+            nodes.append(node)
+        await _join(nodes)
+        yield nodes
+
+
+async def _join(nodes: Sequence[Server]) -> None:
+    share = SLOTS // len(nodes) + 1
+    for number, node in enumerate(nodes):
+        last = min(SLOTS, (number + 1) * share) - 1
+        await node.ask("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+        await node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+    for node in nodes[1:]:
+        await nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
+
+    async def whole() -> bool:
+        told = [await node.ask("CLUSTER", "INFO") for node in nodes]
+        return all(b"cluster_state:ok" in info for info in told)
+
+    async def known() -> bool:
+        told = [await node.ask("CLUSTER", "NODES") for node in nodes]
+        return all(lines.count(b"\n") == len(nodes) for lines in told)
+
+    await wait_until("nodes that know each other", known, PATIENCE)
+    await wait_until("a whole cluster", whole, PATIENCE)
+
+
+@asynccontextmanager
+async def watched_pair(folder: Path, *options: str) -> AsyncIterator[tuple[Server, Server, Server]]:
+    """A master, its replica, and the sentinel that watches them."""
+    async with AsyncExitStack() as stack:
+
+        async def started(server: Server) -> Server:
+            stack.push_async_callback(server.kill)
+            await server.start()
+            return server
+
+        lines = ("repl-diskless-sync-delay 0", *options)
+        master = await started(Server(folder, *lines))
+        replica = await started(Server(folder, f"replicaof 127.0.0.1 {master.port}", *lines))
+        watching = (
+            f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1",
+            f"sentinel down-after-milliseconds {MASTER} {QUICK}",
+            f"sentinel failover-timeout {MASTER} 5000",
+        )
+        sentinel = await started(Server(folder, *watching, sentinel=True))
+
+        async def paired() -> bool:
+            found = await master.ask("INFO", "replication")
+            known = await sentinel.ask("SENTINEL", "REPLICAS", MASTER)
+            return bool(known) and found.get("slave0", {}).get("state") == "online"
+
+        await wait_until("a replica in step, known to the sentinel", paired, PATIENCE)
+        yield master, replica, sentinel
