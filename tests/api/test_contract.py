@@ -63,9 +63,11 @@ def explore(cases: st.SearchStrategy[Case[Any]], ask: Callable[[Case[Any]], None
 
 
 def callable_url(case: Case[Any]) -> Case[Any]:
-    """The case with a URL that may be called, so that what it asks for is stored."""
-    if isinstance(case.body, dict):
-        case.body["webhookUrl"] = URL
+    """The case with URLs that may be called, so that what it asks for is stored."""
+    body: Any = case.body
+    if isinstance(body, dict):
+        for message in body.get("messages", [body]):
+            message["webhookUrl"] = URL
     return case
 
 

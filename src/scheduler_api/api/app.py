@@ -10,10 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scheduler_api.api import docs, messages, operations
+from scheduler_api.api import batch, docs, messages, operations
 from scheduler_api.api.endpoint import Endpoint
 from scheduler_api.api.http import Problem, problem
 from scheduler_api.api.openapi import document
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 # Path → method → endpoint: the API; what it says of itself is built from this.
 RESOURCES: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/messages": {"GET": messages.list_, "POST": messages.create},
+    "/messages/batch": {"POST": batch.create_many},
     "/messages/{id}": {"GET": messages.get, "DELETE": messages.delete},
     "/health": {"GET": operations.health},
     "/health/live": {"GET": operations.live},
@@ -65,15 +66,22 @@ async def _scheduler_error(_: Request, error: Exception) -> Response:
     return problem(error)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     """What Starlette refuses: no such path, or not with this method."""
     assert isinstance(error, HTTPException)  # noqa: S101
-    title, code = "Not Found", "not_found"
-    detail = "There is nothing at this address; see /docs."
-    if error.status_code == 405:
-        title, code = "Method Not Allowed", "method_not_allowed"
-        detail = "This address does not take this method; Allow names those that it takes."
-    return Problem(error.status_code, title, code, detail, headers=error.headers)
+    if error.status_code != 405:
+        detail = "There is nothing at this address; see /docs."
+        return Problem(error.status_code, "Not Found", "not_found", detail)
+    detail = "This address does not take this method; Allow names those that it takes."
+    headers = {"Allow": ", ".join(sorted(_methods_at(request)))}
+    return Problem(405, "Method Not Allowed", "method_not_allowed", detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Of every route that fits: /messages/batch is the address of a message as well."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    fitting = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in fitting for method in route.methods or ()}
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:

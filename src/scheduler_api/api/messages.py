@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from scheduler_api.api.endpoint import context, endpoint
+from scheduler_api.api.endpoint import Context, context, endpoint
 from scheduler_api.api.http import JSON, decode, query, read_body
 from scheduler_api.domain.errors import (
     DuplicateMessage,
@@ -25,6 +25,7 @@ from scheduler_api.domain.errors import (
     PayloadTooLarge,
 )
 from scheduler_api.domain.message import (
+    Accepted,
     Attempt,
     Listed,
     Message,
@@ -135,13 +136,18 @@ class MessageView(msgspec.Struct, rename="camel"):
 async def create(request: Request) -> Response:
     """Store a message for later."""
     ours = context(request)
-    new = decode(await read_body(request, ours.max_body), _NEW, _NEW_FIELDS)
-    accepted = accept(new, ours.default_zone, ours.egress.refusal_of_literal)
-    message_id = accepted.id or str(_uuid7())
+    message_id, accepted = checked(await read_body(request, ours.max_body), ours)
     scheduled_at = await ours.store.messages.create(message_id, accepted)
     log.info("message_created", message_id=message_id, destination=accepted.url.authority)
     created = Created(message_id, format_instant(scheduled_at))
     return JSON(created, 201, {"Location": f"/messages/{quote(message_id, safe='')}"})
+
+
+def checked(body: bytes, ours: Context) -> tuple[str, Accepted]:
+    """The message that a body asks for, and its id. Raises: Malformed, Invalid."""
+    new = decode(body, _NEW, _NEW_FIELDS)
+    accepted = accept(new, ours.default_zone, ours.egress.refusal_of_literal)
+    return accepted.id or str(_uuid7()), accepted
 
 
 @endpoint({200: MessageList}, query=ListQuery, errors=(Invalid,))

@@ -1,4 +1,4 @@
-"""Messages as the api asks for them: create, get, list, cancel."""
+"""Messages as the api asks for them: create, create_many, get, list, cancel."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from scheduler_api.domain.errors import DuplicateMessage, MessageNotFound
+from scheduler_api.domain.errors import DuplicateMessage, MessageNotFound, Unavailable
 from scheduler_api.domain.message import Accepted, Listed, Message, Page, State
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.store.batching import Batcher
@@ -26,6 +26,7 @@ from scheduler_api.store.keys import partition_of
 from scheduler_api.store.scripts import ERRORS, Scripts
 
 ANNOUNCED_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
+CREATED_AT_ONCE: Final = 100  # of a batch; such a call holds up the store for 1–2 ms
 ROWS_A_CALL: Final = 100  # of the list; a call of 100 holds up the store for less than 1 ms
 COLUMNS: Final = 5  # of a listed row in the script's reply
 HEAD: Final = 3  # the column that is empty where a damaged data set has no record
@@ -34,6 +35,7 @@ Row = tuple[Any, ...]  # of a list in the script's reply: id, due ms, place, hea
 Position = tuple[int, bytes]  # in a list: due ms and id of a message; serves every partition
 START: Final[Position] = (-1, b"")  # before every message
 New = tuple[bytes, Accepted]  # its id, and what was asked
+Stored = datetime | DuplicateMessage | Unavailable  # when it is scheduled for, or why it is not
 
 
 class Messages:
@@ -60,6 +62,34 @@ class Messages:
         if isinstance(created, DuplicateMessage):
             raise created
         return created
+
+    async def create_many(self, batch: Sequence[tuple[str, Accepted]]) -> Sequence[Stored]:
+        """What became of each, in order.
+
+        The calls to one partition follow each other, so that of two with one id the first is
+        stored; nothing stands between them and the store, as for single ones.
+        """
+        packed = [(message_id.encode(), accepted) for message_id, accepted in batch]
+        places: dict[int, list[int]] = {}  # partition → which of the batch it keeps
+        for place, (message_id, _) in enumerate(packed):
+            places.setdefault(self._partition(message_id), []).append(place)
+        results = await asyncio.gather(
+            *(self._create_all(one, [packed[i] for i in these]) for one, these in places.items())
+        )
+        found: dict[int, Stored] = {}
+        for these, stored in zip(places.values(), results, strict=True):
+            found.update(zip(these, stored, strict=True))
+        return [found[place] for place in range(len(packed))]
+
+    async def _create_all(self, partition: int, batch: Sequence[New]) -> Sequence[Stored]:
+        """After a failure the rest is not tried: each call would wait for the same store."""
+        stored: list[Stored] = []
+        for start in range(0, len(batch), CREATED_AT_ONCE):
+            try:
+                stored += await self._create(partition, batch[start : start + CREATED_AT_ONCE])
+            except Unavailable as error:
+                return stored + [error] * (len(batch) - start)
+        return stored
 
     async def _create(
         self, partition: int, batch: Sequence[New]

@@ -1,0 +1,145 @@
+"""Create many: each of a batch becomes what it would have become alone."""
+
+import asyncio
+import signal
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import (
+    DuplicateMessage,
+    StoreFull,
+    StoreUnavailable,
+)
+from scheduler_api.store.messages import CREATED_AT_ONCE, Stored
+from scheduler_api.store.store import Store
+from tests.conftest import NOW
+from tests.store.conftest import Published
+from tests.support import invariants
+from tests.support.factories import accepted
+from tests.support.states import FINISHED, PENDING, bring
+from tests.support.valkey import client, valkey_server
+from tests.support.waiting import wait_until
+
+PARTITIONS = 3
+LATER = "2100-01-01T00:00:00Z"
+
+
+async def test_each_is_stored_and_answered_in_order(store: Store) -> None:
+    count = 2 * CREATED_AT_ONCE + 1
+    delays = [1 + number * 7 % count for number in range(count)]
+    batch = [(f"m-{delay}", accepted(delay=delay)) for delay in delays]
+    stored = await store.messages.create_many(batch)
+    assert [milliseconds(one) for one in stored] == [NOW + 1000 * delay for delay in delays]
+    page = await store.messages.list(1000, None)
+    assert [row.id for row in page.rows] == [f"m-{delay}" for delay in sorted(delays)]
+
+
+async def test_nothing_is_answered_to_nothing(store: Store) -> None:
+    assert await store.messages.create_many([]) == []
+    assert await store.messages.count() == 0
+
+
+@pytest.mark.parametrize("apart", [1, CREATED_AT_ONCE])
+async def test_of_one_id_that_stands_twice_the_first_is_stored(store: Store, apart: int) -> None:
+    batch = [(str(number), accepted(delay=1)) for number in range(apart)]
+    batch.append(("0", accepted(delay=2)))
+    first, *_, second = await store.messages.create_many(batch)
+    assert milliseconds(first) == NOW + 1000
+    assert isinstance(second, DuplicateMessage)
+    assert (await store.messages.get("0")).spec.delay_ms == 1000
+    assert await store.messages.count() == apart
+
+
+@pytest.mark.parametrize("state", [*PENDING, *FINISHED])
+async def test_an_id_that_is_taken_is_refused_and_the_others_are_stored(
+    store: Store, state: str
+) -> None:
+    await bring(store, state)
+    before = (await store.messages.get("a")).state
+    batch = [(message_id, accepted()) for message_id in ("b", "a", "c")]
+    stored = await store.messages.create_many(batch)
+    assert [type(one) for one in stored] == [datetime, DuplicateMessage, datetime]
+    assert isinstance(stored[1], DuplicateMessage)
+    assert stored[1].facts["state"] == before
+
+
+async def test_a_new_head_is_announced_once_for_each_call(
+    store: Store, published: Published
+) -> None:
+    batch = [(str(number), accepted(delay=10)) for number in range(CREATED_AT_ONCE)]
+    await store.messages.create_many(batch)
+    assert await published() == [NOW + 10_000]
+
+
+async def test_each_partition_gets_its_own_and_the_answers_keep_the_order(
+    redis: Redis, prefix: str
+) -> None:
+    store = Store(redis, prefix=prefix, partitions=PARTITIONS)
+    count = 3 * CREATED_AT_ONCE
+    batch = [(str(number), accepted(scheduleTo=LATER)) for number in range(count)]
+    batch.insert(count // 2, ("0", accepted(scheduleTo=LATER)))
+    stored = await store.messages.create_many(batch)
+    refused = [place for place, one in enumerate(stored) if isinstance(one, DuplicateMessage)]
+    assert refused == [count // 2]
+    for keys in store.keys:
+        assert await redis.zcard(f"{keys.base}due") > CREATED_AT_ONCE // 2
+        await invariants.check(redis, keys, 1)
+    assert await store.messages.count() == count
+
+
+async def test_a_store_that_is_away_is_asked_once_and_is_everybodys_answer(absent: Store) -> None:
+    count = 2 * CREATED_AT_ONCE
+    stored = await absent.messages.create_many([(str(n), accepted()) for n in range(count)])
+    assert [type(one) for one in stored] == [StoreUnavailable] * count
+    assert len(set(map(id, stored))) == 1
+
+
+async def test_when_the_store_is_full_in_the_middle_exactly_what_is_told_is_stored(
+    own_store: Store, own_redis: Redis
+) -> None:
+    await own_store.check()
+    used = (await own_redis.info("memory"))["used_memory"]
+    await own_redis.config_set("maxmemory", used + 4 * 1024 * 1024)
+    batch = [(str(n), accepted(scheduleTo=LATER, payload="x" * 10_000)) for n in range(1000)]
+    stored = await own_store.messages.create_many(batch)
+    there = [isinstance(one, datetime) for one in stored]
+    created = sum(there)
+    assert 0 < created < len(batch)
+    assert there == [True] * created + [False] * (len(batch) - created)
+    assert {type(one) for one in stored[created:]} == {StoreFull}
+    assert await own_store.messages.count() == created
+
+
+async def test_what_is_told_to_be_stored_outlives_a_kill_of_the_store_in_the_middle(
+    tmp_path: Path,
+) -> None:
+    count = 200 * CREATED_AT_ONCE
+    asked = accepted(scheduleTo=LATER)
+    config = ("appendonly yes", "appendfsync always")
+    async with valkey_server(tmp_path, *config) as server, client(server.address) as redis:
+        store = Store(redis)
+        batch = [(str(number), asked) for number in range(count)]
+        creating = asyncio.create_task(store.messages.create_many(batch))
+        await wait_until("some are stored", partial(any_stored, store))
+        await server.stop(signal.SIGKILL)
+        stored = await creating
+        await server.start()
+        told = [number for number, one in enumerate(stored) if isinstance(one, datetime)]
+        assert 0 < len(told) < count
+        for number in told:
+            assert (await store.messages.get(str(number))).state == "scheduled"
+        # The call that the kill cut off may have run: its answer was "unknown, repeating is safe".
+        assert len(told) <= await store.messages.count() <= len(told) + CREATED_AT_ONCE
+
+
+async def any_stored(store: Store) -> bool:
+    return await store.messages.count() > 0
+
+
+def milliseconds(stored: Stored) -> int:
+    assert isinstance(stored, datetime), stored
+    return round(stored.timestamp() * 1000)
