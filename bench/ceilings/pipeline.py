@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 import uvloop
 from redis.asyncio import Redis
 
@@ -70,4 +71,6 @@ async def _rate(redis: Redis, calls: Sequence[Sequence[bytes | str | int]], coun
 
 
 if __name__ == "__main__":
+    # Standard output is for the answer alone.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     answer(uvloop.run(_pipe(msgspec.json.decode(sys.stdin.buffer.readline(), type=Piping))))
