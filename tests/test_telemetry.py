@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import pty
 import warnings
 from collections.abc import Iterator
@@ -204,3 +205,40 @@ def test_a_later_configuration_counts_and_stderr_is_the_default(
 def test_loggers_are_kept_ready_unless_told_otherwise() -> None:
     telemetry.configure("INFO", "json", io.TextIOWrapper(io.BytesIO()))
     assert structlog.get_config()["cache_logger_on_first_use"]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """One end to read, the other as the stream of the log."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        yield reading, stream
+    os.close(reading)
+
+
+def test_a_pipe_that_nobody_reads_drops_lines_and_tells_how_many(
+    pipe: tuple[int, TextIO],
+) -> None:
+    """F53. A full pipe would hold up every delivery."""
+    reading, stream = pipe
+    it = Log("json", stream=stream)
+    for number in range(40):
+        it.log.info("long", number=number, text="x" * 6000)
+    logging.getLogger("other").warning("dropped too")
+    read = os.read(reading, 1_000_000)
+    it.log.info("read again")
+    read += os.read(reading, 1_000_000)
+    events = [json.loads(line) for line in read.splitlines() if line.endswith(b"}")]
+    (dropped,) = [event["count"] for event in events if event["event"] == "log_lines_dropped"]
+    assert len([event for event in events if event["event"] == "long"]) + dropped == 41
+    assert events[-1]["event"] == "read again"
+
+
+def test_a_pipe_whose_reader_is_gone_raises_nothing() -> None:
+    """F53, closed instead of blocked."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        it = Log("json", stream=stream)
+        os.close(reading)
+        it.log.info("nobody hears it")
+        logging.getLogger("other").warning("nor this")

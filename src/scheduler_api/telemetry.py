@@ -1,11 +1,15 @@
 """How the process tells what it does: structlog set-up. Asked for by server and cli."""
 
+import io
 import json
 import logging
+import os
 import re
+import select
+import stat
 import sys
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 import msgspec
 import structlog
@@ -31,6 +35,59 @@ _UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
+AT_ONCE: Final = 4096  # bytes that a pipe with any room takes without blocking (PIPE_BUF)
+
+
+class Pipe(io.RawIOBase):
+    """A pipe that is written only while it has room: one that nobody reads would stop us."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self._dropped = 0  # lines since the last that was told
+        self._torn = False  # the last one lacks its end
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, line: Any) -> int:
+        """Pass the line on, or drop it and tell of it later."""
+        told = _dropped(self._dropped) if self._dropped else b""
+        if self._pass(b"\n" * self._torn + told + bytes(line)):
+            self._dropped, self._torn = 0, False
+        else:
+            self._dropped += 1
+        return len(line)
+
+    def _pass(self, data: bytes) -> bool:
+        for start in range(0, len(data), AT_ONCE):
+            if not self._has_room():
+                self._torn |= start > 0
+                return False
+            os.write(self._descriptor, data[start : start + AT_ONCE])
+        return True
+
+    def _has_room(self) -> bool:
+        # An error means that the reader is gone, for good.
+        return [event for _, event in self._room.poll(0)] == [select.POLLOUT]
+
+
+def _dropped(count: int) -> bytes:
+    event = {"level": "warning", "event": "log_lines_dropped", "count": count}
+    return _encode(_now(None, "", event)) + b"\n"
+
+
+def _unblocked(stream: TextIO) -> BinaryIO:
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # not a file of the system
+        return stream.buffer
+    is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    return Pipe(descriptor) if is_pipe else stream.buffer  # type: ignore[return-value]
+
+
 def configure(level: str, format: str, stream: TextIO | None = None, *, cache: bool = True) -> None:
     """Send structlog and logging to stream (stderr), one event a line: json, console or auto.
 
@@ -39,12 +96,15 @@ def configure(level: str, format: str, stream: TextIO | None = None, *, cache: b
     stream = sys.stderr if stream is None else stream
     as_json = format == "json" or (format == "auto" and not stream.isatty())
     render = _json_chain() if as_json else _console_chain(colors=stream.isatty())
+    sink = _unblocked(stream)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *_FACTS, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(stream.buffer),
+        logger_factory=structlog.BytesLoggerFactory(sink),
         cache_logger_on_first_use=cache,
     )
+    if isinstance(sink, Pipe):
+        stream = io.TextIOWrapper(sink, "utf-8", write_through=True)
     _configure_logging(level, render, stream)
 
 
