@@ -199,6 +199,18 @@ def rows(reply: list[object]) -> tuple[list[object], set[tuple[object, ...]]]:
     return reply[:6], {tuple(reply[i : i + 4]) for i in range(6, len(reply), 4)}
 
 
+async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
+    store: Store, scripts: Scripts, clock: Clock
+) -> None:
+    await create(store, "a")
+    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY)
+    await scripts.run(*call)
+    await clock.advance(LEASE - 1)
+    await scripts.run(*call)  # whose reply says: a whole lease from now on
+    await clock.advance(LEASE - 1)
+    assert await store.queues[0].reap() == (0, [])
+
+
 async def test_a_nonce_does_not_return_what_was_settled_since(
     store: Store, scripts: Scripts
 ) -> None:

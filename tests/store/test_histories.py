@@ -232,6 +232,8 @@ class History:
         lost = self.lost.pop(store.epoch, set())
         if lost:
             assert set(fences) == lost & self.model.held_by(store.epoch), "12: nonce"
+            for name in fences:  # leased anew, as its deadline is reckoned from this call
+                self.model.messages[name].until = self.model.now + LEASE
         else:
             self.model.lease(store.epoch, fences, most)
         self.claims += claimed

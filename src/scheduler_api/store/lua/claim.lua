@@ -35,6 +35,8 @@ local function again()
     local its_fence, its_epoch, its_nonce = split_claim(claims[i + 1])
     if its_epoch == epoch and its_nonce == nonce then
       fence = its_fence
+      -- Anew: the process reckons the leases from its last call, not from the one that got lost.
+      call('ZADD', LEASES, now + lease, claims[i])
       take(claims[i], call('ZSCORE', TAKEN, claims[i]), call('HGET', PAYLOADS, claims[i]))
     end
   end
