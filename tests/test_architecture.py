@@ -203,8 +203,8 @@ def _told(head: str) -> set[int]:
 
 def writes(text: str) -> bool:
     """Whether the script itself changes a key, directly or by the prelude's moves."""
-    verbs = "HSET|HDEL|HINCRBY|ZADD|ZREM|ZPOPMIN|SPUBLISH|DEL|SET"
-    moves = "drop_claim|unpark|forget|finish"
+    verbs = "HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZPOPMIN|SPUBLISH|DEL|SET"
+    moves = "drop_claim|still_parked|unpark|forget|finish"
     return re.search(rf"call\('(?:{verbs})'|\b(?:{moves})\(", text) is not None
 
 

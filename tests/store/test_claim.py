@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.domain.limits import Hold
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claim, Claimed
 from scheduler_api.store.scripts import Scripts
@@ -109,8 +110,8 @@ async def test_what_is_over_its_destinations_limit_is_parked(store: Store) -> No
     names = [f"{number}" for number in range(CONCURRENCY + 2)]
     await create(store, *names)
     assert ids(await store.queues[0].claim(100)) == names[:CONCURRENCY]
-    parked = [(await store.messages.get(name)).parked for name in names]
-    assert parked == [False] * CONCURRENCY + [True] * 2
+    parked = [(await store.messages.get(name)).hold for name in names]
+    assert parked == [None] * CONCURRENCY + [Hold("full", None)] * 2
 
 
 async def test_a_destination_at_its_limit_delays_no_other(store: Store) -> None:
@@ -133,7 +134,7 @@ async def test_a_claim_looks_at_no_more_than_256(store: Store) -> None:
         await create(store, *(f"{first + i:03}" for i in range(100)))
     await store.queues[0].claim(100)
     page = await store.messages.list(1000, None)
-    parked = [row.id for row in page.rows if (await store.messages.get(row.id)).parked]
+    parked = [row.id for row in page.rows if (await store.messages.get(row.id)).hold]
     assert len(parked) == 256 - CONCURRENCY
     assert (await store.queues[0].claim(100)).messages == []  # and parks the rest
 

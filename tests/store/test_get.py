@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from scheduler_api.domain.errors import MessageNotFound
+from scheduler_api.domain.limits import Hold
 from scheduler_api.domain.message import Message
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.store import Store
@@ -32,7 +33,7 @@ async def test_a_message_is_shown_in_each_state(
     await bring(store, state)
     found = await store.messages.get("a")
     assert found.state == state
-    assert not found.parked
+    assert found.hold is None
     at = None if next_attempt is None else from_ms(NOW) + next_attempt
     assert found.next_attempt_at == at
     assert (found.attempts, found.attempts_made) == (attempts, len(attempts))
@@ -41,7 +42,7 @@ async def test_a_message_is_shown_in_each_state(
 async def test_a_parked_message_is_scheduled_and_says_that_it_waits(store: Store) -> None:
     await bring(store, "parked")
     found = await store.messages.get("a")
-    assert (found.state, found.parked) == ("scheduled", True)
+    assert (found.state, found.hold) == ("scheduled", Hold("full", None))
     assert found.next_attempt_at == from_ms(NOW)
 
 
@@ -53,7 +54,7 @@ async def test_all_that_was_asked_for_is_shown(store: Store) -> None:
         url=asked.url.url,
         spec=asked.spec,
         state="scheduled",
-        parked=False,
+        hold=None,
         created_at=from_ms(NOW),
         scheduled_at=from_ms(NOW + 60_000),
         next_attempt_at=from_ms(NOW + 60_000),

@@ -22,6 +22,7 @@ def snapshot(**changed: Any) -> Snapshot:
         "delivered": {b"delivered"},
         "failed": {b"failed"},
         "parked": {HOST: {b"parked"}},
+        "parking": {HOST},
         "claims": {b"leased": b"1 e n " + HOST},
         "inflight": {HOST: 1},
         "payloads": dict.fromkeys((b"due", b"leased", b"parked", b"delivered", b"failed"), RECORD),
@@ -55,9 +56,11 @@ def test_a_sound_snapshot_has_no_findings() -> None:
         ({"inflight": {HOST: 2}}, [("inflight", HOST)]),
         ({"inflight": {HOST: 1, b"other": 0}}, [("inflight", b"other")]),
         (
-            {"parked": {HOST: {b"parked"}, b"other": set()}},
+            {"parked": {HOST: {b"parked"}, b"other": set()}, "parking": {HOST, b"other"}},
             [("parked_empty", b"other")],
         ),
+        ({"parking": set()}, [("parking", HOST)]),
+        ({"parking": {HOST, b"other"}}, [("parking", b"other")]),
         ({"strangers": {b"scheduler:{0}:x"}}, [("stranger", b"scheduler:{0}:x")]),
     ],
 )
@@ -73,6 +76,38 @@ IDLE: dict[str, Any] = {"leases": set(), "taken": {b"parked"}, "claims": {}, "in
 def test_parked_messages_of_an_idle_destination_are_stranded() -> None:
     payloads = {b"parked": RECORD, b"delivered": RECORD, b"failed": RECORD}
     assert broken(**IDLE, due=set(), payloads=payloads) == [("stranded", HOST)]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        {"limits": {HOST: b"0 0 1 [null,null,true]"}},
+        {"opens": {HOST}},
+    ],
+)
+def test_parked_messages_of_an_idle_destination_may_wait_for_a_reason(
+    reason: dict[str, Any],
+) -> None:
+    payloads = {b"parked": RECORD, b"delivered": RECORD, b"failed": RECORD}
+    assert broken(**IDLE, due=set(), payloads=payloads, **reason) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"limits": {HOST: b"2 0 0 [2,null,false]"}}, [("stranded", HOST)]),
+        ({"limits": {HOST: b"2 0 0 [2,null,false]"}, "unreachable": {HOST: b"5 1"}}, []),
+        (
+            {"limits": {HOST: b"2 0 0 [2,null,false]"}, "unreachable": {HOST: b"4 1"}},
+            [("stranded", HOST)],
+        ),
+    ],
+)
+def test_the_limit_is_the_destinations_own_and_one_while_it_is_unreachable(
+    changed: dict[str, Any], found: list[tuple[str, bytes]]
+) -> None:
+    payloads = dict.fromkeys((b"leased", b"parked", b"delivered", b"failed"), RECORD)
+    assert broken(due=set(), payloads=payloads, **changed) == found
 
 
 def test_parked_messages_follow_when_one_of_their_destination_is_due() -> None:

@@ -109,7 +109,7 @@ async def test_a_free_slot_goes_to_the_parked_message_that_is_due_longest(
     assert (await store.queues[0].claim(10)).messages == []
     await store.queues[0].settle(outcome(claims[0], verdict))
     assert [one.id for one in (await store.queues[0].claim(10)).messages] == ["first"]
-    assert (await store.messages.get("second")).parked
+    assert (await store.messages.get("second")).hold
 
 
 async def test_each_slot_that_opens_unparks_one(store: Store) -> None:

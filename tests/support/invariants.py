@@ -10,6 +10,7 @@ from scheduler_api.store.keys import Keys
 OWNED = {  # keys beside parked:*; the clock is the tests'
     *("due", "taken", "leases", "claims", "inflight", "payloads", "progress"),
     *("delivered", "failed", "workers", "meta", "clock"),
+    *("parking", "limits", "rate", "unreachable", "opens"),
 }
 
 
@@ -46,10 +47,19 @@ async def snapshot(redis: Redis, keys: Keys) -> Snapshot:
         inflight={dest: int(count) for dest, count in (await fields("inflight")).items()},
         payloads=await fields("payloads"),
         progress=set(await fields("progress")),
+        parking=await _set_members(redis, f"{base}parking"),
+        limits=await fields("limits"),
+        unreachable=await fields("unreachable"),
+        opens=await ids("opens"),
         strangers=names - parked - owned,
     )
 
 
 async def _members(redis: Redis, key: bytes | str) -> set[bytes]:
     found: Any = await redis.zrange(key, 0, -1)
+    return set(found)
+
+
+async def _set_members(redis: Redis, key: str) -> set[bytes]:
+    found: Any = await redis.smembers(key)
     return set(found)

@@ -3,9 +3,10 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -34,6 +35,8 @@ STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
     (Invalid, 422, "Unprocessable Content"),
     (Unavailable, 503, "Service Unavailable"),
 )
+
+Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.http import JSON, decode, query, read_body
+from scheduler_api.api.http import JSON, Instant, decode, query, read_body
 from scheduler_api.domain.errors import (
     DuplicateMessage,
     Invalid,
@@ -24,6 +24,7 @@ from scheduler_api.domain.errors import (
     MessageNotFound,
     PayloadTooLarge,
 )
+from scheduler_api.domain.limits import Hold, Reason
 from scheduler_api.domain.message import (
     Accepted,
     Attempt,
@@ -39,8 +40,6 @@ from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 
 log = structlog.get_logger()
-
-Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 _NEW: Final = msgspec.json.Decoder(NewMessage)
 _NEW_FIELDS: Final = NewMessage.__struct_encode_fields__
@@ -226,16 +225,28 @@ def _why(message: Message) -> str:
     """The state in words."""
     tried = f"{message.attempts_made} of {MAX_ATTEMPTS} attempts made"
     last = f"; the last: {_result(message.attempts[-1])}" if message.attempts else ""
-    waits = "its destination is at its limit" if message.parked else "waits for its time"
+    waits = "waits for its time" if message.hold is None else _held_up(message.hold)
     words: dict[State, str] = {
         "scheduled": waits,
-        "retrying": f"{waits if message.parked else 'waits to be tried again'}: {tried}{last}",
+        "retrying": f"{waits if message.hold else 'waits to be tried again'}: {tried}{last}",
         "delivering": "is being sent",
         "delivered": f"was delivered: {tried}",
         "failed": f"was given up: {tried}{last}",
     }
     died = f"; {message.crashes} processes died with it" if message.crashes else ""
     return words[message.state] + died
+
+
+def _held_up(hold: Hold) -> str:
+    """Why a due message is not sent."""
+    at = "" if hold.until is None else f", next {{}} at {format_instant(hold.until)}"
+    words: dict[Reason, str] = {
+        "paused": "destination paused",
+        "full": "its destination is at its limit",
+        "rate": "its destination is at its rate" + at.format("message"),
+        "unreachable": "destination unreachable" + at.format("probe"),
+    }
+    return words[hold.reason]
 
 
 def _result(attempt: Attempt) -> str:

@@ -60,6 +60,7 @@ class Dispatcher:
             asyncio.create_task(housekeeping.renew(self._leases, self._lease / 3)),
             asyncio.create_task(housekeeping.give_up(self._leases, self._lease / 20)),
             *(asyncio.create_task(housekeeping.purge(queue)) for queue in self._queues),
+            *(asyncio.create_task(housekeeping.sweep(queue)) for queue in self._queues),
         ]
 
     def _ended(self, _: asyncio.Task[None]) -> None:

@@ -1,4 +1,4 @@
-"""What must happen beside sending: renew leases, reap expired ones, purge old records."""
+"""What must happen beside sending: renew leases, reap expired ones, purge records, sweep."""
 
 import asyncio
 import random
@@ -15,6 +15,7 @@ from scheduler_api.store.queue import CLAIMED_AT_ONCE, Queue
 log = structlog.get_logger()
 
 PURGE_EVERY: Final = 60.0  # seconds
+SWEEP_EVERY: Final = 30.0  # seconds
 MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
 
 
@@ -92,6 +93,16 @@ async def purge(queue: Queue) -> None:
             pass
 
     await repeat(once, PURGE_EVERY)
+
+
+async def sweep(queue: Queue) -> None:
+    """Unpark whatever may be stranded, until cancelled: a backstop, as every change unparks."""
+
+    async def once() -> None:
+        if unparked := await queue.sweep():
+            log.info("messages_unparked", unparked=unparked)
+
+    await repeat(once, SWEEP_EVERY)
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:

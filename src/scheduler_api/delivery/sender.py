@@ -34,6 +34,7 @@ _ALWAYS: Final = {
 
 # What an attempt without an answer is called; the first that fits.
 _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (aiohttp.ConnectionTimeoutError, "connect_timeout"),
     (TimeoutError, "timeout"),
     (aiohttp.ClientConnectorDNSError, "dns_error"),
     (aiohttp.ClientSSLError, "tls_error"),

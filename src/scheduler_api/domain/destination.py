@@ -65,6 +65,14 @@ def parse_url(text: str) -> WebhookUrl:
     return WebhookUrl(url, authority, len(scheme) + 3, host.strip("[]"), port)
 
 
+def parse_destination(text: str) -> str:
+    """The name of a destination, host[:port], as URLs to it have it. Raises ValueError."""
+    host, written_port = _host_and_port(text.lower())
+    if written_port is None:
+        return host
+    return f"{host}:{_web_port(written_port, 'http')}"
+
+
 def _split(text: str) -> tuple[str, str, str]:
     if _UNSAFE.search(text):
         raise ValueError(

@@ -6,6 +6,7 @@ SchedulerError
 ├── Unauthenticated      401
 ├── NotFound             404
 │   ├── MessageNotFound
+│   ├── DestinationNotFound
 │   └── MessageFinished       nothing is left to change
 ├── Conflict             409
 │   ├── DuplicateMessage
@@ -32,7 +33,7 @@ import msgspec
 class FieldError(msgspec.Struct, frozen=True):
     """What is wrong with one field of a request."""
 
-    path: str  # JSON pointer, e.g. /headers/X-Key; ?limit for a query parameter
+    path: str  # JSON pointer, e.g. /headers/X-Key; ?limit in the query, {host} in the path
     message: str  # a sentence that says what would be right
 
 
@@ -80,6 +81,12 @@ class MessageNotFound(NotFound):
     """There is no message with this id."""
 
     code = "message_not_found"
+
+
+class DestinationNotFound(NotFound):
+    """There is no destination of this name that has load or settings."""
+
+    code = "destination_not_found"
 
 
 class MessageFinished(NotFound):

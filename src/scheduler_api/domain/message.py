@@ -23,6 +23,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from scheduler_api.domain.destination import MAX_URL, WebhookUrl, parse_url
 from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
+from scheduler_api.domain.limits import Hold
 from scheduler_api.domain.moments import parse_duration, parse_instant, zone
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ class Message(msgspec.Struct, frozen=True):
     url: str
     spec: Spec
     state: State
-    parked: bool  # due, but its destination is at its limit
+    hold: Hold | None  # why it waits although it is due
     created_at: datetime
     scheduled_at: datetime
     next_attempt_at: datetime | None  # None: none is to come

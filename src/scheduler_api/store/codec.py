@@ -1,4 +1,4 @@
-"""Bytes and milliseconds here, messages and datetimes outside; asked by messages.py and queue.py.
+"""Bytes and milliseconds here, messages and datetimes outside; asked by all of the store.
 
 A record, the field of `payloads`:
 
@@ -17,11 +17,12 @@ import base64
 import binascii
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from scheduler_api.domain.errors import FieldError, Invalid
+from scheduler_api.domain.limits import Hold, Limits, Rate
 from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Spec
 
 VERSION: Final = b"\x01"  # of the record's form, its first byte; written by create.lua
@@ -31,6 +32,10 @@ _MS: Final = timedelta(milliseconds=1)
 
 _encode_spec = msgspec.msgpack.Encoder().encode
 _decode_spec = msgspec.msgpack.Decoder(Spec).decode
+
+
+_encode_limits = msgspec.json.Encoder().encode
+_decode_limits = msgspec.json.Decoder(tuple[int | None, str | None, bool]).decode
 
 
 class _StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
@@ -146,6 +151,29 @@ def append_attempt(log: bytes, attempt: Attempt) -> bytes:
 def _stored(attempt: Attempt) -> _StoredAttempt:
     number, started_at, *rest = msgspec.structs.astuple(attempt)
     return _StoredAttempt(number, to_ms(started_at), *rest)
+
+
+def pack_limits(limits: Limits, share: int, partitions: int) -> bytes:
+    """The field of `limits` in one of so many partitions; `share`: its part of the concurrency."""
+    interval = limits.rate.interval_ms * partitions if limits.rate else 0
+    asked = _encode_limits((limits.concurrency, limits.rate_text, limits.paused))
+    return b"%d %b %d %b" % (share, f"{interval:.12g}".encode(), limits.paused, asked)
+
+
+def unpack_limits(field: bytes) -> Limits | None:
+    """What was asked for; None if the destination has no settings of its own."""
+    if not field:
+        return None
+    concurrency, rate, paused = _decode_limits(field.split(b" ", 3)[3])
+    return Limits(concurrency, Rate.parse(rate) if rate else None, paused)
+
+
+def unpack_hold(why: bytes, until_ms: int) -> Hold | None:
+    """Why a destination gets nothing more; None if it does."""
+    if not why:
+        return None
+    reason: Any = why.decode()
+    return Hold(reason, None if until_ms < 0 else from_ms(until_ms))
 
 
 def pack_cursor(due_ms: int, message_id: bytes) -> str:

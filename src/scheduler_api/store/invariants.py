@@ -24,6 +24,7 @@ Rule = Literal[
     "inflight",
     "stranded",
     "parked_empty",
+    "parking",
     "stranger",
 ]
 
@@ -38,9 +39,12 @@ NUMBERS: Final[Mapping[Rule, int]] = {
     "inflight": 4,
     "stranded": 6,
     "parked_empty": 7,
+    "parking": 7,
     "progress_alone": 18,
     "stranger": 18,
 }
+
+BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/prelude.lua
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     inflight: Mapping[bytes, int]
     payloads: Mapping[bytes, bytes]  # id → record, or as much of it as ends after its URL
     progress: Set[bytes]
+    parking: Set[bytes] = frozenset()  # destinations
+    limits: Mapping[bytes, bytes] = {}
+    unreachable: Mapping[bytes, bytes] = {}
+    opens: Set[bytes] = frozenset()  # destinations
     strangers: Set[bytes] = frozenset()  # keys of the partition that nobody owns
 
 
@@ -63,7 +71,7 @@ class Finding(msgspec.Struct, frozen=True, order=True):
     """An invariant that does not hold."""
 
     rule: Rule
-    subject: bytes  # an id; a destination for inflight, stranded, parked_empty; a key for stranger
+    subject: bytes  # an id; for inflight, stranded, parked_empty, parking a destination; or a key
     detail: str  # in words
 
     def __str__(self) -> str:
@@ -134,14 +142,24 @@ def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
     for dest in claims.keys() | snapshot.inflight.keys():
         if (counted := snapshot.inflight.get(dest)) != (claims[dest] or None):
             yield Finding("inflight", dest, f"has {claims[dest]} in flight, counted as {counted}")
+    for dest in snapshot.parking ^ snapshot.parked.keys():
+        yield Finding("parking", dest, "has parked messages or not, against what `parking` says")
     waiting: Set[bytes] | None = None
     for dest, ids in snapshot.parked.items():
         if not ids:
             yield Finding("parked_empty", dest, "has an empty set of parked messages")
-        elif snapshot.inflight.get(dest, 0) < concurrency:
+        elif not _held_up(snapshot, dest, concurrency):
             waiting = _waiting(snapshot) if waiting is None else waiting
             if dest not in waiting:
                 yield Finding("stranded", dest, f"has room, but {len(ids)} stay parked")
+
+
+def _held_up(snapshot: Snapshot, dest: bytes, concurrency: int) -> bool:
+    """Whether there is a reason to park: paused, at its limit, or known when it opens."""
+    own, _, paused, *_ = snapshot.limits.get(dest, b"0 0 0").split(b" ", 3)
+    failures, _ = snapshot.unreachable.get(dest, b"0 0").split(b" ")
+    most = 1 if int(failures) >= BREAKS_AT else int(own) or concurrency
+    return paused == b"1" or snapshot.inflight.get(dest, 0) >= most or dest in snapshot.opens
 
 
 def _waiting(snapshot: Snapshot) -> Set[bytes]:

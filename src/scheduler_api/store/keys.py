@@ -12,6 +12,12 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:claims                 HASH   id → "fence epoch nonce destination"; exists iff in `leases`
     …:inflight               HASH   destination → number of claims; no zero fields
     …:parked:DESTINATION     ZSET   id → due ms: due messages over their destination's limit
+    …:parking                SET    destinations with parked messages
+    …:limits                 HASH   destination → "concurrency interval paused asked": its own
+                                    settings; concurrency 0: the default; interval: ms, 0: no rate
+    …:rate                   HASH   destination → when its rate lets the next message through, ms
+    …:unreachable            HASH   destination → "failures to connect in a row, ms of next probe"
+    …:opens                  ZSET   destination → when its rate or the next probe lets one go
     …:payloads               HASH   id → record (codec.py): what never changes
     …:progress               HASH   id → "attempts crashes outcome at\\n" and the attempts' log;
                                     only for messages that were tried
@@ -45,6 +51,11 @@ _NAMES: Final = (
     "workers",
     "meta",
     "parked:",
+    "parking",
+    "limits",
+    "rate",
+    "unreachable",
+    "opens",
     "wakeup",
 )
 

@@ -17,6 +17,7 @@ from scheduler_api.store.codec import (
     to_ms,
     unpack_cursor,
     unpack_head,
+    unpack_hold,
     unpack_log,
     unpack_progress,
     unpack_record,
@@ -105,8 +106,10 @@ class Messages:
     async def get(self, message_id: str) -> Message:
         """The message as it stands. Raises: MessageNotFound, StoreUnavailable."""
         asked = message_id.encode()
-        scripts = self._scripts[self._partition(asked)]
-        place, due, packed, counted = await scripts.run("get", asked)
+        partition = self._partition(asked)
+        place, due, packed, counted, *hold = await self._scripts[partition].run(
+            "get", asked, self._concurrency[partition]
+        )
         if place == b"missing":
             raise MessageNotFound(f"There is no message {message_id!r}.")
         record, progress = unpack_record(packed), unpack_progress(counted)
@@ -115,7 +118,7 @@ class Messages:
             url=record.url,
             spec=record.spec,
             state=_state(place, progress.attempts),
-            parked=place == b"parked",
+            hold=unpack_hold(*hold),
             created_at=from_ms(record.created_ms),
             scheduled_at=from_ms(record.scheduled_ms),
             next_attempt_at=from_ms(due) if place in (b"due", b"parked") else None,

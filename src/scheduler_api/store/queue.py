@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 
+from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import Attempt, Spec
 from scheduler_api.store.batching import Batcher
 from scheduler_api.store.codec import (
@@ -30,6 +32,8 @@ SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
 MOST_CRASHES: Final = 5  # processes that died with a message before it is given up
 MOST_KEPT: Final = 100_000  # finished records on a shelf, whatever their age
 SILENCE: Final = timedelta(days=1)  # after which a process that claimed nothing is struck off
+SWEPT_AT_ONCE: Final = 100  # destinations
+FAILURES_PAST: Final = timedelta(days=1)  # failures to connect that nobody counts any more
 COLUMNS: Final = 4  # of a claimed message in the script's reply
 
 
@@ -54,7 +58,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     messages: list[Claimed]
     deadline: float  # end of the leases by this process's monotonic clock, seconds
-    due_in: float | None  # seconds until the next message is due; 0: more is; None: nothing waits
+    due_in: float | None  # seconds until more may be claimed; 0: more is due; None: nothing waits
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
     schema: int  # of the data; 0: they bear no mark, as in a store that was emptied
@@ -139,10 +143,12 @@ class Queue:
         args: list[bytes | str | int] = [self.epoch, self._concurrency, MOST_KEPT]
         for outcome in batch:
             args += self._settle_args(outcome)
-        new_head, *words = await self._scripts.run("settle", *args)
-        if new_head:
+        sooner, *words = await self._scripts.run("settle", *args)
+        if sooner:
             self._heads.announce(self.partition)
-        return [word == b"ok" for word in words]
+        for outcome, word in zip(batch, words, strict=True):
+            _tell_of_destination(outcome, word)
+        return [word != b"stale" for word in words]
 
     def _settle_args(self, outcome: Outcome) -> tuple[bytes | str | int, ...]:
         claimed = outcome.claimed
@@ -153,6 +159,7 @@ class Queue:
             self._keep.get(outcome.verdict, _ms(outcome.delay)),
             f"{outcome.attempt.number} {claimed.crashes}",
             append_attempt(claimed.log, outcome.attempt),
+            _REACHED[reached(outcome.attempt.status, outcome.attempt.error)],
         )
 
     async def release(self, claims: Sequence[Claimed]) -> None:
@@ -196,6 +203,27 @@ class Queue:
     async def purge(self) -> int:
         """Forget finished messages whose retention is over: how many."""
         return int(await self._scripts.run("purge", CLAIMED_AT_ONCE, _ms(SILENCE)))
+
+    async def sweep(self) -> int:
+        """Look again at destinations with parked messages: how many were unparked."""
+        past = _ms(FAILURES_PAST)
+        unparked = await self._scripts.run("sweep", SWEPT_AT_ONCE, self._concurrency, past)
+        if unparked:
+            self._heads.announce(self.partition)
+        return int(unparked)
+
+
+# What settle.lua is told of a destination.
+_REACHED: Final = {True: "yes", False: "no", None: ""}
+
+
+def _tell_of_destination(outcome: Outcome, word: bytes) -> None:
+    """One event when a destination was lost, one when it is back."""
+    if word == b"broken":
+        destination = urlsplit(outcome.claimed.url).netloc
+        log.warning("destination_unreachable", destination=destination, error=outcome.attempt.error)
+    elif word == b"mended":
+        log.info("destination_reached", destination=urlsplit(outcome.claimed.url).netloc)
 
 
 def _webhook_id(message_id: bytes, record: bytes) -> str:

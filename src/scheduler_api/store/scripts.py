@@ -26,12 +26,13 @@ FAILURES: Final = (
     *(OSError, RuntimeError),
 )
 
-# Asked for by messages.py, queue.py, archive.py, fsck.py.
+# Asked for by messages.py, queue.py, archive.py, fsck.py, destinations.py.
 NAMES: Final = (
     *("create", "get", "list", "cancel"),
-    *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge"),
+    *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge", "sweep"),
     "restore",
     *("inspect", "tally", "repair", "recount"),
+    *("list_destinations", "set_limit"),
 )
 
 # What a script answers instead of 'ok' → the error that says it.

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.client import Client, close, open_client
+from scheduler_api.store.destinations import Destinations, share
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.fsck import Fsck
@@ -22,7 +23,7 @@ from scheduler_api.store.scripts import FAILURES, Scripts, failure
 
 
 class Store:
-    """The messages, the queues, and the signal of new heads, over one Redis."""
+    """The messages, the queues, the destinations, the signal of new heads, over one Redis."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Store:
         self.durability = Durability(redis, replica=replica)
         self._redis = redis
         scripts = [Scripts(redis, keys, prelude, self.durability) for keys in self.keys]
-        shares = [_share(concurrency, partition, partitions) for partition in range(partitions)]
+        shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
         self.messages = Messages(scripts, self.heads, concurrency=shares)
         self.archive = Archive(scripts)
@@ -62,6 +63,7 @@ class Store:
             )
             for partition in range(partitions)
         )  # each makes a check of its partition
+        self.destinations = Destinations(scripts, concurrency=concurrency)
         self.queues = tuple(
             Queue(
                 partition,
@@ -92,12 +94,6 @@ class Store:
             raise await failure(self._redis, error) from error
         _refuse_newer(int(schema or 0))
         _refuse_divided_otherwise(int(partitions or 0), len(self.keys))
-
-
-def _share(concurrency: int, partition: int, partitions: int) -> int:
-    """A partition's part of a destination's limit: each message must get through somewhere."""
-    whole, rest = divmod(concurrency, partitions)
-    return max(1, whole + (partition < rest))
 
 
 def _refuse_newer(schema: int) -> None:

@@ -11,7 +11,7 @@ if where == 'leased' then return 'in_flight' end
 if where == 'delivered' or where == 'failed' then return 'finished' end
 call('ZREM', DUE, id)
 call('ZREM', TAKEN, id)
-call('ZREM', PARKED .. dest, id)
+if call('ZREM', PARKED .. dest, id) == 1 then still_parked(dest) end
 forget(id)
-unpark(dest, limit)
+unpark(dest, limit, clock())
 return 'ok'

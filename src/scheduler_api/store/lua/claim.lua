@@ -1,22 +1,23 @@
 #!lua flags=allow-oom
--- Leases due messages to one process; parks what is over its destination's limit.
+-- Leases due messages to one process; parks what its destination may not get now.
 --
 -- ARGV[1] how many (1–100)   ARGV[2] lease, ms   ARGV[3] epoch of the process
 -- ARGV[4] nonce: the same again returns the same set again
 -- ARGV[5] limit of a destination
--- Returns {now, fence, heads of `due` and of `leases` (ms, -1 if empty), number of ids dropped
---          because they had no record, schema of the data (0: they bear no mark), then id,
---          due ms, record, progress ('' if never tried) for each}
+-- Returns {now, fence, when anything may be claimed next, head of `leases` (ms, -1: never), number
+--          of ids dropped because they had no record, schema of the data (0: they bear no mark),
+--          then id, due ms, record, progress ('' if never tried) for each}
 local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit, now = number(ARGV[5]), clock()
 local LOOK = 128 -- ids looked at from each end of what is due
-local BYTES = 4 * 1024 * 1024 -- of records in one reply, so that large bodies cannot block
+local OPENED = 16 -- destinations whose time has come, looked at in one call
+local BYTES = 4 * 1024 * 1024 -- of records read, so that large bodies cannot block
 
 local reply, bytes, dropped = {}, 0, 0
 
 local function answer(fence)
   local schema = tonumber(call('HGET', META, 'schema') or 0)
-  local result = {now, tonumber(fence), head(DUE), head(LEASES), dropped, schema}
+  local result = {now, tonumber(fence), soonest(), head(LEASES), dropped, schema}
   for i = 1, #reply do result[i + 6] = reply[i] end
   return result
 end
@@ -25,7 +26,6 @@ local function take(id, due, record)
   local n = #reply
   reply[n + 1], reply[n + 2], reply[n + 3] = id, tonumber(due), record
   reply[n + 4] = call('HGET', PROGRESS, id) or ''
-  bytes = bytes + #record
 end
 
 local function again()
@@ -63,7 +63,26 @@ end
 local last = call('HGET', WORKERS, epoch)
 if last and last:match(' (%S+)$') == nonce then return again() end
 
-local counts, leases, claims, taken, gone = {}, {}, {}, {}, {}
+-- Lets go on what waits for a destination's rate, or for the next probe.
+local function open()
+  local moved = 0
+  for _, dest in ipairs(call('ZRANGE', OPENS, '-inf', now, 'BYSCORE', 'LIMIT', 0, OPENED)) do
+    call('ZREM', OPENS, dest)
+    moved = moved + unpark(dest, limit, now)
+    if moved > 2 * LOOK then return end
+  end
+end
+
+-- Counts what was leased for a destination's rate; whether it has one.
+local function spend(dest, count)
+  local _, interval = settings(dest, limit)
+  if interval == 0 then return false end
+  call('HSET', RATE, dest, string.format('%.3f', beat(dest, interval, now) + count * interval))
+  return true
+end
+
+open()
+local rooms, leased, parked, leases, claims, taken, gone = {}, {}, {}, {}, {}, {}, {}
 local candidates = due_now()
 local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
 for i = 1, #candidates, 2 do
@@ -76,12 +95,15 @@ for i = 1, #candidates, 2 do
     forget(id)
   else
     local dest = destination(record)
-    counts[dest] = counts[dest] or tonumber(call('HGET', INFLIGHT, dest) or 0)
+    bytes = bytes + #record
+    rooms[dest] = rooms[dest] or room(dest, limit, now)
     taken[#taken + 1], taken[#taken + 2] = due, id
-    if counts[dest] >= limit then
-      call('ZADD', PARKED .. dest, due, id)
+    if rooms[dest] == 0 then
+      parked[dest] = parked[dest] or {}
+      table.insert(parked[dest], due)
+      table.insert(parked[dest], id)
     else
-      counts[dest] = counts[dest] + 1
+      rooms[dest], leased[dest] = rooms[dest] - 1, (leased[dest] or 0) + 1
       leases[#leases + 1], leases[#leases + 2] = now + lease, id
       claims[#claims + 1] = id
       claims[#claims + 1] = table.concat({fence, epoch, nonce, dest}, ' ')
@@ -95,8 +117,16 @@ if #claims > 0 then
   call('ZADD', LEASES, unpack(leases))
   call('HSET', CLAIMS, unpack(claims))
   call('HSET', WORKERS, epoch, now .. ' ' .. nonce)
-  for dest, count in pairs(counts) do
-    if count > 0 then call('HSET', INFLIGHT, dest, count) end
-  end
 end
+local timed = {}
+for dest, count in pairs(leased) do
+  call('HINCRBY', INFLIGHT, dest, count)
+  timed[dest] = has_rules() and spend(dest, count) or nil
+end
+for dest, waiting in pairs(parked) do
+  call('ZADD', PARKED .. dest, unpack(waiting))
+  call('SADD', PARKING, dest)
+  timed[dest] = true
+end
+for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
 return answer(fence)

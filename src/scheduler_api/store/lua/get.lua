@@ -1,10 +1,14 @@
 #!lua flags=no-writes
 -- Reads one message.
 --
--- ARGV[1] id
--- Returns {place ('missing' if there is none), due ms or -1, record, progress}
-local id = ARGV[1]
+-- ARGV[1] id   ARGV[2] limit of a destination
+-- Returns {place ('missing' if there is none), due ms or -1, record, progress, why it is parked (''
+--          if it is not, or may go on), until when, ms (-1 if that is no matter of time)}
+local id, limit = ARGV[1], number(ARGV[2])
 local due = call('ZSCORE', DUE, id) or call('ZSCORE', TAKEN, id) or -1
 local record = call('HGET', PAYLOADS, id)
-return {record and place(id) or 'missing', tonumber(due), record or '',
-  call('HGET', PROGRESS, id) or ''}
+local where = record and place(id) or 'missing'
+local _, why, opens_at
+if where == 'parked' then _, why, opens_at = room(destination(record), limit, clock()) end
+return {where, tonumber(due), record or '', call('HGET', PROGRESS, id) or '', why or '',
+  opens_at or -1}

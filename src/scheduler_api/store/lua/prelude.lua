@@ -1,6 +1,6 @@
 -- Inserted after the first line of every script: the keys, the clock, and the moves they share.
 local DUE, TAKEN, LEASES, CLAIMS, INFLIGHT, PAYLOADS, PROGRESS, DELIVERED, FAILED, WORKERS, META,
-  PARKED, WAKEUP = unpack(KEYS)
+  PARKED, PARKING, LIMITS, RATE, UNREACHABLE, OPENS, WAKEUP = unpack(KEYS)
 local call = redis.call
 
 -- An argument that is a number; raises otherwise. To be asked for before anything is written, as a
@@ -36,6 +36,13 @@ local function head(key)
   return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or -1)
 end
 
+-- When anything may be claimed next, ms, or -1: a message is due, or a destination opens.
+local function soonest()
+  local due, opens = head(DUE), head(OPENS)
+  if due < 0 or opens < 0 then return math.max(due, opens) end
+  return math.min(due, opens)
+end
+
 local function split_claim(claim)
   return claim:match('^(%d+) (%S+) (%S+) (%S+)')
 end
@@ -66,17 +73,81 @@ local function drop_claim(id, dest)
   if call('HINCRBY', INFLIGHT, dest, -1) <= 0 then call('HDEL', INFLIGHT, dest) end
 end
 
+local ruled -- whether any destination has settings or failed to connect: most stores have none
+local function has_rules()
+  if ruled == nil then ruled = call('EXISTS', LIMITS, UNREACHABLE) > 0 end
+  return ruled
+end
+
+-- A destination's own settings: limit, ms between two messages (0: no rate), whether it is paused.
+local function settings(dest, limit)
+  local own = has_rules() and call('HGET', LIMITS, dest)
+  if not own then return limit, 0, false end
+  local concurrency, interval, paused = own:match('^(%d+) (%S+) (%d)')
+  concurrency = tonumber(concurrency)
+  return concurrency > 0 and concurrency or limit, tonumber(interval), paused == '1'
+end
+
+local BREAKS_AT = 5 -- failures to connect in a row; from then on one probe at a time is sent
+
+-- How often in a row a destination could not be connected to, and when the next probe may be sent.
+local function failures(dest)
+  local found = has_rules() and call('HGET', UNREACHABLE, dest)
+  if not found then return 0, 0 end
+  local count, probe_at = found:match('^(%d+) (%d+)$')
+  return tonumber(count), tonumber(probe_at)
+end
+
+-- A rate is kept by the generic cell rate algorithm: what is due later than `ahead` has to wait.
+-- What a rate lets through in 100 ms may go at once, so that a high one takes few wake-ups; a low
+-- one may be 10 ms ahead of its beat, so that a late timer does not make it slower.
+local function beat(dest, interval, now)
+  local next_at = math.max(now, tonumber(call('HGET', RATE, dest) or 0))
+  return next_at, math.max(10, 100 - interval)
+end
+
+-- How many more messages of a destination may be leased now. If none: why, and from when on, if it
+-- is only a matter of time.
+local function room(dest, limit, now)
+  local most, interval, paused = settings(dest, limit)
+  if paused then return 0, 'paused' end
+  local failed, probe_at = failures(dest)
+  local broken = failed >= BREAKS_AT
+  if broken and now < probe_at then return 0, 'unreachable', probe_at end
+  local free = (broken and 1 or most) - tonumber(call('HGET', INFLIGHT, dest) or 0)
+  if free <= 0 then return 0, broken and 'unreachable' or 'full' end
+  if interval == 0 then return free end
+  local next_at, ahead = beat(dest, interval, now)
+  local in_time = math.floor((now + ahead - next_at) / interval) + 1
+  if in_time <= 0 then return 0, 'rate', math.ceil(next_at - ahead / 2) end
+  return math.min(free, in_time)
+end
+
+-- Whether anything of a destination is parked; if not, it is struck off the list of those.
+local function still_parked(dest)
+  if call('EXISTS', PARKED .. dest) == 1 then return true end
+  call('SREM', PARKING, dest)
+  return false
+end
+
+local UNPARKED_AT_ONCE = 100 -- of one destination; the next claim goes on
+
 -- After every change that can open a slot: one message for each open slot goes back to `due`.
 -- (Handing over just one strands the rest when that one is cancelled before its claim.)
--- Returns how many.
-local function unpark(dest, limit)
-  local room = limit - tonumber(call('HGET', INFLIGHT, dest) or 0)
-  if room <= 0 then return 0 end
-  local freed = call('ZPOPMIN', PARKED .. dest, room)
+-- Notes in `opens` when to look again, if time decides. Returns how many.
+local function unpark(dest, limit, now)
+  local free, _, opens_at = room(dest, limit, now)
+  if free == 0 then
+    if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end
+    return 0
+  end
+  local freed = call('ZPOPMIN', PARKED .. dest, math.min(free, UNPARKED_AT_ONCE))
+  if #freed == 0 then return 0 end
   for i = 1, #freed, 2 do
     call('ZREM', TAKEN, freed[i])
     call('ZADD', DUE, freed[i + 1], freed[i])
   end
+  if still_parked(dest) and free > UNPARKED_AT_ONCE then call('ZADD', OPENS, now, dest) end
   return #freed / 2
 end
 

@@ -21,5 +21,5 @@ for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, A
     reply[#reply + 1] = id
   end
 end
-for dest in pairs(opened) do unpark(dest, limit) end
+for dest in pairs(opened) do unpark(dest, limit, now) end
 return reply

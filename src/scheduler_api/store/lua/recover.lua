@@ -25,7 +25,7 @@ for i = 1, #claims, 2 do
     end
   end
 end
-for dest in pairs(opened) do unpark(dest, limit) end
+for dest in pairs(opened) do unpark(dest, limit, now) end
 call('HDEL', WORKERS, epoch)
 if next(opened) then call('SPUBLISH', WAKEUP, now) end
 return reply

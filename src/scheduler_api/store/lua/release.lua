@@ -3,7 +3,7 @@
 --
 -- ARGV[1] epoch   ARGV[2] limit of a destination   ARGV[3…] for each message: id, fence
 -- Returns a word for each: 'ok' or 'stale'
-local epoch, limit = ARGV[1], number(ARGV[2])
+local epoch, limit, now = ARGV[1], number(ARGV[2]), clock()
 local reply, opened = {}, {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]
@@ -16,7 +16,7 @@ for i = 3, #ARGV, 2 do
   end
   reply[#reply + 1] = dest and 'ok' or 'stale'
 end
-for dest in pairs(opened) do unpark(dest, limit) end
+for dest in pairs(opened) do unpark(dest, limit, now) end
 call('HDEL', WORKERS, epoch)
-if #reply > 0 then call('SPUBLISH', WAKEUP, clock()) end
+if #reply > 0 then call('SPUBLISH', WAKEUP, now) end
 return reply

@@ -3,13 +3,35 @@
 --
 -- ARGV[1] epoch   ARGV[2] limit of a destination   ARGV[3] most records kept on a shelf
 -- ARGV[4…] for each message (1–100): id, fence, verdict (delivered, failed, retry), ms (how long
---          the record is kept, or until the next attempt), "attempts crashes", attempts' log
--- Returns {1 if `due` has a new head or got unparked messages, then a word for each: 'ok' or
---          'stale'}
+--          the record is kept, or until the next attempt), "attempts crashes", attempts' log,
+--          whether the destination was reached ('yes', 'no', '' if nobody knows)
+-- Returns {1 if something may be claimed sooner than before, then a word for each: 'stale', or
+--          'ok', or instead of it what became of the destination: 'broken' or 'mended'}
 local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
-local reply, opened, unparked, old_head = {0}, {}, 0, head(DUE)
+local FIRST_PAUSE, LONGEST_PAUSE = 1000, 60000 -- ms until the first probe; each pause is twice as long
+local reply, opened, unparked, old = {0}, {}, 0, soonest()
 
-local function settle(id, fence, verdict, ms, counts, log)
+-- Any answer ends the count of failures to connect.
+local function reached(dest)
+  local failed = failures(dest)
+  if failed > 0 then call('HDEL', UNREACHABLE, dest) end
+  return failed >= BREAKS_AT and 'mended' or 'ok'
+end
+
+-- Requests that were open when the destination broke tell nothing new: each pause counts once.
+local function missed(dest)
+  local failed, probe_at = failures(dest)
+  if failed >= BREAKS_AT and now < probe_at then return 'ok' end
+  failed, probe_at = failed + 1, now
+  if failed >= BREAKS_AT then
+    probe_at = now + math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (failed - BREAKS_AT))
+  end
+  call('HSET', UNREACHABLE, dest, failed .. ' ' .. probe_at)
+  ruled = true
+  return failed == BREAKS_AT and 'broken' or 'ok'
+end
+
+local function settle(id, fence, verdict, ms, counts, log, was_reached)
   local dest = held(id, fence, epoch)
   if not dest then return 'stale' end
   drop_claim(id, dest)
@@ -21,17 +43,17 @@ local function settle(id, fence, verdict, ms, counts, log)
   else
     finish(verdict == 'delivered' and DELIVERED or FAILED, id, progress, now, ms, most)
   end
-  return 'ok'
+  return was_reached == 'yes' and reached(dest) or was_reached == 'no' and missed(dest) or 'ok'
 end
 
-assert(#ARGV % 6 == 3, 'six arguments a message')
-for i = 7, #ARGV, 6 do number(ARGV[i]) end
+assert(#ARGV % 7 == 3, 'seven arguments a message')
+for i = 7, #ARGV, 7 do number(ARGV[i]) end
 
-for i = 4, #ARGV, 6 do
-  reply[#reply + 1] =
-    settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5])
+for i = 4, #ARGV, 7 do
+  local id, fence, verdict, ms, counts, log, was_reached = unpack(ARGV, i, i + 6)
+  reply[#reply + 1] = settle(id, fence, verdict, tonumber(ms), counts, log, was_reached)
 end
-for dest in pairs(opened) do unparked = unparked + unpark(dest, limit) end
-local new_head = head(DUE)
-if unparked > 0 or new_head >= 0 and (old_head < 0 or new_head < old_head) then reply[1] = 1 end
+for dest in pairs(opened) do unparked = unparked + unpark(dest, limit, now) end
+local new = soonest()
+if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
 return reply

@@ -1,0 +1,121 @@
+"""What a destination may get at a time: limits, rates, pauses; asked by the API and the store."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, Final, Literal, Self
+
+import msgspec
+from msgspec import Meta
+
+from scheduler_api.domain.errors import FieldError, Invalid
+
+MAX_CONCURRENCY: Final = 10_000  # requests open at once to one destination
+MAX_RATE: Final = 100_000  # messages in one unit of time
+
+Reason = Literal["paused", "unreachable", "full", "rate"]
+
+_UNITS: Final = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+_RATE: Final = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
+# Errors of attempts that never got as far as a connection; any of them may be the network's.
+_NOT_CONNECTED: Final = frozenset({"connect_error", "connect_timeout", "dns_error"})
+# Errors after a connection was made: whoever is there, is there.
+_CONNECTED: Final = frozenset({"tls_error", "bad_response", "disconnected"})
+
+
+class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a caller may ask for; it replaces all that was asked for before."""
+
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_CONCURRENCY)] | None,
+        Meta(
+            description="Requests open at once, all replicas together. "
+            "Default: DESTINATION_CONCURRENCY.",
+            examples=[8],
+        ),
+    ] = None
+    rate: Annotated[
+        str | None,
+        Meta(
+            description="Requests in a second, minute, hour or day, evenly spread. "
+            "Default: no limit.",
+            examples=["10/s", "300/m", "1000/h"],
+            extra_json_schema={"pattern": r"^(?:[1-9][0-9]{0,4}|100000)/[smhd]$"},
+        ),
+    ] = None
+    paused: Annotated[bool, Meta(description="Whether nothing is sent for now.")] = False
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """So many messages in a unit of time."""
+
+    count: int
+    unit: str  # s, m, h or d
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `10/s`, `300/m`, `1000/h`, `5000/d`. Raises ValueError."""
+        found = _RATE.fullmatch(text)
+        if found is None or int(found[1]) > MAX_RATE:
+            raise ValueError("a rate looks like 10/s, 300/m, 1000/h or 5000/d, at most 100000")
+        return cls(int(found[1]), found[2])
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}"
+
+    @property
+    def interval_ms(self) -> float:
+        """Milliseconds from one message to the next."""
+        return _UNITS[self.unit] / timedelta(milliseconds=1) / self.count
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """A destination's own settings."""
+
+    concurrency: int | None = None  # None: the default
+    rate: Rate | None = None
+    paused: bool = False
+
+    @property
+    def rate_text(self) -> str | None:
+        """The rate as it was asked for."""
+        return None if self.rate is None else str(self.rate)
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Why nothing more is sent to a destination at this moment."""
+
+    reason: Reason
+    until: datetime | None  # None: time alone does not end it
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """How a destination is doing."""
+
+    name: str  # host[:port], as in the URLs
+    limits: Limits | None  # None: none of its own
+    concurrency: int  # that holds now: its own, or the default
+    in_flight: int
+    waiting: int  # messages that are due, but parked
+    connect_failures: int  # in a row
+    hold: Hold | None  # None: more may be sent
+
+
+def accept_limits(new: NewLimits) -> Limits:
+    """Check what was asked for. Raises: Invalid."""
+    try:
+        rate = None if new.rate is None else Rate.parse(new.rate)
+    except ValueError as error:
+        raise Invalid([FieldError("/rate", str(error))]) from None
+    return Limits(new.concurrency, rate, new.paused)
+
+
+def reached(status: int | None, error: str | None) -> bool | None:
+    """Whether an attempt with this end had reached its destination; None if it does not tell."""
+    if status is not None or error in _CONNECTED:
+        return True
+    return False if error in _NOT_CONNECTED else None

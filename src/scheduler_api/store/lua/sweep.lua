@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Looks again at destinations with parked messages, should one ever be stranded; forgets failures
+-- to connect that are long past.
+--
+-- ARGV[1] how many (1–100), drawn by lot   ARGV[2] limit of a destination
+-- ARGV[3] after how many ms failures to connect are long past
+-- Returns the number of messages unparked
+local most, limit, past, now = number(ARGV[1]), number(ARGV[2]), number(ARGV[3]), clock()
+local unparked = 0
+for _, dest in ipairs(call('SRANDMEMBER', PARKING, most)) do
+  unparked = unparked + unpark(dest, limit, now)
+end
+local unreachable = call('HRANDFIELD', UNREACHABLE, most, 'WITHVALUES')
+for i = 1, #unreachable, 2 do
+  local _, probe_at = failures(unreachable[i])
+  if now - probe_at > past then call('HDEL', UNREACHABLE, unreachable[i]) end
+end
+return unparked
