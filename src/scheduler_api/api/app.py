@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scheduler_api.api import batch, docs, messages, operations
+from scheduler_api.api import batch, destinations, docs, messages, operations
 from scheduler_api.api.endpoint import Endpoint
 from scheduler_api.api.http import Problem, problem
 from scheduler_api.api.openapi import document
@@ -26,6 +26,12 @@ RESOURCES: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/messages": {"GET": messages.list_, "POST": messages.create},
     "/messages/batch": {"POST": batch.create_many},
     "/messages/{id}": {"GET": messages.get, "DELETE": messages.delete},
+    "/destinations": {"GET": destinations.list_},
+    "/destinations/{host}": {
+        "GET": destinations.get,
+        "PUT": destinations.put,
+        "DELETE": destinations.delete,
+    },
     "/health": {"GET": operations.health},
     "/health/live": {"GET": operations.live},
     "/health/ready": {"GET": operations.ready},

@@ -10,6 +10,7 @@ import msgspec
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import Endpoint
 from scheduler_api.api.http import problem
+from scheduler_api.domain.destination import MAX_AUTHORITY
 from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
@@ -21,6 +22,13 @@ from scheduler_api.domain.errors import (
 
 REFERENCE: Final = "#/components/schemas/{name}"
 _PATH_FIELD: Final = re.compile(r"{(\w+)}")
+# Name in a path → what it looks like.
+_PATH_SCHEMAS: Final = {
+    "host": {
+        "maxLength": MAX_AUTHORITY,
+        "pattern": r"^(?:[0-9A-Za-z_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$",
+    }
+}
 # Status → the header that its answers have.
 _HEADERS: Final = {201: "Location", 401: "WWW-Authenticate", 503: "Retry-After"}
 
@@ -79,7 +87,7 @@ def _structs(endpoints: Iterable[Endpoint]) -> list[Any]:
 def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
-        "operationId": endpoint.handle.__name__.rstrip("_"),
+        "operationId": _operation_id(endpoint),
         "parameters": [*map(_path_parameter, _PATH_FIELD.findall(path)), *_query(endpoint)],
         "responses": _responses(endpoint),
     }
@@ -90,8 +98,14 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     return operation
 
 
+def _operation_id(endpoint: Endpoint) -> str:
+    """Resource and verb, as the handler's module and name: `messages_create`."""
+    resource = endpoint.handle.__module__.rpartition(".")[2]
+    return f"{resource}_{endpoint.handle.__name__.rstrip('_')}"
+
+
 def _path_parameter(name: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1}
+    schema = {"type": "string", "minLength": 1} | _PATH_SCHEMAS.get(name, {})
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
