@@ -219,7 +219,12 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
     call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY)
     _, fence, *_ = await scripts.run(*call)
     await scripts.run(
-        "settle", *(store.queues[0].epoch, CONCURRENCY, 10, "a", fence, "delivered"), 9, "1 0", b""
+        "settle",
+        *(store.queues[0].epoch, CONCURRENCY, 10, "a", fence, "delivered"),
+        9,
+        "1 0",
+        b"",
+        "yes",
     )
     assert [row[0] for row in rows(await scripts.run(*call))[1]] == [b"b"]
 

@@ -571,7 +571,6 @@ async def test_a_message_costs_the_same_whatever_is_parked(
         costs.append(await cost(own_redis, own_store, held))
     few, many = costs
     assert many <= few * 1.05
-    print("COST", costs)
     assert many < 25
 
 

@@ -9,6 +9,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import StoreFull, StoreUnavailable
+from scheduler_api.domain.limits import Limits
 from scheduler_api.store.codec import pack_tail
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.scripts import NAMES, Scripts
@@ -31,17 +32,17 @@ LOG = b"\x90"  # of no attempts
 # A call of each script that changes all that it can, in the state that `busy` leaves.
 CALLS: dict[str, tuple[Any, ...]] = {
     "create": (30_000, "new", "=1800000000000", TAIL, "newer", "+0", TAIL, "done", "+1", TAIL),
-    "get": ("taken-0",),
+    "get": ("taken-0", CONCURRENCY),
     "list": (-1, "", 10),
     "cancel": ("waits", CONCURRENCY),
     "greet": (LEASE,),
     "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY),
     "settle": (
         *(EPOCH, CONCURRENCY, 2),
-        *("taken-0", FENCE, "delivered", DAY, "1 0", LOG),
-        *("taken-1", FENCE, "failed", DAY, "1 0", LOG),
-        *("taken-2", FENCE, "retry", 1_000, "1 0", LOG),
-        *("taken-3", STALE, "delivered", DAY, "1 0", LOG),
+        *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes"),
+        *("taken-1", FENCE, "failed", DAY, "1 0", LOG, ""),
+        *("taken-2", FENCE, "retry", 1_000, "1 0", LOG, "no"),
+        *("taken-3", STALE, "delivered", DAY, "1 0", LOG, "yes"),
     ),
     "release": (EPOCH, CONCURRENCY, "taken-0", FENCE, "taken-1", STALE),
     "renew": (EPOCH, LEASE, "taken-0", FENCE, "taken-1", STALE),
@@ -53,17 +54,23 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "repair": (DAY, DAY, "", "taken-0", "nobody"),
     "recount": (CONCURRENCY, "127.0.0.1:2"),
     "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
+    "sweep": (100, CONCURRENCY + 2, DAY),
+    "list_destinations": (CONCURRENCY, 100),
+    "set_limit": ("127.0.0.1:2", "9 0 0 [9,null,false]"),
 }
-CHANGE_NOTHING = {"get", "list", "inspect", "tally"} | {"repair", "recount"}  # all is well there
+CHANGE_NOTHING = {"get", "list", "list_destinations", "inspect", "tally"} | {
+    *("repair", "recount"),  # all is well there
+}
 # Where in those calls a number stands.
 NUMBERS = [
     ("create", 0),
     *[("create", i) for i in (2, 5, 8)],
+    ("get", 1),
     *[("list", i) for i in (0, 2)],
     ("cancel", 1),
     ("greet", 0),
     *[("claim", i) for i in (0, 1, 4)],
-    *[("settle", i) for i in (1, 2, 6, 12, 18, 24)],
+    *[("settle", i) for i in (1, 2, 6, 13, 20, 27)],
     ("release", 1),
     ("renew", 1),
     *[(name, i) for name in ("reap", "recover") for i in range(5)],
@@ -72,6 +79,8 @@ NUMBERS = [
     ("inspect", 3),
     *[("repair", i) for i in (0, 1)],
     ("recount", 0),
+    *[("sweep", i) for i in range(3)],
+    *[("list_destinations", i) for i in range(2)],
 ]
 
 
@@ -158,6 +167,8 @@ async def test_a_full_server_refuses_new_messages_and_lets_the_others_go(
     assert await own_store.queues[0].recover(own_store.epoch) == (CONCURRENCY - 2, [])
     assert await own_store.queues[0].reap() == (0, [])
     assert await own_store.queues[0].purge() == 0
+    assert await own_store.queues[0].sweep() == 0
+    await own_store.destinations.set_limit("host.example", Limits(concurrency=1))
 
 
 async def test_a_server_that_cannot_save_is_full(
@@ -213,6 +224,9 @@ ASKED: dict[str, Call] = {
     "reap": lambda store: store.queues[0].reap(),
     "recover": lambda store: store.queues[0].recover("epoch"),
     "purge": lambda store: store.queues[0].purge(),
+    "sweep": lambda store: store.queues[0].sweep(),
+    "list_destinations": lambda store: store.destinations.list(),
+    "set_limit": lambda store: store.destinations.set_limit("host.example", None),
     "check": lambda store: store.check(),
 }
 

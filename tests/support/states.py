@@ -67,6 +67,9 @@ async def everything(redis: Redis, keys: Keys) -> dict[bytes, Any]:
 
 async def _content(redis: Redis, name: bytes) -> Any:
     # Not DUMP, which tells a hash in an order that changes while nothing is written.
-    if await redis.type(name) == b"hash":
+    kind = await redis.type(name)
+    if kind == b"hash":
         return await redis.hgetall(name)
+    if kind == b"set":
+        return await redis.smembers(name)
     return await redis.zrange(name, 0, -1, withscores=True)
