@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -211,6 +211,20 @@ async def test_no_answer_within_the_timeout(
     sent = await send(sender, await claim(receiver.url, timeout="1s"))
     assert (sent.attempt.status, sent.attempt.error) == (None, "timeout")
     assert sent.attempt.duration_ms >= 900
+
+
+async def test_no_connection_within_the_timeout_is_told_from_no_answer(
+    sender: Sender, claim: Callable[..., Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
+        address = full.getsockname()
+        for _ in range(2):  # nobody accepts them, so that the next call is not answered
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(address)
+        url = f"http://127.0.0.1:{address[1]}/"
+        sent = await send(sender, await claim(url, timeout="1s"))
+    assert (sent.attempt.status, sent.attempt.error) == (None, "connect_timeout")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""/destinations: what may be set, what is shown, what is refused."""
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler_api.domain.limits import Limits, Rate
+from scheduler_api.domain.message import Attempt
+from scheduler_api.store.queue import Outcome
+from scheduler_api.store.store import Store
+from tests.api.conftest import Api
+from tests.support.factories import accepted
+from tests.support.problems import problem, wrong_paths
+
+HOST = "n8n.example:5678"
+IDLE = {
+    "destination": HOST,
+    "state": "open",
+    "nextSend": None,
+    "inFlight": 0,
+    "waiting": 0,
+    "connectFailures": 0,
+    "concurrency": 64,
+    "rate": None,
+    "paused": False,
+    "default": False,
+}
+
+
+async def put(api: Api, host: str = HOST, **members: Any) -> dict[str, Any]:
+    """What is answered to settings that are taken."""
+    async with api.client.put(f"/destinations/{quote(host)}", json=members) as response:
+        assert response.status == 200, await response.text()
+        found: dict[str, Any] = await response.json()
+        return found
+
+
+async def show(api: Api, host: str = HOST) -> dict[str, Any]:
+    async with api.client.get(f"/destinations/{quote(host)}") as response:
+        assert response.status == 200, await response.text()
+        found: dict[str, Any] = await response.json()
+        return found
+
+
+async def listed(api: Api, **query: Any) -> dict[str, Any]:
+    async with api.client.get("/destinations", params=query) as response:
+        assert response.status == 200, await response.text()
+        found: dict[str, Any] = await response.json()
+        return found
+
+
+async def create(store: Store, count: int, host: str) -> None:
+    new = accepted(webhookUrl=f"http://{host}/")
+    await asyncio.gather(
+        *(store.messages.create(f"{host}-{number}", new) for number in range(count))
+    )
+
+
+async def test_put_answers_what_holds_from_then_on(api: Api) -> None:
+    assert await put(api) == IDLE
+    asked: dict[str, Any] = {"concurrency": 8, "rate": "300/m", "paused": True}
+    assert await put(api, **asked) == IDLE | asked | {"state": "paused"}
+    assert await show(api) == IDLE | asked | {"state": "paused"}
+    assert await put(api, rate="10/s", concurrency=None) == IDLE | {"rate": "10/s"}
+
+
+async def test_delete_goes_back_to_the_default(api: Api) -> None:
+    await put(api, concurrency=8)
+    async with api.client.delete(f"/destinations/{HOST}") as response:
+        assert response.status == 200
+        assert await response.json() == IDLE | {"default": True}
+    async with api.client.delete(f"/destinations/{HOST}") as response:
+        found = await problem(response, 404, "destination_not_found")
+        assert found["detail"] == f"{HOST} has no settings of its own."
+    async with api.client.get(f"/destinations/{HOST}") as response:
+        await problem(response, 404, "destination_not_found")
+
+
+async def test_a_destination_has_the_name_that_urls_have(api: Api, live_store: Store) -> None:
+    await put(api, "N8N.Example:5678", concurrency=3)
+    assert (await show(api))["concurrency"] == 3
+    await put(api, "[0:0:0:0:0:0:0:1]:8443", concurrency=2)
+    assert [it.name for it in await live_store.destinations.list()] == ["[::1]:8443", HOST]
+
+
+async def test_each_change_is_told_once(api: Api) -> None:
+    with capture_logs() as logs:
+        await put(api, concurrency=8, rate="10/s")
+        async with api.client.delete(f"/destinations/{HOST}") as response:
+            assert response.status == 200
+    assert [{key: log[key] for key in log if key != "log_level"} for log in logs] == [
+        {
+            "event": "destination_limited",
+            "destination": HOST,
+            "concurrency": 8,
+            "rate": "10/s",
+            "paused": False,
+        },
+        {"event": "destination_unlimited", "destination": HOST},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("members", "path"),
+    [
+        ({"concurrency": 0}, "/concurrency"),
+        ({"concurrency": 10_001}, "/concurrency"),
+        ({"concurrency": "8"}, "/concurrency"),
+        ({"rate": "fast"}, "/rate"),
+        ({"rate": 10}, "/rate"),
+        ({"paused": "yes"}, "/paused"),
+        ({"pasued": True}, "/pasued"),
+    ],
+)
+async def test_a_wrong_field_is_named(api: Api, members: dict[str, Any], path: str) -> None:
+    async with api.client.put(f"/destinations/{HOST}", json=members) as response:
+        assert await wrong_paths(response) == [path]
+
+
+@pytest.mark.parametrize("host", ["a b", "user@host", "host:0", "host:22", "1.2.3", "[::1", "é"])
+async def test_what_is_no_host_cannot_be_set_and_is_not_found(api: Api, host: str) -> None:
+    path = f"/destinations/{quote(host)}"
+    async with api.client.put(path, json={"concurrency": 1}) as response:
+        assert await wrong_paths(response) == ["{host}"]
+    for method in ("GET", "DELETE"):
+        async with api.client.request(method, path) as response:
+            await problem(response, 404, "destination_not_found")
+
+
+async def test_what_is_not_json_is_malformed(api: Api) -> None:
+    async with api.client.put(f"/destinations/{HOST}", data=b"{") as response:
+        await problem(response, 400, "malformed_request")
+
+
+async def test_the_list_shows_the_load_the_busiest_first(api: Api, live_store: Store) -> None:
+    await put(api, "127.0.0.1:81", concurrency=1)
+    await create(live_store, 3, "127.0.0.1:81")
+    await create(live_store, 1, "127.0.0.1:82")
+    await put(api)
+    claim = await live_store.queues[0].claim(10)
+    found = await listed(api)
+    assert (found["count"], found["total"]) == (3, 3)
+    shown = [(it["destination"], it["inFlight"], it["waiting"]) for it in found["destinations"]]
+    assert shown == [("127.0.0.1:81", 1, 2), ("127.0.0.1:82", 1, 0), (HOST, 0, 0)]
+    assert [it["state"] for it in found["destinations"]] == ["full", "open", "open"]
+    assert [it["default"] for it in found["destinations"]] == [False, True, False]
+    first = await listed(api, limit=1)
+    assert (len(first["destinations"]), first["count"], first["total"]) == (1, 1, 3)
+    await live_store.queues[0].release(claim.messages)
+
+
+async def test_a_query_out_of_bounds_is_refused(api: Api) -> None:
+    async with api.client.get("/destinations", params={"limit": 0}) as response:
+        assert await wrong_paths(response) == ["?limit"]
+
+
+async def why(api: Api, message_id: str) -> str:
+    async with api.client.get(f"/messages/{quote(message_id)}") as response:
+        return str((await response.json())["why"])
+
+
+async def test_a_message_says_that_its_destination_is_paused(api: Api, live_store: Store) -> None:
+    await live_store.destinations.set_limit("127.0.0.1:81", Limits(paused=True))
+    await create(live_store, 1, "127.0.0.1:81")
+    await live_store.queues[0].claim(1)
+    assert await why(api, "127.0.0.1:81-0") == "destination paused"
+
+
+async def test_a_message_says_when_the_rate_lets_one_go(api: Api, live_store: Store) -> None:
+    await live_store.destinations.set_limit("127.0.0.1:81", Limits(9, Rate(1, "h")))
+    await create(live_store, 2, "127.0.0.1:81")
+    (taken,) = (await live_store.queues[0].claim(2)).messages
+    other = "127.0.0.1:81-1" if taken.id.endswith("0") else "127.0.0.1:81-0"
+    shown = await show(api, "127.0.0.1:81")
+    assert shown["state"] == "rate"
+    told = f"its destination is at its rate, next message at {shown['nextSend']}"
+    assert await why(api, other) == told
+
+
+async def test_a_message_says_that_its_destination_is_unreachable(
+    api: Api, live_store: Store
+) -> None:
+    await create(live_store, 6, "127.0.0.1:81")
+    claim = await live_store.queues[0].claim(5)
+    for claimed in claim.messages:
+        attempt = Attempt(1, claimed.due_at, 1, None, "connect_error", None, 0)
+        assert await live_store.queues[0].settle(Outcome(claimed, attempt, "failed"))
+    await live_store.queues[0].claim(1)
+    shown = await show(api, "127.0.0.1:81")
+    assert (shown["state"], shown["connectFailures"], shown["waiting"]) == ("unreachable", 5, 1)
+    [left] = (await live_store.messages.list(10, None)).rows
+    assert await why(api, left.id) == f"destination unreachable, next probe at {shown['nextSend']}"
