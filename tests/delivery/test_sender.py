@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 import trustme
 from aiohttp import web
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from scheduler_api import __version__
+from scheduler_api.delivery import transport
 from scheduler_api.delivery.sender import Sender, Sent, Start
 from scheduler_api.delivery.transport import open_transport
 from scheduler_api.domain.destination import EgressRules
@@ -214,8 +216,10 @@ async def test_no_answer_within_the_timeout(
 
 
 async def test_no_connection_within_the_timeout_is_told_from_no_answer(
-    sender: Sender, claim: Callable[..., Any]
+    sender: Sender, claim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    soon = aiohttp.ClientTimeout(total=None, sock_connect=0.3)
+    monkeypatch.setattr(transport, "_TIMEOUT", soon)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
         address = full.getsockname()
         for _ in range(2):  # nobody accepts them, so that the next call is not answered
@@ -223,7 +227,7 @@ async def test_no_connection_within_the_timeout_is_told_from_no_answer(
             caller.setblocking(False)
             caller.connect_ex(address)
         url = f"http://127.0.0.1:{address[1]}/"
-        sent = await send(sender, await claim(url, timeout="1s"))
+        sent = await send(sender, await claim(url))
     assert (sent.attempt.status, sent.attempt.error) == (None, "connect_timeout")
 
 

@@ -146,17 +146,20 @@ class Fsck:
             yield Checked(finding, act)
 
     async def _counts(self, parked: Sequence[bytes]) -> list[Finding]:
-        claims, inflight, numbers = await self._scripts.run("tally", *parked)
+        claims, inflight, told = await self._scripts.run("tally", *parked)
+        rows = [(dest, *told[i * 5 : i * 5 + 5]) for i, dest in enumerate(parked)]
         snapshot = _snapshot([], b"")
         snapshot = msgspec.structs.replace(
             snapshot,
             claims=dict(zip(claims[::2], claims[1::2], strict=True)),
             inflight={d: int(n) for d, n in zip(inflight[::2], inflight[1::2], strict=True)},
             parked={
-                dest: {b"%d" % n for n in range(number)}
-                for dest, number in zip(parked, numbers, strict=True)
-                if number
+                dest: {b"%d" % n for n in range(number)} for dest, number, *_ in rows if number
             },
+            parking={dest for dest, *_, is_listed in rows if is_listed},
+            limits={dest: own for dest, _, own, *_ in rows if own},
+            unreachable={dest: failures for dest, _, _, failures, *_ in rows if failures},
+            opens={dest for dest, _, _, _, opens, _ in rows if opens},
         )
         return list(of_destinations(snapshot, self._concurrency))
 

@@ -3,7 +3,7 @@
 --
 -- ARGV[1] limit of a destination   ARGV[2…] destinations (1–100)
 -- Returns how many messages went back to `due`
-local limit, freed = number(ARGV[1]), 0
+local limit, freed, now = number(ARGV[1]), 0, clock()
 local counts = {}
 for _, claim in ipairs(call('HVALS', CLAIMS)) do
   local _, _, _, dest = split_claim(claim)
@@ -16,7 +16,8 @@ for i = 2, #ARGV do
   else
     call('HDEL', INFLIGHT, dest)
   end
-  freed = freed + unpark(dest, limit)
+  if still_parked(dest) then call('SADD', PARKING, dest) end
+  freed = freed + unpark(dest, limit, now)
 end
-if freed > 0 then call('SPUBLISH', WAKEUP, clock()) end
+if freed > 0 then call('SPUBLISH', WAKEUP, now) end
 return freed

@@ -17,6 +17,6 @@ local BEAT = '^%d+ (%S+)'
 if (old or ''):match(BEAT) ~= own:match(BEAT) then call('HDEL', RATE, dest) end
 if still_parked(dest) then
   call('ZADD', OPENS, now, dest)
-  call('PUBLISH', WAKEUP, now)
+  call('SPUBLISH', WAKEUP, now)
 end
 return old and 1 or 0
