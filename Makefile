@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint report format bench image
+.PHONY: help run test sim check lint report format bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
@@ -15,6 +15,9 @@ run: .venv/run.stamp ## Set up what is needed and start the server, with a recei
 test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also measures branches
 	$(if $(COVER),$(BIN)/coverage erase)
 	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n auto --dist loadfile
+
+sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, faults and all; SEED=7 shows one
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
 check: lint ## What CI runs: lint, types, and the tests under branch coverage
 	@$(MAKE) --no-print-directory test COVER=1

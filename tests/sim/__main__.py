@@ -1,0 +1,107 @@
+"""python -m tests.sim: many schedules of the shipped scripts, then the planted mistakes.
+
+Asked by `make sim`. Prints the figures, and writes them to .guarantee/sim.json.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tests.sim.campaign import Catch, Figures, broken, campaign, catch_all
+from tests.sim.world import Machine, World
+
+RESULT: Final = Path(".guarantee") / "sim.json"
+SEEDS: Final = 100_000
+
+
+def main() -> int:
+    """0 if nothing was broken and each mistake was caught."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many schedules")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="run this one alone and show each call")
+    chosen = parser.parse_args()
+    if chosen.seed is not None:
+        return replay(chosen.seed)
+    began = time.monotonic()
+    figures = run(chosen.first, chosen.seeds)
+    seconds = time.monotonic() - began
+    tell(figures, seconds)
+    caught = catch_all(chosen.seeds)
+    tell_caught(caught)
+    write(figures, seconds, caught)
+    return int(bool(figures.failures) or any(one.reason is None for one in caught))
+
+
+def replay(seed: int) -> int:
+    """One schedule, call by call."""
+    machine = Machine()
+    world = World(machine, seed)
+
+    def show(script: str, args: list[bytes], reply: Any) -> None:
+        print(f"{world.now} {script} {args} → {reply}")
+
+    machine.server.trace = show
+    reason = broken(world)
+    print(reason or "nothing was broken")
+    return int(reason is not None)
+
+
+def run(first: int, seeds: int) -> Figures:
+    """All schedules; says how far it is."""
+    figures = Figures()
+    for figures in campaign(first, seeds):
+        if sys.stderr.isatty():
+            print(f"\r{figures.schedules:,} of {seeds:,}", end="\r", file=sys.stderr)
+    return figures
+
+
+def tell(figures: Figures, seconds: float) -> None:
+    """The figures of the schedules, in words."""
+    cores = os.cpu_count() or 1
+    rate = figures.schedules / seconds
+    print(
+        f"{figures.schedules:,} schedules of the shipped scripts in {seconds:.0f} s, "
+        f"{rate:,.0f} a second on {cores} cores"
+    )
+    print(f"{figures.calls:,} calls, {figures.messages:,} messages, {figures.sends:,} requests")
+    print(", ".join(f"{count:,} {name}" for name, count in sorted(figures.events.items())))
+    print(
+        f"{len(figures.failures)} broke a promise (lost, ghost, early, sent twice); "
+        f"{figures.repeats:,} requests were made again, "
+        f"≤ {figures.exposed:,} that a crash, stop or partition had left open"
+    )
+    for failure in figures.failures[:10]:
+        print(f"  make sim SEED={failure.seed}  # {failure.reason.splitlines()[0]}")
+
+
+def tell_caught(caught: list[Catch]) -> None:
+    """How the planted mistakes fared."""
+    for one in caught:
+        if one.reason is None:
+            print(f"  not caught: {one.name}")
+    found = [one.schedules for one in caught if one.reason is not None]
+    slowest = max(found, default=0)
+    print(f"planted bugs caught {len(found)} of {len(caught)}, slowest after {slowest:,} schedules")
+
+
+def write(figures: Figures, seconds: float, caught: list[Catch]) -> None:
+    """The same for the table of all guarantees."""
+    found = [one.schedules for one in caught if one.reason is not None]
+    document = msgspec.structs.asdict(figures) | {
+        "seconds": round(seconds, 1),
+        "planted": len(caught),
+        "caught": len(found),
+        "slowest_catch": max(found, default=0),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

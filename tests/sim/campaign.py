@@ -1,0 +1,115 @@
+"""Many schedules over several processes, and the figures; asked by __main__.py and the tests."""
+
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Final
+
+import msgspec
+
+from tests.sim.planted import PLANTED, Planted
+from tests.sim.world import Machine, World
+
+CHUNK: Final = 500  # schedules of one task
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A schedule in which something was broken."""
+
+    seed: int
+    reason: str
+
+
+class Figures(msgspec.Struct):
+    """What schedules came to."""
+
+    schedules: int = 0
+    calls: int = 0  # scripts that were run, or refused by a store that was away
+    messages: int = 0  # that callers offered
+    sends: int = 0
+    repeats: int = 0  # sends of what a receiver had seen before, its outcome not settled
+    exposed: int = 0  # requests cut off by a crash, a pause or a partition: each may be repeated
+    events: dict[str, int] = {}
+    failures: list[Failure] = []
+
+    def add(self, other: "Figures") -> None:
+        """Sum both up."""
+        for name in ("schedules", "calls", "messages", "sends", "repeats", "exposed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.events = dict(Counter(self.events) + Counter(other.events))
+        self.failures = [*self.failures, *other.failures]
+
+
+class Catch(msgspec.Struct, frozen=True):
+    """How a planted mistake fared."""
+
+    name: str
+    schedules: int  # until it was caught; of the whole budget, if it was not
+    reason: str | None  # None: it was not caught
+
+
+@functools.cache
+def _machine() -> Machine:
+    return Machine()
+
+
+def simulate(first: int, count: int) -> Figures:
+    """Run the schedules of `count` seeds."""
+    machine, figures = _machine(), Figures()
+    before = machine.server.calls
+    for seed in range(first, first + count):
+        world = World(machine, seed)
+        reason = broken(world)
+        if reason is not None:
+            figures.failures.append(Failure(seed, reason))
+        figures.messages += len(world.ledger.offers)
+        figures.sends += world.ledger.sends
+        figures.repeats += world.ledger.repeats
+        figures.exposed += world.ledger.exposed
+        figures.events = dict(Counter(figures.events) + world.counts)
+    figures.schedules, figures.calls = count, machine.server.calls - before
+    return figures
+
+
+def broken(world: World) -> str | None:
+    """What a schedule broke, in words: a promise, or a script."""
+    try:
+        world.run()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:
+    """The figures so far, again and again until all schedules have run."""
+    total = Figures()
+    chunks = range(first, first + count, CHUNK)
+    sizes = [min(CHUNK, first + count - start) for start in chunks]
+    with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+        for figures in pool.map(simulate, chunks, sizes):
+            total.add(figures)
+            yield total
+
+
+def catch(planted: Planted, budget: int) -> Catch:
+    """Run schedules until one of them shows the mistake."""
+    machine = Machine(planted.sources(), planted.rules)
+    for seed in range(budget):
+        reason = broken(World(machine, seed))
+        if reason is not None:
+            return Catch(planted.name, seed + 1, reason)
+    return Catch(planted.name, budget, None)
+
+
+def catch_all(budget: int, processes: int | None = None) -> list[Catch]:
+    """Each planted mistake."""
+    with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+        return list(pool.map(catch, PLANTED, [budget] * len(PLANTED)))
+
+
+def timed(figures: Figures, began: float) -> float:
+    """Schedules a second."""
+    return figures.schedules / (time.monotonic() - began)

@@ -1,0 +1,210 @@
+"""What callers were told, what receivers saw, what the store was made to do: the judge.
+
+Asked by world.py and replica.py at every step. It knows the truth, also of calls whose reply was
+lost; a promise that is broken raises Broken.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from scheduler_api.domain.destination import WebhookUrl
+from scheduler_api.domain.message import Accepted
+from scheduler_api.domain.retry import MAX_ATTEMPTS
+from scheduler_api.store.queue import MOST_CRASHES, Claimed, Verdict
+
+if TYPE_CHECKING:
+    from tests.sim.replica import Lease
+
+GONE: Final = 410  # the answer after which nothing more is sent
+
+
+class Broken(AssertionError):
+    """A promise was broken; the text says which, and of which message."""
+
+
+class Offer:
+    """A message as one caller asked for it; its payload is its number."""
+
+    __slots__ = (
+        *("accepted", "answers", "cancelled", "deadly", "ended", "holder", "message_id"),
+        *("not_before", "number", "reaps", "retries", "sends", "stored", "told"),
+    )
+
+    def __init__(
+        self, number: int, message_id: str, accepted: Accepted, answers: tuple[int, ...]
+    ) -> None:
+        """`answers`: statuses of the 1st, 2nd, … attempt, 0 for a crash; the last one repeats."""
+        self.number = number
+        self.message_id = message_id
+        self.accepted = accepted
+        self.answers = answers
+        self.told = False  # whether a 201 was seen
+        self.stored = False  # whether it was ever written
+        self.begin(0)
+        self.stored = False
+
+    def begin(self, scheduled_ms: int) -> None:
+        """It is new in the store."""
+        self.stored = True
+        self.cancelled = False
+        self.ended: Verdict | None = None
+        self.not_before = scheduled_ms  # ms, by the store's clock: no attempt starts earlier
+        self.retries = 0  # attempts that were settled
+        self.reaps = 0  # leases that ran out
+        self.sends: list[Lease] = []  # whose outcome is not settled
+        self.holder: Lease | None = None  # of the last claim
+
+    @property
+    def url(self) -> WebhookUrl:
+        """Where it goes."""
+        return self.accepted.url
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is to be sent."""
+        return self.stored and not self.cancelled and self.ended is None
+
+    def answer(self, attempt: int) -> int:
+        """The status of the receiver's answer; 0: the process dies of it."""
+        return self.answers[min(attempt, len(self.answers)) - 1]
+
+
+class Ledger:
+    """One world's accounts."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.strict = True  # whether the world keeps what the promises ask of it
+        self.offers: list[Offer] = []
+        self.stored: dict[str, Offer] = {}  # id → what the store holds under it
+        self.latest = 0  # ms, the most that the store's clock has shown
+        self.sends = 0
+        self.repeats = 0  # sends of what a receiver had seen before, its outcome not settled
+        self.exposed = 0  # requests that may be made a second time
+
+    def clock(self, ms: int) -> None:
+        """The store's clock was seen."""
+        self.latest = max(self.latest, ms)
+
+    def require(self, holds: bool, offer: Offer, promise: str) -> None:
+        """Raises Broken, unless the world itself broke what the promise rests on."""
+        if not holds and self.strict:
+            raise Broken(f"{promise}: message {offer.message_id!r}, offer {offer.number}")
+
+    # Callers.
+
+    def created(self, offer: Offer, scheduled_ms: int) -> None:
+        """The store wrote it."""
+        before = self.stored.get(offer.message_id)
+        if before:
+            self.require(not before.pending, before, "lost: overwritten while pending")
+        self.stored[offer.message_id] = offer
+        offer.begin(scheduled_ms)
+
+    def refused(self, offer: Offer) -> None:
+        """The store said that it has a message with the id."""
+        known = offer.message_id in self.stored
+        self.require(known, offer, "refused as a duplicate of nothing")
+
+    def cancelled(self, message_id: str) -> None:
+        """The store removed what it had under the id."""
+        offer = self.stored.pop(message_id)
+        self.require(offer.pending, offer, "cancelled though it had ended")
+        offer.cancelled = True
+
+    def pending(self, message_id: str) -> bool:
+        """Whether the store must hold a message under the id that is to be sent."""
+        offer = self.stored.get(message_id)
+        return offer is not None and offer.pending
+
+    # Replicas.
+
+    def claimed(self, lease: "Lease") -> None:
+        """A claim's reply brought it."""
+        offer, claimed = lease.offer, lease.claimed
+        self.require(claimed.attempts == offer.retries, offer, "its attempts were miscounted")
+        self.require(claimed.crashes == offer.reaps, offer, "its crashes were miscounted")
+        self.require(claimed.attempts < MAX_ATTEMPTS, offer, "more attempts than there may be")
+        holder = offer.holder
+        if holder:
+            newer = holder.claimed.fence < claimed.fence
+            self.require(newer, offer, "claimed while another held it, or with an older fence")
+        offer.holder = lease
+
+    def offer_of(self, claimed: Claimed) -> Offer:
+        """The offer whose payload this is."""
+        return self.offers[int(claimed.spec.body or b"")]
+
+    def sent(self, lease: "Lease", store_ms: int) -> None:
+        """A request starts."""
+        offer = lease.offer
+        self.require(not offer.cancelled, offer, "ghost: sent after it was deleted")
+        self.require(offer.stored, offer, "ghost: sent though it was never offered")
+        self.require(offer.ended is None, offer, "sent again after its end")
+        self.require(self.latest >= offer.not_before, offer, "early")
+        self.require(store_ms < lease.until_ms, offer, "started after the end of its lease")
+        for other in offer.sends:
+            self._may_repeat(other)
+        open_to_it = sum(self._is_open_to(one, offer.url) for one in lease.replica.world.open())
+        self.require(open_to_it < self.concurrency, offer, "its destination is over its limit")
+        self.sends += 1
+        self.repeats += any(other.took for other in offer.sends)
+        offer.sends.append(lease)
+
+    def expose(self, lease: "Lease") -> None:
+        """Its process died, was stopped or cut off, or gave it up."""
+        if lease.started and not lease.settled and not lease.exposed:
+            lease.exposed = True
+            self.exposed += 1
+
+    def _may_repeat(self, other: "Lease") -> None:
+        ran_out = other.until_ms <= self.latest
+        self.require(ran_out, other.offer, "sent twice: another process holds it")
+        if other.answered:
+            self.require(other.excused, other.offer, "sent twice though nothing had happened")
+
+    def _is_open_to(self, lease: "Lease", url: WebhookUrl) -> bool:
+        return lease.offer.url is url and lease.until_ms > self.latest
+
+    def settled(
+        self, lease: "Lease", verdict: Verdict, taken: bool, now_ms: int, delay_ms: int
+    ) -> None:
+        """The store answered `taken` to an outcome."""
+        offer = lease.offer
+        if lease.settled:
+            self.require(not taken, offer, "settled twice")
+            return
+        if not taken:
+            self.require(lease.excused, offer, "its outcome was refused though it was held")
+            return
+        lease.settled = True
+        self.require(offer.holder is lease, offer, "settled by one that no longer held it")
+        offer.sends.clear()
+        offer.retries += 1
+        if verdict == "retry":
+            offer.not_before = now_ms + delay_ms
+        else:
+            offer.ended = verdict
+
+    def taken_back(self, message_id: str, store_ms: int, failed: bool) -> None:
+        """A lease was reaped, or recovered from a dead process."""
+        offer = self.stored[message_id]
+        offer.reaps += 1
+        holder = offer.holder
+        if holder and holder.replica.dead:
+            holder.until_ms = 0
+        elif holder and not holder.settled:
+            self.require(holder.until_ms <= store_ms, offer, "reaped before its lease's end")
+        spent = offer.reaps >= MOST_CRASHES
+        self.require(failed is spent, offer, "given up too early or too late")
+        if failed:
+            offer.ended = "failed"
+
+    # The end.
+
+    def close(self) -> None:
+        """All that was told or written has been sent, or has failed for a reason."""
+        for offer in self.offers:
+            if offer.told and not offer.stored:
+                raise Broken(f"lost: offer {offer.number} was told 201 and never written")
+            if offer.pending and self.stored.get(offer.message_id) is offer:
+                raise Broken(f"lost: {offer.message_id!r}, offer {offer.number}, never ended")

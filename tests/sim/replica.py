@@ -1,0 +1,290 @@
+"""One process of the service: the steps of delivery/dispatcher.py, each to be chosen by world.py.
+
+Claims, settles, renews and reaps by the product's Queue; sends to receivers in the ledger.
+"""
+
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from scheduler_api.delivery.leases import MARGIN
+from scheduler_api.domain.errors import Unavailable
+from scheduler_api.domain.message import Attempt
+from scheduler_api.domain.retry import Delivered, Retry, decide
+from scheduler_api.store.codec import from_ms
+from scheduler_api.store.queue import Claimed, Outcome, Queue
+from tests.sim.ledger import Broken, Offer
+from tests.sim.server import at_once
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+Result = TypeVar("Result")
+
+LEASE: Final = 15_000  # ms
+SAFETY_POLL: Final = 10_000  # ms; see delivery/wakeup.py
+NEXT_DUTIES: Final = LEASE // 3  # ms between two renewals
+
+
+class Rules(NamedTuple):
+    """What the dispatcher and the api do right; planted.py turns one off at a time."""
+
+    keeps_nonce: bool = True  # a claim whose reply was lost is asked for again as it was
+    heeds_deadline: bool = True  # nothing is started after a lease's end
+    waits_to_reap: bool = True  # for a lease's time after the store came back
+    repeats_settle: bool = True  # until the store has answered
+    answers_what_was_written: bool = True  # 201 after the store's reply, not before
+
+
+class Lease:
+    """One claim, as delivery/leases.py keeps it, and what came of it."""
+
+    __slots__ = (
+        *("answered", "claimed", "ends_ms", "excused", "exposed", "offer", "outcome"),
+        *("replica", "sending", "settled", "started", "took", "until_ms"),
+    )
+
+    def __init__(self, replica: "Replica", claimed: Claimed, offer: Offer, began_ms: int) -> None:
+        self.replica = replica
+        self.claimed = claimed
+        self.offer = offer
+        self.ends_ms = began_ms + LEASE  # by the process's own clock
+        self.until_ms = replica.world.lease_end(claimed.id)  # by the store's
+        self.sending = True  # the request is to be made, or open
+        self.started = False
+        self.answered = False
+        self.took = False  # whether the receiver has seen the request
+        self.settled = False  # whether the store has taken the outcome
+        self.excused = False  # whether its process was held up or cut off meanwhile
+        self.exposed = False  # whether that may lead to a second request
+        self.outcome: Outcome | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether its request is under way."""
+        return self.sending and self.started
+
+
+class Replica:
+    """The dispatcher of one process."""
+
+    def __init__(self, world: "World", queue: Queue, slots: int) -> None:
+        self.world = world
+        self.queue = queue
+        self.slots = slots
+        self.leases: list[Lease] = []
+        self.given_up: list[Lease] = []
+        self.dead = False
+        self.paused_until = 0  # ms, its own clock: stopped by a signal until then
+        self.stopped = False  # whether it has not stepped since
+        self.cut_until = 0  # ms: it reaches no store until then
+        self.since: int | None = None  # ms: when it found the store; None: it has to
+        self.duties_at = world.now + NEXT_DUTIES
+        self.look_at = world.now
+        self._missed = False  # whether the reply to its last claim was lost
+
+    @property
+    def acts(self) -> bool:
+        """Whether it is alive and not stopped."""
+        return not self.dead and self.paused_until <= self.world.now
+
+    def ready(self) -> list[Lease]:
+        """Claimed, the request not yet made."""
+        return [lease for lease in self.leases if lease.sending and not lease.started]
+
+    def opened(self) -> list[Lease]:
+        """Requests under way."""
+        return [lease for lease in self.leases if lease.open]
+
+    def answered(self) -> list[Lease]:
+        """Outcomes to be settled."""
+        return [lease for lease in self.leases if lease.answered]
+
+    def free(self) -> int:
+        """Slots without a message."""
+        return self.slots - sum(lease.sending for lease in self.leases)
+
+    def _ask(self, call: Coroutine[Any, Any, Result]) -> Result:
+        server = self.world.server
+        away = server.down
+        server.down = away or self.cut_until > self.world.now
+        try:
+            return at_once(call)
+        finally:
+            server.down = away
+
+    def _lost(self) -> None:
+        self.since = None
+
+    def look(self) -> None:
+        """Claim what there are slots for; reap if a lease has run out and it is allowed."""
+        world = self.world
+        self.look_at = world.now + SAFETY_POLL
+        free = self.free()
+        if free <= 0:
+            return
+        try:
+            if self.since is None:
+                self._ask(self.queue.greet())
+                self.since = world.now
+            if self._missed and not world.rules.keeps_nonce:
+                self.queue._nonce = None
+            world.server.loses_reply = world.strikes()
+            claim = self._ask(self.queue.claim(free))
+        except Unavailable:
+            self._missed = True
+            self._lost()
+            return
+        finally:
+            world.server.loses_reply = False
+        world.claims += 1
+        assert len(claim.messages) <= free, "more was claimed than asked for"
+        leases = [Lease(self, one, world.ledger.offer_of(one), world.now) for one in claim.messages]
+        for lease in leases:
+            world.ledger.claimed(lease)
+        self.leases += leases
+        if self._missed:
+            world.knows_all(self)
+        elif len(leases) < free:
+            world.nothing_due()
+        self._missed = False
+        self._wake(claim.due_in, claim.lease_in)
+
+    def _wake(self, due_in: float | None, lease_in: float | None) -> None:
+        now = self.world.now
+        waits = [] if due_in is None else [due_in * 1000]
+        if lease_in == 0:
+            waits.append(self._reap_if_allowed())
+        elif lease_in is not None:
+            waits.append(lease_in * 1000)
+        self.look_at = now + max(1, int(min(waits, default=SAFETY_POLL)))
+
+    def _reap_if_allowed(self) -> float:
+        """Ms until it is allowed, 0 when done."""
+        try:
+            granted = self._ask(self.queue.greet()) * 1000
+            steady = self.world.now - (self.world.now if self.since is None else self.since)
+            wait = max(LEASE - steady if self.world.rules.waits_to_reap else 0, granted)
+            if wait > 0:
+                return wait
+            self.world.reap(self._ask, self.queue)
+        except Unavailable:
+            self._lost()
+        return 0
+
+    def recover(self) -> None:
+        """Take over from a process that died on this machine."""
+        try:
+            self.world.recover(self._ask, self.queue)
+        except Unavailable:
+            self._lost()
+
+    def send(self, lease: Lease) -> None:
+        """Start the request, if there is time."""
+        world = self.world
+        usable = world.now < lease.ends_ms - MARGIN * LEASE
+        if not usable and world.rules.heeds_deadline:
+            self._give_up(lease)
+            return
+        world.ledger.sent(lease, world.store_ms)
+        lease.started = lease.took = True
+        if lease.offer.answer(lease.claimed.attempts + 1) == 0:
+            world.kill(self)
+
+    def answer(self, lease: Lease, status: int | None) -> None:
+        """The request has ended; `status`: None if without an answer."""
+        claimed = lease.claimed
+        lease.sending = False
+        lease.answered = True
+        now = from_ms(self.world.store_ms)
+        attempt = Attempt(claimed.attempts + 1, now, 5, status, None, None, 0)
+        decision = decide(attempt.number, status, None, self.world.rng.uniform(-1, 1))
+        if isinstance(decision, Delivered):
+            lease.outcome = Outcome(claimed, attempt, "delivered")
+        elif isinstance(decision, Retry):
+            lease.outcome = Outcome(claimed, attempt, "retry", decision.delay)
+        else:
+            lease.outcome = Outcome(claimed, attempt, "failed")
+
+    def settle(self, leases: list[Lease]) -> None:
+        """Tell the store how requests ended; once more if it did not answer."""
+        world = self.world
+        outcomes = [lease.outcome for lease in leases if lease.outcome]
+        if not outcomes:
+            return
+        held = [world.is_held_by(lease) for lease in leases]
+        try:
+            taken = self._ask(self.queue._settle(outcomes))
+        except Unavailable:
+            self._lost()
+            if not world.rules.repeats_settle:
+                self._forget(leases)
+            return
+        if any(is_taken > is_held for is_taken, is_held in zip(taken, held, strict=True)):
+            raise Broken("an outcome was taken from a process that did not hold the claim")
+        for lease, outcome, is_taken in zip(leases, outcomes, taken, strict=True):
+            delay = outcome.delay // timedelta(milliseconds=1)
+            world.ledger.settled(lease, outcome.verdict, is_taken, world.store_ms, delay)
+        if world.strikes():
+            self._lost()
+        else:
+            self._forget(leases)
+
+    def _forget(self, leases: list[Lease]) -> None:
+        self.leases = [lease for lease in self.leases if lease not in leases]
+
+    def renew(self) -> None:
+        """Extend the leases that are a third through; give up those that are lost."""
+        world = self.world
+        soon = world.now + LEASE * 2 // 3
+        old = [lease for lease in self.leases if lease.ends_ms <= soon]
+        if not old:
+            return
+        try:
+            kept = self._ask(self.queue.renew([lease.claimed for lease in old]))
+        except Unavailable:
+            return
+        lost_reply = world.strikes()
+        for lease, is_kept in zip(old, kept, strict=True):
+            if is_kept:
+                lease.until_ms = world.lease_end(lease.claimed.id)
+                if not lost_reply:
+                    lease.ends_ms = world.now + LEASE
+            elif lease.sending and not lost_reply:
+                self._give_up(lease)
+
+    def give_up_ended(self) -> None:
+        """Abort every request whose lease could not be renewed in time."""
+        for lease in list(self.leases):
+            if lease.sending and self.world.now >= lease.ends_ms - MARGIN * LEASE:
+                self._give_up(lease)
+
+    def _give_up(self, lease: Lease) -> None:
+        lease.sending = False
+        self.leases.remove(lease)
+        self.given_up.append(lease)
+        self.world.ledger.expose(lease)
+
+    def duties(self) -> None:
+        """What its timers bring about."""
+        self.duties_at = self.world.now + NEXT_DUTIES
+        self.settle(self.answered())
+        self.renew()
+        self.give_up_ended()
+
+    def stop(self) -> None:
+        """SIGTERM: give back what was not sent, cut off what is open, settle, leave."""
+        unsent = self.ready()
+        try:
+            self._ask(self.queue.release([lease.claimed for lease in unsent]))
+            self.world.released(unsent)
+        except Unavailable:
+            self._lost()
+        for lease in self.opened():
+            self.answer(lease, None)
+        self.settle(self.answered())
+        try:
+            self._ask(self.queue.release([]))
+        except Unavailable:
+            self._lost()
+        self.world.kill(self)

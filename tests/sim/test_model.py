@@ -1,0 +1,167 @@
+"""The model against the server: the same calls, the same replies, the same state in the end."""
+
+import asyncio
+import random
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from lupa.lua51 import LuaError
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from scheduler_api.store.keys import Keys
+from scheduler_api.store.scripts import Scripts
+from tests.sim.model import READS, WRITES
+from tests.sim.server import Server, at_once
+from tests.sim.world import Machine, World
+from tests.support.clock import Clock, prelude
+
+COMMANDS = 3_000
+CALLS = 4_000  # of scripts
+KEYS = ("h", "z", "s")  # what is mostly kept in them is told by a command's first letter
+MEMBERS = ("a", "b", "c", "é\x00", "")
+NUMBERS = ("0", "1", "-1", "7", "1800000000000", "2.5", "x", "", "inf", "-inf", "1e3", "007")
+RANGES = ("-inf", "+inf", "(1", "1", "(7", "7", "2.5", "(", "nan")
+# What is the server's own affair, has no order, or is drawn by lot.
+APART = {"TIME", "INFO", "SPUBLISH", "SMEMBERS", "SRANDMEMBER", "HRANDFIELD"}
+COMPARED = sorted((READS | WRITES) - APART)
+
+# What follows the key: members, numbers, ranges.
+FORMS = {
+    **dict.fromkeys(("HGET", "HEXISTS", "ZSCORE", "SISMEMBER"), ("m",)),
+    **dict.fromkeys(("HDEL", "ZREM", "SADD", "SREM", "HMGET"), ("m", "mm", "mmm")),
+    **dict.fromkeys(("ZCOUNT", "ZREMRANGEBYSCORE"), ("rr",)),
+    **dict.fromkeys(("HSETNX", "HINCRBY"), ("mn",)),
+    "HSET": ("", "m", "mn", "mnmn"),
+    "HSCAN": ("0",),
+    "ZADD": ("", "n", "nm", "nmnm", "nmnm"),
+    "ZPOPMIN": ("", "n"),
+}
+
+ANY_COMMAND = "#!lua\nreturn redis.call(unpack(ARGV))"
+
+
+def arguments(rng: random.Random, command: str) -> list[str]:
+    """Some that fit the command more or less."""
+    forms = FORMS.get(command, ("",))
+    kinds = {"m": MEMBERS, "n": NUMBERS, "r": RANGES, "0": ("0",)}
+    if command == "ZRANGE":
+        return zrange(rng)
+    return [rng.choice(kinds[kind]) for kind in rng.choice(forms)]
+
+
+def zrange(rng: random.Random) -> list[str]:
+    """A range by rank or by score, with options."""
+    by_score = rng.random() < 0.6
+    of = RANGES if by_score else NUMBERS
+    options = [["BYSCORE"]] if by_score else []
+    options += [["REV"]] if rng.random() < 0.3 else []
+    options += [["WITHSCORES"]] if rng.random() < 0.5 else []
+    options += [["LIMIT", rng.choice(NUMBERS), rng.choice(NUMBERS)]] if rng.random() < 0.4 else []
+    return [rng.choice(of), rng.choice(of), *(word for option in options for word in option)]
+
+
+async def outcome(call: Awaitable[Any]) -> Any:
+    """The reply, or what the error is of."""
+    try:
+        return await call
+    except ResponseError as error:
+        wrong_type = str(error).startswith("WRONGTYPE")
+        return "an error, of the type" if wrong_type else "an error, of the arguments"
+
+
+async def test_each_command_answers_as_the_server_does(redis: Redis, prefix: str) -> None:
+    rng, server = random.Random(3), Server()  # noqa: S311
+    script, model = redis.register_script(ANY_COMMAND), server.register_script(ANY_COMMAND)
+    for _ in range(COMMANDS):
+        command = rng.choice(COMPARED)
+        key = rng.choice((*KEYS, *command[0].lower() * 9))
+        call = [command, f"{prefix}:{key}", *arguments(rng, command)]
+        real = await outcome(script(keys=[], args=call))
+        assert await outcome(model([], call)) == real, call
+    assert await stored(redis, prefix) == modelled(server, prefix)
+
+
+async def stored(redis: Redis, base: str) -> dict[str, Any]:
+    """Key, without what all begin with → its content."""
+    names = [key.decode() async for key in redis.scan_iter(f"{base}*", count=1000)]
+    return {
+        name.removeprefix(base): await content(redis, name)
+        for name in names
+        if not name.endswith(":clock")
+    }
+
+
+async def content(redis: Redis, name: str) -> Any:
+    found: Any
+    match await redis.type(name):
+        case b"zset":
+            found = await redis.zrange(name, 0, -1, withscores=True)
+            return dict(found)
+        case b"hash":
+            return await redis.hgetall(name)
+        case _:
+            return await redis.smembers(name)
+
+
+def modelled(server: Server, base: str) -> dict[str, Any]:
+    """The same of the model."""
+    names = (key.decode() for key in server.keyspace.keys)
+    return {name.removeprefix(base): server.content(name) for name in names}
+
+
+async def test_each_script_does_on_the_model_what_it_does_on_the_server(
+    redis: Redis, prefix: str, clock: Clock
+) -> None:
+    keys, machine = Keys(prefix), Machine()
+    run = f"{prefix}:run"  # beside the keys that are compared
+    scripts = Scripts(redis, keys, told(prelude(clock.key), run))
+    calls = seed = 0
+    while calls < CALLS:
+        made = await asyncio.to_thread(schedule, machine, seed)  # it has a loop of its own
+        seed += 1
+        if not made:
+            continue
+        told_last = None
+        for now_ms, number, script, args, reply in made:
+            if (now_ms, number) != told_last:
+                await clock.set(now_ms)
+                await redis.set(run, f"{number:040x}")
+                told_last = now_ms, number
+            assert await scripts.run(script, *args) == reply, (seed, script, args)
+        assert await stored(redis, keys.base) == modelled(machine.server, machine.keys.base)
+        await redis.delete(*[name async for name in redis.scan_iter(f"{keys.base}*", count=1000)])
+        calls += len(made)
+
+
+def told(prelude: str, key: str) -> str:
+    """A prelude that reads in a key which run of the store this is."""
+    asked = "call('INFO', 'server'):match('run_id:(%x+)')"
+    assert prelude.count(asked) == 1
+    return prelude.replace(asked, f"call('GET', '{key}')")
+
+
+Call = tuple[int, int, str, list[bytes], Any]  # store's clock, its run, script, arguments, reply
+
+
+def schedule(machine: Machine, seed: int) -> list[Call]:
+    """The calls of one schedule; of one whose store forgets, none."""
+    world = World(machine, seed)
+    made: list[Call] = []
+    if world.loses_tail:
+        machine.server.reset()
+        return made
+    server = machine.server
+    server.trace = lambda script, args, reply: made.append(
+        (server.now_us // 1000, server.keyspace.run, script, args, reply)
+    )
+    world.run()
+    return made
+
+
+def test_a_script_that_only_reads_cannot_write() -> None:
+    server = Server()
+    script = server.register_script("#!lua flags=no-writes\nreturn redis.call('HSET', 'h', 'f', 1)")
+    with pytest.raises(LuaError, match="the model has no HSET for this script"):
+        at_once(script([], []))

@@ -1,0 +1,29 @@
+"""The simulation's own test: mistakes are planted, and seen."""
+
+import pytest
+
+from tests.sim.campaign import catch
+from tests.sim.planted import PLANTED, Planted
+from tests.sim.replica import Rules
+
+SOON = 40  # schedules
+
+
+def test_there_are_enough_and_each_has_its_own_name() -> None:
+    assert len({planted.name for planted in PLANTED}) == len(PLANTED) >= 12
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
+def test_a_mistake_finds_its_place(planted: Planted) -> None:
+    changed = [as_it_is for as_it_is, spoilt in planted.sources().items() if as_it_is != spoilt]
+    assert changed or planted.rules != Rules()
+
+
+def test_a_mistake_without_a_place_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has 0 places in claim"):
+        Planted("a text that is not there", "claim", "not there", "").sources()
+
+
+def test_most_mistakes_are_caught_soon() -> None:
+    caught = [one for one in (catch(planted, SOON) for planted in PLANTED) if one.reason]
+    assert len(caught) >= 12

@@ -1,0 +1,553 @@
+"""One schedule: a seed chooses who steps, dies, is stopped, is cut off, whose reply is lost.
+
+After each step the store's invariants hold; in the end all faults are healed, and what was
+accepted has to arrive. Many of them: campaign.py.
+"""
+
+import asyncio
+import random
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from scheduler_api.domain.errors import (
+    DuplicateMessage,
+    MessageFinished,
+    MessageInFlight,
+    MessageNotFound,
+    StoreFull,
+    StoreUnavailable,
+    Unavailable,
+)
+from scheduler_api.domain.message import Accepted
+from scheduler_api.store.codec import from_ms, to_ms
+from scheduler_api.store.heads import Heads
+from scheduler_api.store.invariants import Snapshot, findings
+from scheduler_api.store.keys import Keys
+from scheduler_api.store.messages import Messages
+from scheduler_api.store.queue import Queue
+from scheduler_api.store.scripts import Scripts
+from tests.sim.ledger import Broken, Ledger, Offer
+from tests.sim.replica import LEASE, NEXT_DUTIES, Lease, Replica, Rules
+from tests.sim.server import Server, at_once
+from tests.support.factories import accepted
+
+START: Final = 1_800_000_000_000  # ms
+MARGIN: Final = LEASE // 10  # ms that the store's clock may stray: what delivery/leases.py bears
+STEPS: Final = (10, 30)  # of a schedule, before it is healed
+ROUNDS: Final = 400  # in which a healed world has to come to rest
+IDS: Final = ("a", "b", "c", "d", "e", "f")
+DAY: Final = 86_400_000  # ms
+IMAGES: Final = 6  # steps that a store without `always` may lose
+
+ABSENCES: Final = (10, 2_000, LEASE + NEXT_DUTIES)  # ms, of the store
+
+HOSTS: Final = ("127.0.0.1:2", "127.0.0.1:3")
+DELAYS: Final = ("0s", "0s", "1s", "20s")
+_OFFERED: Final = {
+    (host, delay): accepted(webhookUrl=f"http://{host}/", delay=delay)
+    for host in HOSTS
+    for delay in DELAYS
+}
+# What the receiver answers to the 1st, 2nd, … attempt; the last one repeats.
+ANSWERS: Final = (
+    *((200,),) * 24,
+    *((500, 200), (503, 404, 204), (500, 410), (410,), (0, 200), (500, 0, 200)) * 2,
+    *((0,), (500,)),
+)
+
+
+class Machine:
+    """A server and the product's parts on it, for many schedules one after another."""
+
+    def __init__(self, spoilt: Mapping[str, str] | None = None, rules: Rules | None = None) -> None:
+        """`spoilt`, `rules`: mistakes that are planted; see planted.py."""
+        self.server = Server(spoilt)
+        self.keys = Keys("scheduler")
+        self.rules = rules or Rules()
+        self.scripts = Scripts(self.server.client, self.keys)
+        self.heads = Heads(self.server.client, [self.keys.wakeup])
+        self.loop = asyncio.new_event_loop()  # for calls that gather others
+        weakref.finalize(self, self.loop.close)
+
+    def queue(self, epoch: str, concurrency: int, keep: int) -> Queue:
+        """Of a new process."""
+        return Queue(
+            0,
+            self.scripts,
+            self.heads,
+            epoch=epoch,
+            lease=timedelta(milliseconds=LEASE),
+            concurrency=concurrency,
+            keep_delivered=timedelta(milliseconds=keep),
+            keep_failed=timedelta(milliseconds=keep),
+        )
+
+    def messages(self, concurrency: int) -> Messages:
+        """As the api asks for them."""
+        return Messages([self.scripts], self.heads, concurrency=[concurrency])
+
+
+class World:
+    """One schedule."""
+
+    def __init__(self, machine: Machine, seed: int) -> None:
+        rng = self.rng = random.Random(seed)  # noqa: S311
+        self.seed = seed
+        self.server = machine.server
+        self.server.reset()
+        self.rules = machine.rules
+        self._machine = machine
+        self._base = machine.keys.base
+        self._seen = -1  # changes of the store that were checked
+        self.now = START  # ms, the clock of the processes
+        self.skew = 0  # ms, the store's clock − theirs
+        self.concurrency = rng.choice((1, 1, 2, 3))
+        self._hosts = rng.choice((HOSTS[:1], HOSTS))
+        self._crowd = rng.choice((1, 2, 4))  # messages of one call at the most
+        self._keep = rng.choice((DAY, DAY, 60_000, 0))
+        self.faults = rng.choice((0.0, 0.1, 0.3))  # of calls lose their reply
+        kind = rng.random()
+        self.loses_tail = kind < 0.06  # a store that forgets its last writes at a restart
+        self.wild_clock = 0.06 <= kind < 0.12  # a store whose clock is set by an hour
+        self.ledger = Ledger(self.concurrency)
+        self.ledger.strict = not (self.loses_tail or self.wild_clock)
+        self.messages = machine.messages(self.concurrency)
+        self.images: deque[dict[bytes, Any]] = deque(maxlen=IMAGES)
+        self.counts: Counter[str] = Counter()
+        self.claims = 0
+        self.back_at = START  # ms, when the store was last away
+        self.replicas: list[Replica] = []
+        self._born = 0  # processes that were started
+        self._dead: list[str] = []  # epochs of those that died
+        self._set_clock()
+        for _ in range(rng.choice((1, 2, 2, 3))):
+            self._start()
+
+    @property
+    def store_ms(self) -> int:
+        """The store's clock."""
+        return self.now + self.skew
+
+    def run(self) -> None:
+        """The whole schedule. Raises: AssertionError, whatever a script raises."""
+        for _ in range(self.rng.randrange(1, 4)):
+            self._offer()
+        for _ in range(self.rng.randint(*STEPS)):
+            self._step()
+            self._check()
+        self._heal()
+        self._drain()
+        self._leave_nothing()
+
+    # Clock.
+
+    def _set_clock(self) -> None:
+        self.server.now_us = self.store_ms * 1000 + 999
+        self.ledger.clock(self.store_ms)
+
+    def _advance(self, ms: int) -> None:
+        """Time passes; timers of whoever acts go off."""
+        end = self.now + ms
+        while self.now < end:
+            busy = any(one.leases for one in self.replicas)
+            self.now = min(end, self.now + NEXT_DUTIES) if busy else end
+            self._set_clock()
+            for one in self.replicas:
+                if one.acts and one.duties_at <= self.now:
+                    one.duties()
+                if one.acts and not one.stopped and self.server.down and one.look_at <= self.now:
+                    one.look()
+
+    # Processes.
+
+    def _start(self) -> Replica:
+        self._born += 1
+        queue = self._machine.queue(f"epoch-{self._born}", self.concurrency, self._keep)
+        replica = Replica(self, queue, self.rng.randrange(1, 5))
+        self.replicas.append(replica)
+        return replica
+
+    def kill(self, replica: Replica) -> None:
+        """It is gone; another one is started in its place."""
+        replica.dead = True
+        self._excuse(replica)
+        self._dead.append(replica.queue.epoch)
+        self.replicas.remove(replica)
+        self._start()
+
+    def _excuse(self, replica: Replica) -> None:
+        for lease in (*replica.leases, *replica.given_up):
+            lease.excused = True
+            self.ledger.expose(lease)
+
+    def open(self) -> Iterator[Lease]:
+        """Requests under way."""
+        return (lease for one in self.replicas for lease in one.leases if lease.open)
+
+    def strikes(self) -> bool:
+        """Whether the reply of this call is lost."""
+        struck = self.rng.random() < self.faults
+        self.counts["replies lost"] += struck
+        return struck
+
+    def released(self, leases: list[Lease]) -> None:
+        """They were given back."""
+        for lease in leases:
+            lease.offer.holder = None
+
+    def reap(self, ask: Callable[[Coroutine[Any, Any, Any]], Any], queue: Queue) -> None:
+        """Take back what has expired."""
+        self._take_back(ask, queue.reap())
+
+    def recover(self, ask: Callable[[Coroutine[Any, Any, Any]], Any], queue: Queue) -> None:
+        """Take back what a process held that has died on this machine."""
+        if self._dead:
+            self._take_back(ask, queue.recover(self.rng.choice(self._dead)))
+
+    def _take_back(
+        self, ask: Callable[[Coroutine[Any, Any, Any]], Any], call: Coroutine[Any, Any, Any]
+    ) -> None:
+        before = set(self._stored("leases"))
+        ask(call)
+        for message_id in before - set(self._stored("leases")):
+            name = message_id.decode()
+            if name in self.ledger.stored:
+                failed = message_id not in self._stored("due")
+                self.ledger.taken_back(name, self.store_ms, failed)
+
+    def _stored(self, name: str) -> Any:
+        return self.server.content(f"{self._base}{name}")
+
+    def _snapshot(self) -> Snapshot:
+        at = len(self._base)
+        rest = {key[at:]: key.decode() for key in self.server.keyspace.keys}
+        parked = {
+            name.removeprefix(b"parked:"): self.server.content(key).keys()
+            for name, key in rest.items()
+            if name.startswith(b"parked:")
+        }
+        of = self._stored
+        return Snapshot(
+            due=of("due").keys(),
+            taken=of("taken").keys(),
+            leases=of("leases").keys(),
+            delivered=of("delivered").keys(),
+            failed=of("failed").keys(),
+            parked=parked,
+            claims=of("claims"),
+            inflight={dest: int(count) for dest, count in of("inflight").items()},
+            payloads=of("payloads"),
+            progress=of("progress").keys(),
+            parking=set(of("parking")),
+            limits=of("limits"),
+            unreachable=of("unreachable"),
+            opens=of("opens").keys(),
+        )
+
+    def is_held_by(self, lease: Lease) -> bool:
+        """Whether the claim under the message's id is that of the lease's process."""
+        claim = self._stored("claims").get(lease.claimed.id.encode(), b"")
+        return lease.replica.queue.epoch.encode() in claim.split(b" ")
+
+    def lease_end(self, message_id: str) -> int:
+        """By the store's clock, ms; 0 if it is not leased."""
+        return int(self._stored("leases").get(message_id.encode(), 0))
+
+    def knows_all(self, replica: Replica) -> None:
+        """A process knows of each claim in its name: none waits for its lease to run out."""
+        known = {lease.claimed.id for lease in (*replica.leases, *replica.given_up)}
+        epoch = replica.queue.epoch.encode()
+        for message_id, claim in self._stored("claims").items():
+            ours = epoch in claim.split(b" ") and message_id.decode() not in known
+            if ours and self.ledger.strict:
+                raise Broken(f"the claim of {message_id!r} is not known to who made it")
+
+    def nothing_due(self) -> None:
+        """A claim that has brought fewer than it might has left nothing that is due."""
+        scores = self._stored("due").values()
+        if min(scores, default=self.store_ms + 1) <= self.store_ms:
+            raise Broken("a claim has left messages that are due")
+
+    # Steps.
+
+    def _step(self) -> None:
+        chance = self.rng.random()
+        if chance < 0.15:
+            self._call()
+        elif chance < 0.75:
+            self._replica_steps()
+        elif chance < 0.88:
+            self._advance(self.rng.choice((1, 50, 1000, 5_000, 20_000)))
+        else:
+            self._meet_fault()
+
+    def _check(self) -> None:
+        if self.server.keyspace.changes == self._seen:
+            return
+        self._seen = self.server.keyspace.changes
+        wrong = findings(self._snapshot(), self.concurrency)
+        if wrong:
+            raise Broken(str(wrong[0]))
+        if self.loses_tail:
+            self.images.append(self.server.image())
+
+    def _replica_steps(self) -> None:
+        acting = [one for one in self.replicas if one.acts]
+        if not acting:
+            return
+        one = self.rng.choice(acting)
+        # Who was stopped finds all its timers rung: nobody else comes between.
+        for _ in range(self.rng.randrange(2, 7) if one.stopped else 1):
+            if one.acts:
+                self._let(one)
+        one.stopped = False
+
+    def _let(self, one: Replica) -> None:
+        """A step of that process."""
+        steps: list[Callable[[], None]] = [one.look]
+        if ready := one.ready():
+            steps += [lambda: one.send(ready[0]), lambda: one.send(ready[-1])]
+        if opened := one.opened():
+            steps += [lambda: self._answer(one, opened[0]), lambda: self._answer(one, opened[-1])]
+        if answered := one.answered():
+            steps += [lambda: one.settle(answered), lambda: one.settle(answered[:1])]
+        if self.rng.random() < 0.2:
+            steps += [one.renew, one.recover]
+        self.rng.choice(steps)()
+
+    def _answer(self, replica: Replica, lease: Lease) -> None:
+        status = lease.offer.answer(lease.claimed.attempts + 1)
+        replica.answer(lease, status or None)
+
+    # Callers.
+
+    def _call(self) -> None:
+        calls = (self._offer, self._offer, self._repeat, self._cancel, self._get, self._list)
+        self.rng.choice(calls)()
+
+    def _offer(self) -> None:
+        """New messages in one call."""
+        self._create([self._new_offer() for _ in range(self.rng.randint(1, self._crowd))])
+
+    def _new_offer(self) -> Offer:
+        rng, number = self.rng, len(self.ledger.offers)
+        base = _OFFERED[rng.choice(self._hosts), rng.choice(DELAYS)]
+        body = str(number).encode()
+        spec = msgspec.structs.replace(base.spec, body=body)
+        asked = Accepted(None, base.url, None, spec)
+        if rng.random() < 0.3:  # at an instant instead, which may be past
+            at = from_ms(self.now + rng.choice((-5000, 0, 3000, 60_000)))
+            spec = msgspec.structs.replace(spec, delay_ms=None)
+            asked = Accepted(None, base.url, at, spec)
+        offer = Offer(number, rng.choice(IDS), asked, rng.choice(ANSWERS))
+        self.ledger.offers.append(offer)
+        return offer
+
+    def _repeat(self) -> None:
+        """What got no answer is asked again."""
+        untold = [offer for offer in self.ledger.offers if not offer.told]
+        if untold:
+            self._create([self.rng.choice(untold)])
+
+    def _create(self, offers: list[Offer]) -> None:
+        batch = [(offer.message_id.encode(), offer.accepted) for offer in offers]
+        kept = set(self._stored("payloads"))
+        try:
+            replies = at_once(self.messages._create(0, batch))
+        except (StoreUnavailable, StoreFull):
+            for offer in offers:
+                offer.told = not self.rules.answers_what_was_written
+            return
+        told = not self.strikes()
+        for offer, reply in zip(offers, replies, strict=True):
+            if isinstance(reply, DuplicateMessage):
+                self.ledger.refused(offer)
+            else:
+                twice = offer is self.ledger.stored.get(offer.message_id)
+                self._require(
+                    not (twice and offer.message_id.encode() in kept), "one create, stored twice"
+                )
+                self.ledger.created(offer, to_ms(reply))
+                offer.told = offer.told or told
+
+    def _cancel(self) -> None:
+        message_id = self.rng.choice(IDS)
+        offer = self.ledger.stored.get(message_id)
+        try:
+            at_once(self.messages.cancel(message_id))
+        except MessageNotFound:
+            self._require(not self.ledger.pending(message_id), "not found though it is pending")
+        except MessageFinished:
+            self._require(bool(offer and offer.ended), "finished though it is pending")
+        except MessageInFlight:
+            leased = message_id.encode() in self._stored("leases")
+            self._require(leased, "in flight though nobody has it")
+        except Unavailable:
+            return
+        else:
+            self._require(offer is not None, "cancelled though it was never stored")
+            if offer:
+                self.ledger.cancelled(message_id)
+
+    def _get(self) -> None:
+        message_id = self.rng.choice(IDS)
+        try:
+            found = at_once(self.messages.get(message_id))
+        except MessageNotFound:
+            self._require(not self.ledger.pending(message_id), "not found though it is pending")
+        except StoreUnavailable:
+            return
+        else:
+            offer = self.ledger.stored.get(message_id)
+            ended = offer.ended if offer else None
+            state = found.state if found.state in ("delivered", "failed") else None
+            self._require(state == ended, "its state is another than it was told")
+
+    def _list(self) -> None:
+        """All pages: each pending message once, the soonest first."""
+        rows, cursor = [], None
+        try:
+            while True:
+                page = self._machine.loop.run_until_complete(
+                    self.messages.list(self.rng.choice((1, 2, 100)), cursor)
+                )
+                rows += page.rows
+                cursor = page.cursor
+                if cursor is None:
+                    break
+        except StoreUnavailable:
+            return
+        listed = [row.id for row in rows]
+        pending = [name for name in self.ledger.stored if self.ledger.pending(name)]
+        self._require(sorted(listed) == sorted(pending), "the list is not what is pending")
+        dues = [row.due_at for row in rows]
+        self._require(dues == sorted(dues), "the list is not in order")
+
+    def _require(self, holds: bool, promise: str) -> None:
+        if not holds and self.ledger.strict:
+            raise Broken(promise)
+
+    # Faults.
+
+    def _meet_fault(self) -> None:
+        faults = (
+            *(self._kill, self._kill, self._pause, self._pause, self._cut_off, self._terminate),
+            *(self._move_clock, self._restart_store, self._cut_off_store, self._fill, self._purge),
+        )
+        self.rng.choice(faults)()
+
+    def _kill(self) -> None:
+        self.counts["crashes"] += 1
+        self.kill(self.rng.choice(self.replicas))
+
+    def _pause(self) -> None:
+        self._stop_for(self.rng.choice((1000, LEASE // 2, LEASE + 2000)))
+
+    def _stop_for(self, ms: int) -> None:
+        """A process is held up, and does not know it."""
+        self.counts["pauses"] += 1
+        one = self.rng.choice(self.replicas)
+        one.paused_until = self.now + ms
+        one.duties_at = one.paused_until + NEXT_DUTIES
+        one.stopped = True
+        self._excuse(one)
+
+    def _cut_off(self) -> None:
+        self.counts["partitions"] += 1
+        one = self.rng.choice(self.replicas)
+        one.cut_until = self.now + self.rng.choice((1000, LEASE // 2, LEASE + 2000))
+        self._excuse(one)
+
+    def _terminate(self) -> None:
+        acting = [one for one in self.replicas if one.acts]
+        if acting:
+            self.counts["stops"] += 1
+            self.rng.choice(acting).stop()
+
+    def _move_clock(self) -> None:
+        self.counts["clock steps"] += 1
+        reach = DAY // 24 if self.wild_clock else MARGIN // 2
+        self.skew = self.rng.randint(-reach, reach)
+        self._set_clock()
+
+    def _restart_store(self) -> None:
+        """It has forgotten at the most what it had not yet written to disk."""
+        self.counts["store restarts"] += 1
+        away = self.rng.choice(ABSENCES)
+        if self.images:
+            self.server.restore(self.rng.choice(self.images))
+        if self.rng.random() < 0.5:
+            self._stop_for(away)  # and does not notice
+        self.server.cuts = True
+        self._lose_store(away)
+        self.server.keyspace.run += 1
+
+    def _cut_off_store(self) -> None:
+        """Nobody reaches it."""
+        self.counts["outages"] += 1
+        # Who is stopped meanwhile does not notice, and may reap as soon as it goes on.
+        if not all(one.acts for one in self.replicas):
+            for one in self.replicas:
+                self._excuse(one)
+        self._lose_store(self.rng.choice(ABSENCES))
+
+    def _lose_store(self, ms: int) -> None:
+        self.server.down = True
+        self._advance(ms)
+        self.server.down = False
+
+    def _fill(self) -> None:
+        self.server.full = not self.server.full
+
+    def _purge(self) -> None:
+        at_once(self._machine.queue("purger", self.concurrency, self._keep).purge())
+
+    # The end.
+
+    def _heal(self) -> None:
+        self.faults = 0.0
+        self.server.full = self.server.cuts = False
+        for one in self.replicas:
+            one.paused_until = one.cut_until = 0
+            one.look_at = self.now
+
+    def _drain(self) -> None:
+        """Everybody works until nothing is left."""
+        for _ in range(ROUNDS):
+            for one in list(self.replicas):
+                self._work(one)
+            self._check()
+            if not (self._stored("due") or self._stored("taken")):
+                break
+            wait = min(one.look_at for one in self.replicas) - self.now
+            self._advance(max(1, wait))
+        else:
+            raise Broken("not all is sent, although all is healed")
+        if not self.loses_tail:
+            self.ledger.close()
+
+    def _work(self, one: Replica) -> None:
+        one.settle(one.answered())
+        one.give_up_ended()
+        if one.look_at <= self.now or one.leases:
+            one.look()
+        for lease in one.ready():
+            if not one.dead:
+                one.send(lease)
+        if not one.dead:
+            for lease in one.opened():
+                self._answer(one, lease)
+            one.settle(one.answered())
+
+    def _leave_nothing(self) -> None:
+        """When retention is over, nothing is stored of any message."""
+        self._advance(31 * DAY)
+        self._purge()
+        left = set(self.server.keyspace.keys) - {self._machine.keys.meta.encode()}
+        if left:
+            raise Broken(f"18: {left} are left of nothing")
