@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final, cast
 
@@ -43,6 +44,7 @@ ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
 }
 
 
+@cache  # the same texts for every partition
 def source(name: str, prelude: str | None = None) -> str:
     """A script as it is sent: its first line, the prelude, the rest."""
     lua = files("scheduler_api.store") / "lua"
@@ -117,6 +119,7 @@ class Scripts:
         return [reply, *copies]
 
 
+@cache
 def _sha(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
