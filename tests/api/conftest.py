@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK
 from tests.support.waiting import wait_until
@@ -119,5 +119,4 @@ async def stranded() -> AsyncIterator[Api]:
         scheduler = Scheduler()
         async with opened(application(Store(redis), scheduler), scheduler) as one:
             yield one
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close(redis)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound, StoreUnavailable
 from scheduler_api.domain.message import Message
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
@@ -409,8 +409,7 @@ async def own_store(own_server: EmbeddedStore) -> AsyncIterator[Store]:
     """The data in it."""
     redis = connect(f"unix://{own_server.socket}")
     yield Store(redis, lease=timedelta(seconds=5))
-    await redis.aclose()
-    await redis.connection_pool.disconnect()
+    await close(redis)
 
 
 async def test_an_outcome_outlives_an_outage_of_the_store(

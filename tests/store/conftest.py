@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.store import client as client_module
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.heads import of_one_node
 from scheduler_api.store.scripts import Scripts
@@ -78,8 +78,7 @@ async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
     client = connect(valkey)
     yield client
-    await client.aclose()
-    await client.connection_pool.disconnect()
+    await close(client)
 
 
 @pytest.fixture
@@ -96,8 +95,7 @@ async def own_redis(server: EmbeddedStore) -> AsyncIterator[Redis]:
     """A client of `server`, as the product opens it."""
     client = connect(f"unix://{server.socket}")
     yield client
-    await client.aclose()
-    await client.connection_pool.disconnect()
+    await close(client)
 
 
 @pytest.fixture

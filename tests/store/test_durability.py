@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,25 +12,15 @@ from structlog.testing import capture_logs
 
 from scheduler_api.domain.errors import DuplicateMessage, OutcomeUnknown, StoreUnavailable
 from scheduler_api.store import durability
-from scheduler_api.store.client import connect
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.store import Store
 from tests.api.conftest import Scheduler, application, opened
 from tests.support.factories import URL, accepted
 from tests.support.problems import problem
 from tests.support.servers import DURABLE, info, server
+from tests.support.valkey import client
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port
-
-
-@asynccontextmanager
-async def client(address: str) -> AsyncIterator[Redis]:
-    redis = connect(address)
-    try:
-        yield redis
-    finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
 
 
 async def warnings(redis: Redis, *, replica: bool = False) -> list[str]:

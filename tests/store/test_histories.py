@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchedulerError
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.invariants import Snapshot, findings
 from scheduler_api.store.messages import Messages
@@ -341,8 +341,7 @@ async def clients(valkey: str) -> AsyncIterator[tuple[Redis, Redis]]:
     asking, watching = (connect(f"{valkey}?db=1") for _ in range(2))
     yield asking, watching
     for client in (asking, watching):
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))

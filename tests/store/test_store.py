@@ -9,7 +9,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store, redis_at
 from tests.support.lost_replies import lose_next_reply
@@ -87,5 +87,4 @@ async def test_a_command_after_a_dropped_connection_is_run_once(
     await redis.client_kill_filter(_id=str(ours))
     await client.incr(prefix)
     assert await redis.getdel(prefix) == b"1"
-    await client.aclose()
-    await client.connection_pool.disconnect()
+    await close(client)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.store import Store
 from tests.support import faults
 from tests.support.factories import accepted
@@ -32,8 +32,7 @@ async def client(proxy: FaultProxy) -> AsyncIterator[Redis]:
     """Through the proxy; it waits long, so that only the proxy's faults are seen."""
     client = connect(f"{proxy.address}?socket_timeout=30")
     yield client
-    await client.aclose()
-    await client.connection_pool.disconnect()
+    await close(client)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.embedded import find_binary
 from tests.support.waiting import wait_until
 
@@ -90,5 +90,4 @@ async def client(address: str) -> AsyncIterator[Redis]:
     try:
         yield redis
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close(redis)

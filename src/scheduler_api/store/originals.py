@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from scheduler_api.store.client import connect
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.scripts import FAILURES, unavailable
 
 PREFIX: Final = b"message:"  # then the id
@@ -31,8 +31,7 @@ async def originals(address: str) -> AsyncIterator[list[Original]]:
     except FAILURES as error:
         raise unavailable(error) from error
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close(redis)
 
 
 async def _values(redis: Redis, keys: list[bytes]) -> list[Original]:
