@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test sim check lint report format bench image
+.PHONY: help run test sim crash guarantee check lint report format bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
 BIN := .venv/bin
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## Set up what is needed and start the server, with a receiver to try it on
 	@echo "Starting the server on port 8000 and a receiver on port 8001; Ctrl-C stops both."
@@ -19,9 +19,18 @@ test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also m
 sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, faults and all; SEED=7 shows one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
-check: lint ## What CI runs: lint, types, and the tests under branch coverage
+crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; SEED=7 does it again
+	$(BIN)/python -m tests.crash --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
+
+guarantee: ## The figures of the last simulation and crash campaigns in one table
+	@$(BIN)/python -m tests.guarantee
+
+check: lint ## What CI runs: lint, types, tests under branch coverage, simulation, crash campaigns
 	@$(MAKE) --no-print-directory test COVER=1
 	@$(MAKE) --no-print-directory report
+	@$(MAKE) --no-print-directory sim
+	@$(MAKE) --no-print-directory crash
+	@$(MAKE) --no-print-directory guarantee
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from tests.support.valkey import Valkey
 from tests.system.processes import free_port
@@ -16,6 +17,11 @@ class Outside(Valkey):
         self.port = free_port()
         login = (f"port {self.port}", "bind 127.0.0.1", f"requirepass {PASSWORD!r}")
         super().__init__(folder, *login, "appendonly yes", "appendfsync always")
+
+    @property
+    def address(self) -> str:
+        """As a client of Redis takes it."""
+        return f"unix://:{quote(PASSWORD, safe='')}@{self.socket}"
 
     @property
     def environ(self) -> dict[str, str]:

@@ -1,0 +1,194 @@
+"""The world of a campaign: replicas that are killed, over a store that is killed too."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from redis.asyncio import Redis
+
+from scheduler_api.store.client import connect
+from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.keys import Keys
+from tests.crash.history import Kill
+from tests.support.faults import FaultProxy, proxying
+from tests.support.outside import PASSWORD, Outside
+from tests.support.waiting import wait_until
+from tests.system.processes import SERVE, Server, free_port, serving
+
+PREFIX: Final = "scheduler"
+PARTITIONS: Final = 2
+CONCURRENCY: Final = 20  # of a destination in a partition: some messages have to wait for others
+
+
+class Replica:
+    """One process of the service, started again and again in a folder of its own."""
+
+    def __init__(self, folder: Path, proxy: FaultProxy | None, environ: dict[str, str]) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.proxy = proxy  # between it and the store, if the store is outside
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environ = environ
+        self._stack = AsyncExitStack()
+        self._server: Server | None = None
+
+    @property
+    def server(self) -> Server:
+        """Of the newest start."""
+        assert self._server
+        return self._server
+
+    async def start(self) -> None:
+        """Until it takes traffic."""
+        context = serving(self.folder, SERVE, self.port, **self._environ)
+        self._server = await self._stack.enter_async_context(context)
+
+    async def ended(self) -> int:
+        """Wait for the end → exit code; nothing of it stays behind."""
+        code = await self.server.ended()
+        await self.clear()
+        return code
+
+    async def clear(self) -> None:
+        """End it, however it is."""
+        if self.proxy:
+            self.proxy.watch = None
+            self.proxy.reset()
+        await self._stack.aclose()
+
+    def epochs(self) -> set[str]:
+        """That its claims carry: the locks that the process has open."""
+        descriptors = Path(f"/proc/{self.server.process.pid}/fd")
+        opened = {_target(it) for it in descriptors.iterdir()}
+        return {it.stem for it in opened if it.parent.name == "processes"}
+
+
+def _target(link: Path) -> Path:
+    try:
+        return link.readlink()
+    except OSError:  # closed meanwhile
+        return Path()
+
+
+class Fleet:
+    """Replicas and their store; knows what is in flight, and how to end each."""
+
+    def __init__(self, replicas: list[Replica], look: Redis, store: Outside | None) -> None:
+        """`look`: a connection past every proxy; `store`: None if a replica owns it."""
+        self.replicas = replicas
+        self.look = look
+        self._store = store
+
+    async def start(self) -> None:
+        """All of them."""
+        await asyncio.gather(*(replica.start() for replica in self.replicas))
+
+    async def clear(self) -> None:
+        """Nothing stays behind."""
+        for replica in self.replicas:
+            await replica.clear()
+
+    async def claims(self) -> dict[str, str]:
+        """Id of each message in flight → epoch of who claimed it."""
+        found: dict[str, str] = {}
+        for partition in range(PARTITIONS):
+            key = f"{Keys(PREFIX, partition).base}claims"
+            claims: Any = await self.look.hgetall(key)
+            found |= {it.decode(): claim.split(b" ")[1].decode() for it, claim in claims.items()}
+        return found
+
+    async def holder(self, message_id: str) -> Replica | None:
+        """Who has claimed that message."""
+        epoch = (await self.claims()).get(message_id)
+        alive = [it for it in self.replicas if it.server.process.poll() is None]
+        return next((it for it in alive if epoch in it.epochs()), None)
+
+    async def stop(self, replica: Replica, what: str) -> Kill:
+        """SIGSTOP; a process that does not move has a known number of messages in flight."""
+        replica.server.tell(signal.SIGSTOP)
+        epochs, claims = replica.epochs(), await self.claims()
+        return Kill(what, time.time(), {it for it, epoch in claims.items() if epoch in epochs})
+
+    async def kill(self, replica: Replica, what: str) -> Kill:
+        """SIGKILL."""
+        kill = await self.stop(replica, what)
+        replica.server.tell(signal.SIGKILL)
+        return kill
+
+    async def kill_store(self) -> Kill:
+        """SIGKILL of the store, and wait until it is there again."""
+        kill = Kill("store", time.time(), set(await self.claims()))
+        if self._store:
+            await self._store.stop(signal.SIGKILL)
+            await self._store.start()
+        else:
+            before = self._store_started()
+            os.kill(int(before["pid"]), signal.SIGKILL)
+            await wait_until("the store again", lambda: self._store_started() != before, 20)
+        return kill
+
+    def _store_started(self) -> dict[str, Any]:
+        started = [it for replica in self.replicas for it in replica.server.events("store_started")]
+        return max(started, key=lambda it: str(it["timestamp"]))
+
+
+def _settings(lease: float, **more: str) -> dict[str, str]:
+    return {
+        "LEASE": f"{lease}s",
+        "PARTITIONS": str(PARTITIONS),
+        "SHUTDOWN_GRACE": "5s",  # for so long the embedded store's owner waits for the others
+        "REDIS_PREFIX": PREFIX,
+        "DESTINATION_CONCURRENCY": str(PARTITIONS * CONCURRENCY),
+        **more,
+    }
+
+
+@asynccontextmanager
+async def outside_fleet(folder: Path, count: int, lease: float) -> AsyncIterator[Fleet]:
+    """As on several machines: a DATA_DIR for each replica, a proxy between each and the store,
+    which syncs each write."""
+    async with AsyncExitStack() as stack:
+        store = Outside(folder)
+        stack.push_async_callback(store.stop)
+        await store.start()
+        replicas = []
+        for number in range(count):
+            proxy = await stack.enter_async_context(proxying(("127.0.0.1", store.port)))
+            address = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(proxy.port)}
+            environ = _settings(lease, REDIS_PASSWORD=PASSWORD, **address)
+            replicas.append(Replica(folder / f"replica-{number}", proxy, environ))
+        async with _started(replicas, store.address, store) as fleet:
+            yield fleet
+
+
+@asynccontextmanager
+async def embedded_fleet(folder: Path, count: int, lease: float) -> AsyncIterator[Fleet]:
+    """On one machine: one DATA_DIR, its store owned by one of the replicas."""
+    data = folder / "shared"
+    environ = _settings(lease, DATA_DIR=str(data))
+    replicas = [Replica(folder / f"replica-{number}", None, environ) for number in range(count)]
+    address = f"unix://{quote(str(EmbeddedStore(data).socket))}"
+    async with _started(replicas, address, None) as fleet:
+        yield fleet
+
+
+@asynccontextmanager
+async def _started(
+    replicas: list[Replica], address: str, store: Outside | None
+) -> AsyncIterator[Fleet]:
+    look = connect(address)
+    fleet = Fleet(replicas, look, store)
+    try:
+        await fleet.start()
+        yield fleet
+    finally:
+        await fleet.clear()
+        await look.aclose()
+        await look.connection_pool.disconnect()

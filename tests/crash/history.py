@@ -1,0 +1,119 @@
+"""What was offered, what was answered, what arrived; and the judgement over it. Pure."""
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+Outcome = Literal["ok", "failed", "unknown"]  # unknown: no answer, so done or not
+
+
+@dataclass
+class Offer:
+    """A message that a caller wanted stored."""
+
+    due_at: float  # seconds since 1970
+    outcome: Outcome
+
+
+@dataclass
+class Arrival:
+    """One request at the receiver."""
+
+    id: str
+    attempt: int
+    at: float  # seconds since 1970
+    status: int  # that it was answered with
+
+
+@dataclass
+class Kill:
+    """A process ended, or was stopped for longer than its leases."""
+
+    what: str
+    at: float  # seconds since 1970
+    in_flight: Set[str]  # ids that it had claimed: each may come a second time
+
+
+@dataclass
+class History:
+    """Of one campaign."""
+
+    offers: dict[str, Offer] = field(default_factory=dict)  # by id
+    deleted_at: dict[str, float] = field(default_factory=dict)  # answered with 200
+    maybe_deleted: set[str] = field(default_factory=set)  # asked for, without an answer
+    arrivals: list[Arrival] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+
+
+class Verdict(msgspec.Struct):
+    """What is wrong, and what it rests on."""
+
+    messages: int  # acknowledged
+    lost: list[str]  # acknowledged, not deleted, never answered with 200
+    ghosts: list[str]  # arrived without an offer, or after a delete that was answered with 200
+    early: list[str]  # arrived before their time
+    duplicates: int  # requests beyond the first of an attempt
+    bound: int  # of duplicates: how many were in flight at the kills
+    late_s: float  # worst first arrival after the healing, from its time or from the healing
+    recovery_s: float  # worst next arrival of what a killed process had in flight, from its end
+
+    @property
+    def sound(self) -> bool:
+        """Whether the promises were kept; how late it may be is the campaign's to say."""
+        return not (self.lost or self.ghosts or self.early) and self.duplicates <= self.bound
+
+
+def judge(history: History, healed_at: float) -> Verdict:
+    """Over a history that has ended: nothing is pending any more."""
+    return Verdict(
+        messages=sum(offer.outcome == "ok" for offer in history.offers.values()),
+        lost=sorted(_lost(history)),
+        ghosts=sorted({it.id for it in history.arrivals if _is_ghost(history, it)}),
+        early=sorted({it.id for it in history.arrivals if _is_early(history, it)}),
+        duplicates=len(history.arrivals) - len({(it.id, it.attempt) for it in history.arrivals}),
+        bound=sum(len(kill.in_flight) for kill in history.kills),
+        late_s=round(max(_late(history, healed_at), default=0.0), 3),
+        recovery_s=round(max(_recoveries(history), default=0.0), 3),
+    )
+
+
+def _lost(history: History) -> Iterator[str]:
+    delivered = {it.id for it in history.arrivals if it.status == 200}
+    for message_id, offer in history.offers.items():
+        gone = message_id in history.deleted_at or message_id in history.maybe_deleted
+        if offer.outcome == "ok" and not gone and message_id not in delivered:
+            yield message_id
+
+
+def _is_ghost(history: History, arrival: Arrival) -> bool:
+    if arrival.id not in history.offers:
+        return True
+    return arrival.at > history.deleted_at.get(arrival.id, float("inf"))
+
+
+def _is_early(history: History, arrival: Arrival) -> bool:
+    offer = history.offers.get(arrival.id)
+    return offer is not None and arrival.at < offer.due_at
+
+
+def _late(history: History, healed_at: float) -> Iterator[float]:
+    seen: set[str] = set()
+    for arrival in sorted(history.arrivals, key=lambda it: it.at):
+        offer = history.offers.get(arrival.id)
+        if offer and arrival.id not in seen and arrival.at > healed_at:
+            yield arrival.at - max(offer.due_at, healed_at)
+        seen.add(arrival.id)
+
+
+def _recoveries(history: History) -> Iterator[float]:
+    """From each kill to the next request for what it had in flight; retries do not count."""
+    for kill in history.kills:
+        before = {it.id: it.attempt for it in history.arrivals if it.at <= kill.at}
+        after: dict[str, float] = {}
+        for it in history.arrivals:
+            is_again = it.attempt == before.get(it.id, it.attempt)
+            if it.id in kill.in_flight and it.at > kill.at and is_again:
+                after.setdefault(it.id, it.at - kill.at)
+        yield from after.values()

@@ -1,0 +1,98 @@
+"""python -m tests.guarantee: one table of what simulation and crash campaigns have shown.
+
+They leave their figures in .guarantee/; `make check` runs both, then prints this.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tests.crash.campaign import Report
+
+RESULTS: Final = Path(".guarantee")
+CONFIDENCE: Final = 3  # no failure in n trials: with 95 % confidence, fewer than 3 in n
+NOT_SHOWN: Final = "–"
+
+Sim = Mapping[str, Any]  # as tests/sim writes it
+Cells = tuple[str, str, str]  # what, in simulation, with real processes
+
+
+def rows(sim: Sim, crash: Sequence[Report]) -> list[Cells]:
+    """The table's rows."""
+    verdicts = [report.verdict for report in crash]
+    events, broken = sim["events"], _count(len(sim["failures"]))
+    duplicates = sum(it.duplicates for it in verdicts)
+    bound = sum(it.bound for it in verdicts)
+    return [
+        ("schedules, campaigns", _count(sim["schedules"]), _count(len(crash))),
+        (
+            "kills of replicas",
+            _count(events["crashes"]),
+            _count(sum(it.replica_kills for it in crash)),
+        ),
+        (
+            "restarts, kills of the store",
+            _count(events["store restarts"]),
+            _count(sum(it.store_kills for it in crash)),
+        ),
+        (
+            "replicas frozen past their leases",
+            _count(events["pauses"]),
+            _count(sum(it.freezes for it in crash)),
+        ),
+        ("messages", _count(sim["messages"]), _count(sum(it.messages for it in verdicts))),
+        ("lost", broken, _count(sum(len(it.lost) for it in verdicts))),
+        ("sent unasked or after deletion", broken, _count(sum(len(it.ghosts) for it in verdicts))),
+        ("sent early", broken, _count(sum(len(it.early) for it in verdicts))),
+        (
+            "sent again ≤ in flight at a fault",
+            f"{_count(sim['repeats'])} ≤ {_count(sim['exposed'])}",
+            f"{_count(duplicates)} ≤ {_count(bound)}",
+        ),
+        ("worst recovery", NOT_SHOWN, f"{max(it.recovery_s for it in verdicts):.1f} s"),
+        ("latest after healing", NOT_SHOWN, f"{max(it.late_s for it in verdicts):.1f} s"),
+        ("planted bugs caught", f"{sim['caught']} of {sim['planted']}", NOT_SHOWN),
+    ]
+
+
+def sound(sim: Sim, crash: Sequence[Report]) -> bool:
+    """Whether no promise was broken, and the simulation finds what it is there to find."""
+    simulated = not sim["failures"] and sim["caught"] == sim["planted"]
+    return simulated and all(report.sound for report in crash)
+
+
+def table(sim: Sim, crash: Sequence[Report]) -> str:
+    """In Markdown, as README quotes it, with what such a table can say."""
+    lines = [("", "simulation", "real processes"), ("---", "--:", "--:"), *rows(sim, crash)]
+    drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    messages = sum(report.verdict.messages for report in crash)
+    if not sound(sim, crash):
+        return f"{drawn}\n\nNOT SOUND: see what `make sim` and `make crash` printed."
+    return (
+        f"{drawn}\n\nNone lost of {_count(messages)} bounds the rate at {CONFIDENCE} in "
+        f"{_count(messages)} for such faults; it does not make it zero."
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def main() -> int:
+    """0 if all is there and sound."""
+    try:
+        sim = msgspec.json.decode((RESULTS / "sim.json").read_bytes())
+        found = (RESULTS / "crash.json").read_bytes()
+    except FileNotFoundError as error:
+        print(f"{error.filename} is missing: run `make sim crash` first", file=sys.stderr)
+        return 1
+    crash = msgspec.json.decode(found, type=list[Report])
+    print(table(sim, crash))
+    return int(not sound(sim, crash))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The table of what was shown, from figures made up here."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests import guarantee
+from tests.crash.campaign import Report
+from tests.crash.history import Verdict
+
+SIM: dict[str, Any] = {
+    "schedules": 100_000,
+    "messages": 250_000,
+    "repeats": 7,
+    "exposed": 9,
+    "events": {"crashes": 30_000, "store restarts": 40, "pauses": 50},
+    "failures": [],
+    "planted": 12,
+    "caught": 12,
+}
+
+
+def verdict(**fields: Any) -> Verdict:
+    """A sound one, unless `fields` say otherwise."""
+    counted = {"messages": 1_000, "duplicates": 3, "bound": 5, "late_s": 0.04, "recovery_s": 1.26}
+    return Verdict(**{"lost": [], "ghosts": [], "early": []} | counted | fields)
+
+
+def report(**fields: Any) -> Report:
+    """Of the outside world."""
+    acts: dict[str, Any] = {"replica_kills": 10, "store_kills": 2, "freezes": 1, "terms": 1}
+    rest: dict[str, Any] = {"unknown": 3, "deleted": 4, "wrong": [], "seconds": 30.0}
+    return Report(world="outside", seed=1, verdict=verdict(**fields), **acts, **rest)
+
+
+def test_the_table_sums_the_campaigns_up() -> None:
+    found = {what: cells for what, *cells in guarantee.rows(SIM, [report(), report()])}
+    assert found["kills of replicas"] == ["30,000", "20"]
+    assert found["messages"] == ["250,000", "2,000"]
+    assert found["sent again ≤ in flight at a fault"] == ["7 ≤ 9", "6 ≤ 10"]
+    assert found["worst recovery"] == ["–", "1.3 s"]
+    assert found["planted bugs caught"] == ["12 of 12", "–"]
+
+
+def test_the_table_says_what_it_can_say() -> None:
+    assert "3 in 1,000" in guarantee.table(SIM, [report()])
+    assert "NOT SOUND" in guarantee.table(SIM, [report(lost=["a"])])
+
+
+@pytest.mark.parametrize("wrong", [{"lost": ["a"]}, {"early": ["a"]}, {"bound": 2}, {"late_s": 9}])
+def test_one_broken_promise_makes_it_unsound(wrong: dict[str, Any]) -> None:
+    assert guarantee.sound(SIM, [report()])
+    assert not guarantee.sound(SIM, [report(), report(**wrong)])
+
+
+@pytest.mark.parametrize("wrong", [{"failures": [{}]}, {"caught": 11}])
+def test_a_simulation_that_found_something_or_misses_something_is_unsound(
+    wrong: dict[str, Any],
+) -> None:
+    assert not guarantee.sound(SIM | wrong, [report()])
+
+
+def test_it_wants_both_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(guarantee, "RESULTS", tmp_path)
+    (tmp_path / "sim.json").write_bytes(msgspec.json.encode(SIM))
+    assert guarantee.main() == 1
+    assert "crash.json is missing" in capsys.readouterr().err
+    (tmp_path / "crash.json").write_bytes(msgspec.json.encode([report()]))
+    assert guarantee.main() == 0
+    assert "| lost | 0 | 0 |" in capsys.readouterr().out
