@@ -55,6 +55,21 @@ def test_a_connection_is_steady_since_it_was_found() -> None:
     assert connection.steady_for() >= 0
 
 
+def test_an_answer_after_a_long_silence_begins_anew() -> None:
+    steady, silent = Connection(silence=LEASE), Connection(silence=0)
+    for connection in (steady, silent):
+        connection.found()
+    since = steady.since
+    while time.monotonic() == since:
+        pass  # a clock's tick
+    for connection in (steady, silent):
+        connection.found()
+    assert steady.since == since
+    assert silent.since is not None
+    assert since is not None
+    assert silent.since > since
+
+
 def test_each_failure_in_a_row_waits_longer_up_to_a_second() -> None:
     connection = Connection()
     connection.found()
@@ -73,6 +88,7 @@ async def test_nobody_reaps_within_a_lease_after_an_outage(store: Store, clock: 
     assert wait is not None
     assert 0 < wait <= LEASE
     assert (await store.messages.get("a")).state == "delivering"
+    await store.queues[0].claim(1)  # finds nothing; whoever reaps has just asked
     assert await housekeeping.reap(store.queues[0], connection, 0) is None
     assert (await store.messages.get("a")).state == "scheduled"
 
@@ -83,7 +99,7 @@ async def test_nothing_to_reap_is_no_news(store: Store) -> None:
     assert await housekeeping.reap(store.queues[0], connection, 0) is None
 
 
-async def test_only_leases_a_third_through_are_renewed(
+async def test_only_leases_near_their_end_are_renewed(
     store: Store, clock: Clock, redis: Redis
 ) -> None:
     leases = Leases(LEASE)
@@ -93,7 +109,7 @@ async def test_only_leases_a_third_through_are_renewed(
     leases.hold(Lease(store.queues[0], old, now + LEASE / 2), forever[0])
     leases.hold(Lease(store.queues[0], young, now + LEASE), forever[1])
     await clock.advance(5_000)
-    await leases.renew()
+    await leases.renew(LEASE * 2 / 3)
     ends = [await redis.zscore(f"{store.keys[0].base}leases", name) for name in ("young", "old")]
     assert ends[0] is not None
     assert ends[1] == ends[0] + 5_000
@@ -111,7 +127,7 @@ async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) 
     for one in claimed * (CLAIMED_AT_ONCE // len(claimed) + 1):
         tasks.append(working())
         leases.hold(Lease(store.queues[0], one, 0), tasks[-1])
-    await leases.renew()
+    await leases.renew(LEASE)
     assert not any(task.cancelling() for task in tasks)
     await housekeeping.end(tasks)
 
@@ -167,5 +183,20 @@ async def test_housekeeping_survives_errors_of_the_store_and_our_own() -> None:
         done.set()
 
     async with running(asyncio.create_task(housekeeping.repeat(once, 0.001))):
+        async with asyncio.timeout(5):
+            await done.wait()
+
+
+async def test_what_the_store_was_away_for_is_tried_again_sooner() -> None:
+    errors = [StoreUnavailable(), StoreUnavailable()]
+    done = asyncio.Event()
+
+    async def once() -> None:
+        if errors:
+            raise errors.pop()
+        done.set()
+
+    repeating = housekeeping.repeat(once, 3600, first=0, again=0.001)
+    async with running(asyncio.create_task(repeating)):
         async with asyncio.timeout(5):
             await done.wait()

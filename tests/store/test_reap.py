@@ -39,6 +39,17 @@ async def test_a_lease_is_taken_back_at_its_end_and_not_before(
     assert (await store.messages.get("a")).state == "scheduled"
 
 
+async def test_a_call_that_an_outage_held_up_takes_nothing_back(store: Store, clock: Clock) -> None:
+    await bring(store, "delivering")
+    await clock.advance(LEASE)
+    await store.queues[0].claim(1)  # finds nothing, but tells the time
+    await clock.advance(1_001)
+    assert await store.queues[0].reap(within=timedelta(seconds=1)) == (0, [])
+    await store.queues[0].claim(1)
+    await clock.advance(1_000)
+    assert await store.queues[0].reap(within=timedelta(seconds=1)) == (1, [])
+
+
 async def test_a_crash_is_counted_and_is_no_attempt(store: Store, clock: Clock) -> None:
     await bring(store, "scheduled")
     await crash(store, clock)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.support.faults import proxying
 from tests.support.outside import Outside
 from tests.support.receiver import Receiver
 from tests.support.waiting import wait_until
@@ -53,6 +54,35 @@ async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sen
             assert not idle.events("leases_reaped") + busy.events("leases_reaped")
             await wait_until("its word", lambda: len(busy.events("message_delivered")) == MANY)
     assert arrivals(receiver) == Counter(str(n) for n in range(MANY))
+
+
+async def test_one_that_was_stopped_through_an_outage_does_not_reap_as_it_goes_on(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    environ = outside.environ | {"LEASE": f"{LEASE}s", "DESTINATION_CONCURRENCY": "1000"}
+    (tmp_path / "other").mkdir()
+    receiver.hold.clear()
+    async with (
+        proxying(("127.0.0.1", outside.port)) as proxy,
+        serving(tmp_path, SERVE, None, **environ | {"REDIS_PORT": str(proxy.port)}) as busy,
+    ):
+        for n in range(20):
+            await busy.create(id=str(n), webhookUrl=receiver.url)
+        await wait_until("open requests", lambda: len(receiver.requests) == 20)
+        async with serving(tmp_path / "other", SERVE, None, **environ) as other:
+            other.tell(signal.SIGSTOP)
+            proxy.black_hole()
+            receiver.hold.set()
+            gone = time.monotonic()
+            await wait_until("two leases", lambda: time.monotonic() > gone + 2 * LEASE)
+            other.tell(signal.SIGCONT)
+            await other.create(id="new", webhookUrl=receiver.url)
+            await other.reach("new", "delivered")  # so it has looked, and seen the leases' end
+            await proxy.heal()
+            await nothing_pending(other)
+            assert not other.events("leases_reaped")
+            assert await other.state("0") == "delivered"
+    assert set(arrivals(receiver).values()) == {1}
 
 
 async def test_a_process_stopped_for_longer_than_its_leases_settles_nothing(

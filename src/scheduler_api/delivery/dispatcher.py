@@ -57,7 +57,7 @@ class Dispatcher:
             looking.add_done_callback(self._ended)
         self._others = [
             asyncio.create_task(self._heads.listen(self._wake)),
-            asyncio.create_task(housekeeping.renew(self._leases, self._lease / 3)),
+            asyncio.create_task(housekeeping.renew(self._leases, self._lease)),
             asyncio.create_task(housekeeping.give_up(self._leases, self._lease / 20)),
             *(asyncio.create_task(housekeeping.purge(queue)) for queue in self._queues),
             *(asyncio.create_task(housekeeping.sweep(queue)) for queue in self._queues),

@@ -1,9 +1,11 @@
 """What must happen beside sending: renew leases, reap expired ones, purge records, sweep."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -18,21 +20,34 @@ PURGE_EVERY: Final = 60.0  # seconds
 SWEEP_EVERY: Final = 30.0  # seconds
 MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
 
+# Of a lease, all three. What is renewed so often has two thirds of its lease left at the least; so
+# an outage in which a lease can end is longer than SILENCE, and shows as such to whoever looks so
+# often, also if it was stopped all the while and got no error.
+RENEW_EVERY: Final = 1 / 6
+LOOK_EVERY: Final = 0.4
+SILENCE: Final = 2 / 3
+
 
 class Connection:
     """Whether a partition's store answers, since when, how long to wait before asking again."""
 
-    def __init__(self, partition: int = 0) -> None:
+    def __init__(self, partition: int = 0, silence: float = math.inf) -> None:
+        """`silence`: seconds without an answer after which it may have been away, unnoticed."""
         self._partition = partition
+        self._silence = silence
+        self._answered_at = 0.0  # monotonic seconds
         self.since: float | None = None  # monotonic seconds; None: it does not answer
         self._failures = 0
 
     def found(self) -> None:
         """It answered."""
         if self.since is None:
-            self.since = time.monotonic()
             self._failures = 0
             log.info("store_connected", partition=self._partition)
+        now = time.monotonic()
+        if self.since is None or now - self._answered_at > self._silence:
+            self.since = now
+        self._answered_at = now
 
     def lost(self, error: Exception) -> float:
         """It did not: seconds to wait, growing, with jitter."""
@@ -58,7 +73,7 @@ async def reap(queue: Queue, connection: Connection, lease: float) -> float | No
     wait = max(lease - connection.steady_for(), await queue.greet())
     if wait > 0:
         return wait
-    returned, failed = await queue.reap()
+    returned, failed = await queue.reap(within=timedelta(seconds=lease * SILENCE))
     if returned:
         log.warning("leases_reaped", returned=returned)
     tell_failed(failed)
@@ -71,9 +86,14 @@ def tell_failed(message_ids: Iterable[str]) -> None:
         log.error("message_failed", message_id=message_id, error="process_died")
 
 
-async def renew(leases: Leases, every: float) -> None:
-    """Keep the leases alive, until cancelled."""
-    await repeat(leases.renew, every)
+async def renew(leases: Leases, lease: float) -> None:
+    """Keep the leases alive, until cancelled; soon after an outage, as others may reap then."""
+    every = lease * RENEW_EVERY
+
+    async def once() -> None:
+        await leases.renew(lease - every)
+
+    await repeat(once, every, again=min(every, MOST_BACKOFF))
 
 
 async def give_up(leases: Leases, every: float) -> None:
@@ -115,11 +135,15 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def repeat(
-    once: Callable[[], Awaitable[None]], every: float, first: float | None = None
+    once: Callable[[], Awaitable[None]],
+    every: float,
+    first: float | None = None,
+    again: float | None = None,
 ) -> None:
     """Do it each `every` seconds, with jitter, whatever it raises, until cancelled.
 
-    `first`: seconds before the first time, if others than before each.
+    `first`, `again`: seconds before the first time, and after the store was away, if others than
+    before each.
     """
     wait = every if first is None else first
     while True:
@@ -129,5 +153,6 @@ async def repeat(
             await once()
         except Unavailable as error:
             log.debug("housekeeping_postponed", reason=str(error))
+            wait = every if again is None else again
         except Exception:  # leases must be renewed, whatever else is broken
             log.exception("housekeeping_broke")

@@ -63,9 +63,9 @@ class Leases:
         # Also from `sending`: a task that is cancelled before it begins has never said so.
         self.sending.discard(self._held.pop(task))
 
-    async def renew(self) -> None:
-        """Extend those that are a third through. Raises: StoreUnavailable."""
-        soon = time.monotonic() + self._seconds * 2 / 3
+    async def renew(self, left: float) -> None:
+        """Extend those that have so many seconds left, or less. Raises: StoreUnavailable."""
+        soon = time.monotonic() + left
         old: dict[Queue, list[Lease]] = {}
         for lease in self._held.values():
             if lease.deadline <= soon:

@@ -6,9 +6,9 @@ from typing import Final
 import structlog
 
 from scheduler_api.delivery import housekeeping
-from scheduler_api.delivery.housekeeping import Connection
+from scheduler_api.delivery.housekeeping import LOOK_EVERY, SILENCE, Connection
 from scheduler_api.delivery.slots import GATHER_SLOTS, Slots
-from scheduler_api.delivery.wakeup import Wakeup
+from scheduler_api.delivery.wakeup import SAFETY_POLL, Wakeup
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.store.queue import Claim, Queue
 
@@ -35,8 +35,8 @@ class Lookout:
         self._launch = launch
         self._lease = lease
         self._stopping = False
-        self.connection = Connection(queue.partition)
-        self.wakeup = Wakeup()
+        self.connection = Connection(queue.partition, lease * SILENCE)
+        self.wakeup = Wakeup(min(SAFETY_POLL, lease * LOOK_EVERY))
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -63,6 +63,7 @@ class Lookout:
         """Claim until there is no slot or nothing is due; then know when to look again."""
         if self.connection.since is None:
             await self._check(self._queue.partition)
+        if self.connection.since is None or self._slots.free <= 0:  # else the claim hears from it
             await self._queue.greet()
             self.connection.found()
         self._slots.feed(self.wakeup)
@@ -87,6 +88,7 @@ class Lookout:
     async def _claim(self, reserved: int) -> Claim:
         try:
             claim = await self._queue.claim(reserved)
+            self.connection.found()
             if claim.dropped:
                 log.error("records_missing", dropped=claim.dropped)
             if self._stopping and claim.messages:

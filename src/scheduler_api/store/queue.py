@@ -98,6 +98,7 @@ class Queue:
         self._concurrency = concurrency
         self._keep = {"delivered": _ms(keep_delivered), "failed": _ms(keep_failed)}
         self._nonce: str | None = None
+        self._claimed_ms = 0  # when the store ran our last claim, by its clock
         self._clock_offset_ms = 0.0  # the store's clock − ours, the monotonic one
         self._settling: Batcher[Outcome, bool] = Batcher(
             self._settle, delay=SETTLE_WITHIN, most=CLAIMED_AT_ONCE
@@ -119,7 +120,7 @@ class Queue:
             self._nonce,
             self._concurrency,
         )
-        self._nonce = None
+        self._nonce, self._claimed_ms = None, now
         self._clock_offset_ms = now - time.monotonic() * 1000
         claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
         return Claim(
@@ -175,9 +176,13 @@ class Queue:
         """Say that the store was found: seconds until reaping is allowed, if it was restarted."""
         return int(await self._scripts.run("greet", self._lease_ms)) / 1000
 
-    async def reap(self) -> tuple[int, list[str]]:
-        """Take back expired leases: how many wait again, the ids of those that were given up."""
-        returned, *failed = await self._scripts.run("reap", *self._taking_back())
+    async def reap(self, within: timedelta | None = None) -> tuple[int, list[str]]:
+        """Take back expired leases: how many wait again, the ids of those that were given up.
+
+        `within`: of our last claim; none if the store gets to it later, such as after an outage.
+        """
+        until = -1 if within is None else self._claimed_ms + _ms(within)
+        returned, *failed = await self._scripts.run("reap", *self._taking_back(), until)
         return returned, [message_id.decode() for message_id in failed]
 
     async def recover(self, epoch: str) -> tuple[int, list[str]]:

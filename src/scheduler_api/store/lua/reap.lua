@@ -3,11 +3,14 @@
 --
 -- ARGV[1] how many (1–100)   ARGV[2] limit of a destination   ARGV[3] most crashes of a message
 -- ARGV[4] how long a failed record is kept, ms   ARGV[5] most records kept on a shelf
--- Returns {number returned to `due`, then the ids of those that have failed}; none after a restart
---         of the store, while greet.lua says so
-local limit, most_crashes = number(ARGV[2]), number(ARGV[3])
+-- ARGV[6] until when, ms; -1: for ever. A call that an outage held up must not be the first after
+--         it: whoever holds a lease gets the time to come back
+-- Returns {number returned to `due`, then the ids of those that have failed}; none if it comes too
+--         late, or after a restart of the store, while greet.lua says so
+local limit, most_crashes, latest = number(ARGV[2]), number(ARGV[3]), number(ARGV[6])
 local keep, most, now = number(ARGV[4]), number(ARGV[5]), clock()
 local reply, opened = {0}, {}
+if latest >= 0 and now > latest then return reply end
 
 local run, known, outage_until = runs()
 if known and (run ~= known or now < outage_until) then return reply end
