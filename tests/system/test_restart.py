@@ -1,14 +1,20 @@
 """The service stops and starts: what was accepted arrives, what is open ends."""
 
+import asyncio
 import signal
+import socket
 import time
+from collections import Counter
+from contextlib import AsyncExitStack, ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.support.receiver import Receiver
+from tests.support.outside import Outside
+from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
-from tests.system.processes import has_store, serving
+from tests.system.processes import SERVE, has_store, serving
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -49,6 +55,83 @@ async def test_what_a_killed_process_held_is_sent_at_once_after_its_restart(
             await server.reach(str(n), "delivered")
         assert (await server.event("claims_recovered"))["returned"] == 20
     assert len(receiver.requests) == 40
+
+
+async def test_what_was_connected_but_not_read_when_its_sender_was_killed_arrives_once(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as deaf:
+        port = int(deaf.getsockname()[1])
+        async with serving(tmp_path) as server:
+            for n in range(20):
+                await server.create(id=str(n), webhookUrl=f"http://127.0.0.1:{port}/")
+            deaf.settimeout(5)
+            with ExitStack() as connections:
+                for _ in range(20):
+                    accepted, _ = await asyncio.to_thread(deaf.accept)
+                    connections.enter_context(accepted)
+                assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+    async with receiving(port) as receiver, serving(tmp_path) as server:
+        for n in range(20):
+            await server.reach(str(n), "delivered")
+    assert Counter(receiver.ids()) == Counter(map(str, range(20)))
+
+
+async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the_next_start(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    async with AsyncExitStack() as stack:
+        both = [
+            await stack.enter_async_context(serving(it, SERVE, None, **outside.environ))
+            for it in folders
+        ]
+        due = time.time() + 3
+        at = datetime.fromtimestamp(due, UTC).isoformat()
+        for server, first in zip(both, (0, 25), strict=True):
+            ids = map(str, range(first, first + 25))
+            messages = [{"id": it, "webhookUrl": receiver.url, "scheduleTo": at} for it in ids]
+            status, _, _ = await server.ask("POST", "/messages/batch", {"messages": messages})
+            assert status == 200
+        for server in both:
+            assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert not receiver.requests
+    await wait_until("their time", lambda: time.time() > due)
+    async with AsyncExitStack() as stack:
+        both = [
+            await stack.enter_async_context(serving(it, SERVE, None, **outside.environ))
+            for it in folders
+        ]
+        for n in range(50):
+            await both[n % 2].reach(str(n), "delivered")
+    assert Counter(receiver.ids()) == Counter(map(str, range(50)))
+
+
+async def test_five_hundred_open_requests_end_before_the_service_does(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    many = {"MAX_IN_FLIGHT": "500", "DESTINATION_CONCURRENCY": "1000"} | outside.environ
+    (tmp_path / "other").mkdir()
+    receiver.hold.clear()
+    async with serving(tmp_path, SERVE, None, **many) as server:
+        messages = [{"id": str(n), "webhookUrl": receiver.url} for n in range(510)]
+        assert (await server.ask("POST", "/messages/batch", {"messages": messages}))[0] == 200
+        await wait_until("500 requests", lambda: len(receiver.requests) == 500)
+        async with serving(tmp_path / "other", SERVE, None, **many) as other:
+            await wait_until("ten from the other", lambda: len(receiver.requests) == 510)
+            server.tell(signal.SIGTERM)
+            await server.event("stopping")
+            await other.create(id="new", webhookUrl=receiver.url)
+            await wait_until("the new one from the other", lambda: "new" in receiver.ids())
+            assert server.process.poll() is None
+            receiver.hold.set()
+            assert await server.ended() == 0
+            assert len(server.events("message_delivered")) == 500
+            for message_id in ("0", "509", "new"):
+                await other.reach(message_id, "delivered")
+    assert Counter(receiver.ids()) == Counter([*map(str, range(510)), "new"])
 
 
 async def test_an_open_request_ends_and_is_settled_before_the_service_stops(
