@@ -147,6 +147,17 @@ async def serving(
     await wait_until("the end of its store", lambda: not has_store(folder), PATIENCE)
 
 
+@asynccontextmanager
+async def serving_in_two(folder: Path, **environ: str) -> AsyncIterator[tuple[Server, Server]]:
+    """Two replicas, each in a folder of its own, as on two machines, over an outside store."""
+    folders = folder / "one", folder / "two"
+    for each in folders:
+        each.mkdir(exist_ok=True)
+    one, two = (serving(each, SERVE, None, **environ) for each in folders)
+    async with one as first, two as second:
+        yield first, second
+
+
 @contextmanager
 def _started(
     command: tuple[str, ...], folder: Path, environ: dict[str, str]

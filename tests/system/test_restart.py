@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from tests.support.outside import Outside
 from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
-from tests.system.processes import SERVE, has_store, serving
+from tests.system.processes import SERVE, has_store, serving, serving_in_two
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -80,14 +80,7 @@ async def test_what_was_connected_but_not_read_when_its_sender_was_killed_arrive
 async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the_next_start(
     tmp_path: Path, outside: Outside, receiver: Receiver
 ) -> None:
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
-        folder.mkdir()
-    async with AsyncExitStack() as stack:
-        both = [
-            await stack.enter_async_context(serving(it, SERVE, None, **outside.environ))
-            for it in folders
-        ]
+    async with serving_in_two(tmp_path, **outside.environ) as both:
         due = time.time() + 3
         at = datetime.fromtimestamp(due, UTC).isoformat()
         for server, first in zip(both, (0, 25), strict=True):
@@ -99,11 +92,7 @@ async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the
             assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
         assert not receiver.requests
     await wait_until("their time", lambda: time.time() > due)
-    async with AsyncExitStack() as stack:
-        both = [
-            await stack.enter_async_context(serving(it, SERVE, None, **outside.environ))
-            for it in folders
-        ]
+    async with serving_in_two(tmp_path, **outside.environ) as both:
         for n in range(50):
             await both[n % 2].reach(str(n), "delivered")
     assert Counter(receiver.ids()) == Counter(map(str, range(50)))

@@ -1,0 +1,99 @@
+"""DELETE against the claim: each message is deleted at about the instant at which it is due."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from tests.support.receiver import Receiver
+from tests.support.waiting import wait_until
+from tests.system.processes import TOKEN
+
+AT_ONCE: Final = 200  # races
+LEAD: Final = 0.3  # seconds from their creation to their time
+BEFORE: Final = 0.05  # seconds before its time that one is deleted, at the most
+AFTER: Final = 0.1  # seconds after it
+SLOWEST: Final = 0.05  # seconds that the receiver takes, at the most
+PATIENCE: Final = 30.0  # seconds until what was not deleted has come
+
+Told = tuple[int, str]  # status and code of a DELETE
+DELETED: Final[Told] = (200, "")
+# How a delete ends that deletes nothing.
+IN_FLIGHT: Final[Told] = (409, "in_flight")
+SENT: Final[Told] = (404, "message_finished")
+
+
+class Races(msgspec.Struct):
+    """How they ended."""
+
+    deleted: int
+    in_flight: int  # refused as such
+    sent: int  # came too late
+    wrong: list[str]  # sent although deleted; not, or twice, although it was not
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.deleted + self.in_flight + self.sent
+
+
+async def race(urls: Sequence[str], receiver: Receiver, count: int, seed: int) -> Races:
+    """`urls`: of the replicas, which create and delete in turn."""
+    randomly = random.Random(seed)  # noqa: S311
+
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(randomly.uniform(0, SLOWEST))
+        return web.Response()
+
+    receiver.answer = slowly
+    told: dict[str, Told] = {}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for start in range(0, count, AT_ONCE):
+            ids = [str(n) for n in range(start, min(start + AT_ONCE, count))]
+            due = time.time() + LEAD
+            await _create(session, randomly.choice(urls), receiver.url, ids, due)
+            moments = [due + randomly.uniform(-BEFORE, AFTER) for _ in ids]
+            places = [randomly.choice(urls) for _ in ids]
+            deletes = map(_delete, [session] * len(ids), places, ids, moments)
+            told |= dict(zip(ids, await asyncio.gather(*deletes), strict=True))
+    return await _judged(told, receiver)
+
+
+async def _create(
+    session: aiohttp.ClientSession, url: str, hook: str, ids: Sequence[str], due: float
+) -> None:
+    at = datetime.fromtimestamp(due, UTC).isoformat()
+    messages = [{"id": it, "webhookUrl": hook, "scheduleTo": at} for it in ids]
+    async with session.post(f"{url}/messages/batch", json={"messages": messages}) as answer:
+        body: Any = await answer.json()
+    assert {it["status"] for it in body["results"]} == {201}, body
+
+
+async def _delete(session: aiohttp.ClientSession, url: str, message_id: str, moment: float) -> Told:
+    await asyncio.sleep(moment - time.time())
+    async with session.delete(f"{url}/messages/{message_id}") as answer:
+        return answer.status, (await answer.json()).get("code", "")
+
+
+async def _judged(told: dict[str, Told], receiver: Receiver) -> Races:
+    left = {it for it, one in told.items() if one != DELETED}
+    await wait_until("what was not deleted", lambda: left <= {*receiver.ids()}, PATIENCE)
+    arrived, ends = Counter(receiver.ids()), Counter(told.values())
+    return Races(
+        deleted=ends[DELETED],
+        in_flight=ends[IN_FLIGHT],
+        sent=ends[SENT],
+        wrong=[
+            f"{it}: DELETE answered {one}, sent {arrived[it]} times"
+            for it, one in told.items()
+            if one not in (DELETED, IN_FLIGHT, SENT) or arrived[it] != (it in left)
+        ],
+    )
