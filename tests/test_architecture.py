@@ -26,6 +26,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "api": {"", "domain", "store"},
     "settings": {"domain"},
     "telemetry": set(),
+    "descriptors": set(),
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
@@ -33,7 +34,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "inspection": {"store"},
     "server": {
         *("domain", "store", "delivery", "api"),
-        *("settings", "telemetry", "token_file", "welcome", "listen"),
+        *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen"),
     },
     "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer", "inspection"},
     "": {"server"},  # __init__.py: the version, and `app` on first use

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
-from scheduler_api import telemetry, token_file, welcome
+from scheduler_api import descriptors, telemetry, token_file, welcome
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
@@ -72,7 +72,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             store.heads,
             sender,
             store.check,
-            slots=settings.max_in_flight,
+            slots=_slots(settings.max_in_flight),
             lease=settings.lease,
         )
         context = Context(
@@ -91,6 +91,14 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             finally:
                 await dispatcher.drain(grace)
                 log.info("drained")
+
+
+def _slots(wanted: int) -> int:
+    limit = descriptors.limit()
+    slots = descriptors.budget(wanted, limit).deliveries
+    if slots < wanted:
+        log.warning("few_descriptors", limit=limit, max_in_flight=slots)
+    return slots
 
 
 def _collect_seldom() -> None:
@@ -189,6 +197,7 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=API_GRACE,
+        limit_concurrency=descriptors.budget(settings.max_in_flight, descriptors.limit()).callers,
         **more,
     )
 

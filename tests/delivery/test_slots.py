@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler_api.delivery.leases import Leases
 from scheduler_api.delivery.slots import Slots
@@ -67,3 +68,19 @@ async def test_nobody_is_woken_for_no_slot(slots: Slots) -> None:
     slots.reserve()
     slots.freed()
     assert not await woken(wakeup)
+
+
+async def test_without_sockets_none_is_free_for_a_while(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler_api.delivery.slots.AFTER_SHORTAGE", 0.05)
+    hungry = Wakeup()
+    slots.starve(hungry)
+    with capture_logs() as logs:
+        slots.close_for_a_while()
+        slots.close_for_a_while()
+    assert [event["event"] for event in logs] == ["sockets_exhausted"]
+    assert slots.reserve() == 0
+    slots.freed()
+    assert await woken(hungry), "in the end"
+    assert slots.reserve() == 8

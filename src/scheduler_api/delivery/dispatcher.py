@@ -12,7 +12,7 @@ import structlog
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.lookout import Lookout
-from scheduler_api.delivery.sender import Sender, Sent, Start
+from scheduler_api.delivery.sender import NothingSent, Sender, Sent, Start
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
@@ -119,6 +119,10 @@ class Dispatcher:
     async def _deliver(self, lease: Lease) -> None:
         try:
             sent = await self._send(lease)
+        except NothingSent:
+            self._slots.close_for_a_while()
+            await self._give_back(lease)
+            return
         finally:
             self._land(lease)
         if sent:
@@ -136,6 +140,10 @@ class Dispatcher:
             if not self._stopping:
                 raise  # the lease was lost: another process has the message
             return self._sender.cut_off(claimed, start)
+
+    async def _give_back(self, lease: Lease) -> None:
+        with suppress(Unavailable):  # then its lease runs out
+            await lease.queue.release([lease.claimed])
 
     def _land(self, lease: Lease) -> None:
         self._leases.sent(lease)

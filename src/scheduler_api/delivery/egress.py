@@ -26,6 +26,9 @@ KEEP_ALIVE = 4.0
 # How long an answer of the resolver is believed, in seconds.
 DNS_TTL = 10
 
+# Why no socket could be made, though the destination may be well.
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 
 class Verdict:
     """What the guard found in one attempt; a context, entered around the request.
@@ -34,7 +37,7 @@ class Verdict:
     object. The exception that the guard raises is no witness: aiohttp folds several into another.
     """
 
-    __slots__ = ("_token", "dialled", "host", "refusal")
+    __slots__ = ("_token", "dialled", "host", "refusal", "starved")
 
     _token: "Token[Verdict]"  # gives the context variable back what it held before
 
@@ -42,6 +45,7 @@ class Verdict:
         self.host = host  # the name asked for
         self.dialled = False  # whether any address was let through
         self.refusal: str | None = None  # why nothing was dialled, if that was the guard's doing
+        self.starved = False  # whether this machine had no socket left for it
 
     def __enter__(self) -> Self:
         self._token = _verdict.set(self)
@@ -102,7 +106,11 @@ class GuardedConnector(aiohttp.TCPConnector):
         # Outside of `guarding` no host is known, and no rule for hosts applies.
         verdict = _verdict.get(None) or Verdict("")
         verdict.judge(self._rules, str(address[0]), int(address[1]))
-        return socket.socket(family, kind, protocol)
+        try:
+            return socket.socket(family, kind, protocol)
+        except OSError as error:
+            verdict.starved |= error.errno in SHORTAGE
+            raise
 
 
 class PooledResolver(AbstractResolver):

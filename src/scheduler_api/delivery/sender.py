@@ -46,6 +46,10 @@ _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 )
 
 
+class NothingSent(Exception):
+    """No request was made, for want of a socket: no attempt, and nothing told of the receiver."""
+
+
 class Sent(msgspec.Struct, frozen=True):
     """An attempt, and how long its receiver asked to be left alone."""
 
@@ -76,13 +80,15 @@ class Sender:
         self._secrets = secrets
 
     async def send(self, claimed: Claimed, start: Start) -> Sent:
-        """Make one request, now; whatever happens is told in the attempt."""
+        """Make one request, now; whatever happens is told in the attempt. Raises: NothingSent."""
         url = URL(claimed.url, encoded=True)
         with guarding(url.raw_host or "") as verdict:
             try:
                 status, excerpt, retry_after = await self._request(url, claimed, start)
                 error = None
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
+                if verdict.starved:
+                    raise NothingSent from caught
                 status, excerpt, retry_after = None, None, None
                 error = _name(caught, verdict, claimed)
         attempt = self._attempt(claimed, start, status, error, excerpt)

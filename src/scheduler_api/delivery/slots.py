@@ -1,11 +1,17 @@
 """How many requests may be open at once, and which partition's lookout waits for one."""
 
+import asyncio
 from typing import Final
+
+import structlog
 
 from scheduler_api.delivery.leases import Leases
 from scheduler_api.delivery.wakeup import Wakeup
 from scheduler_api.store.queue import CLAIMED_AT_ONCE
 
+log = structlog.get_logger()
+
+AFTER_SHORTAGE: Final = 1.0  # seconds that no slot is free after this machine ran out of sockets
 GATHER_SLOTS: Final = 0.002  # seconds that a freed slot waits for others before the next claim
 
 
@@ -17,12 +23,15 @@ class Slots:
         self._count = count
         self._leases = leases
         self._reserved = 0
+        self._closed = False
         self._enough = max(1, min(CLAIMED_AT_ONCE, count) // 2)  # slots worth a claim at once
         self._hungry: dict[Wakeup, None] = {}  # in turn
 
     @property
     def free(self) -> int:
         """Neither reserved nor held."""
+        if self._closed:
+            return 0
         return self._count - len(self._leases.sending) - self._reserved
 
     @property
@@ -39,6 +48,17 @@ class Slots:
     def give_back(self, reserved: int) -> None:
         """The claim is done: what it brought holds its slots by itself."""
         self._reserved -= reserved
+
+    def close_for_a_while(self) -> None:
+        """This machine has no more sockets: claim nothing until some may be free."""
+        if not self._closed:
+            log.warning("sockets_exhausted", pause_s=AFTER_SHORTAGE)
+            self._closed = True
+            asyncio.get_running_loop().call_later(AFTER_SHORTAGE, self._open)
+
+    def _open(self) -> None:
+        self._closed = False
+        self.freed()
 
     def starve(self, wakeup: Wakeup) -> None:
         """More is due than there are slots: to be woken in turn."""

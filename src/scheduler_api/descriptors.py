@@ -1,0 +1,30 @@
+"""How many files and connections this process may have open, and for what; asked for by server."""
+
+import resource
+from typing import Final, NamedTuple
+
+ENOUGH: Final = 65_536  # more than MAX_IN_FLIGHT and the callers of a process can use
+OWN: Final = 48  # for connections to the store, its locks, the loop, the log and what is imported
+
+
+class Budget(NamedTuple):
+    """Connections that may be open at once."""
+
+    deliveries: int
+    callers: int  # of the API; with more of them, each call is answered 503
+
+
+def budget(wanted: int, limit: int) -> Budget:
+    """What `limit` descriptors are for if `wanted` deliveries are: they get half at the most."""
+    left = max(2, limit - OWN)
+    deliveries = min(wanted, left // 2)
+    return Budget(deliveries, left - deliveries)
+
+
+def limit() -> int:
+    """How many may be open, which is from now on as many as this process may ask for."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
+    if now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return max(now, wanted)

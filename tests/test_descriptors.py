@@ -1,0 +1,45 @@
+"""What the descriptors of a process are for."""
+
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from scheduler_api import descriptors
+from scheduler_api.descriptors import Budget, budget
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "expected"),
+    [
+        (256, 65_536, Budget(256, 65_232)),
+        (256, 1024, Budget(256, 720)),
+        (256, 64, Budget(8, 8)),
+        (256, 10, Budget(1, 1)),
+        (1, 64, Budget(1, 15)),
+    ],
+)
+def test_deliveries_get_what_they_want_but_at_most_half(
+    wanted: int, limit: int, expected: Budget
+) -> None:
+    assert budget(wanted, limit) == expected
+
+
+@pytest.fixture
+def allowed() -> Iterator[tuple[int, int]]:
+    """What this process has and may have, which a test may change."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield before
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_limit_is_raised_as_far_as_it_may_be(allowed: tuple[int, int]) -> None:
+    most = min(allowed[1], descriptors.ENOUGH)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most - 1, allowed[1]))
+    assert descriptors.limit() == most
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, allowed[1])
+
+
+def test_a_limit_is_never_lowered(allowed: tuple[int, int]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed[1], allowed[1]))
+    assert descriptors.limit() == allowed[1]
