@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test sim crash guarantee check lint report format bench image
+.PHONY: help run test faults sim crash guarantee check lint report format bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
@@ -16,6 +16,12 @@ test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also m
 	$(if $(COVER),$(BIN)/coverage erase)
 	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n auto --dist loadfile
 
+# Mounts and networks of its own, which root may have; others need user namespaces for them.
+OWN := unshare --mount --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
+
+faults: .venv/dev.stamp ## Fill the store's disk, move clocks, cut wires: needs libfaketime
+	$(OWN) sh -ec 'ip link set lo up; exec "$$@"' - $(BIN)/python -m pytest -m machine tests/faults
+
 sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, faults and all; SEED=7 shows one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
@@ -25,9 +31,10 @@ crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; SEED=7 
 guarantee: ## The figures of the last simulation and crash campaigns in one table
 	@$(BIN)/python -m tests.guarantee
 
-check: lint ## What CI runs: lint, types, tests under branch coverage, simulation, crash campaigns
+check: lint ## What CI runs: lint, types, tests under branch coverage, faults, simulation, crashes
 	@$(MAKE) --no-print-directory test COVER=1
 	@$(MAKE) --no-print-directory report
+	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory sim
 	@$(MAKE) --no-print-directory crash
 	@$(MAKE) --no-print-directory guarantee

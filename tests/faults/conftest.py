@@ -127,10 +127,13 @@ async def proxy(upstream: Valkey) -> AsyncIterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def replica(address: str, folder: Path, **given: str) -> AsyncIterator[Service]:
-    """One over the store at `address`, which it gives up after PATIENCE; drained in the end."""
-    url = f"{address}?socket_timeout={PATIENCE}"
-    environ = SETTINGS | {"REDIS_URL": url, "DATA_DIR": str(folder)} | given
+async def replica(address: str | None, folder: Path, **given: str) -> AsyncIterator[Service]:
+    """One over the store at `address`, which it gives up after PATIENCE; drained in the end.
+
+    Without an address: over its own embedded store in `folder`.
+    """
+    outside = {"REDIS_URL": f"{address}?socket_timeout={PATIENCE}"} if address else {}
+    environ = SETTINGS | {"DATA_DIR": str(folder)} | outside | given
     async with server.running(
         load(environ=environ, dotenv=None), Token(TOKEN, created=False)
     ) as service:
