@@ -47,7 +47,7 @@ def tomorrow() -> int:
 def _sample(filling: Filling) -> Accepted:
     """One of them; the others have its body, which makes no difference to a store."""
     body = message(10**9, filling.prefix, filling.hook, filling.due_ms)
-    return accept(msgspec.json.decode(body, type=NewMessage), "UTC", lambda _: None)
+    return accept(msgspec.json.decode(body, type=NewMessage), "UTC", lambda *_: None)
 
 
 async def _fill(filling: Filling) -> float:

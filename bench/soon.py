@@ -63,7 +63,7 @@ async def _by_store(address: str) -> AsyncIterator[Create]:
 
     async def create(message_id: str, body: bytes) -> None:
         new = msgspec.json.decode(body, type=NewMessage)
-        await store.messages.create(message_id, accept(new, "UTC", lambda _: None))
+        await store.messages.create(message_id, accept(new, "UTC", lambda *_: None))
 
     yield create
     await redis.aclose()

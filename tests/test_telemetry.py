@@ -71,13 +71,6 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert [event["event"] for event in it.events()] == ["loud"]
 
 
-def test_bound_context_is_in_every_line() -> None:
-    it = Log("json")
-    with structlog.contextvars.bound_contextvars(request_id="r1"):
-        it.log.info("x")
-    assert it.events()[0]["request_id"] == "r1"
-
-
 def test_logging_of_libraries_takes_the_same_form() -> None:
     it = Log("json")
     logging.getLogger("aiohttp.server").warning("odd %s", "request", extra={"color_message": "x"})

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -78,7 +78,8 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         context = Context(
             store=store,
             token=BearerToken(token.value),
-            egress=settings.egress_allow,
+            # Most messages go to few hosts.
+            refusal=lru_cache(4096)(settings.egress_allow.refusal_of_literal),
             default_zone=settings.default_timezone,
             max_body=settings.max_body,
             is_running=lambda: dispatcher.running,

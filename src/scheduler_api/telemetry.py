@@ -98,7 +98,7 @@ def configure(level: str, format: str, stream: TextIO | None = None, *, cache: b
     render = _json_chain() if as_json else _console_chain(colors=stream.isatty())
     sink = _unblocked(stream)
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *_FACTS, *render],
+        processors=[*_FACTS, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(sink),
         cache_logger_on_first_use=cache,
@@ -114,8 +114,8 @@ def printable(text: str) -> str:
 
 
 def _now(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    event["timestamp"] = f"{now}Z"
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    event["timestamp"] = f"{now[:23]}Z"
     return event
 
 
@@ -128,14 +128,19 @@ def _json_chain() -> list[Processor]:
 
 
 def _json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
-    # A struct is encoded field by field, past its own repr: that is where secrets are hidden.
-    ordered = {key: event[key] for key in FIRST} | dict(event)
-    flat = {k: repr(v) if isinstance(v, msgspec.Struct) else v for k, v in ordered.items()}
+    ordered = {key: event.pop(key) for key in FIRST} | dict(event)
+    for key, value in event.items():
+        # It would be encoded field by field, past its own repr: that is where secrets are hidden.
+        if isinstance(value, msgspec.Struct):
+            ordered[key] = repr(value)
     try:
-        return _UNSEEN.sub(lambda it: b"\\u%04x" % ord(it[0].decode()), _encode(flat))
+        line = _encode(ordered)
     except (ValueError, TypeError, OverflowError, RecursionError):
         # Logging must not fail: half a surrogate pair, a list that holds itself.
-        return json.dumps({k: repr(v) for k, v in flat.items()}).encode()
+        return json.dumps({k: repr(v) for k, v in ordered.items()}).encode()
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return _UNSEEN.sub(lambda it: b"\\u%04x" % ord(it[0].decode()), line)
 
 
 def _console_chain(*, colors: bool) -> list[Processor]:

@@ -424,12 +424,13 @@ def test_any_text_is_rules_or_a_value_error(text: str) -> None:
 def test_at_create_a_literal_is_refused_and_a_name_that_must_be_resolved_is_not(
     url: str, refused: str | None
 ) -> None:
-    refusal = NONE.refusal_of_literal(parse_url(url))
+    parsed = parse_url(url)
+    refusal = NONE.refusal_of_literal(parsed.host, parsed.port)
     assert refusal is None if refused is None else refused in str(refusal)
 
 
 @pytest.mark.parametrize("allow", ["localhost", "127.0.0.1", "127.0.0.0/8", "localhost:8000"])
 def test_localhost_is_opened_by_name_address_or_network(allow: str) -> None:
     rules = EgressRules.parse(allow)
-    assert rules.refusal_of_literal(parse_url("http://localhost:8000/")) is None
-    assert EgressRules.parse("private").refusal_of_literal(parse_url("http://localhost/"))
+    assert rules.refusal_of_literal("localhost", 8000) is None
+    assert EgressRules.parse("private").refusal_of_literal("localhost", 80)

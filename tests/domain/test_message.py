@@ -141,7 +141,7 @@ def test_schedule_to_is_an_instant(text: str, zone: str, at: datetime) -> None:
 
 def test_without_a_time_zone_the_default_one_is_meant() -> None:
     new = new_message(scheduleTo="2046-01-01T00:00")
-    at = accept(new, "Asia/Tokyo", lambda _: None)
+    at = accept(new, "Asia/Tokyo", lambda *_: None)
     assert at.due_at == datetime(2045, 12, 31, 15, tzinfo=UTC)
     assert at.spec.timezone is None
 
@@ -371,7 +371,7 @@ def test_one_answer_tells_of_every_wrong_field() -> None:
 
 
 def test_a_fault_of_our_own_is_not_told_as_the_callers() -> None:
-    def broken(_: object) -> str | None:
+    def broken(_: str, __: int) -> str | None:
         raise KeyError("ours")
 
     with pytest.raises(KeyError):

@@ -7,7 +7,6 @@ from typing import Any, Final
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -40,63 +39,27 @@ RESOURCES: Final[Mapping[str, Mapping[str, Endpoint]]] = {
 
 def create_app(lifespan: Callable[[Starlette], Any] | None = None) -> Starlette:
     """The application; `lifespan` sets `app.state.context` before the first request."""
-    return Starlette(
+    return _Application(
         routes=[
             *(_route(path, methods) for path, methods in RESOURCES.items()),
             Route("/docs", docs.page),
             Route("/docs/{name}", docs.file),
             Route("/openapi.json", docs.openapi(document(RESOURCES))),
         ],
-        middleware=[Middleware(LastResort)],
-        exception_handlers={
-            SchedulerError: _scheduler_error,
-            HTTPException: _http_error,
-            ClientDisconnect: _client_gone,
-        },
         lifespan=lifespan,
     )
 
 
-def _route(path: str, methods: Mapping[str, Endpoint]) -> Route:
-    """One route a path, so that a 405 tells of all its methods in Allow."""
+class _Application(Starlette):
+    """Starlette with one layer around its router, where its own three handle errors in turn."""
 
-    async def dispatch(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        return await methods[method](request)
-
-    return Route(path, dispatch, methods=list(methods))
+    def build_middleware_stack(self) -> ASGIApp:
+        """That layer."""
+        return _Outermost(self.router)
 
 
-async def _scheduler_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, SchedulerError)  # noqa: S101
-    return problem(error)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    """What Starlette refuses: no such path, or not with this method."""
-    assert isinstance(error, HTTPException)  # noqa: S101
-    if error.status_code != 405:
-        detail = "There is nothing at this address; see /docs."
-        return Problem(error.status_code, "Not Found", "not_found", detail)
-    detail = "This address does not take this method; Allow names those that it takes."
-    headers = {"Allow": ", ".join(sorted(_methods_at(request)))}
-    return Problem(405, "Method Not Allowed", "method_not_allowed", detail, headers=headers)
-
-
-def _methods_at(request: Request) -> set[str]:
-    """Of every route that fits: /messages/batch is the address of a message as well."""
-    routes = (route for route in request.app.routes if isinstance(route, Route))
-    fitting = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return {method for route in fitting for method in route.methods or ()}
-
-
-async def _client_gone(_: Request, __: Exception) -> Response:
-    """Nobody reads this answer."""
-    return Response(status_code=400)
-
-
-class LastResort:
-    """Refuses contradictory framing; answers 500 for what nobody expected, and logs it."""
+class _Outermost:
+    """Refuses contradictory framing; turns errors into answers, and logs what nobody expected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -105,13 +68,7 @@ class LastResort:
         """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _contradictory(scope):
-            detail = "Send Content-Length or Transfer-Encoding, not both."
-            await problem(Malformed(detail))(scope, receive, send)
-        else:
-            await self._guarded(scope, receive, send)
-
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         started = False
 
         async def watched(message: Message) -> None:
@@ -120,22 +77,65 @@ class LastResort:
             await send(message)
 
         try:
+            _check_framing(scope)
             await self._app(scope, receive, watched)
-        except Exception:
-            request_id = secrets.token_hex(8)
-            log.exception("request_failed", request_id=request_id, path=scope["path"])
+        except Exception as error:
+            answer = _answer(error, scope)
             if started:
                 raise
-            await _internal_error(request_id)(scope, receive, send)
+            await answer(scope, receive, send)
 
 
-def _contradictory(scope: Scope) -> bool:
-    names = {name for name, _ in scope["headers"]}
-    return b"content-length" in names and b"transfer-encoding" in names
+def _check_framing(scope: Scope) -> None:
+    names = [name for name, _ in scope["headers"]]
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise Malformed("Send Content-Length or Transfer-Encoding, not both.")
 
 
-def _internal_error(request_id: str) -> Problem:
+def _answer(error: Exception, scope: Scope) -> Response:
+    if isinstance(error, SchedulerError):
+        return problem(error)
+    if isinstance(error, HTTPException):
+        return _refused_by_router(error, scope)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # nobody reads it
+    request_id = secrets.token_hex(8)
+    log.error("request_failed", request_id=request_id, path=scope["path"], exc_info=error)
     detail = f"This is our fault; the log tells more under request id {request_id}."
-    return Problem(
-        500, "Internal Server Error", "internal_error", detail, {"requestId": request_id}
-    )
+    facts = {"requestId": request_id}
+    return Problem(500, "Internal Server Error", "internal_error", detail, facts)
+
+
+def _refused_by_router(error: HTTPException, scope: Scope) -> Response:
+    """No such path, or not with this method."""
+    if error.status_code != 405:
+        detail = "There is nothing at this address; see /docs."
+        return Problem(error.status_code, "Not Found", "not_found", detail)
+    detail = "This address does not take this method; Allow names those that it takes."
+    headers = {"Allow": ", ".join(sorted(_methods_at(scope)))}
+    return Problem(405, "Method Not Allowed", "method_not_allowed", detail, headers=headers)
+
+
+def _methods_at(scope: Scope) -> set[str]:
+    """Of every route that fits: /messages/batch is the address of a message as well."""
+    routes = (route for route in scope["app"].routes if isinstance(route, Route))
+    fitting = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+    return {method for route in fitting for method in route.methods or ()}
+
+
+def _route(path: str, methods: Mapping[str, Endpoint]) -> Route:
+    """One route a path, so that a 405 tells of all its methods in Allow."""
+    return Route(path, _Resource(methods), methods=list(methods))
+
+
+class _Resource:
+    """What is at one address: an endpoint a method."""
+
+    def __init__(self, methods: Mapping[str, Endpoint]) -> None:
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. Raises: SchedulerError."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        response = await self._methods[method](Request(scope, receive))
+        await response(scope, receive, send)

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from scheduler_api.api.auth import BearerToken
-from scheduler_api.domain.destination import EgressRules
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.store import Store
 
@@ -20,7 +19,7 @@ class Context(msgspec.Struct, frozen=True):
 
     store: Store
     token: BearerToken
-    egress: EgressRules
+    refusal: Callable[[str, int], str | None]  # why a host and port may not be dialled
     default_zone: str  # IANA name
     max_body: int  # bytes
     is_running: Callable[[], bool]  # whether due messages are being looked for

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from scheduler_api.domain.errors import (
@@ -53,6 +53,15 @@ class JSON(Response):
     def render(self, content: Any) -> bytes:
         return _encode(content)
 
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Content-Length and Content-Type beside those given, which are neither."""
+        given = (headers or {}).items()
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", self.media_type.encode()),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in given),
+        ]
+
 
 class Problem(JSON):
     """An error by RFC 9457."""
@@ -89,16 +98,24 @@ def problem(error: SchedulerError) -> Problem:
 
 async def read_body(request: Request, most: int) -> bytes:
     """The body, at most `most` bytes. Raises: PayloadTooLarge, before it is read whole."""
-    too_large = PayloadTooLarge(f"The body is over {most:,} bytes; see MAX_BODY.")
     if int(request.headers.get("content-length", 0)) > most:
-        raise too_large
-    chunks, size = [], 0
-    async for chunk in request.stream():
+        raise _too_large(most)
+    chunks, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
         size += len(chunk)
         if size > most:
-            raise too_large
-        chunks.append(chunk)
+            raise _too_large(most)
+        more = message.get("more_body", False)
     return b"".join(chunks)
+
+
+def _too_large(most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is over {most:,} bytes; see MAX_BODY.")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str]) -> T:

@@ -145,7 +145,7 @@ async def create(request: Request) -> Response:
 def checked(body: bytes, ours: Context) -> tuple[str, Accepted]:
     """The message that a body asks for, and its id. Raises: Malformed, Invalid."""
     new = decode(body, _NEW, _NEW_FIELDS)
-    accepted = accept(new, ours.default_zone, ours.egress.refusal_of_literal)
+    accepted = accept(new, ours.default_zone, ours.refusal)
     return accepted.id or str(_uuid7()), accepted
 
 

@@ -54,15 +54,13 @@ class WebhookUrl(msgspec.Struct, frozen=True):
 def parse_url(text: str) -> WebhookUrl:
     """The URL, canonical. Raises ValueError for all that two readers could read differently."""
     scheme, given, rest = _split(text)
-    host, written_port = _host_and_port(given.lower())
-    port = _web_port(written_port, scheme)
-    authority = host if written_port is None else f"{host}:{written_port}"
+    authority, host, port = _place(scheme, given.lower())
     url = f"{scheme}://{authority}{rest}"
     if len(url) > MAX_URL or len(authority) > MAX_AUTHORITY:
         raise ValueError(
             f"a URL has at most {MAX_URL} characters, {MAX_AUTHORITY} in host and port"
         )
-    return WebhookUrl(url, authority, len(scheme) + 3, host.strip("[]"), port)
+    return WebhookUrl(url, authority, len(scheme) + 3, host, port)
 
 
 def parse_destination(text: str) -> str:
@@ -89,6 +87,14 @@ def _split(text: str) -> tuple[str, str, str]:
 
 # Most messages go to few hosts, whose parsing is most of what a new message costs to check.
 @lru_cache(maxsize=4096)
+def _place(scheme: str, given: str) -> tuple[str, str, int]:
+    """Canonical authority, host without brackets, port."""
+    host, written_port = _host_and_port(given)
+    port = _web_port(written_port, scheme)
+    authority = host if written_port is None else f"{host}:{written_port}"
+    return authority, host.strip("[]"), port
+
+
 def _host_and_port(authority: str) -> tuple[str, str | None]:
     found = _AUTHORITY.fullmatch(authority)
     if found is None:
@@ -254,14 +260,14 @@ class EgressRules(msgspec.Struct, frozen=True):
             return None
         return _sentence(closed, address, host)
 
-    def refusal_of_literal(self, url: WebhookUrl) -> str | None:
+    def refusal_of_literal(self, host: str, port: int) -> str | None:
         """What `refusal` will say, as far as it is known before the host's name is resolved."""
-        name = _bare(url.host)
+        name = _bare(host)
         if name == "localhost" or name.endswith(".localhost"):
-            return self.refusal("127.0.0.1", url.port, url.host)
+            return self.refusal("127.0.0.1", port, host)
         # A name never looks like this: `parse_url` refuses names that end in a number.
         if ":" in name or not name.strip("0123456789."):
-            return self.refusal(url.host, url.port, url.host)
+            return self.refusal(host, port, host)
         return None
 
     def _opens(self, tier: _Tier, ip: IPv4Address | IPv6Address, port: int, host: str) -> bool:

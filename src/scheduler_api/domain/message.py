@@ -236,9 +236,9 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def accept(
-    new: NewMessage, default_zone: str, refusal: Callable[[WebhookUrl], str | None]
+    new: NewMessage, default_zone: str, refusal: Callable[[str, int], str | None]
 ) -> Accepted:
-    """Check a new message; `refusal` says why a URL may not be dialled. Raises: Invalid."""
+    """Check a new message; `refusal`: why a host and port may not be dialled. Raises: Invalid."""
     checks = _Checks()
     check = checks.run
     url = check("/webhookUrl", _url, new.webhook_url, refusal)
@@ -249,7 +249,9 @@ def accept(
     delay_ms = check("/delay", _delay, new) if new.schedule_to is UNSET else None
     timeout_ms = None if new.timeout is UNSET else check("/timeout", _timeout, new.timeout)
     headers = check("/headers", _headers, new.headers) if new.headers else {}
-    content_type = check("/contentType", _content_type, new)
+    content_type: str | None = JSON_TYPE
+    if new.headers or new.content_type is not UNSET:
+        content_type = check("/contentType", _content_type, new)
     body = check("/payload", _body, new.payload, content_type) if content_type else None
     checks.done()
     # What is None here was not asked for: whatever failed has been raised by done().
@@ -300,9 +302,9 @@ def check_id(text: str) -> str:
     return text
 
 
-def _url(text: str, refusal: Callable[[WebhookUrl], str | None]) -> WebhookUrl:
+def _url(text: str, refusal: Callable[[str, int], str | None]) -> WebhookUrl:
     url = parse_url(text)
-    if reason := refusal(url):
+    if reason := refusal(url.host, url.port):
         raise ValueError(reason)
     return url
 
@@ -377,6 +379,8 @@ def _content_type(new: NewMessage) -> str:
 
 def is_json(content_type: str) -> bool:
     """Whether a body of that type is the payload itself; otherwise it is the payload's text."""
+    if content_type == JSON_TYPE:
+        return True
     essence = content_type.partition(";")[0].strip().lower()
     return essence == JSON_TYPE or essence.endswith("+json")
 

@@ -104,6 +104,8 @@ def _to_utc(found: re.Match[str], zone_name: str) -> datetime:
     local = _local_time(found)
     if found["offset"] is None:
         return instant_of(local, zone(zone_name))
+    if found["sign"] is None:  # Z
+        return local.replace(tzinfo=UTC)
     return local.replace(tzinfo=_offset(found)).astimezone(UTC)
 
 
@@ -120,8 +122,6 @@ def _local_time(found: re.Match[str]) -> datetime:
 
 
 def _offset(found: re.Match[str]) -> timezone:
-    if found["sign"] is None:
-        return UTC
     hours, minutes = int(found["hours"]), int(found["minutes"] or 0)
     if hours > 23 or minutes > 59:
         raise ValueError(f"the offset of {found[0]!a} must be between -23:59 and +23:59")

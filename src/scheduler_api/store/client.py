@@ -5,12 +5,13 @@ is no second time, as the first node did not run it.
 """
 
 import asyncio
+from functools import cache
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
     Sentinel,
@@ -19,6 +20,7 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.maint_notifications import MaintNotificationsConfig
 
 Client = Redis | RedisCluster
@@ -50,7 +52,9 @@ async def close(client: Client) -> None:
 def connect(address: str) -> Redis:
     """One server: redis://, rediss:// or unix://."""
     options = _options() | {"max_connections": CONNECTIONS, "timeout": TIMEOUT}
-    return Redis.from_pool(BlockingConnectionPool.from_url(address, **options))
+    options |= parse_url(address)
+    connection = _packing(options.pop("connection_class", Connection))
+    return Redis.from_pool(BlockingConnectionPool(connection_class=connection, **options))
 
 
 def connect_cluster(address: str) -> RedisCluster:
@@ -87,7 +91,7 @@ def connect_sentinel(address: str) -> Redis:
     pool = _SentinelPool(  # type: ignore[no-untyped-call]
         name,
         sentinel,
-        connection_class=connection,
+        connection_class=_packing(connection),
         max_connections=CONNECTIONS,
         timeout=TIMEOUT,
         **options,
@@ -118,6 +122,26 @@ def _places(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
     """Host and port of each that the URL names."""
     each = [urlsplit(f"//{place}") for place in url.netloc.rpartition("@")[2].split(",")]
     return [(one.hostname or "", one.port or default_port) for one in each]
+
+
+class _Packing(AbstractConnection):
+    """Writes commands by hiredis, as redis-py does for its blocking connections.
+
+    Its own packing takes a third of what it costs to store a message. A cluster's connections,
+    whose class cannot be given, keep it.
+    """
+
+    _pack = HiredisRespSerializer().pack
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """The command as it is sent. Raises: DataError for what is no text, bytes or number."""
+        packed: list[bytes] = self._pack(*args)
+        return packed
+
+
+@cache
+def _packing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
+    return type(f"Packing{connection.__name__}", (_Packing, connection), {})
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
