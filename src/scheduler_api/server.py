@@ -119,7 +119,7 @@ async def _check(store: Store, *, strict: bool) -> None:
     With `strict`, refuse a store that may lose messages, or that cannot be asked.
     """
     try:
-        await store.check()
+        await store.check_all()
     except StoreUnavailable as error:
         if strict:
             raise

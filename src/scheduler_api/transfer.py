@@ -64,7 +64,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
             keep_delivered=settings.keep_delivered,
             keep_failed=settings.keep_failed,
         )
-        await store.check()
+        await store.check_all()
         yield store
 
 

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from redis.asyncio import Redis
+
 from scheduler_api import __version__
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
@@ -35,6 +37,23 @@ async def test_health_tells_of_a_stopped_scheduler(api: Api) -> None:
         "scheduled_jobs": 0,
     }
     assert await health(api) == (503, body, "1")
+
+
+async def test_health_tells_of_data_of_a_newer_version(
+    api: Api, live_store: Store, redis: Redis
+) -> None:
+    for keys in live_store.keys:
+        await redis.hset(keys.meta, "schema", "999")
+    body = {
+        "status": "unhealthy",
+        "redis": "connected",
+        "scheduler": "stopped",
+        "scheduled_jobs": 0,
+    }
+    assert await health(api) == (503, body, "1")
+    async with api.client.get("/health/ready") as response:
+        found = await problem(response, 503, "schema_too_new")
+    assert "start the newer version" in found["detail"]
 
 
 async def test_health_tells_of_a_store_that_is_away(stranded: Api) -> None:

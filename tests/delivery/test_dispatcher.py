@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.domain.errors import MessageNotFound, StoreUnavailable
+from scheduler_api.domain.errors import MessageNotFound, SchemaTooNew, StoreUnavailable
 from scheduler_api.domain.message import Message
 from scheduler_api.store.client import close, connect
 from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
@@ -385,14 +386,39 @@ async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
     await until(live_store, "a", "delivered")
 
 
-async def test_data_of_a_newer_version_stop_the_claims(
+async def test_data_that_became_those_of_a_newer_version_stop_the_claims(
     start: Start, live_store: Store, redis: Redis, receiver: Receiver
 ) -> None:
-    await redis.hset(live_store.keys[0].meta, "schema", "999")
+    receiver.hold.clear()
+    dispatcher = await start()
+    await live_store.messages.create("claimed", accepted(webhookUrl=receiver.url))
+    await live_store.messages.create("waits", accepted(webhookUrl=receiver.url, delay=3600))
+    await wait_until("the request", lambda: len(receiver.requests) == 1)
+    for keys in live_store.keys:
+        await redis.hset(keys.meta, "schema", "999")
+    with pytest.raises(SchemaTooNew):
+        await live_store.messages.create("refused", accepted(webhookUrl=receiver.url))
+    for partition in range(len(live_store.keys)):
+        live_store.heads.announce(partition)
+    await wait_until("stopped", lambda: not dispatcher.running)
+    receiver.hold.set()
+    await wait_until("what was claimed is settled", lambda: not dispatcher.busy)
+    for keys in live_store.keys:
+        await redis.hset(keys.meta, "schema", str(SCHEMA))
+    assert await state(live_store, "claimed") == "delivered"
+    assert await state(live_store, "waits") == "scheduled"
+    assert len(receiver.requests) == 1
+
+
+async def test_data_of_a_newer_version_are_never_claimed_from(
+    start: Start, live_store: Store, redis: Redis, receiver: Receiver
+) -> None:
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    for keys in live_store.keys:
+        await redis.hset(keys.meta, "schema", "999")
     dispatcher = await start()
     await wait_until("stopped", lambda: not dispatcher.running)
-    assert await state(live_store, "a") == "scheduled"
+    assert receiver.requests == []
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from scheduler_api.domain.errors import (
     OtherPartitions,
     SchemaTooNew,
 )
-from scheduler_api.store.keys import SLOTS, Keys, partition_of, tag
+from scheduler_api.store.keys import SCHEMA, SLOTS, Keys, partition_of, tag
 from scheduler_api.store.store import Store
 from tests.support import invariants
 from tests.support.factories import accepted
@@ -161,3 +161,21 @@ async def test_each_partition_is_marked_by_itself(divided: Store, redis: Redis) 
     with pytest.raises(SchemaTooNew):
         await divided.check(2)
     assert not await redis.exists(divided.keys[1].meta)
+
+
+async def test_all_partitions_are_marked_before_any_is_written_to(
+    divided: Store, redis: Redis
+) -> None:
+    await divided.check_all()
+    marks = [await redis.hget(keys.meta, "schema") for keys in divided.keys]
+    assert marks == [str(SCHEMA).encode()] * len(divided.keys)
+
+
+async def test_data_divided_otherwise_keep_the_mark_of_their_schema(
+    divided: Store, redis: Redis, prefix: str
+) -> None:
+    await divided.check()
+    await redis.hset(divided.keys[0].meta, "schema", str(SCHEMA - 1))
+    with pytest.raises(OtherPartitions):
+        await Store(redis, prefix=prefix, partitions=len(divided.keys) + 1).check_all()
+    assert await redis.hget(divided.keys[0].meta, "schema") == str(SCHEMA - 1).encode()

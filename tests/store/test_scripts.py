@@ -8,11 +8,12 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from scheduler_api.domain.errors import StoreFull, StoreUnavailable
+from scheduler_api.domain.errors import SchemaTooNew, StoreFull, StoreUnavailable
 from scheduler_api.domain.limits import Limits
 from scheduler_api.store.codec import pack_tail
 from scheduler_api.store.embedded import EmbeddedStore
-from scheduler_api.store.scripts import NAMES, Scripts
+from scheduler_api.store.keys import SCHEMA
+from scheduler_api.store.scripts import ENDINGS, NAMES, Scripts
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.support.clock import Clock
@@ -35,6 +36,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "get": ("taken-0", CONCURRENCY),
     "list": (-1, "", 10),
     "cancel": ("waits", CONCURRENCY),
+    "mark": (SCHEMA, 1),
     "greet": (LEASE,),
     "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY),
     "settle": (
@@ -68,6 +70,7 @@ NUMBERS = [
     ("get", 1),
     *[("list", i) for i in (0, 2)],
     ("cancel", 1),
+    *[("mark", i) for i in range(2)],
     ("greet", 0),
     *[("claim", i) for i in (0, 1, 4)],
     *[("settle", i) for i in (1, 2, 6, 13, 20, 27)],
@@ -127,6 +130,29 @@ async def test_an_argument_that_is_no_number_changes_nothing(
         await scripts.run(name, *args)
     assert isinstance(refused.value.__cause__, exceptions.ResponseError)
     assert await everything(redis, store.keys[0]) == before
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ENDINGS))
+async def test_a_script_leaves_data_of_a_newer_schema_alone(
+    store: Store, redis: Redis, scripts: Scripts, name: str
+) -> None:
+    await redis.hset(store.keys[0].meta, "schema", str(SCHEMA + 1))
+    before = await everything(redis, store.keys[0])
+    with pytest.raises(SchemaTooNew, match=f"schema {SCHEMA + 1}, this version knows {SCHEMA};"):
+        await scripts.run(name, *CALLS[name])
+    assert await everything(redis, store.keys[0]) == before
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("name", sorted(ENDINGS))
+async def test_a_script_that_ends_claims_does_so_on_data_of_a_newer_schema(
+    store: Store, redis: Redis, scripts: Scripts, name: str
+) -> None:
+    await redis.hset(store.keys[0].meta, "schema", str(SCHEMA + 1))
+    before = await everything(redis, store.keys[0])
+    await scripts.run(name, *CALLS[name])
+    assert await everything(redis, store.keys[0]) != before
 
 
 @pytest.mark.usefixtures("busy")

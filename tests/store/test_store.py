@@ -41,6 +41,22 @@ async def test_a_data_set_of_a_newer_version_is_refused_and_left_alone(
     assert await redis.hgetall(store.keys[0].meta) == before
 
 
+async def test_data_of_an_older_version_are_marked_as_this_ones(store: Store, redis: Redis) -> None:
+    await redis.hset(store.keys[0].meta, mapping={"schema": str(SCHEMA - 1), "other": "kept"})
+    await store.check()
+    meta = await redis.hgetall(store.keys[0].meta)
+    assert meta == {b"schema": str(SCHEMA).encode(), b"partitions": b"1", b"other": b"kept"}
+
+
+async def test_a_claim_tells_of_data_that_lost_their_mark(store: Store, redis: Redis) -> None:
+    await store.check()
+    assert not (await store.queues[0].claim(1)).reset
+    await redis.hset(store.keys[0].meta, "schema", str(SCHEMA - 1))
+    assert (await store.queues[0].claim(1)).reset
+    await redis.hdel(store.keys[0].meta, "schema")
+    assert (await store.queues[0].claim(1)).reset
+
+
 async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
     tmp_path: Path,
 ) -> None:

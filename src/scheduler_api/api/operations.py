@@ -11,7 +11,7 @@ from starlette.responses import Response
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import context, endpoint
 from scheduler_api.api.http import JSON
-from scheduler_api.domain.errors import StoreUnavailable, Unavailable
+from scheduler_api.domain.errors import DataRefused, StoreUnavailable, Unavailable
 from scheduler_api.domain.moments import format_duration
 
 _STARTED: Final = time.monotonic()
@@ -45,11 +45,13 @@ class Ready(msgspec.Struct):
 async def health(request: Request) -> Response:
     """Tell whether the service works: the store answers and the scheduler runs."""
     ours = context(request)
+    running = ours.is_running()
     try:
         count, connected = await ours.store.messages.count(), True
+    except DataRefused:  # of a newer version: the scheduler stops with its next look at them
+        count, connected, running = 0, True, False
     except Unavailable:
         count, connected = 0, False
-    running = ours.is_running()
     healthy = connected and running
     body = Health(
         status="healthy" if healthy else "unhealthy",

@@ -97,7 +97,7 @@ class Lookout:
                 self._launch(self._queue, claim)
         finally:
             self._slots.give_back(reserved)
-        if not claim.schema:
+        if claim.reset:
             log.error("store_reset", partition=self._queue.partition)
             await self._check(self._queue.partition)
         return claim

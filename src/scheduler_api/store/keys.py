@@ -35,7 +35,9 @@ from binascii import crc_hqx  # the CRC16 of Redis Cluster
 from itertools import count
 from typing import Final
 
-SCHEMA: Final = 1  # layout of all of the above; a newer one is refused
+# Layout of all of the above. Raised only when an older version could no longer read what this one
+# writes: the first process that knows the new one marks the data with it, and the older ones stop.
+SCHEMA: Final = 1
 
 # The order in which lua/prelude.lua takes them from KEYS.
 _NAMES: Final = (

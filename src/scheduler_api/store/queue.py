@@ -21,6 +21,7 @@ from scheduler_api.store.codec import (
     unpack_record,
 )
 from scheduler_api.store.heads import Heads
+from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.scripts import Scripts
 
 log = structlog.get_logger()
@@ -61,7 +62,7 @@ class Claim(msgspec.Struct, frozen=True):
     due_in: float | None  # seconds until more may be claimed; 0: more is due; None: nothing waits
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
-    schema: int  # of the data; 0: they bear no mark, as in a store that was emptied
+    reset: bool  # the data lost the mark of this schema: the store was emptied, or put back
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -105,7 +106,7 @@ class Queue:
         )
 
     async def claim(self, most: int) -> Claim:
-        """Lease up to `most` due messages. Raises: StoreUnavailable.
+        """Lease up to `most` due messages. Raises: StoreUnavailable, SchemaTooNew.
 
         After an error the next call carries the same nonce: if the script had run and only its
         reply was lost, the same messages come back.
@@ -129,7 +130,7 @@ class Queue:
             _seconds_until(due, now),
             _seconds_until(lease, now),
             dropped,
-            schema,
+            schema < SCHEMA,
         )
 
     def now(self) -> datetime:

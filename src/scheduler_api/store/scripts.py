@@ -14,12 +14,13 @@ from scheduler_api.domain.errors import (
     MessageInFlight,
     MessageNotFound,
     SchedulerError,
+    SchemaTooNew,
     StoreFull,
     StoreUnavailable,
 )
 from scheduler_api.store.client import Client
 from scheduler_api.store.durability import Durability, confirm
-from scheduler_api.store.keys import Keys
+from scheduler_api.store.keys import SCHEMA, Keys
 
 # What a call of the client may end with; uvloop says it so when it writes to what was reset.
 FAILURES: Final = (
@@ -27,14 +28,18 @@ FAILURES: Final = (
     *(OSError, RuntimeError),
 )
 
-# Asked for by messages.py, queue.py, archive.py, fsck.py, destinations.py.
+# Asked for by store.py, messages.py, queue.py, archive.py, fsck.py, destinations.py.
 NAMES: Final = (
     *("create", "get", "list", "cancel"),
+    "mark",
     *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge", "sweep"),
     "restore",
     *("inspect", "tally", "repair", "recount"),
     *("list_destinations", "set_limit"),
 )
+
+# Those that end claims: on data of a newer schema too, as nobody else can.
+ENDINGS: Final = {"settle", "release", "renew"}
 
 # What a script answers instead of 'ok' → the error that says it.
 ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
@@ -46,10 +51,11 @@ ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
 
 @cache  # the same texts for every partition
 def source(name: str, prelude: str | None = None) -> str:
-    """A script as it is sent: its first line, the prelude, the rest."""
+    """A script as it is sent: its first line, the prelude, the look at the schema, the rest."""
     lua = files("scheduler_api.store") / "lua"
     first, _, rest = (lua / f"{name}.lua").read_text().partition("\n")
-    return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{rest}"
+    look = "" if name in ENDINGS else f"local SCHEMA = known_schema({SCHEMA})\n"
+    return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{look}{rest}"
 
 
 class Scripts:
@@ -71,7 +77,7 @@ class Scripts:
         self._names = {name: _sha(text) for name, text in self._sources.items()}
 
     async def run(self, name: str, *args: Any) -> Any:
-        """The script's reply. Raises: StoreUnavailable, StoreFull."""
+        """The script's reply. Raises: StoreUnavailable, StoreFull, SchemaTooNew."""
         try:
             return await self._run(name, args)
         except FAILURES as error:
@@ -136,4 +142,13 @@ def unavailable(error: Exception) -> SchedulerError:
     text = str(error)
     if isinstance(error, exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
         return StoreFull()
+    if text.startswith("SCHEMA "):
+        return _too_new(text.split()[1])
     return StoreUnavailable()
+
+
+def _too_new(schema: str) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"The data have schema {schema}, this version knows {SCHEMA}; "
+        "start the newer version of Scheduler API again."
+    )

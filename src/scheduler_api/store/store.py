@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from scheduler_api.domain.errors import OtherPartitions, SchemaTooNew
+from scheduler_api.domain.errors import OtherPartitions
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.client import Client, close, open_client
 from scheduler_api.store.destinations import Destinations, share
@@ -46,7 +46,8 @@ class Store:
         self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
         self.durability = Durability(redis, replica=replica)
         self._redis = redis
-        scripts = [Scripts(redis, keys, prelude, self.durability) for keys in self.keys]
+        self._scripts = [Scripts(redis, keys, prelude, self.durability) for keys in self.keys]
+        scripts = self._scripts
         shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
         self.messages = Messages(scripts, self.heads, concurrency=shares)
@@ -78,30 +79,23 @@ class Store:
             for partition in range(partitions)
         )
 
+    async def check_all(self) -> None:
+        """`check` of all partitions: before anything is written to one of them."""
+        for partition in range(len(self.keys)):
+            await self.check(partition)
+
     async def check(self, partition: int = 0) -> None:
-        """Mark a new partition, or read its mark; see how durable the store is.
+        """Mark a partition that is new or of an older schema; see how durable the store is.
 
         The keys of partition 0 are the same however many there are, so it tells of all.
         Raises: DataRefused, StoreUnavailable.
         """
-        meta = self.keys[partition].meta
+        divided = await self._scripts[partition].run("mark", SCHEMA, len(self.keys))
+        _refuse_divided_otherwise(divided, len(self.keys))
         try:
-            await self._redis.hsetnx(meta, "schema", str(SCHEMA))
-            await self._redis.hsetnx(meta, "partitions", str(len(self.keys)))
-            schema, partitions = await self._redis.hmget(meta, "schema", "partitions")
             await self.durability.look()
         except FAILURES as error:
             raise await failure(self._redis, error) from error
-        _refuse_newer(int(schema or 0))
-        _refuse_divided_otherwise(int(partitions or 0), len(self.keys))
-
-
-def _refuse_newer(schema: int) -> None:
-    if schema > SCHEMA:
-        raise SchemaTooNew(
-            f"The data have schema {schema}, this version knows {SCHEMA}; "
-            "start the newer version of Scheduler API again."
-        )
 
 
 def _refuse_divided_otherwise(found: int, wanted: int) -> None:

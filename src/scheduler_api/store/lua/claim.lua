@@ -16,8 +16,7 @@ local BYTES = 4 * 1024 * 1024 -- of records read, so that large bodies cannot bl
 local reply, bytes, dropped = {}, 0, 0
 
 local function answer(fence)
-  local schema = tonumber(call('HGET', META, 'schema') or 0)
-  local result = {now, tonumber(fence), soonest(), head(LEASES), dropped, schema}
+  local result = {now, tonumber(fence), soonest(), head(LEASES), dropped, SCHEMA}
   for i = 1, #reply do result[i + 6] = reply[i] end
   return result
 end

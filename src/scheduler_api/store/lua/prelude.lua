@@ -9,6 +9,15 @@ local function number(argument)
   return tonumber(argument) or error('not a number: ' .. tostring(argument))
 end
 
+-- Which schema the data have, 0 if they bear no mark; raises if it is newer than `known`. Asked first
+-- by every script but those that end claims (scripts.py): a process that is older than the data takes
+-- nothing more in hand, and what it has in hand it still settles.
+local function known_schema(known)
+  local schema = tonumber(call('HGET', META, 'schema') or 0)
+  if schema > known then error({err = 'SCHEMA ' .. schema}) end
+  return schema
+end
+
 -- Milliseconds by the store's clock; rounded down, so that nothing is ever early.
 local function clock()
   local time = call('TIME')
