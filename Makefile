@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test faults sim crash guarantee check lint report format bench image
+.PHONY: help run test faults sim crash rolling guarantee check lint report format bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
@@ -27,6 +27,9 @@ sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, fault
 
 crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; SEED=7 does it again
 	$(BIN)/python -m tests.crash --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
+
+rolling: .venv/dev.stamp ## Run two versions side by side under load, MESSAGES=3000 in each part
+	MESSAGES=$(or $(MESSAGES),3000) $(BIN)/python -m pytest -n 0 tests/system/test_rolling.py
 
 guarantee: ## The figures of the last simulation and crash campaigns in one table
 	@$(BIN)/python -m tests.guarantee

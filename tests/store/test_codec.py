@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import msgspec
 import pytest
 
 from scheduler_api.domain.errors import Invalid
@@ -100,6 +101,14 @@ def test_attempts_are_appended_as_they_were() -> None:
     second = attempt(2, status=503, response_excerpt="line\nline")
     log = append_attempt(append_attempt(b"", first), second)
     assert unpack_log(log) == [first, second]
+
+
+def test_what_a_later_version_has_added_to_an_attempt_is_kept() -> None:
+    (stored,) = msgspec.msgpack.decode(append_attempt(b"", attempt(1)))
+    later = msgspec.msgpack.encode([[*stored, "added"]])
+    log = append_attempt(later, attempt(2))
+    assert msgspec.msgpack.decode(log)[0] == [*stored, "added"]
+    assert unpack_log(log) == [attempt(1), attempt(2)]
 
 
 def test_the_oldest_attempts_go_when_there_are_too_many() -> None:

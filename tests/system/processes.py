@@ -162,6 +162,7 @@ async def serving_in_two(folder: Path, **environ: str) -> AsyncIterator[tuple[Se
 def _started(
     command: tuple[str, ...], folder: Path, environ: dict[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
+    folder.mkdir(exist_ok=True)
     with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
         process = subprocess.Popen(
             command, cwd=folder, env=environ, stdout=out, stderr=err, start_new_session=True

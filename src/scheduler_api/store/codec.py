@@ -52,6 +52,8 @@ class _StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
 
 _encode_log = msgspec.msgpack.Encoder().encode
 _decode_log = msgspec.msgpack.Decoder(list[_StoredAttempt]).decode
+# Each as it is: a later version may have said more of it.
+_split_log = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -144,7 +146,7 @@ def pack_progress(attempts: int, crashes: int, log: Sequence[Attempt]) -> bytes:
 
 def append_attempt(log: bytes, attempt: Attempt) -> bytes:
     """The packed log with one more attempt; the oldest goes when there are too many."""
-    earlier = _decode_log(log)[1 - ATTEMPTS_KEPT :] if log else []
+    earlier = _split_log(log)[1 - ATTEMPTS_KEPT :] if log else []
     return _encode_log([*earlier, _stored(attempt)])
 
 

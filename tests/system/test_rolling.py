@@ -1,0 +1,254 @@
+"""F48: two versions on one store, under load: both serve, and nothing is lost between them.
+
+`make rolling` does it for longer. No older version has been released: the one here is the older,
+the later ones are copies of it, see versions.py.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import pytest
+from aiohttp import web
+from redis.asyncio import Redis
+
+from scheduler_api.store.keys import Keys
+from tests.support.receiver import Receiver
+from tests.support.servers import DURABLE, server
+from tests.support.valkey import client
+from tests.support.waiting import wait_until
+from tests.system.processes import PATIENCE, SERVE, Server, environment, free_port, serving
+from tests.system.versions import ADDED, COMPATIBLE, INCOMPATIBLE, install
+
+MESSAGES: Final = int(os.environ.get("MESSAGES", "150"))  # created in each part of a test
+OLDER, LATER, LATEST = (f"scheduler-api/{version}" for version in ("2.0.0", "2.1.0", "3.0.0"))
+FAILING: Final = 10  # one in so many is sent a second time
+CALLERS: Final = 4
+MOST_HELD: Final = 8
+LONG: Final = 60.0 + MESSAGES  # seconds
+KEYS: Final = Keys("scheduler")
+
+
+class Load:
+    """Callers that create messages at whichever server takes them."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.servers: list[Server] = []  # that are asked in turn
+        self.accepted: dict[str, Server | None] = {}  # id → who answered 201; None: nobody knows
+        self._url = receiver.url
+        self._numbers = count()
+        self._turns = count()
+        self._stopping = False
+        self.calling: list[asyncio.Task[None]] = []
+        self.held: set[str] = set()  # messages whose first attempt waits for its answer
+        self._receiver = receiver
+        self._answering = asyncio.Event()
+        self._answering.set()
+
+    def start(self, *servers: Server) -> None:
+        """Begin at these servers."""
+        self.servers = list(servers)
+        self.calling = [asyncio.create_task(self._call()) for _ in range(CALLERS)]
+
+    async def more(self) -> None:
+        """Wait until MESSAGES more are accepted."""
+        enough = len(self.accepted) + MESSAGES
+        await wait_until("more load", lambda: len(self.accepted) >= enough, LONG)
+
+    async def hold(self) -> None:
+        """Keep first attempts that will fail without an answer; until there are some."""
+        self.held.clear()
+        self._answering.clear()
+        await wait_until("attempts without an answer", lambda: bool(self.held), LONG)
+
+    async def hand_over(self, server: Server) -> None:
+        """Stop a server; it hears the answers when it makes no more attempts, others go on."""
+        server.tell(signal.SIGTERM)
+        await server.event("stopping")
+        self._answering.set()
+        assert await server.ended() == 0
+        await wait_until("a second attempt of each", self._sent_again, LONG)
+
+    def _sent_again(self) -> bool:
+        sent = Counter(self._receiver.ids())
+        return all(sent[name] == 2 for name in self.held)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """As a receiver: 503 to the first attempt of some."""
+        name = request.headers["Scheduler-Message-Id"]
+        if request.headers["Scheduler-Attempt"] != "1" or attempts(name) == 1:
+            return web.Response()
+        if len(self.held) < MOST_HELD:
+            self.held.add(name)
+            await self._answering.wait()
+        return web.Response(status=503)
+
+    async def stop(self) -> None:
+        """Create no more; what was begun is accepted."""
+        self._stopping = True
+        await asyncio.gather(*self.calling)
+
+    async def _call(self) -> None:
+        while not self._stopping:
+            await self._create(f"m{next(self._numbers)}")
+
+    async def _create(self, message_id: str) -> None:
+        async def accepted() -> bool:
+            asked = self.servers[next(self._turns) % len(self.servers)]
+            body = {"id": message_id, "webhookUrl": self._url}
+            try:
+                status, answer, _ = await asked.ask("POST", "/messages", body)
+            except aiohttp.ClientError:  # it has stopped
+                return False
+            assert status in (201, 409, 503), answer
+            if status != 503:  # a 409 is of a call before, whose answer was lost
+                self.accepted[message_id] = asked if status == 201 else None
+            return status != 503
+
+        await wait_until(f"{message_id} accepted", accepted, PATIENCE)
+
+
+@pytest.fixture
+async def load(receiver: Receiver) -> AsyncIterator[Load]:
+    """Not yet begun; of some messages the first attempt will fail."""
+    one = Load(receiver)
+    receiver.answer = one.answer
+    yield one
+    for task in one.calling:
+        task.cancel()
+    await asyncio.gather(*one.calling, return_exceptions=True)
+
+
+def attempts(message_id: str) -> int:
+    """How many a message takes."""
+    return 2 if int(message_id[1:]) % FAILING == 0 else 1
+
+
+async def assert_all_arrive(redis: Redis, receiver: Receiver, load: Load) -> None:
+    """Each that was accepted, as often as it must; no other is left anywhere."""
+
+    async def delivered() -> bool:
+        return await redis.zcard(f"{KEYS.base}delivered") == len(load.accepted)
+
+    await wait_until("all delivered", delivered, LONG)
+    assert Counter(receiver.ids()) == {name: attempts(name) for name in load.accepted}
+    kept: Any = await redis.hkeys(f"{KEYS.base}payloads")
+    assert {name.decode() for name in kept} == set(load.accepted)
+
+
+def senders(receiver: Receiver) -> dict[str, list[str]]:
+    """Message → the versions that sent it, one after the other."""
+    found: dict[str, list[str]] = {}
+    for request in receiver.requests:
+        sent = found.setdefault(request.headers["Scheduler-Message-Id"], [])
+        sent.append(request.headers["User-Agent"])
+    return found
+
+
+async def both_deliver(receiver: Receiver) -> None:
+    """Wait until the older and the later version have sent more."""
+    before = len(receiver.requests)
+
+    def seen() -> bool:
+        return {one.headers["User-Agent"] for one in receiver.requests[before:]} == {OLDER, LATER}
+
+    await wait_until("both deliver", seen, LONG)
+
+
+async def added(redis: Redis, name: str) -> set[str]:
+    """The fields of a hash that say what only the later version knows."""
+    fields: Any = await redis.hgetall(f"{KEYS.base}{name}")
+    return {field.decode() for field, value in fields.items() if ADDED.encode() in value}
+
+
+async def test_two_versions_side_by_side_lose_nothing_and_keep_what_they_do_not_know(
+    tmp_path: Path, receiver: Receiver, load: Load
+) -> None:
+    later_one = install(tmp_path / "2.1.0", COMPATIBLE)
+    own = {"REDIS_URL": f"unix://{tmp_path}/store/s", "REQUEST_TIMEOUT": "10m"}
+    async with (
+        server(tmp_path / "store", *DURABLE) as address,
+        client(address) as redis,
+        serving(tmp_path / "older", SERVE, None, **own) as older,
+    ):
+        load.start(older)
+        await load.hold()
+        async with serving(tmp_path / "later", SERVE, None, **own, **later_one) as later:
+            load.servers = [older, later]
+            await both_deliver(receiver)
+            await load.more()
+            await load.hand_over(older)
+            load.servers = [later]
+            await load.hold()
+            async with serving(tmp_path / "again", SERVE, None, **own) as again:
+                load.servers = [later, again]
+                await both_deliver(receiver)
+                await load.more()
+                await load.hand_over(later)
+                load.servers = [again]
+                await load.more()
+                await load.stop()
+                await assert_all_arrive(redis, receiver, load)
+
+        sent = senders(receiver)
+        assert {*map(tuple, sent.values())} >= {(OLDER,), (LATER,), (OLDER, LATER), (LATER, OLDER)}
+        assert await added(redis, "progress") == {name for name in sent if LATER in sent[name]}
+        created = {name for name, taken_by in load.accepted.items() if taken_by is later}
+        assert await added(redis, "payloads") >= created
+        assert await added(redis, "meta") == {"added"}
+        assert not older.events("data_refused") + again.events("data_refused")
+
+
+async def test_a_version_that_the_older_cannot_read_stops_it_under_load(
+    tmp_path: Path, receiver: Receiver, load: Load
+) -> None:
+    environ = install(tmp_path / "3.0.0", INCOMPATIBLE)
+    async with (
+        server(tmp_path / "store", *DURABLE) as address,
+        client(address) as redis,
+        serving(tmp_path / "older", REDIS_URL=address) as older,
+    ):
+        load.start(older)
+        await load.more()
+        async with serving(
+            tmp_path / "latest", SERVE, None, REDIS_URL=address, **environ
+        ) as latest:
+            load.servers = [older, latest]
+            refused = await older.event("data_refused")
+            assert "schema 2, this version knows 1; start the newer version" in refused["reason"]
+            await load.more()
+            await load.stop()
+            await assert_all_arrive(redis, receiver, load)
+
+            status, answer, _ = await older.ask("POST", "/messages", {"webhookUrl": receiver.url})
+            assert (status, answer["code"]) == (503, "schema_too_new")
+            status, health, _ = await older.ask("GET", "/health")
+            assert (status, health["redis"], health["scheduler"]) == (503, "connected", "stopped")
+            assert await older.stop() == 0
+
+        assert {*map(tuple, senders(receiver).values())} >= {(OLDER,), (LATEST,)}
+        again = start_that_ends(tmp_path / "older", address)
+        assert again.returncode == 1
+        assert "start the newer version" in again.stderr
+
+
+def start_that_ends(folder: Path, address: str) -> "subprocess.CompletedProcess[str]":
+    """Of the older version, which ends by itself."""
+    given = {"REDIS_URL": address, "DATA_DIR": str(folder / "data"), "API_TOKEN": "t"}
+    given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port())}
+    return subprocess.run(
+        SERVE,
+        cwd=folder,
+        env=environment(**given),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
