@@ -1,18 +1,28 @@
 """A dispatcher over the live store, and what it is made of."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender
+from scheduler_api.delivery.sender import Sender, Sent
+from scheduler_api.delivery.sender import Start as Began
 from scheduler_api.delivery.transport import open_transport
+from scheduler_api.store.queue import Claimed
 from scheduler_api.store.store import Store
-from tests.support.factories import LOOPBACK
+from tests.support.factories import LOOPBACK, accepted
 
 Start = Callable[..., Awaitable[Dispatcher]]
+Claims = Callable[..., Awaitable[Claimed]]
+
+
+async def send(sender: Sender, claimed: Claimed) -> Sent:
+    """Now, by this machine's clock."""
+    return await sender.send(claimed, Began(datetime.now(UTC), time.monotonic()))
 
 
 @pytest.fixture
@@ -20,6 +30,19 @@ async def sender() -> AsyncIterator[Sender]:
     """Sends to loopback, unsigned."""
     async with open_transport(LOOPBACK) as transport:
         yield Sender(transport, timeout=timedelta(seconds=5), secrets=())
+
+
+@pytest.fixture
+def claim(live_store: Store) -> Claims:
+    """Stores a message with these fields and claims it."""
+
+    async def claim(url: str, message_id: str = "m", **fields: Any) -> Claimed:
+        await live_store.messages.create(message_id, accepted(webhookUrl=url, **fields))
+        claims = [await queue.claim(1) for queue in live_store.queues]
+        (claimed,) = [one for claim in claims for one in claim.messages]
+        return claimed
+
+    return claim
 
 
 @pytest.fixture

@@ -1,51 +1,27 @@
 """One attempt: what is sent, and what is recorded of the answer."""
 
-import asyncio
 import base64
 import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import aiohttp
 import pytest
-import trustme
 from aiohttp import web
 from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from scheduler_api import __version__
-from scheduler_api.delivery import transport
 from scheduler_api.delivery.sender import Sender, Sent, Start
 from scheduler_api.delivery.transport import open_transport
 from scheduler_api.domain.destination import EgressRules
 from scheduler_api.domain.signing import parse_secrets
-from scheduler_api.store.queue import Claimed
 from scheduler_api.store.store import Store
+from tests.delivery.conftest import Claims, send
 from tests.support.factories import LOOPBACK, accepted
+from tests.support.raw import raw_server
 from tests.support.receiver import Receiver
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
-
-
-@pytest.fixture
-def claim(live_store: Store) -> Callable[..., Any]:
-    """Stores a message with these fields and claims it."""
-
-    async def claim(url: str, message_id: str = "m", **fields: Any) -> Claimed:
-        await live_store.messages.create(message_id, accepted(webhookUrl=url, **fields))
-        (claimed,) = (await live_store.queues[0].claim(1)).messages
-        return claimed
-
-    return claim
-
-
-async def send(sender: Sender, claimed: Claimed) -> Sent:
-    """Now, by this machine's clock."""
-    return await sender.send(claimed, Start(datetime.now(UTC), time.monotonic()))
 
 
 async def test_it_sends_the_body_byte_for_byte(
@@ -64,9 +40,7 @@ async def test_it_sends_the_body_byte_for_byte(
     assert sent.attempt.lateness_ms >= 0
 
 
-async def test_it_sends_its_own_headers(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
-) -> None:
+async def test_it_sends_its_own_headers(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     claimed = await claim(receiver.url, "order 7 é", payload={"a": 1})
     await send(sender, claimed)
     headers = receiver.requests[0].headers
@@ -83,7 +57,7 @@ async def test_it_sends_its_own_headers(
 
 
 async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
-    sender: Sender, claim: Callable[..., Any], live_store: Store, receiver: Receiver
+    sender: Sender, claim: Claims, live_store: Store, receiver: Receiver
 ) -> None:
     claimed = await claim(receiver.url)
     await send(sender, claimed)
@@ -96,7 +70,7 @@ async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
 
 
 async def test_a_body_less_message_has_no_content_type(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     await send(sender, await claim(receiver.url, method="GET"))
     (request,) = receiver.requests
@@ -105,7 +79,7 @@ async def test_a_body_less_message_has_no_content_type(
 
 
 async def test_the_callers_headers_win_whatever_their_case(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     own = {"user-agent": "mine", "IDEMPOTENCY-key": "theirs", "X-Api-Key": "k"}
     await send(sender, await claim(receiver.url, headers=own))
@@ -115,9 +89,7 @@ async def test_the_callers_headers_win_whatever_their_case(
     assert headers["X-Api-Key"] == "k"
 
 
-async def test_text_is_sent_as_text(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
-) -> None:
+async def test_text_is_sent_as_text(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     await send(sender, await claim(receiver.url, contentType="text/plain", payload="olá"))
     (request,) = receiver.requests
     assert request.body == "olá".encode()
@@ -125,7 +97,7 @@ async def test_text_is_sent_as_text(
 
 
 async def test_the_signature_verifies_with_the_receivers_library(
-    claim: Callable[..., Any], receiver: Receiver
+    claim: Claims, receiver: Receiver
 ) -> None:
     async with open_transport(LOOPBACK) as transport:
         sender = Sender(
@@ -139,7 +111,7 @@ async def test_the_signature_verifies_with_the_receivers_library(
 
 
 async def test_retry_after_is_read_from_the_answer(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     receiver.statuses, receiver.answer_headers = [503], {"Retry-After": "120"}
     sent = await send(sender, await claim(receiver.url))
@@ -148,7 +120,7 @@ async def test_retry_after_is_read_from_the_answer(
 
 
 async def test_a_redirect_is_not_followed(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     receiver.statuses, receiver.answer_headers = [307], {"Location": receiver.url}
     sent = await send(sender, await claim(receiver.url))
@@ -156,9 +128,7 @@ async def test_a_redirect_is_not_followed(
     assert len(receiver.requests) == 1
 
 
-async def test_cookies_are_not_kept(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
-) -> None:
+async def test_cookies_are_not_kept(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     receiver.answer_headers = {"Set-Cookie": "a=b"}
     claimed = await claim(receiver.url)
     await send(sender, claimed)
@@ -168,7 +138,7 @@ async def test_cookies_are_not_kept(
 
 async def test_a_proxy_of_the_environment_is_ignored(
     sender: Sender,
-    claim: Callable[..., Any],
+    claim: Claims,
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -178,7 +148,7 @@ async def test_a_proxy_of_the_environment_is_ignored(
 
 
 async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     written = 0
 
@@ -197,9 +167,7 @@ async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
     assert written < 200  # what fits into the sockets' buffers
 
 
-async def test_a_2xx_head_counts_whatever_the_body_does(
-    sender: Sender, claim: Callable[..., Any]
-) -> None:
+async def test_a_2xx_head_counts_whatever_the_body_does(sender: Sender, claim: Claims) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
     async with raw_server(head) as url:
         sent = await send(sender, await claim(url))
@@ -207,7 +175,7 @@ async def test_a_2xx_head_counts_whatever_the_body_does(
 
 
 async def test_no_answer_within_the_timeout(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
     sent = await send(sender, await claim(receiver.url, timeout="1s"))
@@ -215,28 +183,12 @@ async def test_no_answer_within_the_timeout(
     assert sent.attempt.duration_ms >= 900
 
 
-async def test_no_connection_within_the_timeout_is_told_from_no_answer(
-    sender: Sender, claim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    soon = aiohttp.ClientTimeout(total=None, sock_connect=0.3)
-    monkeypatch.setattr(transport, "_TIMEOUT", soon)
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
-        address = full.getsockname()
-        for _ in range(2):  # nobody accepts them, so that the next call is not answered
-            caller = stack.enter_context(socket.socket())
-            caller.setblocking(False)
-            caller.connect_ex(address)
-        url = f"http://127.0.0.1:{address[1]}/"
-        sent = await send(sender, await claim(url))
-    assert (sent.attempt.status, sent.attempt.error) == (None, "connect_timeout")
-
-
 @pytest.mark.parametrize(
     ("answer", "error"),
     [(b"", "disconnected"), (b"no http\r\n\r\n", "bad_response"), (b"HTTP/1.1 2", "disconnected")],
 )
 async def test_an_answer_that_is_none(
-    sender: Sender, claim: Callable[..., Any], answer: bytes, error: str
+    sender: Sender, claim: Claims, answer: bytes, error: str
 ) -> None:
     async with raw_server(answer) as url:
         sent = await send(sender, await claim(url))
@@ -245,7 +197,7 @@ async def test_an_answer_that_is_none(
 
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "PATCH", "DELETE"])
 async def test_an_attempt_is_one_request_on_the_wire_whatever_its_method(
-    sender: Sender, claim: Callable[..., Any], method: str
+    sender: Sender, claim: Claims, method: str
 ) -> None:
     heads: list[bytes] = []
     async with raw_server(b"", heads=heads) as url:
@@ -254,35 +206,7 @@ async def test_an_attempt_is_one_request_on_the_wire_whatever_its_method(
     assert [head.partition(b" ")[0].decode() for head in heads] == [method]
 
 
-async def test_nobody_listens(sender: Sender, claim: Callable[..., Any]) -> None:
-    sent = await send(sender, await claim("http://127.0.0.1:2/"))
-    assert sent.attempt.error == "connect_error"
-
-
-async def test_a_name_without_address(
-    sender: Sender, claim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nobody_is_asked(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "no such name")
-
-    monkeypatch.setattr(socket, "getaddrinfo", nobody_is_asked)
-    sent = await send(sender, await claim("http://nowhere.invalid/"))
-    assert sent.attempt.error == "dns_error"
-
-
-async def test_a_certificate_that_nobody_vouches_for(
-    sender: Sender, claim: Callable[..., Any]
-) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    async with raw_server(b"", context) as url:
-        sent = await send(sender, await claim(url))
-    assert sent.attempt.error == "tls_error"
-
-
-async def test_an_address_that_is_closed_is_not_dialled(
-    claim: Callable[..., Any], receiver: Receiver
-) -> None:
+async def test_an_address_that_is_closed_is_not_dialled(claim: Claims, receiver: Receiver) -> None:
     async with open_transport(EgressRules()) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         sent = await send(sender, await claim(receiver.url))
@@ -291,7 +215,7 @@ async def test_an_address_that_is_closed_is_not_dialled(
 
 
 async def test_a_mistake_of_ours_is_an_attempt_that_failed(
-    sender: Sender, claim: Callable[..., Any], receiver: Receiver
+    sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     claimed = await claim(receiver.url)
     broken = replace(claimed, spec=replace(claimed.spec, headers={"X": "a\r\nb"}))
@@ -300,9 +224,7 @@ async def test_a_mistake_of_ours_is_an_attempt_that_failed(
     assert receiver.requests == []
 
 
-async def test_an_attempt_that_was_cut_off_is_one(
-    sender: Sender, claim: Callable[..., Any]
-) -> None:
+async def test_an_attempt_that_was_cut_off_is_one(sender: Sender, claim: Claims) -> None:
     start = Start(datetime.now(UTC), time.monotonic() - 60)
     sent: Sent = sender.cut_off(await claim("http://127.0.0.1:2/"), start)
     assert (sent.attempt.number, sent.attempt.error) == (1, "shutdown")
@@ -311,7 +233,7 @@ async def test_an_attempt_that_was_cut_off_is_one(
 
 
 async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(
-    sender: Sender, claim: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    sender: Sender, claim: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nobody_is_asked(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
@@ -319,22 +241,3 @@ async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(
     monkeypatch.setattr(socket, "getaddrinfo", nobody_is_asked)
     sent = await send(sender, await claim("http://xn--/"))
     assert sent.attempt.error == "dns_error"
-
-
-@asynccontextmanager
-async def raw_server(
-    answer: bytes, tls: ssl.SSLContext | None = None, heads: list[bytes] | None = None
-) -> AsyncIterator[str]:
-    """Reads a request's head, noted in `heads`, writes these bytes, closes."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        if heads is not None:
-            heads.append(head)
-        writer.write(answer)
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-    host, port = server.sockets[0].getsockname()
-    async with server:
-        yield f"http{'s' if tls else ''}://{host}:{port}/"

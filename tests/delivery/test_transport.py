@@ -1,11 +1,13 @@
 """Requests on the wire: each exactly once."""
 
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 from yarl import URL
 
+from scheduler_api.delivery.deadlines import Deadlines
 from scheduler_api.delivery.transport import Transport, open_transport
 from tests.support.dropping import dropping
 from tests.support.factories import LOOPBACK
@@ -23,7 +25,8 @@ async def transport() -> AsyncIterator[Transport]:
 async def send(transport: Transport, method: str, port: int) -> int:
     """Its status, when its answer is read."""
     body = None if method == "GET" else b"body"
-    response = await transport.send(method, URL(f"http://127.0.0.1:{port}/"), {}, body)
+    deadline = Deadlines().at(time.monotonic() + 60)
+    response = await transport.send(method, URL(f"http://127.0.0.1:{port}/"), {}, body, deadline)
     await response.read()
     return response.status
 

@@ -6,8 +6,10 @@ Asked by the transport; what may be dialled is decided in domain/destination.py.
 import asyncio
 import errno
 import socket
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
+from itertools import chain, islice, zip_longest
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +20,13 @@ from scheduler_api.domain.destination import EgressRules
 
 # Names resolved at one time; a dozen slow ones must not hold up a good one.
 RESOLVER_THREADS = 64
+
+# How long an answer is waited for, in seconds: the system gives up a dead name server after 5 s
+# and asks the next.
+RESOLVE_TIMEOUT = 10.0
+
+# Addresses of a name that are tried: with fifty dead ones an attempt would dial to its end.
+MOST_ADDRESSES = 4
 
 # How long a connection is kept for the next request, in seconds: less than the 5 s after which
 # many servers close, so that a request seldom meets a connection that is just going.
@@ -122,9 +131,13 @@ class PooledResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of `host`; OSError if it has none."""
+        """The first addresses of `host`; OSError if it has none, or nobody answers in time."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, _resolve, host, port, family)
+        asked = loop.run_in_executor(self._pool, _resolve, host, port, family)
+        try:
+            return await asyncio.wait_for(asked, RESOLVE_TIMEOUT)
+        except TimeoutError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers") from error
 
     async def close(self) -> None:
         """Let the threads go; one that waits for a name server ends with its answer."""
@@ -136,17 +149,27 @@ def _resolve(host: str, port: int, family: int) -> list[ResolveResult]:
     infos = socket.getaddrinfo(
         host.encode(), port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
     )
-    return [
+    found = (
         ResolveResult(
             hostname=host,
             host=_with_zone(address),
             port=port,
-            family=found,
+            family=its_family,
             proto=protocol,
             flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
         )
-        for found, _, protocol, _, address in infos
-    ]
+        for its_family, _, protocol, _, address in infos
+    )
+    return list(_few(found))
+
+
+def _few(found: Iterable[ResolveResult]) -> Iterator[ResolveResult]:
+    """Of each family in turn, as one of them may lead nowhere."""
+    families: dict[int, list[ResolveResult]] = {}
+    for one in found:
+        families.setdefault(one["family"], []).append(one)
+    turns = chain.from_iterable(zip_longest(*families.values()))
+    return islice(filter(None, turns), MOST_ADDRESSES)
 
 
 def _with_zone(address: tuple[str | int | bytes, ...]) -> str:

@@ -121,8 +121,7 @@ class Sender:
     ) -> tuple[int, str | None, str | None]:
         spec, deadline = claimed.spec, self._deadline(claimed, start)
         headers = self._headers(claimed, start.at)
-        with deadline:
-            response = await self._transport.send(spec.method, url, headers, spec.body)
+        response = await self._transport.send(spec.method, url, headers, spec.body, deadline)
         try:
             excerpt = await _excerpt(response, deadline)
             return response.status, excerpt, response.headers.get("Retry-After")

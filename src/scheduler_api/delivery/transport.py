@@ -16,12 +16,17 @@ from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
 from yarl import URL
 
-from scheduler_api.delivery.egress import GuardedConnector
+from scheduler_api.delivery.deadlines import Deadline
+from scheduler_api.delivery.egress import RESOLVE_TIMEOUT, GuardedConnector
 from scheduler_api.domain.destination import EgressRules
 
-CONNECT_TIMEOUT: Final = 5.0  # seconds, of one address
+CONNECT_TIMEOUT: Final = 5.0  # seconds, of addresses that are dialled together, with TLS
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+_TIMEOUT: Final = aiohttp.ClientTimeout(
+    total=None,
+    connect=RESOLVE_TIMEOUT + CONNECT_TIMEOUT,  # as often as one address after the other is silent
+    sock_connect=CONNECT_TIMEOUT,
+)
 _NO_TIMER: Final = TimerNoop()  # the whole request's time is up to the caller
 _NO_TYPE: Final = frozenset({hdrs.CONTENT_TYPE})  # what has no body has no type either
 
@@ -34,11 +39,17 @@ class Transport:
         self._loop = asyncio.get_running_loop()
 
     async def send(
-        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        deadline: Deadline,
     ) -> aiohttp.ClientResponse:
         """The answer as soon as its head has come; its content is to be read, then released.
 
-        Raises: aiohttp.ClientError, OSError.
+        Raises: aiohttp.ClientError, OSError; of these ConnectionTimeoutError if there is no
+        connection in time, TimeoutError if no answer has come by the deadline.
         """
         request = aiohttp.ClientRequest(
             method,
@@ -50,16 +61,18 @@ class Transport:
             loop=self._loop,
             timer=_NO_TIMER,
         )
-        connection = await self._connect(request)
+        connection = await self._connect(request, deadline)
         try:
-            return await _answer(request, connection)
+            with deadline:
+                return await _answer(request, connection)
         except BaseException:
             connection.close()
             raise
 
-    async def _connect(self, request: aiohttp.ClientRequest) -> Connection:
+    async def _connect(self, request: aiohttp.ClientRequest, deadline: Deadline) -> Connection:
         try:
-            return await self._connector.connect(request, traces=[], timeout=_TIMEOUT)
+            with deadline:
+                return await self._connector.connect(request, traces=[], timeout=_TIMEOUT)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError(f"no connection to {request.host}") from error
 
