@@ -1,8 +1,18 @@
 """One sleeper, many reasons to wake it."""
 
 import asyncio
+from collections.abc import Iterator
+
+import pytest
 
 from scheduler_api.delivery.wakeup import Wakeup
+
+
+@pytest.fixture
+def wakeup() -> Iterator[Wakeup]:
+    wakeup = Wakeup()
+    yield wakeup
+    wakeup.close()
 
 
 async def woken(wakeup: Wakeup) -> bool:
@@ -15,27 +25,23 @@ async def woken(wakeup: Wakeup) -> bool:
     return True
 
 
-async def test_a_signal_wakes() -> None:
-    wakeup = Wakeup()
+async def test_a_signal_wakes(wakeup: Wakeup) -> None:
     wakeup.now()
     assert await woken(wakeup)
 
 
-async def test_a_signal_is_forgotten_once_it_woke() -> None:
-    wakeup = Wakeup()
+async def test_a_signal_is_forgotten_once_it_woke(wakeup: Wakeup) -> None:
     wakeup.now()
     await wakeup.wait()
     assert not await woken(wakeup)
 
 
-async def test_a_timer_wakes() -> None:
-    wakeup = Wakeup()
+async def test_a_timer_wakes(wakeup: Wakeup) -> None:
     wakeup.within(0.001)
     assert await woken(wakeup)
 
 
-async def test_the_earliest_of_two_timers_counts() -> None:
-    wakeup = Wakeup()
+async def test_the_earliest_of_two_timers_counts(wakeup: Wakeup) -> None:
     wakeup.within(0.001)
     wakeup.within(60)
     assert await woken(wakeup)
@@ -44,12 +50,16 @@ async def test_the_earliest_of_two_timers_counts() -> None:
     assert await woken(wakeup)
 
 
-async def test_a_timer_that_rings_in_this_loop_turn_may_be_followed_by_any_other() -> None:
-    wakeup = Wakeup()
+async def test_a_timer_that_rings_in_this_loop_turn_may_be_followed_by_any_other(
+    wakeup: Wakeup,
+) -> None:
     for seconds in (0.0, 0.0001, 60, 0.0, 0.0002):
         wakeup.within(seconds)
     assert await woken(wakeup)
 
 
 async def test_without_any_reason_the_safety_poll_wakes() -> None:
-    assert await woken(Wakeup(safety_poll=0.01))
+    wakeup = Wakeup(safety_poll=0.01)
+    assert await woken(wakeup)
+    wakeup.close()
+    assert not await woken(wakeup)

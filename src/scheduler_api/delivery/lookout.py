@@ -46,18 +46,24 @@ class Lookout:
     async def run(self) -> None:
         """Until told to stop. Raises: DataRefused."""
         self.wakeup.now()
-        while not self._stopping:
-            await self.wakeup.wait()
-            try:
-                await self._look()
-            except DataRefused as error:
-                log.error("data_refused", reason=str(error))
-                raise
-            except Unavailable as error:
-                self.wakeup.within(self.connection.lost(error))
-            except Exception:  # whatever it is, what is due tomorrow must be sent
-                log.exception("dispatcher_broke")
-                self.wakeup.within(AFTER_BREAKING)
+        try:
+            while not self._stopping:
+                await self.wakeup.wait()
+                await self._look_safely()
+        finally:
+            self.wakeup.close()
+
+    async def _look_safely(self) -> None:
+        try:
+            await self._look()
+        except DataRefused as error:
+            log.error("data_refused", reason=str(error))
+            raise
+        except Unavailable as error:
+            self.wakeup.within(self.connection.lost(error))
+        except Exception:  # whatever it is, what is due tomorrow must be sent
+            log.exception("dispatcher_broke")
+            self.wakeup.within(AFTER_BREAKING)
 
     async def _look(self) -> None:
         """Claim until there is no slot or nothing is due; then know when to look again."""
@@ -110,7 +116,7 @@ class Lookout:
         return wait is None
 
     def _sleep_until_next(self, claim: Claim) -> None:
-        if claim.due_in is not None:
-            self.wakeup.within(claim.due_in)
+        if claim.due_at is not None:
+            self.wakeup.at(claim.due_at)
         if claim.lease_in:
             self.wakeup.within(claim.lease_in)

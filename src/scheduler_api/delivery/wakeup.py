@@ -1,8 +1,12 @@
 """When to look for due messages: timers and signals become one "look now"."""
 
 import asyncio
+import math
 import random
+import time
 from typing import Final
+
+from scheduler_api.delivery.alarm import Alarm
 
 SAFETY_POLL: Final = 10.0  # seconds at the most between two looks: the price of a lost signal
 
@@ -13,20 +17,23 @@ class Wakeup:
     def __init__(self, safety_poll: float = SAFETY_POLL) -> None:
         self._safety_poll = safety_poll
         self._event = asyncio.Event()
-        self._timer: asyncio.Handle | None = None
-        self._at = 0.0  # when it rings, by the loop's clock; a Handle of uvloop cannot tell
+        self._alarm: Alarm | None = None  # made by its first use, as it wants a running loop
+        self._set_to: float | None = None
 
     def now(self) -> None:
         """Look now."""
         self._event.set()
 
+    def at(self, instant: float) -> None:
+        """Look at that instant of time.monotonic() at the latest; the earliest counts."""
+        if self._set_to is None or instant < self._set_to:
+            self._alarm = self._alarm or Alarm(self._event.set)
+            self._alarm.set(instant)
+            self._set_to = instant
+
     def within(self, seconds: float) -> None:
-        """Look after that time at the latest; the earliest of several counts."""
-        loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
-        if self._timer is None or at < self._at:
-            self._cancel_timer()
-            self._timer, self._at = loop.call_at(at, self._event.set), at
+        """The same, so many seconds from now."""
+        self.at(time.monotonic() + seconds)
 
     async def wait(self) -> None:
         """Sleep until it is time to look; what asked for that look is then forgotten."""
@@ -34,9 +41,10 @@ class Wakeup:
         self.within(self._safety_poll * random.uniform(0.8, 1.0))  # noqa: S311
         await self._event.wait()
         self._event.clear()
-        self._cancel_timer()
+        self._set_to = None
 
-    def _cancel_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+    def close(self) -> None:
+        """No timer rings from now on."""
+        self._set_to = -math.inf
+        if self._alarm is not None:
+            self._alarm.close()

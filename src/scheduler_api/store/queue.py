@@ -14,6 +14,7 @@ import structlog
 from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import Attempt, Spec
 from scheduler_api.store.batching import Batcher
+from scheduler_api.store.clock import StoreClock
 from scheduler_api.store.codec import (
     append_attempt,
     from_ms,
@@ -60,6 +61,7 @@ class Claim(msgspec.Struct, frozen=True):
     messages: list[Claimed]
     deadline: float  # end of the leases by this process's monotonic clock, seconds
     due_in: float | None  # seconds until more may be claimed; 0: more is due; None: nothing waits
+    due_at: float | None  # that instant by this process's monotonic clock, seconds
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
     reset: bool  # the data lost the mark of this schema: the store was emptied, or put back
@@ -100,7 +102,7 @@ class Queue:
         self._keep = {"delivered": _ms(keep_delivered), "failed": _ms(keep_failed)}
         self._nonce: str | None = None
         self._claimed_ms = 0  # when the store ran our last claim, by its clock
-        self._clock_offset_ms = 0.0  # the store's clock − ours, the monotonic one
+        self._clock = StoreClock()
         self._settling: Batcher[Outcome, bool] = Batcher(
             self._settle, delay=SETTLE_WITHIN, most=CLAIMED_AT_ONCE
         )
@@ -112,7 +114,7 @@ class Queue:
         reply was lost, the same messages come back.
         """
         self._nonce = self._nonce or secrets.token_hex(8)
-        deadline = time.monotonic() + self._lease_ms / 1000  # from before the store's own start
+        asked = time.monotonic()
         now, fence, due, lease, dropped, schema, *rows = await self._scripts.run(
             "claim",
             min(most, CLAIMED_AT_ONCE),
@@ -122,20 +124,21 @@ class Queue:
             self._concurrency,
         )
         self._nonce, self._claimed_ms = None, now
-        self._clock_offset_ms = now - time.monotonic() * 1000
+        self._clock.heard(now, asked, time.monotonic())
         claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
         return Claim(
             [one for one in claimed if one],
-            deadline,
+            asked + self._lease_ms / 1000,  # from before the store's own start
             _seconds_until(due, now),
+            None if due < 0 else self._clock.when(due),
             _seconds_until(lease, now),
             dropped,
             schema < SCHEMA,
         )
 
     def now(self) -> datetime:
-        """The store's clock, as the last claim showed it; behind by less than a round trip."""
-        return from_ms(int(self._clock_offset_ms + time.monotonic() * 1000))
+        """The store's clock, as claims have shown it: hardly behind."""
+        return from_ms(int(self._clock.at(time.monotonic())))
 
     async def settle(self, outcome: Outcome) -> bool:
         """End a claim; False: it was no longer held, nothing changed. Raises: StoreUnavailable."""
