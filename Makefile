@@ -25,8 +25,9 @@ faults: .venv/dev.stamp ## Fill the store's disk, move clocks, cut wires: needs 
 sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, faults and all; SEED=7 shows one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
-crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; SEED=7 does it again
-	$(BIN)/python -m tests.crash --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
+crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; RACES=10000 HERD=20000; SEED=7 does it again
+	$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(RACES),--races $(RACES)) $(if $(HERD),--herd $(HERD))
 
 rolling: .venv/dev.stamp ## Run two versions side by side under load, MESSAGES=3000 in each part
 	MESSAGES=$(or $(MESSAGES),3000) $(BIN)/python -m pytest -n 0 tests/system/test_rolling.py

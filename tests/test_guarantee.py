@@ -8,7 +8,10 @@ import pytest
 
 from tests import guarantee
 from tests.crash.campaign import Report
+from tests.crash.herd import Herd
 from tests.crash.history import Verdict
+from tests.crash.races import Races
+from tests.crash.results import Results
 
 SIM: dict[str, Any] = {
     "schedules": 100_000,
@@ -31,35 +34,68 @@ def verdict(**fields: Any) -> Verdict:
 def report(**fields: Any) -> Report:
     """Of the outside world."""
     acts: dict[str, Any] = {"replica_kills": 10, "store_kills": 2, "freezes": 1, "terms": 1}
-    rest: dict[str, Any] = {"unknown": 3, "deleted": 4, "wrong": [], "seconds": 30.0}
+    rest: dict[str, Any] = {
+        "unknown": 3,
+        "deleted": 4,
+        "wrong": [],
+        "seconds": 30.0,
+        "fsck": "nothing is wrong",
+    }
     return Report(world="outside", seed=1, verdict=verdict(**fields), **acts, **rest)
 
 
+def results(*campaigns: Report, **fields: Any) -> Results:
+    """Sound races and a sound herd beside them, unless `fields` give others."""
+    found: dict[str, Any] = {"races": races(), "herd": herd()}
+    return Results(list(campaigns), **found | fields)
+
+
+def races(*wrong: str) -> Races:
+    """Ten."""
+    return Races(deleted=5, in_flight=3, sent=2, wrong=list(wrong))
+
+
+def herd(*wrong: str, created: int = 9) -> Herd:
+    """Of 500."""
+    return Herd(500, created, slowest_create_ms=20.0, seconds=1.5, grown_mib=3.0, wrong=[*wrong])
+
+
 def test_the_table_sums_the_campaigns_up() -> None:
-    found = {what: cells for what, *cells in guarantee.rows(SIM, [report(), report()])}
+    found = {what: cells for what, *cells in guarantee.rows(SIM, results(report(), report()))}
     assert found["kills of replicas"] == ["30,000", "20"]
     assert found["messages"] == ["250,000", "2,000"]
     assert found["sent again ≤ in flight at a fault"] == ["7 ≤ 9", "6 ≤ 10"]
     assert found["worst recovery"] == ["–", "1.3 s"]
+    assert found["deletes raced against sending"] == ["–", "10"]
+    assert found["due in the same second"] == ["–", "500"]
     assert found["planted bugs caught"] == ["12 of 12", "–"]
 
 
 def test_the_table_says_what_it_can_say() -> None:
-    assert "3 in 1,000" in guarantee.table(SIM, [report()])
-    assert "NOT SOUND" in guarantee.table(SIM, [report(lost=["a"])])
+    assert "3 in 1,000" in guarantee.table(SIM, results(report()))
+    assert "NOT SOUND" in guarantee.table(SIM, results(report(lost=["a"])))
 
 
 @pytest.mark.parametrize("wrong", [{"lost": ["a"]}, {"early": ["a"]}, {"bound": 2}, {"late_s": 9}])
 def test_one_broken_promise_makes_it_unsound(wrong: dict[str, Any]) -> None:
-    assert guarantee.sound(SIM, [report()])
-    assert not guarantee.sound(SIM, [report(), report(**wrong)])
+    assert guarantee.sound(SIM, results(report()))
+    assert not guarantee.sound(SIM, results(report(), report(**wrong)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"races": races("a")}, {"herd": herd("a")}, {"herd": herd(created=0)}]
+)
+def test_a_race_lost_or_a_herd_that_was_not_sent_once_makes_it_unsound(
+    wrong: dict[str, Any],
+) -> None:
+    assert not guarantee.sound(SIM, results(report(), **wrong))
 
 
 @pytest.mark.parametrize("wrong", [{"failures": [{}]}, {"caught": 11}])
 def test_a_simulation_that_found_something_or_misses_something_is_unsound(
     wrong: dict[str, Any],
 ) -> None:
-    assert not guarantee.sound(SIM | wrong, [report()])
+    assert not guarantee.sound(SIM | wrong, results(report()))
 
 
 def test_it_wants_both_results(
@@ -69,6 +105,6 @@ def test_it_wants_both_results(
     (tmp_path / "sim.json").write_bytes(msgspec.json.encode(SIM))
     assert guarantee.main() == 1
     assert "crash.json is missing" in capsys.readouterr().err
-    (tmp_path / "crash.json").write_bytes(msgspec.json.encode([report()]))
+    (tmp_path / "crash.json").write_bytes(msgspec.json.encode(results(report())))
     assert guarantee.main() == 0
     assert "| lost | 0 | 0 |" in capsys.readouterr().out

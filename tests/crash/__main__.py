@@ -1,4 +1,4 @@
-"""python -m tests.crash: a campaign in each world; prints, keeps the figures, judges."""
+"""python -m tests.crash: a campaign in each world, races, a herd; prints, keeps the figures."""
 
 import asyncio
 import math
@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Final
 
@@ -15,32 +14,45 @@ import click
 import msgspec
 
 from tests.crash.campaign import Report, World, campaign
+from tests.crash.herd import Herd, stampede
+from tests.crash.races import Races, race
+from tests.crash.results import Results
+from tests.support.outside import Outside
+from tests.support.receiver import receiving
+from tests.system.processes import Server, serving_in_two
 
 RESULTS: Final = Path(".guarantee/crash.json")
 WORLDS: Final[tuple[World, ...]] = ("outside", "embedded")
 STORE_KILLS: Final = 4  # kills of replicas for one of the store
+SHOWN: Final = 20  # of what is wrong
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--kills", default=20, type=click.IntRange(2), help="Kills of replicas, all in all.")
 @click.option("--seed", type=int, help="Of the first campaign; another each time if not given.")
 @click.option("--world", type=click.Choice(WORLDS), multiple=True, default=WORLDS)
+@click.option("--races", default=10_000, type=click.IntRange(1), help="Deletes against claims.")
+@click.option("--herd", default=20_000, type=click.IntRange(1), help="Messages of one second.")
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path))
-def main(kills: int, seed: int | None, world: tuple[World, ...], results: Path) -> None:
+def main(
+    kills: int, seed: int | None, world: tuple[World, ...], races: int, herd: int, results: Path
+) -> None:
     """Kill replicas and stores under load, and judge what arrived."""
     # So that an end from outside, too, leaves no replica behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = random.randrange(1_000_000) if seed is None else seed  # noqa: S311
     share = kills // len(world)
     reports = [_run(one, share, seed + number) for number, one in enumerate(world)]
+    found = Results(reports, *asyncio.run(_rush(races, herd, seed)))
+    print(told_of_rush(found.races, found.herd))
     results.parent.mkdir(exist_ok=True)
-    results.write_bytes(msgspec.json.format(msgspec.json.encode(reports)))
-    sys.exit(not all(report.sound for report in reports))
+    results.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    sys.exit(not found.sound)
 
 
 def _run(world: World, kills: int, seed: int) -> Report:
     print(f"{world}, seed {seed} …", file=sys.stderr, flush=True)
-    began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="crash-"))
+    folder = Path(tempfile.mkdtemp(prefix="crash-"))
     report = asyncio.run(
         campaign(
             folder,
@@ -54,27 +66,69 @@ def _run(world: World, kills: int, seed: int) -> Report:
         shutil.rmtree(folder)
     else:
         print(f"logs and data: {folder}", file=sys.stderr)
-    print(told(report), f"\n{time.monotonic() - began:.0f} s", flush=True)
+    print(told(report), flush=True)
     return report
+
+
+async def _rush(races: int, herd: int, seed: int) -> tuple[Races, Herd]:
+    """Both on two replicas without faults, whose store syncs each write."""
+    with tempfile.TemporaryDirectory(prefix="crash-") as name:
+        store = Outside(Path(name))
+        await store.start()
+        try:
+            environ = store.environ | {"DESTINATION_CONCURRENCY": "1000"}
+            async with serving_in_two(Path(name), **environ) as servers:
+                return await _raced(servers, races, seed), await _stampeded(servers, herd)
+        finally:
+            await store.stop()
+
+
+async def _raced(servers: tuple[Server, Server], count: int, seed: int) -> Races:
+    async with receiving() as receiver:
+        return await race([server.url for server in servers], receiver, count, seed)
+
+
+async def _stampeded(servers: tuple[Server, Server], count: int) -> Herd:
+    async with receiving() as receiver:
+        return await stampede(servers, receiver, count)
 
 
 def told(report: Report) -> str:
     """The figures of a campaign, and what to do about what is wrong."""
     verdict = report.verdict
     lines = [
-        f"{report.world}: {report.replica_kills} kills of replicas, {report.store_kills} of the "
-        f"store, {report.freezes} freezes, {report.terms} orderly ends",
+        f"{report.world}, seed {report.seed}: {report.replica_kills} kills of replicas, "
+        f"{report.store_kills} of the store, {report.freezes} freezes, {report.terms} orderly "
+        f"ends in {report.seconds:.0f} s",
         f"  {verdict.messages} messages acknowledged, {report.unknown} without an answer, "
         f"{report.deleted} deleted",
         f"  lost {len(verdict.lost)}, ghosts {len(verdict.ghosts)}, early {len(verdict.early)}, "
         f"duplicates {verdict.duplicates} of at most {verdict.bound}",
         f"  worst recovery {verdict.recovery_s} s, late after healing {verdict.late_s} s",
+        f"  fsck: {report.fsck}",
     ]
     if not report.sound:
         wrong = [*verdict.lost, *verdict.ghosts, *verdict.early, *report.wrong]
-        again = f"python -m tests.crash --seed {report.seed} --world {report.world}"
-        lines += ["  UNSOUND", *(f"  {it}" for it in wrong[:20]), f"  again: {again}"]
+        lines += ["  UNSOUND", *(f"  {it}" for it in wrong[:SHOWN]), f"  again: {_again(report)}"]
     return "\n".join(lines)
+
+
+def _again(report: Report) -> str:
+    options = {"kills": report.replica_kills, "seed": report.seed, "world": report.world}
+    return " ".join(["python -m tests.crash", *(f"--{k} {v}" for k, v in options.items())])
+
+
+def told_of_rush(races: Races, herd: Herd) -> str:
+    """Their figures, and what is wrong."""
+    lines = [
+        f"races: {races.count} deletes about the due time: {races.deleted} answered 200 and never "
+        f"sent; {races.in_flight} in flight, {races.sent} too late, each sent once",
+        f"herd: {herd.messages} due in one second, all there after {herd.seconds} s; memory grew "
+        f"by {herd.grown_mib} MiB; {herd.created} creates meanwhile, the slowest "
+        f"{herd.slowest_create_ms} ms",
+    ]
+    wrong = [*races.wrong, *herd.wrong]
+    return "\n".join([*lines, *(f"  UNSOUND {it}" for it in wrong[:SHOWN])])
 
 
 if __name__ == "__main__":

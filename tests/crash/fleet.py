@@ -16,6 +16,7 @@ from scheduler_api.store.client import connect
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.keys import Keys
 from tests.crash.history import Kill
+from tests.support.commands import Done, run_in
 from tests.support.faults import FaultProxy, proxying
 from tests.support.outside import PASSWORD, Outside
 from tests.support.waiting import wait_until
@@ -35,7 +36,7 @@ class Replica:
         self.proxy = proxy  # between it and the store, if the store is outside
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._environ = environ
+        self.environ = environ
         self._stack = AsyncExitStack()
         self._server: Server | None = None
 
@@ -47,7 +48,7 @@ class Replica:
 
     async def start(self) -> None:
         """Until it takes traffic."""
-        context = serving(self.folder, SERVE, self.port, **self._environ)
+        context = serving(self.folder, SERVE, self.port, **self.environ)
         self._server = await self._stack.enter_async_context(context)
 
     async def ended(self) -> int:
@@ -134,9 +135,22 @@ class Fleet:
             await wait_until("the store again", lambda: self._store_started() != before, 20)
         return kill
 
+    def owner(self) -> Replica:
+        """Of the embedded store: who started it last."""
+        return max(self.replicas, key=lambda it: str(_last_start(it).get("timestamp", "")))
+
     def _store_started(self) -> dict[str, Any]:
-        started = [it for replica in self.replicas for it in replica.server.events("store_started")]
-        return max(started, key=lambda it: str(it["timestamp"]))
+        return _last_start(self.owner())
+
+    async def fsck(self) -> Done:
+        """The product's own check, beside the replicas."""
+        replica = self.replicas[0]
+        return await run_in(replica.folder, "fsck", stdin=b"", **replica.environ)
+
+
+def _last_start(replica: Replica) -> dict[str, Any]:
+    """Of the embedded store by that replica, if ever."""
+    return next(reversed(replica.server.events("store_started")), {})
 
 
 def _settings(lease: float, **more: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ class Herd(msgspec.Struct):
 
     messages: int
     created: int  # one after the other, while the herd ran
-    slowest_create_ms: float
+    slowest_create_ms: float  # as seen by callers who share a process with the receiver
     seconds: float  # from their time to the last arrival
     grown_mib: float  # by how much the memory of a replica grew, at the most
     wrong: list[str]  # ids that did not come exactly once
