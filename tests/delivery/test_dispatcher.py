@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from scheduler_api.domain.errors import MessageNotFound, SchemaTooNew, StoreUnavailable
 from scheduler_api.domain.message import Message
@@ -17,7 +18,9 @@ from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
+from tests.faults.conftest import events
 from tests.support import invariants
+from tests.support.clock import Clock, prelude
 from tests.support.factories import accepted
 from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
@@ -223,6 +226,36 @@ async def test_the_lease_of_a_dead_process_is_reaped(
     await start(store, lease=SHORT_LEASE)
     message = await until(store, "a", "delivered")
     assert (message.attempts_made, message.crashes) == (1, 1)
+
+
+@pytest.mark.parametrize("jump", [3_600_000, -3_600_000])
+async def test_a_jump_of_the_stores_clock_ends_no_lease_of_a_process_that_lives(
+    start: Start, redis: Redis, prefix: str, clock: Clock, receiver: Receiver, jump: int
+) -> None:
+    one, other = (
+        Store(
+            redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE), prelude=prelude(clock.key)
+        )
+        for _ in range(2)
+    )
+    receiver.hold.clear()
+    await start(one, lease=SHORT_LEASE)
+    for number in range(5):
+        await one.messages.create(f"m{number}", accepted(webhookUrl=receiver.url))
+    await wait_until("open requests", lambda: len(receiver.requests) == 5)
+    with capture_logs() as logs:
+        await start(other, lease=SHORT_LEASE)
+        may_reap = time.monotonic() + SHORT_LEASE + 0.5
+        await wait_until("the right to reap", lambda: time.monotonic() > may_reap)
+        await clock.advance(jump)
+        await other.messages.create("fresh", accepted(webhookUrl=receiver.url))
+        await wait_until("their notice", lambda: len(events(logs, "store_clock_jumped")) == 2)
+        receiver.hold.set()
+        for message_id in ("fresh", *(f"m{number}" for number in range(5))):
+            await until(one, message_id, "delivered")
+    assert {it["seconds"] > 0 for it in events(logs, "store_clock_jumped")} == {jump > 0}
+    assert not events(logs, "leases_reaped") + events(logs, "settle_refused")
+    assert len(receiver.requests) == 6
 
 
 async def test_a_request_whose_lease_was_taken_is_aborted_and_not_settled(

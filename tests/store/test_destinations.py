@@ -333,6 +333,17 @@ async def test_more_destinations_open_at_once_than_one_claim_looks_at(
     assert [look.due_in for look in looks[:2]] == [0, 0]
 
 
+async def test_a_clock_that_was_set_back_holds_up_no_rate(store: Store, clock: Clock) -> None:
+    """By what was noted before, the next one would have to wait as long as the clock jumped."""
+    await store.destinations.set_limit(HERE, Limits(100, Rate(10, "s")))
+    await create(store, 1)
+    assert len(await sent_until(store, clock, SECOND)) == 1
+    await clock.advance(-3_600 * SECOND)
+    await create(store, 20, name="later")
+    start = await clock.now() - NOW
+    assert len(await sent_until(store, clock, start + SECOND)) in (10, 11)
+
+
 # Unreachable destinations
 
 
@@ -351,6 +362,18 @@ async def test_after_five_failures_to_connect_nothing_is_sent_for_a_second(
     await clock.advance(SECOND)
     assert len(await claimed(store)) == 1  # the probe
     assert await claimed(store) == []
+
+
+async def test_a_clock_that_was_set_back_holds_up_no_probe(store: Store, clock: Clock) -> None:
+    await create(store, 20)
+    await lose(store)
+    assert await claimed(store) == []
+    await clock.advance(-3_600 * SECOND)
+    await create(store, 2, name="fresh")
+    (probe,) = await claimed(store)
+    assert await store.queues[0].settle(missed(probe))
+    assert await claimed(store) == []
+    assert (await store.destinations.get(HERE)).connect_failures == 6
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,15 @@ async def test_a_restart_gives_every_lease_its_time_again(restarted: Store, cloc
     assert await restarted.queues[0].reap() == (1, [])
 
 
+async def test_a_clock_that_was_set_back_does_not_lengthen_that_time(
+    restarted: Store, clock: Clock
+) -> None:
+    """Longer than the longest lease it cannot have been."""
+    await restarted.queues[0].greet()
+    await clock.advance(-2 * 3_600_000)
+    assert await restarted.queues[0].greet() == 0
+
+
 async def test_nobody_reaps_before_a_restart_was_greeted(restarted: Store, clock: Clock) -> None:
     await clock.advance(2 * LEASE)
     assert await restarted.queues[0].reap() == (0, [])

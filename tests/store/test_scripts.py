@@ -56,7 +56,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "repair": (DAY, DAY, "", "taken-0", "nobody"),
     "recount": (CONCURRENCY, "127.0.0.1:2"),
     "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
-    "sweep": (100, CONCURRENCY + 2, DAY),
+    "sweep": (100, CONCURRENCY + 2, DAY, 15_000),
     "list_destinations": (CONCURRENCY, 100),
     "set_limit": ("127.0.0.1:2", "9 0 0 [9,null,false]"),
 }
@@ -83,7 +83,7 @@ NUMBERS = [
     ("inspect", 3),
     *[("repair", i) for i in (0, 1)],
     ("recount", 0),
-    *[("sweep", i) for i in range(3)],
+    *[("sweep", i) for i in range(4)],
     *[("list_destinations", i) for i in range(2)],
 ]
 

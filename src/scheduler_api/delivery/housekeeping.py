@@ -49,6 +49,10 @@ class Connection:
             self.since = now
         self._answered_at = now
 
+    def disturbed(self) -> None:
+        """It answers, but something happened that leases may have suffered from."""
+        self.since = time.monotonic()
+
     def lost(self, error: Exception) -> float:
         """It did not: seconds to wait, growing, with jitter."""
         if self.since is not None or not self._failures:
@@ -60,14 +64,15 @@ class Connection:
         return wait * random.uniform(0.5, 1.0)  # noqa: S311
 
     def steady_for(self) -> float:
-        """Seconds of uninterrupted connection."""
+        """Seconds of undisturbed connection."""
         return 0.0 if self.since is None else time.monotonic() - self.since
 
 
 async def reap(queue: Queue, connection: Connection, lease: float) -> float | None:
     """Take back expired leases; None when done, else the seconds until that is allowed.
 
-    After an outage every lease looks expired; whoever holds one gets a lease's time to settle.
+    After an outage, or a jump of the store's clock, every lease looks expired; whoever holds one
+    gets a lease's time to settle.
     Raises: StoreUnavailable.
     """
     wait = max(lease - connection.steady_for(), await queue.greet())

@@ -95,6 +95,8 @@ class Lookout:
         try:
             claim = await self._queue.claim(reserved)
             self.connection.found()
+            if abs(claim.jump) > self._lease / 2:
+                self._note_jump(claim.jump)
             if claim.dropped:
                 log.error("records_missing", dropped=claim.dropped)
             if self._stopping and claim.messages:
@@ -107,6 +109,11 @@ class Lookout:
             log.error("store_reset", partition=self._queue.partition)
             await self._check(self._queue.partition)
         return claim
+
+    def _note_jump(self, seconds: float) -> None:
+        """After a jump ahead every lease looks ended; their holders get time to renew them."""
+        log.warning("store_clock_jumped", partition=self._queue.partition, seconds=seconds)
+        self.connection.disturbed()
 
     async def _reap(self) -> bool:
         """Take back expired leases; False: not yet allowed, and it is known when."""

@@ -65,6 +65,7 @@ class Claim(msgspec.Struct, frozen=True):
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
     reset: bool  # the data lost the mark of this schema: the store was emptied, or put back
+    jump: float  # seconds that the store's clock jumped since the last claim; below 0: back
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -124,7 +125,7 @@ class Queue:
             self._concurrency,
         )
         self._nonce, self._claimed_ms = None, now
-        self._clock.heard(now, asked, time.monotonic())
+        jump = self._clock.heard(now, asked, time.monotonic())
         claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
         return Claim(
             [one for one in claimed if one],
@@ -134,6 +135,7 @@ class Queue:
             _seconds_until(lease, now),
             dropped,
             schema < SCHEMA,
+            jump,
         )
 
     def now(self) -> datetime:
@@ -216,7 +218,9 @@ class Queue:
     async def sweep(self) -> int:
         """Look again at destinations with parked messages: how many were unparked."""
         past = _ms(FAILURES_PAST)
-        unparked = await self._scripts.run("sweep", SWEPT_AT_ONCE, self._concurrency, past)
+        unparked = await self._scripts.run(
+            "sweep", SWEPT_AT_ONCE, self._concurrency, past, self._lease_ms
+        )
         if unparked:
             self._heads.announce(self.partition)
         return int(unparked)

@@ -5,7 +5,7 @@
 -- ARGV[1] lease, ms
 -- Returns for how many ms more nobody may reap
 local lease, now = number(ARGV[1]), clock()
-local run, known, outage_until = runs()
+local run, known, outage_until = runs(now)
 if run ~= known then
   outage_until = known and now + lease or 0
   call('HSET', META, 'run_id', run, 'outage_until', outage_until)

@@ -27,7 +27,7 @@ for _, dest in ipairs(names()) do
   local n = #reply
   reply[n + 1], reply[n + 2] = dest, tonumber(call('HGET', INFLIGHT, dest) or 0)
   reply[n + 3], reply[n + 4] = call('ZCARD', PARKED .. dest), call('HGET', LIMITS, dest) or ''
-  reply[n + 5], reply[n + 6] = failures(dest), free == 0 and why or ''
+  reply[n + 5], reply[n + 6] = failures(dest, now), free == 0 and why or ''
   reply[n + 7] = opens_at or -1
 end
 return reply

@@ -97,22 +97,30 @@ local function settings(dest, limit)
   return concurrency > 0 and concurrency or limit, tonumber(interval), paused == '1'
 end
 
+-- The store's clock may be set back. An instant that was noted before and is then further ahead than
+-- it can ever have been is not believed, or it would hold up messages for as long as the clock jumped.
+local LONGEST_LEASE = 3600000 -- ms
+local LONGEST_PAUSE = 60000 -- ms, until the next probe of what is unreachable
+
 local BREAKS_AT = 5 -- failures to connect in a row; from then on one probe at a time is sent
 
 -- How often in a row a destination could not be connected to, and when the next probe may be sent.
-local function failures(dest)
+local function failures(dest, now)
   local found = has_rules() and call('HGET', UNREACHABLE, dest)
   if not found then return 0, 0 end
   local count, probe_at = found:match('^(%d+) (%d+)$')
-  return tonumber(count), tonumber(probe_at)
+  probe_at = tonumber(probe_at)
+  return tonumber(count), probe_at > now + LONGEST_PAUSE and now or probe_at
 end
 
 -- A rate is kept by the generic cell rate algorithm: what is due later than `ahead` has to wait.
 -- What a rate lets through in 100 ms may go at once, so that a high one takes few wake-ups; a low
 -- one may be 10 ms ahead of its beat, so that a late timer does not make it slower.
 local function beat(dest, interval, now)
-  local next_at = math.max(now, tonumber(call('HGET', RATE, dest) or 0))
-  return next_at, math.max(10, 100 - interval)
+  local ahead = math.max(10, 100 - interval)
+  local next_at = tonumber(call('HGET', RATE, dest) or 0)
+  local believed = next_at <= now + ahead + interval + 1
+  return believed and math.max(now, next_at) or now, ahead
 end
 
 -- How many more messages of a destination may be leased now. If none: why, and from when on, if it
@@ -120,7 +128,7 @@ end
 local function room(dest, limit, now)
   local most, interval, paused = settings(dest, limit)
   if paused then return 0, 'paused' end
-  local failed, probe_at = failures(dest)
+  local failed, probe_at = failures(dest, now)
   local broken = failed >= BREAKS_AT
   if broken and now < probe_at then return 0, 'unreachable', probe_at end
   local free = (broken and 1 or most) - tonumber(call('HGET', INFLIGHT, dest) or 0)
@@ -204,8 +212,9 @@ end
 
 -- Which run of the store this is, the run that `greet` last saw, and until when (ms) after a
 -- restart nobody may reap.
-local function runs()
+local function runs(now)
   local run = call('INFO', 'server'):match('run_id:(%x+)')
   local known = call('HMGET', META, 'run_id', 'outage_until')
-  return run, known[1], tonumber(known[2] or 0)
+  local outage_until = tonumber(known[2] or 0)
+  return run, known[1], outage_until > now + LONGEST_LEASE and 0 or outage_until
 end

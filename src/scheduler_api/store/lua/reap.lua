@@ -12,7 +12,7 @@ local keep, most, now = number(ARGV[4]), number(ARGV[5]), clock()
 local reply, opened = {0}, {}
 if latest >= 0 and now > latest then return reply end
 
-local run, known, outage_until = runs()
+local run, known, outage_until = runs(now)
 if known and (run ~= known or now < outage_until) then return reply end
 
 for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do

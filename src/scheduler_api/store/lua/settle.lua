@@ -8,19 +8,19 @@
 -- Returns {1 if something may be claimed sooner than before, then a word for each: 'stale', or
 --          'ok', or instead of it what became of the destination: 'broken' or 'mended'}
 local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
-local FIRST_PAUSE, LONGEST_PAUSE = 1000, 60000 -- ms until the first probe; each pause is twice as long
+local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
 local reply, opened, unparked, old = {0}, {}, 0, soonest()
 
 -- Any answer ends the count of failures to connect.
 local function reached(dest)
-  local failed = failures(dest)
+  local failed = failures(dest, now)
   if failed > 0 then call('HDEL', UNREACHABLE, dest) end
   return failed >= BREAKS_AT and 'mended' or 'ok'
 end
 
 -- Requests that were open when the destination broke tell nothing new: each pause counts once.
 local function missed(dest)
-  local failed, probe_at = failures(dest)
+  local failed, probe_at = failures(dest, now)
   if failed >= BREAKS_AT and now < probe_at then return 'ok' end
   failed, probe_at = failed + 1, now
   if failed >= BREAKS_AT then
