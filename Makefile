@@ -20,7 +20,8 @@ test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also m
 OWN := unshare --mount --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 faults: .venv/dev.stamp ## Fill the store's disk, move clocks, cut wires: needs libfaketime
-	$(OWN) sh -ec 'ip link set lo up; exec "$$@"' - $(BIN)/python -m pytest -m machine tests/faults
+	@MACHINE_NETWORK=$$(readlink /proc/self/ns/net) $(OWN) \
+	  sh -ec 'ip link set lo up; exec "$$@"' - $(BIN)/python -m pytest -m machine tests/faults
 
 sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, faults and all; SEED=7 shows one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))

@@ -1,0 +1,119 @@
+"""A receiver on a machine of its own, as far as the kernel goes: the wire to it can be cut.
+
+It has a network of its own, and so must the test: what is made here must not touch the machine's.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from tests.support.waiting import wait_until
+
+HERE: Final = "192.0.2.1"  # TEST-NET-1: nobody's
+THERE: Final = "192.0.2.2"
+PORT: Final = 8080
+
+# Tells of each request. Answers it with 200, but not the first one to /silent.
+PROGRAM: Final = f"""
+import sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+silent = {{"/silent"}}
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        print(self.path, flush=True)
+        if self.path in silent:
+            silent.discard(self.path)
+            threading.Event().wait()
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+sys.stdin.readline()
+server = ThreadingHTTPServer(("{THERE}", {PORT}), Handler)
+print("listening", flush=True)
+server.serve_forever()
+"""
+
+
+class Peer:
+    """At the other end of a wire."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.url = f"http://{THERE}:{PORT}"
+        self._process = process
+
+    async def heard(self) -> str:
+        """The next thing that it tells."""
+        assert self._process.stdout
+        async with asyncio.timeout(20):
+            return (await self._process.stdout.readline()).decode().strip()
+
+    @property
+    def apart(self) -> bool:
+        """Whether it has its own network by now."""
+        return _network(self._process.pid) != _network("self")
+
+    def lay(self) -> None:
+        """The wire, and wait at its end."""
+        there = str(self._process.pid)
+        _ip("link", "add", "near", "type", "veth", "peer", "name", "far", "netns", there)
+        _ip("address", "add", f"{HERE}/30", "dev", "near")
+        _ip("link", "set", "near", "up")
+        self._ip_there("link", "set", "far", "up")
+        self.mend()
+        assert self._process.stdin
+        self._process.stdin.write(b"go\n")
+
+    def cut(self) -> None:
+        """From here on nothing comes through, and no word of it: no FIN, no RST, no ICMP."""
+        self._ip_there("address", "delete", f"{THERE}/30", "dev", "far")
+
+    def mend(self) -> None:
+        """It has its address again."""
+        self._ip_there("address", "add", f"{THERE}/30", "dev", "far")
+
+    def _ip_there(self, *words: str) -> None:
+        enter = ("nsenter", "--target", str(self._process.pid), "--net")
+        subprocess.run((*enter, "ip", *words), check=True)
+
+
+@asynccontextmanager
+async def peer() -> AsyncIterator[Peer]:
+    """One that listens; nothing of it stays behind."""
+    machines = os.environ.get("MACHINE_NETWORK")  # make faults tells it, and then leaves it
+    assert machines not in (None, _network("self")), "Only in a network of its own: make faults"
+    process = await asyncio.create_subprocess_exec(
+        *("unshare", "--net", sys.executable, "-c", PROGRAM),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        one = Peer(process)
+        await wait_until("a network of its own", lambda: one.apart)
+        one.lay()
+        assert await one.heard() == "listening"
+        yield one
+        _ip("link", "delete", "near")
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def _network(pid: int | str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/net")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
