@@ -84,6 +84,7 @@ async def test_a_store_with_a_full_disk_gets_nothing_new_and_nothing_is_sent_unt
     receiver.hold.set()
     await fall_due(logs)
     assert receiver.ids() == ["open"], "what could not be settled is not sent"
+    assert await forgiving.health() == (503, "connected"), "it reads, but nothing is sent"
     assert await forgiving.refusal(id="refused", webhookUrl=receiver.url) == "store_full"
     disk.free()
     await forgiving.healed()

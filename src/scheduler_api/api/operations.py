@@ -76,5 +76,7 @@ async def ready(request: Request) -> Response:
     """Tell whether the service can take messages."""
     await context(request).store.messages.count()
     if not context(request).is_running():
-        raise Unavailable("The scheduler is stopping, or has not started.")
+        raise Unavailable(
+            "The scheduler is stopping, has not started, or may not write to its store."
+        )
     return JSON(Ready())

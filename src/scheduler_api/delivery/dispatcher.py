@@ -72,9 +72,10 @@ class Dispatcher:
 
     @property
     def running(self) -> bool:
-        """Whether it looks for due messages."""
+        """Whether it looks for due messages, and the store lets it claim them."""
         looking = bool(self._looking) and not any(task.done() for task in self._looking)
-        return looking and not self._stopping
+        heard = all(lookout.connection.since is not None for lookout in self._lookouts)
+        return looking and heard and not self._stopping
 
     @property
     def busy(self) -> bool:
