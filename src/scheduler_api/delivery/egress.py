@@ -46,7 +46,7 @@ class Verdict:
     object. The exception that the guard raises is no witness: aiohttp folds several into another.
     """
 
-    __slots__ = ("_token", "dialled", "host", "refusal", "starved")
+    __slots__ = ("_token", "dialled", "host", "opened", "refusal", "starved")
 
     _token: "Token[Verdict]"  # gives the context variable back what it held before
 
@@ -54,7 +54,8 @@ class Verdict:
         self.host = host  # the name asked for
         self.dialled = False  # whether any address was let through
         self.refusal: str | None = None  # why nothing was dialled, if that was the guard's doing
-        self.starved = False  # whether this machine had no socket left for it
+        self.opened = False  # whether any socket was made, so that a request may have gone out
+        self.starved = False  # whether this machine had no socket left for an address
 
     def __enter__(self) -> Self:
         self._token = _verdict.set(self)
@@ -116,10 +117,21 @@ class GuardedConnector(aiohttp.TCPConnector):
         verdict = _verdict.get(None) or Verdict("")
         verdict.judge(self._rules, str(address[0]), int(address[1]))
         try:
-            return socket.socket(family, kind, protocol)
+            made = socket.socket(family, kind, protocol)
         except OSError as error:
             verdict.starved |= error.errno in SHORTAGE
             raise
+        verdict.opened = True
+        return made
+
+
+def out_of_sockets() -> bool:
+    """Whether none can be made: then a name that was not resolved may well exist."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno in SHORTAGE
+    return False
 
 
 class PooledResolver(AbstractResolver):

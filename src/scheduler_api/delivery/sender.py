@@ -13,7 +13,7 @@ from yarl import URL
 
 from scheduler_api import __version__
 from scheduler_api.delivery.deadlines import Deadline, Deadlines
-from scheduler_api.delivery.egress import Verdict, guarding
+from scheduler_api.delivery.egress import Verdict, guarding, out_of_sockets
 from scheduler_api.delivery.transport import Transport
 from scheduler_api.domain.message import EXCERPT_BYTES, Attempt
 from scheduler_api.domain.moments import format_instant
@@ -87,7 +87,7 @@ class Sender:
                 status, excerpt, retry_after = await self._request(url, claimed, start)
                 error = None
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
-                if verdict.starved:
+                if _nothing_sent(caught, verdict):
                     raise NothingSent from caught
                 status, excerpt, retry_after = None, None, None
                 error = _name(caught, verdict, claimed)
@@ -190,6 +190,13 @@ async def _beginning(response: aiohttp.ClientResponse, deadline: Deadline) -> by
     if size > RESPONSE_BYTES:
         response.close()
     return kept
+
+
+def _nothing_sent(error: Exception, verdict: Verdict) -> bool:
+    """Whether it failed for want of a socket; a resolver without one does not say why it failed."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return out_of_sockets()
+    return verdict.starved and not verdict.opened
 
 
 def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:
