@@ -61,6 +61,20 @@ def test_a_record_holds_all_that_was_accepted() -> None:
     assert (record.url, record.spec) == (asked.url.url, asked.spec)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"delay": 0}, {"contentType": "text/plain", "payload": ""}, {"payload": None}],
+)
+def test_a_record_tells_what_is_usual_from_what_is_nothing(fields: dict[str, object]) -> None:
+    asked = accepted(**fields)
+    assert unpack_record(INSTANTS + pack_tail(asked)).spec == asked.spec
+
+
+def test_a_record_spends_nothing_on_what_is_usual() -> None:
+    asked = accepted(payload="x", scheduleTo="2046-04-15T02:41:45Z")
+    assert pack_tail(asked).endswith(b"\n" + msgspec.msgpack.encode([None, None, None, b'"x"']))
+
+
 def test_a_record_is_found_behind_bytes_that_look_like_its_line_feed() -> None:
     asked = accepted(webhookUrl="http://127.0.0.1")  # an authority of nine bytes, then ten: \n
     longer = accepted(webhookUrl="http://127.0.0.10")

@@ -165,10 +165,10 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     ] = UNSET
 
 
-class Spec(msgspec.Struct, frozen=True, array_like=True):
-    """What of a message never changes, beside its instants and its URL; stored as it is.
+class Spec(msgspec.Struct, frozen=True):
+    """What of a message never changes, beside its instants and its URL.
 
-    Only ever appended to: records of older versions are read with the defaults.
+    A default stays what it is: it is not stored, so another one would change old messages.
     """
 
     method: Method = "POST"

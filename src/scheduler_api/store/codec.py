@@ -23,16 +23,30 @@ import msgspec
 
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.limits import Hold, Limits, Rate
-from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Spec
+from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Method, Spec
 
 VERSION: Final = b"\x01"  # of the record's form, its first byte; written by create.lua
 _HEAD: Final = 15  # bytes before the URL
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
-_encode_spec = msgspec.msgpack.Encoder().encode
-_decode_spec = msgspec.msgpack.Decoder(Spec).decode
+_USUAL: Final = msgspec.structs.astuple(Spec())
 
+
+class _StoredSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A Spec as it is stored, None for what is usual; only ever appended to."""
+
+    method: Method | None = None
+    headers: dict[str, str] | None = None
+    content_type: str | None = None
+    body: bytes | None = None
+    timeout_ms: int | None = None
+    delay_ms: int | None = None
+    timezone: str | None = None
+
+
+_encode_spec = msgspec.msgpack.Encoder().encode
+_decode_spec = msgspec.msgpack.Decoder(_StoredSpec).decode
 
 _encode_limits = msgspec.json.Encoder().encode
 _decode_limits = msgspec.json.Decoder(tuple[int | None, str | None, bool]).decode
@@ -87,7 +101,22 @@ def pack_tail(accepted: Accepted) -> bytes:
     """The record from its 14th byte on; what stands before is written by create.lua."""
     url = accepted.url
     place = bytes((url.start, len(url.authority)))
-    return b"%b%b\n%b" % (place, url.url.encode(), _encode_spec(accepted.spec))
+    return b"%b%b\n%b" % (place, url.url.encode(), _pack_spec(accepted.spec))
+
+
+def _pack_spec(spec: Spec) -> bytes:
+    """Nothing for what is usual, which would be a twentieth of a record."""
+    given = msgspec.structs.astuple(spec)
+    values = [None if one == usual else one for one, usual in zip(given, _USUAL, strict=True)]
+    while values and values[-1] is None:
+        values.pop()
+    return _encode_spec(values)
+
+
+def _unpack_spec(packed: bytes) -> Spec:
+    stored = msgspec.structs.astuple(_decode_spec(packed))
+    pairs = zip(stored, _USUAL, strict=True)
+    return Spec(*(usual if one is None else one for one, usual in pairs))
 
 
 def pack_scheduled(scheduled_ms: int) -> bytes:
@@ -101,7 +130,7 @@ def unpack_record(record: bytes) -> Record:
         raise ValueError(f"a record of version {record[:1]!r} is not known")
     end = record.index(b"\n", _HEAD)
     created, scheduled, url = unpack_head(record[: end + 1])
-    return Record(created, scheduled, url, _decode_spec(record[end + 1 :]))
+    return Record(created, scheduled, url, _unpack_spec(record[end + 1 :]))
 
 
 def unpack_head(head: bytes) -> tuple[int, int, str]:
