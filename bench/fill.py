@@ -3,7 +3,6 @@
 python -m bench.fill reads one line of JSON, a Filling, and answers with the seconds it took.
 """
 
-import asyncio
 import sys
 import time
 
@@ -18,7 +17,7 @@ from scheduler_api.store.client import connect
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.store import Store
 
-TOGETHER = 1000  # messages under way
+TOGETHER = 1000  # messages in a call
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -56,15 +55,20 @@ async def _fill(filling: Filling) -> float:
     await store.check()
     began, last = time.perf_counter(), filling.first + filling.count
     for start in range(filling.first, last, TOGETHER):
-        numbers = range(start, min(start + TOGETHER, last))
-        await asyncio.gather(*(_create(store, filling, sample, n) for n in numbers))
+        await _create(store, filling, sample, range(start, min(start + TOGETHER, last)))
     await redis.aclose()
     return time.perf_counter() - began
 
 
-async def _create(store: Store, filling: Filling, sample: Accepted, n: int) -> None:
-    one = msgspec.structs.replace(sample, due_at=from_ms(filling.due_ms + n))
-    await store.messages.create(f"{filling.prefix}-{n}", one)
+async def _create(store: Store, filling: Filling, sample: Accepted, numbers: range) -> None:
+    new = [(f"{filling.prefix}-{n}", _due(sample, filling.due_ms + n)) for n in numbers]
+    for stored in await store.messages.create_many(new):
+        if isinstance(stored, Exception):
+            raise stored
+
+
+def _due(sample: Accepted, ms: int) -> Accepted:
+    return msgspec.structs.replace(sample, due_at=from_ms(ms))
 
 
 if __name__ == "__main__":
