@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tests import guarantee
+from tests import test_documents as documents
 from tests.crash.campaign import Report
 from tests.crash.herd import Herd
 from tests.crash.history import Verdict
@@ -69,6 +70,17 @@ def test_the_table_sums_the_campaigns_up() -> None:
     assert found["deletes raced against sending"] == ["–", "10"]
     assert found["due in the same second"] == ["–", "500"]
     assert found["planted bugs caught"] == ["12 of 12", "–"]
+
+
+def test_the_page_quotes_each_row_and_the_readme_some_of_them() -> None:
+    names = [what for what, *_ in guarantee.rows(SIM, results(report()))]
+    page, readme = (
+        [row for row in documents.rows(it) if len(row) == 3 and row[0] in names]
+        for it in ("docs/guarantee.md", "README.md")
+    )
+    assert [row[0] for row in page] == names
+    assert len(readme) > 3
+    assert all(row in page for row in readme)
 
 
 def test_the_table_says_what_it_can_say() -> None:
