@@ -156,11 +156,11 @@ def test_the_shell_blocks_parse(document: str) -> None:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
-def test_the_events_that_the_readme_names_are_logged() -> None:
+def test_the_events_that_the_documents_name_are_logged() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     logged = set(re.findall(r"log\.\w+\(\s*\"(\w+)\"", source))
-    section = text_of("README.md").partition("## Operate")[2].partition("Backup")[0]
-    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+|stopping|drained)`", section))
+    event = re.compile(r"`([a-z]+(?:_[a-z]+)+|stopping|drained)`")
+    named = {name for row in rows("docs/log.md") for name in event.findall(row[1])}
     assert named
     assert named <= logged
 
