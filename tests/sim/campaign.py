@@ -1,6 +1,7 @@
 """Many schedules over several processes, and the figures; asked by __main__.py and the tests."""
 
 import functools
+import gc
 import os
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from tests.sim.planted import PLANTED, Planted
 from tests.sim.world import Machine, World
 
 CHUNK: Final = 500  # schedules of one task
+GARBAGE: Final = 200_000  # objects more than before, after which it is collected: once a while
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -83,12 +85,18 @@ def broken(world: World) -> str | None:
     return None
 
 
+def _pool(processes: int | None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        processes or os.cpu_count(), initializer=gc.set_threshold, initargs=(GARBAGE,)
+    )
+
+
 def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:
     """The figures so far, again and again until all schedules have run."""
     total = Figures()
     chunks = range(first, first + count, CHUNK)
     sizes = [min(CHUNK, first + count - start) for start in chunks]
-    with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+    with _pool(processes) as pool:
         for figures in pool.map(simulate, chunks, sizes):
             total.add(figures)
             yield total
@@ -106,7 +114,7 @@ def catch(planted: Planted, budget: int) -> Catch:
 
 def catch_all(budget: int, processes: int | None = None) -> list[Catch]:
     """Each planted mistake."""
-    with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+    with _pool(processes) as pool:
         return list(pool.map(catch, PLANTED, [budget] * len(PLANTED)))
 
 

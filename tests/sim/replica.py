@@ -268,6 +268,8 @@ class Replica:
     def duties(self) -> None:
         """What its timers bring about."""
         self.duties_at = self.world.now + NEXT_DUTIES
+        if not self.leases:
+            return
         self.settle(self.answered())
         self.renew()
         self.give_up_ended()

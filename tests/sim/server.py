@@ -1,70 +1,28 @@
-"""A store in this process: the shipped scripts in Lua 5.1, over the model of the commands.
+"""A store in this process: the shipped scripts in LuaJIT, over the model of the commands.
 
 It stands where redis-py's client stands, so that the product's own Scripts, Messages and Queue
-run on it. A call is one coroutine that never waits: `at_once` runs it.
+run on it. A call is one coroutine that never waits: `at_once` runs it. The model is in model.lua,
+as most of a schedule's time would otherwise go on the way from Lua to Python and back.
 """
 
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from lupa.lua51 import LuaRuntime
+from lupa.luajit20 import LuaRuntime
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from scheduler_api.store.scripts import NAMES, source
-from tests.sim.model import READS, WRITES, Keyspace, SortedSet
 
 Result = TypeVar("Result")
+Content = Mapping[bytes, Any]  # member → score, or field → value
 
+_MODEL: Final = Path(__file__).with_name("model.lua").read_bytes()
 _NAMES: Final = {source(name): name for name in NAMES}
-_NOTHING: Final[Mapping[bytes, Any]] = {}
-
-# What Redis gives a script beside the language's own libraries, and its protection of globals.
-_SANDBOX: Final = b"""
-local commands = ...
-local allowed
-local redis = {call = function(name, ...)
-  local command = allowed[name]
-  if not command then error('the model has no ' .. tostring(name) .. ' for this script') end
-  return command(...)
-end}
-local globals = {redis = redis, assert = assert, string = string, table = table, math = math,
-  tonumber = tonumber, tostring = tostring, type = type, error = error, pcall = pcall,
-  pairs = pairs, ipairs = ipairs, next = next, select = select, unpack = unpack,
-  KEYS = {}, ARGV = {}}
-local world = setmetatable({}, {
-  __index = function(_, name)
-    local found = globals[name]
-    if found == nil then
-      error('Script attempted to access nonexistent global variable ' .. tostring(name))
-    end
-    return found
-  end,
-  __newindex = function() error('Attempt to modify a readonly table') end})
-
-local function length(reply)
-  local n = 0
-  while reply[n + 1] ~= nil do n = n + 1 end
-  return n
-end
-
-local function compile(text, name)
-  local script, fault = loadstring(text, name)
-  if not script then error(fault) end
-  return setfenv(script, world)
-end
-
-local function run(script, of, keys, ...)
-  allowed, globals.KEYS, globals.ARGV = commands[of], keys, {...}
-  local reply = script()
-  if type(reply) == 'table' then return true, unpack(reply, 1, length(reply)) end
-  return false, reply
-end
-
-return compile, run
-"""
+NOTHING: Final[Content] = {}
 
 
 class Server:
@@ -73,29 +31,28 @@ class Server:
     def __init__(self, spoilt: Mapping[str, str] | None = None) -> None:
         """`spoilt`: script as it is → as it is run; see planted.py."""
         self.now_us = 0  # the store's clock
+        self.starts = 1  # of the store so far
         self.down = False  # refuses all calls
         self.full = False  # refuses what may make it grow
         self.loses_reply = False  # of the next call
         self.cuts = False  # at the next seam inside a script, whose caller dies there
         self.calls = 0
+        self.changes = 0  # writes so far
         self.trace: Callable[[str, list[bytes], Any], None] | None = None  # told of each call
         self._spoilt = spoilt or {}
         self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=False)
-        self._array = self._lua.table_from
         self._tables: dict[tuple[bytes, ...], Any] = {}
         self._scripts: dict[str, _Script] = {}
-        self.keyspace = self._empty()
-        reads, every = (self._bound(names) for names in (READS, READS | WRITES))
-        sandbox = self._lua.eval(b"loadstring(...)", _SANDBOX)
-        self.compile, self.run = sandbox(self._lua.table_from({b"reads": reads, b"all": every}))
+        self._stored: dict[bytes, Content] = {}  # as it was after `_looked` changes
+        self._looked = 0
+        model = self._lua.eval(b"loadstring(...)", _MODEL)(self._seam)
+        self.compile, self.run = model[b"compile"], model[b"run"]
+        self._changed, self._names = model[b"changed"], model[b"names"]
+        self._image, self._restore = model[b"image"], model[b"restore"]
 
-    def _empty(self) -> Keyspace:
-        return Keyspace(lambda: self.now_us, self._array)
-
-    def _bound(self, names: frozenset[str]) -> Any:
-        commands = self.keyspace.commands(names)
-        commands[b"ECHO"] = self._seam
-        return self._lua.table_from(commands)
+    def commands(self, kind: str) -> set[str]:
+        """The names of those that are modelled: kind `reads` or `writes`."""
+        return set(self._names(kind.encode()).decode().split())
 
     def _seam(self, text: bytes) -> bytes:
         if self.cuts:
@@ -134,28 +91,34 @@ class Server:
 
     def reset(self) -> None:
         """Empty, healthy."""
-        self.keyspace.keys.clear()
+        self.restore(None)
         self.down = self.full = self.loses_reply = self.cuts = False
 
-    def image(self) -> dict[bytes, Any]:
+    def image(self) -> Any:
         """A copy of all that is stored."""
-        copied: dict[bytes, Any] = {}
-        for key, stored in self.keyspace.keys.items():
-            copied[key] = _copied(stored)
-        return copied
+        return self._image()
 
-    def restore(self, image: Mapping[bytes, Any]) -> None:
+    def restore(self, image: Any) -> None:
         """What an image has; the image itself is left alone."""
-        self.keyspace.keys.clear()
-        self.keyspace.changes += 1
-        for key, stored in image.items():
-            self.keyspace.keys[key] = _copied(stored)
+        self.changes = self._restore(image)
 
-    def content(self, key: str) -> Mapping[bytes, Any]:
-        """Member → score, or field → value; not copied, to be looked at only."""
-        stored: Any = self.keyspace.keys.get(key.encode(), _NOTHING)
-        content: Mapping[bytes, Any] = stored.scores if type(stored) is SortedSet else stored
-        return content
+    def stored(self) -> Mapping[bytes, Content]:
+        """Of each key; to be looked at only."""
+        if self._looked != self.changes:
+            self._look()
+        return self._stored
+
+    def _look(self) -> None:
+        self._looked, _, *told = self._changed()
+        at = 0
+        while at < len(told):
+            key, size = told[at : at + 2]
+            end = at + 2 + 2 * size
+            members = iter(told[at + 2 : end])
+            self._stored[key] = dict(zip(members, members, strict=True))
+            if not size:
+                del self._stored[key]
+            at = end
 
 
 class _Script:
@@ -165,7 +128,7 @@ class _Script:
         first, _, rest = spoilt.partition("\n")
         flags = first.removeprefix("#!lua").strip()
         self._server = server
-        self._commands = b"reads" if flags == "flags=no-writes" else b"all"
+        self._only_reads = flags == "flags=no-writes"
         self._grows = not flags
         self._name = _NAMES.get(text, "a script")
         self._lua = server.compile(f"\n{rest}".encode(), f"={self._name}".encode())
@@ -177,8 +140,15 @@ class _Script:
             raise Disconnected("the store is away")
         if server.full and self._grows:
             raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
-        sent = [_sent(arg) for arg in args]
-        reply = _reply(server.run(self._lua, self._commands, server.table_of(tuple(keys)), *sent))
+        sent = [arg if type(arg) is bytes else _sent(arg) for arg in args]
+        table, us, starts = server.table_of(tuple(keys)), server.now_us, server.starts
+        returned = server.run(self._lua, self._only_reads, table, us, starts, *sent)
+        server.changes, kind, *values = returned
+        reply = values
+        if kind == b"one":
+            reply = values[0] if values else None
+        elif kind == b"nested":
+            reply = [_received(value) for value in values]
         if server.trace:
             server.trace(self._name, sent, reply)
         if server.loses_reply:
@@ -189,42 +159,17 @@ class _Script:
 
 def _sent(arg: Any) -> bytes:
     """As redis-py encodes an argument."""
-    if type(arg) is bytes:
-        return arg
     if type(arg) is str:
         return arg.encode()
     assert type(arg) is int, f"redis-py refuses or rounds {arg!r}"
     return b"%d" % arg
 
 
-def _reply(returned: Any) -> Any:
-    """What a caller is answered; a table comes as True and its values."""
-    if returned is True:  # and no values
-        return []
-    several, *values = returned
-    received = [_received(value) for value in values]
-    return received if several else received[0]
-
-
 def _received(value: Any) -> Any:
-    """As redis-py decodes what Redis makes of a script's reply."""
+    """A value of a reply in which there are tables."""
     if type(value) is bytes or type(value) is int:
         return value
-    if type(value) is float:
-        return int(value)
-    if value is True:
-        return 1
-    if value is None or value is False:
-        return None
     return [_received(value[i]) for i in range(1, len(value) + 1)]
-
-
-def _copied(stored: Any) -> Any:
-    if type(stored) is not SortedSet:
-        return stored.copy()
-    copied = SortedSet()
-    copied.scores, copied.order = stored.scores.copy(), stored.order.copy()
-    return copied
 
 
 def at_once(call: Coroutine[Any, Any, Result]) -> Result:

@@ -2,11 +2,16 @@
 
 import pytest
 
-from tests.sim.campaign import catch
+from tests.sim.campaign import broken, catch
 from tests.sim.planted import PLANTED, Planted
 from tests.sim.replica import Rules
+from tests.sim.world import Machine, World
 
 SOON = 40  # schedules
+BUDGET = 1_000  # schedules, of a mistake that is looked for alone
+
+# Mistakes that were ours, until a schedule showed them.
+OURS = ("a claim that is asked for again keeps the lease of the lost one",)
 
 
 def test_there_are_enough_and_each_has_its_own_name() -> None:
@@ -27,3 +32,11 @@ def test_a_mistake_without_a_place_is_an_error() -> None:
 def test_most_mistakes_are_caught_soon() -> None:
     caught = [one for one in (catch(planted, SOON) for planted in PLANTED) if one.reason]
     assert len(caught) >= 12
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_mistake_that_was_ours_is_found_again_and_is_not_there(name: str) -> None:
+    [planted] = (planted for planted in PLANTED if planted.name == name)
+    caught = catch(planted, BUDGET)
+    assert caught.reason
+    assert broken(World(Machine(), caught.schedules - 1)) is None

@@ -33,7 +33,7 @@ from scheduler_api.store.queue import Queue
 from scheduler_api.store.scripts import Scripts
 from tests.sim.ledger import Broken, Ledger, Offer
 from tests.sim.replica import LEASE, NEXT_DUTIES, Lease, Replica, Rules
-from tests.sim.server import Server, at_once
+from tests.sim.server import NOTHING, Content, Server, at_once
 from tests.support.factories import accepted
 
 START: Final = 1_800_000_000_000  # ms
@@ -69,6 +69,8 @@ class Machine:
         self.server = Server(spoilt)
         self.keys = Keys("scheduler")
         self.rules = rules or Rules()
+        at = len(self.keys.base)
+        self.places = {name.decode()[at:]: name for name in self.keys.all}
         self.scripts = Scripts(self.server.client, self.keys)
         self.heads = Heads(self.server.client, [self.keys.wakeup])
         self.loop = asyncio.new_event_loop()  # for calls that gather others
@@ -102,7 +104,7 @@ class World:
         self.server.reset()
         self.rules = machine.rules
         self._machine = machine
-        self._base = machine.keys.base
+        self._places = machine.places
         self._seen = -1  # changes of the store that were checked
         self.now = START  # ms, the clock of the processes
         self.skew = 0  # ms, the store's clock − theirs
@@ -117,7 +119,7 @@ class World:
         self.ledger = Ledger(self.concurrency)
         self.ledger.strict = not (self.loses_tail or self.wild_clock)
         self.messages = machine.messages(self.concurrency)
-        self.images: deque[dict[bytes, Any]] = deque(maxlen=IMAGES)
+        self.images: deque[Any] = deque(maxlen=IMAGES)
         self.counts: Counter[str] = Counter()
         self.claims = 0
         self.back_at = START  # ms, when the store was last away
@@ -220,33 +222,33 @@ class World:
                 failed = message_id not in self._stored("due")
                 self.ledger.taken_back(name, self.store_ms, failed)
 
-    def _stored(self, name: str) -> Any:
-        return self.server.content(f"{self._base}{name}")
+    def _stored(self, name: str) -> Content:
+        return self.server.stored().get(self._places[name], NOTHING)
 
     def _snapshot(self) -> Snapshot:
-        at = len(self._base)
-        rest = {key[at:]: key.decode() for key in self.server.keyspace.keys}
+        stored = self.server.stored()
+        parked_for = self._machine.keys.parked_for
         parked = {
-            name.removeprefix(b"parked:"): self.server.content(key).keys()
-            for name, key in rest.items()
-            if name.startswith(b"parked:")
+            dest: content.keys()
+            for key, content in stored.items()
+            if (dest := parked_for(key)) is not None
         }
-        of = self._stored
+        found = {name: stored.get(key, NOTHING) for name, key in self._places.items()}
         return Snapshot(
-            due=of("due").keys(),
-            taken=of("taken").keys(),
-            leases=of("leases").keys(),
-            delivered=of("delivered").keys(),
-            failed=of("failed").keys(),
+            due=found["due"].keys(),
+            taken=found["taken"].keys(),
+            leases=found["leases"].keys(),
+            delivered=found["delivered"].keys(),
+            failed=found["failed"].keys(),
             parked=parked,
-            claims=of("claims"),
-            inflight={dest: int(count) for dest, count in of("inflight").items()},
-            payloads=of("payloads"),
-            progress=of("progress").keys(),
-            parking=set(of("parking")),
-            limits=of("limits"),
-            unreachable=of("unreachable"),
-            opens=of("opens").keys(),
+            claims=found["claims"],
+            inflight={dest: int(count) for dest, count in found["inflight"].items()},
+            payloads=found["payloads"],
+            progress=found["progress"].keys(),
+            parking=found["parking"].keys(),
+            limits=found["limits"],
+            unreachable=found["unreachable"],
+            opens=found["opens"].keys(),
         )
 
     def is_held_by(self, lease: Lease) -> bool:
@@ -282,14 +284,14 @@ class World:
         elif chance < 0.75:
             self._replica_steps()
         elif chance < 0.88:
-            self._advance(self.rng.choice((1, 50, 1000, 5_000, 20_000)))
+            self._wait()
         else:
             self._meet_fault()
 
     def _check(self) -> None:
-        if self.server.keyspace.changes == self._seen:
+        if self.server.changes == self._seen:
             return
-        self._seen = self.server.keyspace.changes
+        self._seen = self.server.changes
         wrong = findings(self._snapshot(), self.concurrency)
         if wrong:
             raise Broken(str(wrong[0]))
@@ -309,7 +311,7 @@ class World:
 
     def _let(self, one: Replica) -> None:
         """A step of that process."""
-        steps: list[Callable[[], None]] = [one.look]
+        steps: list[Callable[[], None]] = [one.look] if self._calls_for_look(one) else []
         if ready := one.ready():
             steps += [lambda: one.send(ready[0]), lambda: one.send(ready[-1])]
         if opened := one.opened():
@@ -318,7 +320,22 @@ class World:
             steps += [lambda: one.settle(answered), lambda: one.settle(answered[:1])]
         if self.rng.random() < 0.2:
             steps += [one.renew, one.recover]
-        self.rng.choice(steps)()
+        if steps:
+            self.rng.choice(steps)()
+        else:
+            self._wait()
+
+    def _calls_for_look(self, one: Replica) -> bool:
+        """Whether it would be woken by now, or at times without a reason."""
+        rings = one.look_at <= self.now or self._due_now() or self.rng.random() < 0.1
+        return rings and one.free() > 0
+
+    def _due_now(self) -> bool:
+        scores = (*self._stored("due").values(), *self._stored("leases").values())
+        return min(scores, default=self.store_ms + 1) <= self.store_ms
+
+    def _wait(self) -> None:
+        self._advance(self.rng.choice((1, 50, 1000, 5_000, 20_000)))
 
     def _answer(self, replica: Replica, lease: Lease) -> None:
         status = lease.offer.answer(lease.claimed.attempts + 1)
@@ -375,8 +392,13 @@ class World:
                 self.ledger.created(offer, to_ms(reply))
                 offer.told = offer.told or told
 
+    def _id(self) -> str:
+        """Mostly of a message that there is."""
+        known = list(self.ledger.stored)
+        return self.rng.choice(known if known and self.rng.random() < 0.8 else IDS)
+
     def _cancel(self) -> None:
-        message_id = self.rng.choice(IDS)
+        message_id = self._id()
         offer = self.ledger.stored.get(message_id)
         try:
             at_once(self.messages.cancel(message_id))
@@ -395,7 +417,7 @@ class World:
                 self.ledger.cancelled(message_id)
 
     def _get(self) -> None:
-        message_id = self.rng.choice(IDS)
+        message_id = self._id()
         try:
             found = at_once(self.messages.get(message_id))
         except MessageNotFound:
@@ -485,7 +507,7 @@ class World:
             self._stop_for(away)  # and does not notice
         self.server.cuts = True
         self._lose_store(away)
-        self.server.keyspace.run += 1
+        self.server.starts += 1
 
     def _cut_off_store(self) -> None:
         """Nobody reaches it."""
@@ -514,28 +536,27 @@ class World:
         self.server.full = self.server.cuts = False
         for one in self.replicas:
             one.paused_until = one.cut_until = 0
-            one.look_at = self.now
 
     def _drain(self) -> None:
-        """Everybody works until nothing is left."""
-        for _ in range(ROUNDS):
+        """Everybody works until nothing is left; they take turns to look, which finds as much."""
+        for turn in range(ROUNDS):
+            looking = self.replicas[turn % len(self.replicas)]
+            looking.look()
             for one in list(self.replicas):
-                self._work(one)
+                if one.leases:
+                    self._finish(one)
             self._check()
             if not (self._stored("due") or self._stored("taken")):
                 break
-            wait = min(one.look_at for one in self.replicas) - self.now
-            self._advance(max(1, wait))
+            self._advance(max(1, looking.look_at - self.now))
         else:
             raise Broken("not all is sent, although all is healed")
         if not self.loses_tail:
             self.ledger.close()
 
-    def _work(self, one: Replica) -> None:
-        one.settle(one.answered())
+    def _finish(self, one: Replica) -> None:
+        """It sends and settles what it holds, unless it dies of it."""
         one.give_up_ended()
-        if one.look_at <= self.now or one.leases:
-            one.look()
         for lease in one.ready():
             if not one.dead:
                 one.send(lease)
@@ -548,6 +569,6 @@ class World:
         """When retention is over, nothing is stored of any message."""
         self._advance(31 * DAY)
         self._purge()
-        left = set(self.server.keyspace.keys) - {self._machine.keys.meta.encode()}
+        left = self.server.stored().keys() - {self._machine.keys.meta.encode()}
         if left:
             raise Broken(f"18: {left} are left of nothing")
