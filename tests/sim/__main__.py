@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from tests.sim.campaign import Catch, Figures, broken, campaign, catch_all
-from tests.sim.world import Machine, World
+from tests.sim.machine import Machine
+from tests.sim.world import World
 
 RESULT: Final = Path(".guarantee") / "sim.json"
 SEEDS: Final = 100_000

@@ -4,12 +4,14 @@ Asked by world.py and replica.py at every step. It knows the truth, also of call
 lost; a promise that is broken raises Broken.
 """
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from scheduler_api.domain.destination import WebhookUrl
+from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import MAX_ATTEMPTS
-from scheduler_api.store.queue import MOST_CRASHES, Claimed, Verdict
+from scheduler_api.store.queue import MOST_CRASHES, Claimed, Outcome, Verdict
+from tests.sim.flow import Flow
 
 if TYPE_CHECKING:
     from tests.sim.replica import Lease
@@ -54,9 +56,9 @@ class Offer:
         self.holder: Lease | None = None  # of the last claim
 
     @property
-    def url(self) -> WebhookUrl:
+    def destination(self) -> str:
         """Where it goes."""
-        return self.accepted.url
+        return self.accepted.url.authority
 
     @property
     def pending(self) -> bool:
@@ -71,8 +73,8 @@ class Offer:
 class Ledger:
     """One world's accounts."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.concurrency = concurrency
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
         self.strict = True  # whether the world keeps what the promises ask of it
         self.offers: list[Offer] = []
         self.stored: dict[str, Offer] = {}  # id → what the store holds under it
@@ -144,8 +146,9 @@ class Ledger:
         self.require(store_ms < lease.until_ms, offer, "started after the end of its lease")
         for other in offer.sends:
             self._may_repeat(other)
-        open_to_it = sum(self._is_open_to(one, offer.url) for one in lease.replica.world.open())
-        self.require(open_to_it < self.concurrency, offer, "its destination is over its limit")
+        open_to_it = sum(self._is_open_to(one, offer) for one in lease.replica.world.open())
+        most = self.flow.ever(offer.destination)
+        self.require(open_to_it < most, offer, "its destination is over its limit")
         self.sends += 1
         self.repeats += any(other.took for other in offer.sends)
         offer.sends.append(lease)
@@ -162,12 +165,10 @@ class Ledger:
         if other.answered:
             self.require(other.excused, other.offer, "sent twice though nothing had happened")
 
-    def _is_open_to(self, lease: "Lease", url: WebhookUrl) -> bool:
-        return lease.offer.url is url and lease.until_ms > self.latest
+    def _is_open_to(self, lease: "Lease", offer: Offer) -> bool:
+        return lease.offer.destination == offer.destination and lease.until_ms > self.latest
 
-    def settled(
-        self, lease: "Lease", verdict: Verdict, taken: bool, now_ms: int, delay_ms: int
-    ) -> None:
+    def settled(self, lease: "Lease", outcome: Outcome, taken: bool, now_ms: int) -> None:
         """The store answered `taken` to an outcome."""
         offer = lease.offer
         if lease.settled:
@@ -177,13 +178,16 @@ class Ledger:
             self.require(lease.excused, offer, "its outcome was refused though it was held")
             return
         lease.settled = True
+        attempt = outcome.attempt
+        was_reached = reached(attempt.status, attempt.error)
+        self.flow.reached(lease.lookout.partition, offer.destination, was_reached, now_ms)
         self.require(offer.holder is lease, offer, "settled by one that no longer held it")
         offer.sends.clear()
         offer.retries += 1
-        if verdict == "retry":
-            offer.not_before = now_ms + delay_ms
+        if outcome.verdict == "retry":
+            offer.not_before = now_ms + outcome.delay // timedelta(milliseconds=1)
         else:
-            offer.ended = verdict
+            offer.ended = outcome.verdict
 
     def taken_back(self, message_id: str, store_ms: int, failed: bool) -> None:
         """A lease was reaped, or recovered from a dead process."""

@@ -102,31 +102,43 @@ local function append(stored, member, value)
   stored.map[member] = value
 end
 
--- Whether it was there.
-local function remove(stored, member)
-  if stored.map[member] == nil then return false end
-  stored.map[member] = nil
-  local order = stored.order
-  for i = #order, 1, -1 do
-    if order[i] == member then
-      table.remove(order, i)
-      return true
+-- Where a member with that score is in a sorted set, or has to be: by score, then bytes.
+local function rank_of(stored, member, score)
+  local map, order = stored.map, stored.order
+  local first, last = 1, #order
+  while first <= last do
+    local middle = math.floor((first + last) / 2)
+    local other = order[middle]
+    if map[other] < score or map[other] == score and other < member then
+      first = middle + 1
+    else
+      last = middle - 1
     end
+  end
+  return first
+end
+
+local function place_of(stored, member, value)
+  if stored.kind == 'sorted set' then return rank_of(stored, member, value) end
+  for i, other in ipairs(stored.order) do
+    if other == member then return i end
   end
 end
 
--- Into the order of score, then bytes; whether the member is new.
+-- Whether it was there.
+local function remove(stored, member)
+  local value = stored.map[member]
+  if value == nil then return false end
+  table.remove(stored.order, place_of(stored, member, value))
+  stored.map[member] = nil
+  return true
+end
+
+-- Into its place in a sorted set; whether the member is new.
 local function insert(stored, member, score)
-  local map, order = stored.map, stored.order
   local known = remove(stored, member)
-  local place = #order + 1
-  while place > 1 do
-    local before = order[place - 1]
-    if map[before] < score or map[before] == score and before < member then break end
-    place = place - 1
-  end
-  table.insert(order, place, member)
-  map[member] = score
+  table.insert(stored.order, rank_of(stored, member, score), member)
+  stored.map[member] = score
   return not known
 end
 
@@ -274,9 +286,10 @@ end
 function reads.HGETALL(key) return pairs_of(seen(key, 'hash')) end
 
 -- All at once and the cursor '0', as Redis does for a hash that is a listpack.
-function reads.HSCAN(key, cursor)
+function reads.HSCAN(key, cursor, ...)
   if integer(cursor) ~= 0 then refuse('ERR invalid cursor') end
-  return {'0', pairs_of(seen(key, 'hash'))}
+  local stored, last = seen(key, 'hash'), select(-1, cursor, ...)
+  return {'0', last == 'NOVALUES' and {unpack(stored.order)} or pairs_of(stored)}
 end
 
 -- The first ones, whereas the server draws lots.
@@ -439,6 +452,12 @@ local redis = {call = function(name, ...)
   if not command then error('the model has no ' .. tostring(name) .. ' for this script') end
   return command(...)
 end}
+
+function redis.pcall(...)
+  local fine, reply = pcall(redis.call, ...)
+  return fine and reply or {err = reply}
+end
+
 local globals = {redis = redis, assert = assert, string = string, table = table, math = math,
   tonumber = tonumber, tostring = tostring, type = type, error = error, pcall = pcall,
   pairs = pairs, ipairs = ipairs, next = next, select = select, unpack = unpack,

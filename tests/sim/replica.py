@@ -3,8 +3,8 @@
 Claims, settles, renews and reaps by the product's Queue; sends to receivers in the ledger.
 """
 
-from collections.abc import Coroutine
-from datetime import timedelta
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from scheduler_api.delivery.leases import MARGIN
@@ -12,7 +12,7 @@ from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.message import Attempt
 from scheduler_api.domain.retry import Delivered, Retry, decide
 from scheduler_api.store.codec import from_ms
-from scheduler_api.store.queue import Claimed, Outcome, Queue
+from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue
 from tests.sim.ledger import Broken, Offer
 from tests.sim.server import at_once
 
@@ -40,12 +40,15 @@ class Lease:
     """One claim, as delivery/leases.py keeps it, and what came of it."""
 
     __slots__ = (
-        *("answered", "claimed", "ends_ms", "excused", "exposed", "offer", "outcome"),
+        *("answered", "claimed", "ends_ms", "excused", "exposed", "lookout", "offer", "outcome"),
         *("replica", "sending", "settled", "started", "took", "until_ms"),
     )
 
-    def __init__(self, replica: "Replica", claimed: Claimed, offer: Offer, began_ms: int) -> None:
+    def __init__(
+        self, replica: "Replica", lookout: "Lookout", claimed: Claimed, offer: Offer, began_ms: int
+    ) -> None:
         self.replica = replica
+        self.lookout = lookout
         self.claimed = claimed
         self.offer = offer
         self.ends_ms = began_ms + LEASE  # by the process's own clock
@@ -65,12 +68,30 @@ class Lease:
         return self.sending and self.started
 
 
+class Lookout:
+    """What a process knows of one partition."""
+
+    __slots__ = ("look_at", "missed", "queue", "since")
+
+    def __init__(self, queue: Queue, now: int) -> None:
+        self.queue = queue
+        self.look_at = now
+        self.since: int | None = None  # ms: when it found the store; None: it has to
+        self.missed = False  # whether the reply to the last claim was lost
+
+    @property
+    def partition(self) -> int:
+        """Which it is of."""
+        return self.queue.partition
+
+
 class Replica:
     """The dispatcher of one process."""
 
-    def __init__(self, world: "World", queue: Queue, slots: int) -> None:
+    def __init__(self, world: "World", queues: Sequence[Queue], slots: int) -> None:
         self.world = world
-        self.queue = queue
+        self.epoch = queues[0].epoch
+        self.lookouts = [Lookout(queue, world.now) for queue in queues]
         self.slots = slots
         self.leases: list[Lease] = []
         self.given_up: list[Lease] = []
@@ -78,10 +99,7 @@ class Replica:
         self.paused_until = 0  # ms, its own clock: stopped by a signal until then
         self.stopped = False  # whether it has not stepped since
         self.cut_until = 0  # ms: it reaches no store until then
-        self.since: int | None = None  # ms: when it found the store; None: it has to
         self.duties_at = world.now + NEXT_DUTIES
-        self.look_at = world.now
-        self._missed = False  # whether the reply to its last claim was lost
 
     @property
     def acts(self) -> bool:
@@ -113,71 +131,79 @@ class Replica:
         finally:
             server.down = away
 
-    def _lost(self) -> None:
-        self.since = None
-
-    def look(self) -> None:
+    def look(self, lookout: Lookout) -> None:
         """Claim what there are slots for; reap if a lease has run out and it is allowed."""
-        world = self.world
-        self.look_at = world.now + SAFETY_POLL
+        world, queue = self.world, lookout.queue
+        lookout.look_at = world.now + SAFETY_POLL
         free = self.free()
         if free <= 0:
             return
         try:
-            if self.since is None:
-                self._ask(self.queue.greet())
-                self.since = world.now
-            if self._missed and not world.rules.keeps_nonce:
-                self.queue._nonce = None
-            world.server.loses_reply = world.strikes()
-            claim = self._ask(self.queue.claim(free))
+            if lookout.since is None:
+                self._ask(queue.greet())
+                lookout.since = world.now
+            if lookout.missed and not world.rules.keeps_nonce:
+                queue._nonce = None
+            claim = world.watch(lookout.partition, lambda: self._claim(queue, free))
         except Unavailable:
-            self._missed = True
-            self._lost()
+            lookout.missed = True
+            lookout.since = None
             return
-        finally:
-            world.server.loses_reply = False
-        world.claims += 1
-        assert len(claim.messages) <= free, "more was claimed than asked for"
-        leases = [Lease(self, one, world.ledger.offer_of(one), world.now) for one in claim.messages]
+        # Slots that a lost claim was for may since have been given to other partitions.
+        fits = len(claim.messages) <= free or lookout.missed
+        assert fits, "more was claimed than asked for"
+        offers = [world.ledger.offer_of(one) for one in claim.messages]
+        leases = [
+            Lease(self, lookout, one, offer, world.now)
+            for one, offer in zip(claim.messages, offers, strict=True)
+        ]
         for lease in leases:
             world.ledger.claimed(lease)
         self.leases += leases
-        if self._missed:
-            world.knows_all(self)
+        if lookout.missed:
+            world.knows_all(self, lookout.partition)
         elif len(leases) < free:
-            world.nothing_due()
-        self._missed = False
-        self._wake(claim.due_in, claim.lease_in)
+            world.nothing_due(lookout.partition)
+        lookout.missed = False
+        self._wake(lookout, claim.due_in, claim.lease_in)
 
-    def _wake(self, due_in: float | None, lease_in: float | None) -> None:
+    def _claim(self, queue: Queue, free: int) -> Claim:
+        server = self.world.server
+        server.loses_reply = self.world.strikes()
+        try:
+            return self._ask(queue.claim(free))
+        finally:
+            server.loses_reply = False
+
+    def _wake(self, lookout: Lookout, due_in: float | None, lease_in: float | None) -> None:
         now = self.world.now
         waits = [] if due_in is None else [due_in * 1000]
         if lease_in == 0:
-            waits.append(self._reap_if_allowed())
+            waits.append(self._reap_if_allowed(lookout))
         elif lease_in is not None:
             waits.append(lease_in * 1000)
-        self.look_at = now + max(1, int(min(waits, default=SAFETY_POLL)))
+        lookout.look_at = now + max(1, int(min(waits, default=SAFETY_POLL)))
 
-    def _reap_if_allowed(self) -> float:
+    def _reap_if_allowed(self, lookout: Lookout) -> float:
         """Ms until it is allowed, 0 when done."""
         try:
-            granted = self._ask(self.queue.greet()) * 1000
-            steady = self.world.now - (self.world.now if self.since is None else self.since)
+            granted = self._ask(lookout.queue.greet()) * 1000
+            steady = self.world.now - (self.world.now if lookout.since is None else lookout.since)
             wait = max(LEASE - steady if self.world.rules.waits_to_reap else 0, granted)
             if wait > 0:
                 return wait
-            self.world.reap(self._ask, self.queue)
+            self.world.reap(self._ask, lookout.queue)
         except Unavailable:
-            self._lost()
+            lookout.since = None
         return 0
 
     def recover(self) -> None:
         """Take over from a process that died on this machine."""
-        try:
-            self.world.recover(self._ask, self.queue)
-        except Unavailable:
-            self._lost()
+        for lookout in self.lookouts:
+            try:
+                self.world.recover(self._ask, lookout.queue)
+            except Unavailable:
+                lookout.since = None
 
     def send(self, lease: Lease) -> None:
         """Start the request, if there is time."""
@@ -191,13 +217,13 @@ class Replica:
         if lease.offer.answer(lease.claimed.attempts + 1) == 0:
             world.kill(self)
 
-    def answer(self, lease: Lease, status: int | None) -> None:
-        """The request has ended; `status`: None if without an answer."""
+    def answer(self, lease: Lease, status: int | None, error: str | None = None) -> None:
+        """The request has ended; `status`: None if without an answer, then `error` may say why."""
         claimed = lease.claimed
         lease.sending = False
         lease.answered = True
         now = from_ms(self.world.store_ms)
-        attempt = Attempt(claimed.attempts + 1, now, 5, status, None, None, 0)
+        attempt = Attempt(claimed.attempts + 1, now, 5, status, error, None, 0)
         decision = decide(attempt.number, status, None, self.world.rng.uniform(-1, 1))
         if isinstance(decision, Delivered):
             lease.outcome = Outcome(claimed, attempt, "delivered")
@@ -208,25 +234,28 @@ class Replica:
 
     def settle(self, leases: list[Lease]) -> None:
         """Tell the store how requests ended; once more if it did not answer."""
+        for lookout in self.lookouts:
+            self._settle(lookout, [lease for lease in leases if lease.lookout is lookout])
+
+    def _settle(self, lookout: Lookout, leases: list[Lease]) -> None:
         world = self.world
         outcomes = [lease.outcome for lease in leases if lease.outcome]
         if not outcomes:
             return
         held = [world.is_held_by(lease) for lease in leases]
         try:
-            taken = self._ask(self.queue._settle(outcomes))
+            taken = self._ask(lookout.queue._settle(outcomes))
         except Unavailable:
-            self._lost()
+            lookout.since = None
             if not world.rules.repeats_settle:
                 self._forget(leases)
             return
         if any(is_taken > is_held for is_taken, is_held in zip(taken, held, strict=True)):
             raise Broken("an outcome was taken from a process that did not hold the claim")
         for lease, outcome, is_taken in zip(leases, outcomes, taken, strict=True):
-            delay = outcome.delay // timedelta(milliseconds=1)
-            world.ledger.settled(lease, outcome.verdict, is_taken, world.store_ms, delay)
+            world.ledger.settled(lease, outcome, is_taken, world.store_ms)
         if world.strikes():
-            self._lost()
+            lookout.since = None
         else:
             self._forget(leases)
 
@@ -235,13 +264,16 @@ class Replica:
 
     def renew(self) -> None:
         """Extend the leases that are a third through; give up those that are lost."""
+        soon = self.world.now + LEASE * 2 // 3
+        for lookout in self.lookouts:
+            old = [one for one in self.leases if one.ends_ms <= soon and one.lookout is lookout]
+            if old:
+                self._renew(lookout, old)
+
+    def _renew(self, lookout: Lookout, old: list[Lease]) -> None:
         world = self.world
-        soon = world.now + LEASE * 2 // 3
-        old = [lease for lease in self.leases if lease.ends_ms <= soon]
-        if not old:
-            return
         try:
-            kept = self._ask(self.queue.renew([lease.claimed for lease in old]))
+            kept = self._ask(lookout.queue.renew([lease.claimed for lease in old]))
         except Unavailable:
             return
         lost_reply = world.strikes()
@@ -276,17 +308,16 @@ class Replica:
 
     def stop(self) -> None:
         """SIGTERM: give back what was not sent, cut off what is open, settle, leave."""
-        unsent = self.ready()
-        try:
-            self._ask(self.queue.release([lease.claimed for lease in unsent]))
-            self.world.released(unsent)
-        except Unavailable:
-            self._lost()
+        for lookout in self.lookouts:
+            self._release([lease for lease in self.ready() if lease.lookout is lookout], lookout)
         for lease in self.opened():
             self.answer(lease, None)
         self.settle(self.answered())
-        try:
-            self._ask(self.queue.release([]))
-        except Unavailable:
-            self._lost()
+        for lookout in self.lookouts:
+            self._release([], lookout)
         self.world.kill(self)
+
+    def _release(self, unsent: list[Lease], lookout: Lookout) -> None:
+        with suppress(Unavailable):
+            self._ask(lookout.queue.release([lease.claimed for lease in unsent]))
+            self.world.released(unsent)

@@ -6,7 +6,8 @@ as most of a schedule's time would otherwise go on the way from Lua to Python an
 """
 
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 Content = Mapping[bytes, Any]  # member → score, or field → value
 
 _MODEL: Final = Path(__file__).with_name("model.lua").read_bytes()
+BY_HAND: Final = "by hand"  # the name of whatever is no script of the product
 _NAMES: Final = {source(name): name for name in NAMES}
 NOTHING: Final[Content] = {}
 
@@ -42,7 +44,8 @@ class Server:
         self._spoilt = spoilt or {}
         self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=False)
         self._tables: dict[tuple[bytes, ...], Any] = {}
-        self._scripts: dict[str, _Script] = {}
+        self._scripts: dict[str, _Script] = {}  # compiled
+        self._known: set[str] = set()  # digests of those that the store has been sent
         self._stored: dict[bytes, Content] = {}  # as it was after `_looked` changes
         self._looked = 0
         model = self._lua.eval(b"loadstring(...)", _MODEL)(self._seam)
@@ -67,20 +70,44 @@ class Server:
 
     async def evalsha(self, sha: str, keys: int, *given: Any) -> Any:
         """As redis-py's."""
-        script = self._scripts.get(sha)
-        if script is None:
+        self._meet()
+        if sha not in self._known:
             raise NoScriptError
-        return await script(given[:keys], given[keys:])
+        return await self._scripts[sha](given[:keys], given[keys:])
 
     async def eval(self, text: str, keys: int, *given: Any) -> Any:
         """As redis-py's; a text is compiled once, and from then on known by its digest."""
+        self._meet()
         return await self.register_script(text)(given[:keys], given[keys:])
+
+    def _meet(self) -> None:
+        if self.down:
+            raise Disconnected("the store is away")
 
     def register_script(self, text: str) -> "_Script":
         """As redis-py's; from then on the store knows it."""
-        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        found = self._scripts[sha] = _Script(self, text, self._spoilt.get(text, text))
-        return found
+        sha = _sha(text)
+        if sha not in self._scripts:  # to compile it anew would give the same
+            self._scripts[sha] = _Script(self, text, self._spoilt.get(text, text))
+        self._known.add(sha)
+        return self._scripts[sha]
+
+    def do(self, *command: bytes | str) -> Any:
+        """One command, as somebody might type it."""
+        words = [word.encode() if isinstance(word, str) else word for word in command]
+        return at_once(self.eval("#!lua\nreturn redis.call(unpack(ARGV))", 0, *words))
+
+    async def scan_iter(self, pattern: str, **_: int) -> AsyncIterator[bytes]:
+        """As redis-py's, of a pattern that is a beginning and `*`."""
+        assert pattern.endswith("*")
+        beginning = pattern[:-1].encode()
+        for name in [name for name in self.stored() if name.startswith(beginning)]:
+            yield name
+
+    def restart(self) -> None:
+        """It comes back without the scripts that it knew."""
+        self.starts += 1
+        self._known.clear()
 
     def table_of(self, keys: tuple[bytes, ...]) -> Any:
         """KEYS as scripts get them."""
@@ -130,14 +157,12 @@ class _Script:
         self._server = server
         self._only_reads = flags == "flags=no-writes"
         self._grows = not flags
-        self._name = _NAMES.get(text, "a script")
+        self._name = _NAMES.get(text, BY_HAND)
         self._lua = server.compile(f"\n{rest}".encode(), f"={self._name}".encode())
 
     async def __call__(self, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         server = self._server
         server.calls += 1
-        if server.down:
-            raise Disconnected("the store is away")
         if server.full and self._grows:
             raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
         sent = [arg if type(arg) is bytes else _sent(arg) for arg in args]
@@ -155,6 +180,11 @@ class _Script:
             server.loses_reply = False
             raise Disconnected("the reply was lost")
         return reply
+
+
+@cache
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _sent(arg: Any) -> bytes:

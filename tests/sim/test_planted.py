@@ -3,9 +3,10 @@
 import pytest
 
 from tests.sim.campaign import broken, catch
+from tests.sim.machine import Machine
 from tests.sim.planted import PLANTED, Planted
 from tests.sim.replica import Rules
-from tests.sim.world import Machine, World
+from tests.sim.world import World
 
 SOON = 40  # schedules
 BUDGET = 1_000  # schedules, of a mistake that is looked for alone

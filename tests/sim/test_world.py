@@ -1,7 +1,8 @@
 """Some schedules in each run of the tests; many more in `make sim`."""
 
 from tests.sim.campaign import simulate
-from tests.sim.world import Machine, World
+from tests.sim.machine import Machine
+from tests.sim.world import World
 
 SCHEDULES = 700
 
@@ -18,6 +19,7 @@ def test_schedules_meet_every_fault() -> None:
     assert events.keys() == {
         *("crashes", "stops", "pauses", "partitions"),
         *("replies lost", "store restarts", "outages", "clock steps"),
+        *("unreachable destinations", "repairs"),
     }
 
 

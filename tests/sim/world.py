@@ -4,17 +4,17 @@ After each step the store's invariants hold; in the end all faults are healed, a
 accepted has to arrive. Many of them: campaign.py.
 """
 
-import asyncio
 import random
-import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from scheduler_api.domain.errors import (
+    DestinationNotFound,
     DuplicateMessage,
     MessageFinished,
     MessageInFlight,
@@ -23,17 +23,18 @@ from scheduler_api.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from scheduler_api.domain.limits import Limits, Rate
 from scheduler_api.domain.message import Accepted
+from scheduler_api.store.archive import Restorable
 from scheduler_api.store.codec import from_ms, to_ms
-from scheduler_api.store.heads import Heads
-from scheduler_api.store.invariants import Snapshot, findings
-from scheduler_api.store.keys import Keys
-from scheduler_api.store.messages import Messages
-from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.invariants import Snapshot, destination_claimed, findings
+from scheduler_api.store.keys import partition_of
+from scheduler_api.store.queue import Claim, Queue
+from tests.sim.flow import Flow
 from tests.sim.ledger import Broken, Ledger, Offer
-from tests.sim.replica import LEASE, NEXT_DUTIES, Lease, Replica, Rules
-from tests.sim.server import NOTHING, Content, Server, at_once
+from tests.sim.machine import Machine
+from tests.sim.replica import LEASE, NEXT_DUTIES, Lease, Lookout, Replica
+from tests.sim.server import NOTHING, Content, at_once
 from tests.support.factories import accepted
 
 START: Final = 1_800_000_000_000  # ms
@@ -46,6 +47,11 @@ IMAGES: Final = 6  # steps that a store without `always` may lose
 
 ABSENCES: Final = (10, 2_000, LEASE + NEXT_DUTIES)  # ms, of the store
 
+# What callers ask for a destination.
+LIMITS: Final = (
+    *(None, None, Limits(1), Limits(2), Limits(4), Limits(paused=True), Limits(1, paused=True)),
+    *(Limits(rate=Rate(1, "s")), Limits(rate=Rate(6, "m")), Limits(2, Rate(20, "s"))),
+)
 HOSTS: Final = ("127.0.0.1:2", "127.0.0.1:3")
 DELAYS: Final = ("0s", "0s", "1s", "20s")
 _OFFERED: Final = {
@@ -61,37 +67,12 @@ ANSWERS: Final = (
 )
 
 
-class Machine:
-    """A server and the product's parts on it, for many schedules one after another."""
-
-    def __init__(self, spoilt: Mapping[str, str] | None = None, rules: Rules | None = None) -> None:
-        """`spoilt`, `rules`: mistakes that are planted; see planted.py."""
-        self.server = Server(spoilt)
-        self.keys = Keys("scheduler")
-        self.rules = rules or Rules()
-        at = len(self.keys.base)
-        self.places = {name.decode()[at:]: name for name in self.keys.all}
-        self.scripts = Scripts(self.server.client, self.keys)
-        self.heads = Heads(self.server.client, [self.keys.wakeup])
-        self.loop = asyncio.new_event_loop()  # for calls that gather others
-        weakref.finalize(self, self.loop.close)
-
-    def queue(self, epoch: str, concurrency: int, keep: int) -> Queue:
-        """Of a new process."""
-        return Queue(
-            0,
-            self.scripts,
-            self.heads,
-            epoch=epoch,
-            lease=timedelta(milliseconds=LEASE),
-            concurrency=concurrency,
-            keep_delivered=timedelta(milliseconds=keep),
-            keep_failed=timedelta(milliseconds=keep),
-        )
-
-    def messages(self, concurrency: int) -> Messages:
-        """As the api asks for them."""
-        return Messages([self.scripts], self.heads, concurrency=[concurrency])
+# What somebody may do to the keys of a living store: take an entry out, or put one in.
+TAKEN_OUT: Final = (
+    *(("ZREM", "due"), ("ZREM", "leases"), ("ZREM", "taken"), ("HDEL", "claims")),
+    *(("HDEL", "inflight"), ("SREM", "parking"), ("ZREM", "opens")),
+)
+PUT_IN: Final = (("ZADD", "due"), ("ZADD", "delivered"), ("ZADD", "taken"))
 
 
 class World:
@@ -104,7 +85,7 @@ class World:
         self.server.reset()
         self.rules = machine.rules
         self._machine = machine
-        self._places = machine.places
+        self.data = machine.divided[rng.choice((1, 1, 1, 1, 2))]
         self._seen = -1  # changes of the store that were checked
         self.now = START  # ms, the clock of the processes
         self.skew = 0  # ms, the store's clock − theirs
@@ -116,17 +97,24 @@ class World:
         kind = rng.random()
         self.loses_tail = kind < 0.06  # a store that forgets its last writes at a restart
         self.wild_clock = 0.06 <= kind < 0.12  # a store whose clock is set by an hour
-        self.ledger = Ledger(self.concurrency)
-        self.ledger.strict = not (self.loses_tail or self.wild_clock)
-        self.messages = machine.messages(self.concurrency)
+        self.damaged = 0.12 <= kind < 0.18  # a store in which somebody has tampered
+        self._ruled = rng.random() < 0.4  # whether destinations get settings
+        self._flaky = rng.random() < 0.25  # whether destinations cannot be reached at times
+        self._unreachable: set[str] = set()
+        self.flow = Flow(self.concurrency, self.data.partitions)
+        self.ledger = Ledger(self.flow)
+        self.ledger.strict = not (self.loses_tail or self.wild_clock or self.damaged)
+        self.messages = self.data.messages(self.concurrency)
+        self.destinations = self.data.destinations(self.concurrency)
         self.images: deque[Any] = deque(maxlen=IMAGES)
         self.counts: Counter[str] = Counter()
-        self.claims = 0
         self.back_at = START  # ms, when the store was last away
         self.replicas: list[Replica] = []
         self._born = 0  # processes that were started
         self._dead: list[str] = []  # epochs of those that died
         self._set_clock()
+        if self._flaky:
+            self._miss_destinations()
         for _ in range(rng.choice((1, 2, 2, 3))):
             self._start()
 
@@ -146,6 +134,14 @@ class World:
         self._drain()
         self._leave_nothing()
 
+    def _miss_destinations(self) -> None:
+        """They have been hard to reach for a while."""
+        self._unreachable.add(self.rng.choice(self._hosts))
+        for partition, places in enumerate(self.data.places):
+            for name in self._hosts:
+                field = self.flow.missed_before(partition, name, self.store_ms)
+                self.server.do("HSET", places["unreachable"], name, field)
+
     # Clock.
 
     def _set_clock(self) -> None:
@@ -162,15 +158,20 @@ class World:
             for one in self.replicas:
                 if one.acts and one.duties_at <= self.now:
                     one.duties()
-                if one.acts and not one.stopped and self.server.down and one.look_at <= self.now:
-                    one.look()
+                if one.acts and not one.stopped and self.server.down:
+                    self._ring(one)
+
+    def _ring(self, one: Replica) -> None:
+        for lookout in one.lookouts:
+            if lookout.look_at <= self.now:
+                one.look(lookout)
 
     # Processes.
 
     def _start(self) -> Replica:
         self._born += 1
-        queue = self._machine.queue(f"epoch-{self._born}", self.concurrency, self._keep)
-        replica = Replica(self, queue, self.rng.randrange(1, 5))
+        queues = self.data.queues(f"epoch-{self._born}", self.concurrency, self._keep)
+        replica = Replica(self, queues, self.rng.randrange(1, 5))
         self.replicas.append(replica)
         return replica
 
@@ -178,7 +179,7 @@ class World:
         """It is gone; another one is started in its place."""
         replica.dead = True
         self._excuse(replica)
-        self._dead.append(replica.queue.epoch)
+        self._dead.append(replica.epoch)
         self.replicas.remove(replica)
         self._start()
 
@@ -222,18 +223,26 @@ class World:
                 failed = message_id not in self._stored("due")
                 self.ledger.taken_back(name, self.store_ms, failed)
 
-    def _stored(self, name: str) -> Content:
-        return self.server.stored().get(self._places[name], NOTHING)
+    def _in(self, partition: int, name: str) -> Content:
+        return self.server.stored().get(self.data.places[partition][name], NOTHING)
 
-    def _snapshot(self) -> Snapshot:
+    def _stored(self, name: str) -> Content:
+        """Of messages, in all partitions."""
+        if self.data.partitions == 1:
+            return self._in(0, name)
+        partitions = range(self.data.partitions)
+        return {id_: it for one in partitions for id_, it in self._in(one, name).items()}
+
+    def _snapshot(self, partition: int) -> Snapshot:
         stored = self.server.stored()
-        parked_for = self._machine.keys.parked_for
+        parked_for = self.data.keys[partition].parked_for
         parked = {
             dest: content.keys()
             for key, content in stored.items()
             if (dest := parked_for(key)) is not None
         }
-        found = {name: stored.get(key, NOTHING) for name, key in self._places.items()}
+        places = self.data.places[partition]
+        found = {name: stored.get(key, NOTHING) for name, key in places.items()}
         return Snapshot(
             due=found["due"].keys(),
             taken=found["taken"].keys(),
@@ -254,24 +263,37 @@ class World:
     def is_held_by(self, lease: Lease) -> bool:
         """Whether the claim under the message's id is that of the lease's process."""
         claim = self._stored("claims").get(lease.claimed.id.encode(), b"")
-        return lease.replica.queue.epoch.encode() in claim.split(b" ")
+        return lease.replica.epoch.encode() in claim.split(b" ")
 
     def lease_end(self, message_id: str) -> int:
         """By the store's clock, ms; 0 if it is not leased."""
         return int(self._stored("leases").get(message_id.encode(), 0))
 
-    def knows_all(self, replica: Replica) -> None:
+    def watch(self, partition: int, claim: Callable[[], Claim]) -> Claim:
+        """A claim is made: it keeps to what destinations may get, also if its reply is lost."""
+        before = self._in(partition, "claims")
+        try:
+            return claim()
+        finally:
+            after = self._in(partition, "claims")
+            if after is not before and self.ledger.strict:
+                now, latest = self.store_ms, self.ledger.latest
+                objection = self.flow.objection(partition, before, after, now, latest)
+                if objection:
+                    raise Broken(objection)
+
+    def knows_all(self, replica: Replica, partition: int) -> None:
         """A process knows of each claim in its name: none waits for its lease to run out."""
         known = {lease.claimed.id for lease in (*replica.leases, *replica.given_up)}
-        epoch = replica.queue.epoch.encode()
-        for message_id, claim in self._stored("claims").items():
+        epoch = replica.epoch.encode()
+        for message_id, claim in self._in(partition, "claims").items():
             ours = epoch in claim.split(b" ") and message_id.decode() not in known
             if ours and self.ledger.strict:
                 raise Broken(f"the claim of {message_id!r} is not known to who made it")
 
-    def nothing_due(self) -> None:
+    def nothing_due(self, partition: int) -> None:
         """A claim that has brought fewer than it might has left nothing that is due."""
-        scores = self._stored("due").values()
+        scores = self._in(partition, "due").values()
         if min(scores, default=self.store_ms + 1) <= self.store_ms:
             raise Broken("a claim has left messages that are due")
 
@@ -292,9 +314,10 @@ class World:
         if self.server.changes == self._seen:
             return
         self._seen = self.server.changes
-        wrong = findings(self._snapshot(), self.concurrency)
-        if wrong:
-            raise Broken(str(wrong[0]))
+        for partition, most in enumerate(self.data.shares(self.concurrency)):
+            wrong = findings(self._snapshot(partition), most)
+            if wrong:
+                raise Broken(str(wrong[0]))
         if self.loses_tail:
             self.images.append(self.server.image())
 
@@ -311,7 +334,11 @@ class World:
 
     def _let(self, one: Replica) -> None:
         """A step of that process."""
-        steps: list[Callable[[], None]] = [one.look] if self._calls_for_look(one) else []
+        steps: list[Callable[[], None]] = [
+            partial(one.look, lookout)
+            for lookout in one.lookouts
+            if one.free() > 0 and self._calls_for_look(lookout)
+        ]
         if ready := one.ready():
             steps += [lambda: one.send(ready[0]), lambda: one.send(ready[-1])]
         if opened := one.opened():
@@ -325,26 +352,33 @@ class World:
         else:
             self._wait()
 
-    def _calls_for_look(self, one: Replica) -> bool:
+    def _calls_for_look(self, lookout: Lookout) -> bool:
         """Whether it would be woken by now, or at times without a reason."""
-        rings = one.look_at <= self.now or self._due_now() or self.rng.random() < 0.1
-        return rings and one.free() > 0
+        rings = lookout.look_at <= self.now or self._due_now(lookout.partition)
+        return rings or self.rng.random() < 0.1
 
-    def _due_now(self) -> bool:
-        scores = (*self._stored("due").values(), *self._stored("leases").values())
+    def _due_now(self, partition: int) -> bool:
+        of = self._in
+        scores = (*of(partition, "due").values(), *of(partition, "leases").values())
         return min(scores, default=self.store_ms + 1) <= self.store_ms
 
     def _wait(self) -> None:
         self._advance(self.rng.choice((1, 50, 1000, 5_000, 20_000)))
 
     def _answer(self, replica: Replica, lease: Lease) -> None:
+        if lease.offer.destination in self._unreachable:
+            replica.answer(lease, None, "connect_error")
+            return
         status = lease.offer.answer(lease.claimed.attempts + 1)
         replica.answer(lease, status or None)
 
     # Callers.
 
     def _call(self) -> None:
-        calls = (self._offer, self._offer, self._repeat, self._cancel, self._get, self._list)
+        calls = [self._offer, self._offer, self._repeat, self._cancel, self._get, self._list]
+        calls += [self._restore]
+        if self._ruled:
+            calls += [self._set_limit, self._set_limit, self._list_destinations]
         self.rng.choice(calls)()
 
     def _offer(self) -> None:
@@ -372,10 +406,20 @@ class World:
             self._create([self.rng.choice(untold)])
 
     def _create(self, offers: list[Offer]) -> None:
+        places: dict[int, list[Offer]] = {}
+        for offer in offers:
+            places.setdefault(self._partition(offer.message_id), []).append(offer)
+        for partition, here in places.items():
+            self._create_in(partition, here)
+
+    def _partition(self, message_id: str) -> int:
+        return partition_of(message_id.encode(), self.data.partitions)
+
+    def _create_in(self, partition: int, offers: list[Offer]) -> None:
         batch = [(offer.message_id.encode(), offer.accepted) for offer in offers]
         kept = set(self._stored("payloads"))
         try:
-            replies = at_once(self.messages._create(0, batch))
+            replies = at_once(self.messages._create(partition, batch))
         except (StoreUnavailable, StoreFull):
             for offer in offers:
                 offer.told = not self.rules.answers_what_was_written
@@ -391,6 +435,43 @@ class World:
                 )
                 self.ledger.created(offer, to_ms(reply))
                 offer.told = offer.told or told
+
+    def _restore(self) -> None:
+        """A message of another store, which may have been tried there."""
+        offer = self._new_offer()
+        due = self.now + self.rng.choice((-1000, 0, 4000))
+        attempts, crashes = self.rng.choice(((0, 0), (0, 0), (2, 1)))
+        message = Restorable(
+            offer.message_id, due, None, due, offer.accepted, attempts, crashes, ()
+        )
+        try:
+            [word] = at_once(self.data.archive.restore([message]))
+        except Unavailable:
+            return
+        if word == "ok":
+            self.ledger.created(offer, due)
+            offer.retries, offer.reaps, offer.told = attempts, crashes, True
+        else:
+            self.ledger.refused(offer)
+
+    def _set_limit(self) -> None:
+        self._limit(self.rng.choice(self._hosts), self.rng.choice(LIMITS))
+
+    def _limit(self, name: str, limits: Limits | None) -> None:
+        with suppress(DestinationNotFound):
+            at_once(self.destinations.set_limit(name, limits))
+        self.flow.set_limit(name, limits, self.store_ms)
+
+    def _list_destinations(self) -> None:
+        for found in at_once(self.destinations.list()):
+            claims = self._stored("claims").values()
+            in_flight = sum(destination_claimed(claim).decode() == found.name for claim in claims)
+            self._require(found.in_flight == in_flight, "a destination's requests are miscounted")
+            same = found.limits == self.flow.limits.get(found.name)
+            self._require(same, "a destination has other settings than were asked for")
+            failures = self.flow.failures(found.name)
+            counted = found.connect_failures == failures
+            self._require(counted, "a destination's failures to connect are miscounted")
 
     def _id(self) -> str:
         """Mostly of a message that there is."""
@@ -457,11 +538,43 @@ class World:
     # Faults.
 
     def _meet_fault(self) -> None:
-        faults = (
+        faults = [
             *(self._kill, self._kill, self._pause, self._pause, self._cut_off, self._terminate),
             *(self._move_clock, self._restart_store, self._cut_off_store, self._fill, self._purge),
-        )
+        ]
+        if self._flaky:
+            faults += [self._lose_destination] * 4
+        if self.damaged:
+            faults += [self._tamper] * 6
         self.rng.choice(faults)()
+
+    def _lose_destination(self) -> None:
+        """Nobody can connect to it, or again everybody."""
+        self.counts["unreachable destinations"] += 1
+        self._unreachable ^= {self.rng.choice(self._hosts)}
+
+    def _tamper(self) -> None:
+        """Somebody has changed keys by hand, and has had them repaired."""
+        self.counts["repairs"] += 1
+        partition = self.rng.randrange(self.data.partitions)
+        self.server.full = False
+        for _ in range(self.rng.randrange(1, 4)):
+            self._damage(partition)
+        at_once(self._repair(partition))
+
+    def _damage(self, partition: int) -> None:
+        command, place = self.rng.choice((*TAKEN_OUT, *PUT_IN))
+        puts_in = (command, place) in PUT_IN
+        known = list(self._in(partition, "payloads" if puts_in else place))
+        if known:
+            score = ["1"] if puts_in else []
+            name = self.data.places[partition][place]
+            self.server.do(command, name, *score, self.rng.choice(known))
+
+    async def _repair(self, partition: int) -> None:
+        fsck = self.data.fsck(partition, self.concurrency, self._keep)
+        async for checked in fsck.run(repair=True):
+            assert checked.act
 
     def _kill(self) -> None:
         self.counts["crashes"] += 1
@@ -507,7 +620,7 @@ class World:
             self._stop_for(away)  # and does not notice
         self.server.cuts = True
         self._lose_store(away)
-        self.server.starts += 1
+        self.server.restart()
 
     def _cut_off_store(self) -> None:
         """Nobody reaches it."""
@@ -527,7 +640,8 @@ class World:
         self.server.full = not self.server.full
 
     def _purge(self) -> None:
-        at_once(self._machine.queue("purger", self.concurrency, self._keep).purge())
+        for queue in self.data.queues("purger", self.concurrency, self._keep):
+            at_once(queue.purge())
 
     # The end.
 
@@ -536,23 +650,32 @@ class World:
         self.server.full = self.server.cuts = False
         for one in self.replicas:
             one.paused_until = one.cut_until = 0
+        self._unreachable.clear()
+        for name, limits in list(self.flow.limits.items()):
+            self._limit(name, msgspec.structs.replace(limits, paused=False))
 
     def _drain(self) -> None:
         """Everybody works until nothing is left; they take turns to look, which finds as much."""
         for turn in range(ROUNDS):
             looking = self.replicas[turn % len(self.replicas)]
-            looking.look()
+            lookouts = [one for one in looking.lookouts if self._has_more(one.partition)]
+            for lookout in lookouts:
+                looking.look(lookout)
             for one in list(self.replicas):
                 if one.leases:
                     self._finish(one)
             self._check()
-            if not (self._stored("due") or self._stored("taken")):
+            if not lookouts:
                 break
-            self._advance(max(1, looking.look_at - self.now))
+            rings = min(lookout.look_at for lookout in lookouts)
+            self._advance(max(1, rings - self.now))
         else:
             raise Broken("not all is sent, although all is healed")
         if not self.loses_tail:
             self.ledger.close()
+
+    def _has_more(self, partition: int) -> bool:
+        return bool(self._in(partition, "due") or self._in(partition, "taken"))
 
     def _finish(self, one: Replica) -> None:
         """It sends and settles what it holds, unless it dies of it."""
@@ -568,7 +691,12 @@ class World:
     def _leave_nothing(self) -> None:
         """When retention is over, nothing is stored of any message."""
         self._advance(31 * DAY)
+        for name in self._hosts:
+            self._limit(name, None)
+        for queue in self.data.queues("sweeper", self.concurrency, self._keep):
+            at_once(queue.sweep())
+            at_once(queue.claim(1))
         self._purge()
-        left = self.server.stored().keys() - {self._machine.keys.meta.encode()}
+        left = self.server.stored().keys() - {keys.meta.encode() for keys in self.data.keys}
         if left:
             raise Broken(f"18: {left} are left of nothing")

@@ -1,0 +1,107 @@
+"""What each destination may get, and whether claims keep to it: limits, rates, pauses, probes.
+
+Asked by world.py at every claim; it knows what was asked for and which requests got through.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from scheduler_api.domain.limits import Limits
+from scheduler_api.store.destinations import share
+from scheduler_api.store.invariants import BREAKS_AT, destination_claimed
+
+FIRST_PAUSE, LONGEST_PAUSE = 1_000, 60_000  # ms until a probe; see lua/settle.lua
+AHEAD = 100  # ms that a rate may be ahead of its beat; see lua/prelude.lua
+
+Claims = Mapping[bytes, bytes]  # id → claim
+Here = tuple[int, str]  # a partition, a destination
+
+
+class Flow:
+    """One world's destinations."""
+
+    def __init__(self, concurrency: int, partitions: int) -> None:
+        self.limits: dict[str, Limits] = {}  # own settings
+        self._concurrency = concurrency
+        self._partitions = partitions
+        self._most = Counter[str]()  # the highest of its own limits so far
+        self._began: dict[str, int] = {}  # ms, since when its rate holds
+        self._leased: Counter[Here] = Counter()  # since then
+        self._misses: Counter[Here] = Counter()  # failures to connect in a row
+        self._probe_at: dict[Here, int] = {}  # ms
+
+    def set_limit(self, name: str, limits: Limits | None, now: int) -> None:
+        """A caller has set it."""
+        old = self.limits.pop(name, None)
+        if limits:
+            self.limits[name] = limits
+            self._most[name] = max(self._most[name], limits.concurrency or 0)
+        if (old and old.rate) != (limits and limits.rate):
+            self._began[name] = now
+            for partition in range(self._partitions):
+                self._leased[partition, name] = 0
+
+    def ever(self, name: str) -> int:
+        """How many may be open to it, if all were claimed under the highest limit there was."""
+        return max(self._most[name], self._concurrency, self._partitions)
+
+    def missed_before(self, partition: int, name: str, now: int) -> str:
+        """One more failure to connect, and it breaks: so says the field of `unreachable`."""
+        here = partition, name
+        self._misses[here], self._probe_at[here] = BREAKS_AT - 1, now
+        return f"{BREAKS_AT - 1} {now}"
+
+    def reached(self, partition: int, name: str, reached: bool | None, now: int) -> None:
+        """An outcome was settled: whether the destination was reached, if that is known."""
+        here = partition, name
+        if reached:
+            self._misses[here] = 0
+        elif reached is False and not (self._broken(here) and now < self._probe_at[here]):
+            self._misses[here] += 1
+            pauses = self._misses[here] - BREAKS_AT
+            self._probe_at[here] = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(0, pauses))
+
+    def failures(self, name: str) -> int:
+        """How often in a row it could not be connected to, as the worst partition knows."""
+        return max(self._misses[partition, name] for partition in range(self._partitions))
+
+    def _broken(self, here: Here) -> bool:
+        return self._misses[here] >= BREAKS_AT
+
+    def objection(
+        self, partition: int, before: Claims, after: Claims, now: int, latest: int
+    ) -> str | None:
+        """What is wrong with a claim, in words; `latest`: the most the clock has shown, ms."""
+        for name, count in _new(before, after).items():
+            here = partition, name
+            self._leased[here] += count
+            in_flight = sum(destination_claimed(claim).decode() == name for claim in after.values())
+            objection = self._objection(here, in_flight, now, latest)
+            if objection:
+                return f"{count} more claimed for {name}: {objection}"
+        return None
+
+    def _objection(self, here: Here, in_flight: int, now: int, latest: int) -> str | None:
+        partition, name = here
+        limits = self.limits.get(name, Limits())
+        most = share(limits.concurrency or self._concurrency, partition, self._partitions)
+        if limits.paused:
+            return "it is paused"
+        if in_flight > most:
+            return f"{in_flight} are in flight, its limit is {most}"
+        if self._broken(here) and in_flight > 1:
+            return "it was not reached, and has more than a probe"
+        if self._broken(here) and now < self._probe_at[here]:
+            return "it was not reached, and its next probe is not due"
+        if limits.rate:
+            interval = limits.rate.interval_ms * self._partitions
+            in_time = (latest - self._began[name] + AHEAD) // interval + 1
+            if self._leased[here] > in_time:
+                return f"{self._leased[here]} since its rate holds, {in_time} are in time"
+        return None
+
+
+def _new(before: Claims, after: Claims) -> Counter[str]:
+    """Destination → how many claims were made for it."""
+    new = (claim for one, claim in after.items() if before.get(one) != claim)
+    return Counter(destination_claimed(claim).decode() for claim in new)

@@ -1,0 +1,89 @@
+"""The product's parts over a modelled server; asked by world.py.
+
+A machine serves many schedules one after another, as it takes long to make.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from scheduler_api.store.archive import Archive
+from scheduler_api.store.destinations import Destinations, share
+from scheduler_api.store.fsck import Fsck
+from scheduler_api.store.heads import Heads
+from scheduler_api.store.keys import Keys
+from scheduler_api.store.messages import Messages
+from scheduler_api.store.queue import Queue
+from scheduler_api.store.scripts import Scripts
+from tests.sim.replica import LEASE, Rules
+from tests.sim.server import Server
+
+PARTITIONS: Final = (1, 2)  # into how many data are divided
+
+
+class Machine:
+    """A server, and data sets on it."""
+
+    def __init__(self, spoilt: Mapping[str, str] | None = None, rules: Rules | None = None) -> None:
+        """`spoilt`, `rules`: mistakes that are planted; see planted.py."""
+        self.server = Server(spoilt)
+        self.rules = rules or Rules()
+        self.divided = {number: Divided(self.server, number) for number in PARTITIONS}
+        self.loop = asyncio.new_event_loop()  # for calls that gather others
+        weakref.finalize(self, self.loop.close)
+
+
+class Divided:
+    """The parts over data of so many partitions."""
+
+    def __init__(self, server: Server, partitions: int) -> None:
+        self.server = server
+        self.partitions = partitions
+        self.keys = [Keys("scheduler", partition) for partition in range(partitions)]
+        self.places = [
+            {name.decode().removeprefix(keys.base): name for name in keys.all} for keys in self.keys
+        ]
+        self.scripts = [Scripts(server.client, keys) for keys in self.keys]
+        self.heads = Heads(server.client, [keys.wakeup for keys in self.keys])
+        self.archive = Archive(self.scripts)
+
+    def shares(self, concurrency: int) -> list[int]:
+        """Of a destination's limit, each partition's."""
+        return [share(concurrency, one, self.partitions) for one in range(self.partitions)]
+
+    def queues(self, epoch: str, concurrency: int, keep: int) -> list[Queue]:
+        """Of a new process."""
+        return [
+            Queue(
+                partition,
+                self.scripts[partition],
+                self.heads,
+                epoch=epoch,
+                lease=timedelta(milliseconds=LEASE),
+                concurrency=most,
+                keep_delivered=timedelta(milliseconds=keep),
+                keep_failed=timedelta(milliseconds=keep),
+            )
+            for partition, most in enumerate(self.shares(concurrency))
+        ]
+
+    def messages(self, concurrency: int) -> Messages:
+        """As the api asks for them."""
+        return Messages(self.scripts, self.heads, concurrency=self.shares(concurrency))
+
+    def destinations(self, concurrency: int) -> Destinations:
+        """As the api asks for them."""
+        return Destinations(self.scripts, concurrency=concurrency)
+
+    def fsck(self, partition: int, concurrency: int, keep: int) -> Fsck:
+        """The check of one partition."""
+        return Fsck(
+            self.server.client,
+            self.keys[partition],
+            self.scripts[partition],
+            concurrency=self.shares(concurrency)[partition],
+            keep_delivered=timedelta(milliseconds=keep),
+            keep_failed=timedelta(milliseconds=keep),
+        )
