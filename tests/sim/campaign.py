@@ -17,7 +17,7 @@ from tests.sim.planted import PLANTED, Planted
 from tests.sim.world import World
 
 CHUNK: Final = 500  # schedules of one task
-GARBAGE: Final = 200_000  # objects more than before, after which it is collected: once a while
+GARBAGE: Final = 200_000  # new objects after which Python collects what refers to itself
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -89,9 +89,12 @@ def broken(world: World) -> str | None:
 
 
 def _pool(processes: int | None) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        processes or os.cpu_count(), initializer=gc.set_threshold, initargs=(GARBAGE,)
-    )
+    return ProcessPoolExecutor(processes or os.cpu_count(), initializer=_collect_seldom)
+
+
+def _collect_seldom() -> None:
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:

@@ -73,7 +73,7 @@ class Server:
         self._meet()
         if sha not in self._known:
             raise NoScriptError
-        return await self._scripts[sha](given[:keys], given[keys:])
+        return self._scripts[sha].answer(given[:keys], given[keys:])
 
     async def eval(self, text: str, keys: int, *given: Any) -> Any:
         """As redis-py's; a text is compiled once, and from then on known by its digest."""
@@ -161,6 +161,10 @@ class _Script:
         self._lua = server.compile(f"\n{rest}".encode(), f"={self._name}".encode())
 
     async def __call__(self, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
+        return self.answer(keys, args)
+
+    def answer(self, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
+        """Its reply. Raises: what redis-py's client does."""
         server = self._server
         server.calls += 1
         if server.full and self._grows:
