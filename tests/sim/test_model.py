@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from lupa.luajit20 import LuaError
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -14,7 +13,7 @@ from scheduler_api.store.fsck import COLUMNS
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.scripts import Scripts
 from tests.sim.machine import Machine
-from tests.sim.server import BY_HAND, Content, Server, at_once
+from tests.sim.server import BY_HAND, Content, ScriptFailed, Server, at_once
 from tests.sim.world import World
 from tests.support.clock import Clock, prelude
 
@@ -66,7 +65,7 @@ async def outcome(call: Awaitable[Any]) -> Any:
     """The reply, or what the error is of."""
     try:
         return await call
-    except (ResponseError, LuaError) as error:
+    except (ResponseError, ScriptFailed) as error:
         wrong_type = str(error).startswith("WRONGTYPE")
         return "an error, of the type" if wrong_type else "an error, of the arguments"
 
@@ -185,5 +184,5 @@ def schedule(machine: Machine, seed: int) -> list[Call]:
 def test_a_script_that_only_reads_cannot_write() -> None:
     server = Server()
     script = server.register_script("#!lua flags=no-writes\nreturn redis.call('HSET', 'h', 'f', 1)")
-    with pytest.raises(LuaError, match="the model has no HSET for this script"):
+    with pytest.raises(ScriptFailed, match="the model has no HSET for this script"):
         at_once(script([], []))
