@@ -13,16 +13,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _MONOTONIC: Final = 1  # CLOCK_MONOTONIC, which time.monotonic() shows
-_ABSOLUTE: Final = 1  # TFD_TIMER_ABSTIME
+_FROM_NOW: Final = 0  # not TFD_TIMER_ABSTIME, which libfaketime takes for the time of day
 _FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _LIBC: Final = ctypes.CDLL(None)
 _TICKS: Final = 8  # bytes that a ring leaves to be read
 
 
 class _Times(ctypes.Structure):
-    """struct itimerspec: a period, of which we have none, and the instant."""
+    """struct itimerspec: a period, of which we have none, and the time until it rings."""
 
-    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns"))
+    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "in_s", "in_ns"))
 
 
 class Alarm:
@@ -43,7 +43,7 @@ class Alarm:
             delay = at - time.monotonic()
             self._handle = self._loop.call_later(max(0.0, delay), self._ring)
         else:
-            _arm(self._descriptor, max(1, int(at * 1e9)))
+            _arm(self._descriptor, max(1, int((at - time.monotonic()) * 1e9)))
 
     def clear(self) -> None:
         """Do not ring."""
@@ -73,8 +73,8 @@ def _descriptor() -> int | None:
     return made if made >= 0 else None
 
 
-def _arm(descriptor: int, at_ns: int) -> None:
+def _arm(descriptor: int, in_ns: int) -> None:
     """0 disarms."""
-    seconds, rest = divmod(at_ns, 1_000_000_000)
+    seconds, rest = divmod(in_ns, 1_000_000_000)
     times = _Times(0, 0, seconds, rest)
-    _LIBC.timerfd_settime(descriptor, _ABSOLUTE, ctypes.byref(times), None)
+    _LIBC.timerfd_settime(descriptor, _FROM_NOW, ctypes.byref(times), None)
