@@ -48,6 +48,21 @@ async def test_a_command_that_got_no_answer_is_not_repeated(
             assert await client.get("calls") == b"1"
 
 
+@pytest.mark.parametrize("engine", ["embedded", "cluster", "sentinel"])
+async def test_a_connection_that_was_closed_meanwhile_is_dialled_anew(
+    engine: str, tmp_path: Path
+) -> None:
+    async with (
+        engines.running(engine, tmp_path) as address,
+        opened(address) as client,
+        opened(address) as other,
+    ):
+        await client.set("calls", 0)
+        await other.client_kill_filter(_type="normal", **engines.everywhere(other))
+        await client.incr("calls")
+        assert await other.get("calls") == b"1"
+
+
 async def test_a_cluster_is_entered_with_a_password(tmp_path: Path) -> None:
     async with engines.cluster(tmp_path) as nodes:
         for node in nodes:

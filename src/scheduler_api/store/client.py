@@ -148,12 +148,34 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Waits for a free connection, as that of one server does, instead of failing."""
 
 
+class _DiallingAnew(Connection):
+    """Not used again when its node has hung up, as redis-py's other pools see for themselves."""
+
+    def should_reconnect(self) -> bool:
+        """Asked whenever it is taken out of a node's free ones."""
+        return self._hung_up() or bool(super().should_reconnect())  # type: ignore[no-untyped-call]
+
+    def _hung_up(self) -> bool:
+        reader = self._reader
+        return reader is not None and (reader.at_eof() or reader.exception() is not None)
+
+
+class _DiallingAnewSSL(_DiallingAnew, SSLConnection):
+    """The same over TLS."""
+
+
 class _Cluster(RedisCluster):
     """Bounds the calls under way instead of failing when a node's connections are all in use."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._calls = asyncio.Semaphore(CLUSTER_CALLS)
+
+        encrypted = self.connection_kwargs["connection_class"] is SSLConnection
+        dial = _DiallingAnewSSL if encrypted else _DiallingAnew
+        self.connection_kwargs["connection_class"] = dial  # of all nodes that are found later
+        for node in self.nodes_manager.startup_nodes.values():
+            node.connection_class = dial
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """As RedisCluster. Raises: TimeoutError, too."""
