@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test faults sim crash rolling guarantee check lint report format bench image
+.PHONY: help run test faults engines sim crash rolling guarantee check lint report format bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
@@ -33,13 +33,24 @@ crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; RACES=1
 rolling: .venv/dev.stamp ## Run two versions side by side under load, MESSAGES=3000 in each part
 	MESSAGES=$(or $(MESSAGES),3000) $(BIN)/python -m pytest -n 0 tests/system/test_rolling.py
 
+# What the API, the dispatcher and the store do with it; `make test` has done so on the embedded one.
+ENGINES := redis:1 redis:4 cluster:16 sentinel:4
+engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cluster and Sentinel
+	@for each in $(ENGINES); do \
+	  echo "ENGINE=$${each%:*} PARTITIONS=$${each#*:}"; \
+	  ENGINE=$${each%:*} PARTITIONS=$${each#*:} $(BIN)/python -m pytest -q -n auto --dist loadfile \
+	    tests/store tests/delivery tests/api tests/test_inspection.py tests/test_transfer.py \
+	    --ignore tests/api/test_contract.py || exit 1; \
+	done
+
 guarantee: ## The figures of the last simulation and crash campaigns in one table
 	@$(BIN)/python -m tests.guarantee
 
-check: lint ## What CI runs: lint, types, tests under branch coverage, faults, simulation, crashes
+check: lint ## What CI runs: lint, types, tests under branch coverage, faults, engines, simulation, crashes
 	@$(MAKE) --no-print-directory test COVER=1
 	@$(MAKE) --no-print-directory report
 	@$(MAKE) --no-print-directory faults
+	@$(MAKE) --no-print-directory engines
 	@$(MAKE) --no-print-directory sim
 	@$(MAKE) --no-print-directory crash
 	@$(MAKE) --no-print-directory guarantee

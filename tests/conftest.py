@@ -29,6 +29,16 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"uvloop": uvloop.new_event_loop}
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ENGINE, what speaks to that engine is all that runs."""
+    if engines.CHOSEN == "embedded":
+        return
+    left_out = [item for item in items if not engines.concerns(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
@@ -39,14 +49,22 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """Address of the store that ENGINE names, one for all tests of a process."""
-    async with engines.running(engines.CHOSEN, tmp_path_factory.mktemp("store")) as address:
+    folder = tmp_path_factory.mktemp("store")
+    async with engines.running(engines.CHOSEN, folder, failed_over=True) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def socket(valkey: str) -> Path:
+    """Where that store listens; not for a cluster or a sentinel, see engines.concerns."""
+    return Path(valkey.removeprefix("unix://"))
 
 
 @pytest.fixture
 async def redis(valkey: str) -> AsyncIterator[Redis]:
     """A client as the product opens it."""
     client = open_client(valkey)
+    await client.initialize()
     yield cast("Redis", client)  # a cluster's answers the same calls
     await close(client)
 
@@ -92,7 +110,7 @@ async def live_store(redis: Redis, prefix: str) -> AsyncIterator[Store]:
 def run(valkey: str, prefix: str, tmp_path: Path) -> Run:
     """Runs a command over the store of this test."""
     given = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "DATA_DIR": str(tmp_path / "data")}
-    given |= {"EGRESS_ALLOW": "127.0.0.1", "API_TOKEN": "t"}
+    given |= {"EGRESS_ALLOW": "127.0.0.1", "API_TOKEN": "t", "PARTITIONS": str(PARTITIONS)}
 
     async def command(*arguments: str, stdin: bytes = b"") -> Done:
         return await run_in(tmp_path, *arguments, stdin=stdin, **given)

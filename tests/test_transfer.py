@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from redis.asyncio import Redis
 from scheduler_api.store.store import Store
 from tests.support.commands import Run, run_in
 from tests.support.factories import URL, accepted
+from tests.support.partitions import queue_of
+from tests.support.valkey import client, valkey_server
 
 AT = "2027-01-15T08:00:00Z"  # NOW
 
@@ -115,14 +118,12 @@ async def test_an_original_that_cannot_be_reached_is_one_line(run: Run) -> None:
 
 
 @pytest.fixture
-async def original(valkey: str) -> Any:
+async def original(tmp_path: Path) -> AsyncIterator[tuple[str, Redis]]:
     """Address and client of a database as the original service leaves it."""
-    address = f"{valkey}?db=7"
-    redis = Redis.from_url(address)
-    await redis.flushdb()
-    yield address, redis
-    await redis.flushdb()
-    await redis.aclose()
+    async with valkey_server(tmp_path) as server:
+        address = f"{server.address}?db=7"
+        async with client(address) as redis:
+            yield address, redis
 
 
 def kept(at: str, **fields: Any) -> str:
@@ -144,7 +145,7 @@ async def test_the_messages_of_the_original_are_taken_over_once_and_left_there(
         assert told[1].startswith("refused: bad: Object missing required field")
         assert (done.returncode, told[2:]) == (1, ["Error: 1 refused"])
     assert await redis.dbsize() == 254
-    claim = await live_store.queues[0].claim(10)
+    claim = await queue_of(live_store, "past").claim(10)
     assert [message.id for message in claim.messages] == ["past"]
     assert (await live_store.messages.get("m7")).spec.body == b'{"n": 1}'
     assert await live_store.messages.count() == 251

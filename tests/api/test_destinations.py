@@ -1,10 +1,12 @@
 """/destinations: what may be set, what is shown, what is refused."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from scheduler_api.domain.limits import Limits, Rate
@@ -12,6 +14,7 @@ from scheduler_api.domain.message import Attempt
 from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
+from tests.support import invariants
 from tests.support.factories import accepted
 from tests.support.problems import problem, wrong_paths
 
@@ -28,6 +31,14 @@ IDLE = {
     "paused": False,
     "default": False,
 }
+
+
+@pytest.fixture
+async def live_store(redis: Redis, prefix: str) -> AsyncIterator[Store]:
+    """Of one partition, whatever PARTITIONS is: of several, each has a share of the limits."""
+    store = Store(redis, prefix=prefix)
+    yield store
+    await invariants.check(redis, store.keys[0], 64)
 
 
 async def put(api: Api, host: str = HOST, **members: Any) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from scheduler_api.domain.retry import MAX_ATTEMPTS
 from scheduler_api.store.queue import Outcome, Verdict
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
+from tests.conftest import PARTITIONS
 from tests.support.factories import URL, accepted
+from tests.support.partitions import neighbours, queue_of
 from tests.support.problems import problem
 
 AT = "2046-04-15T02:41:45+00:00"
@@ -47,13 +49,19 @@ async def page(api: Api, **query: Any) -> dict[str, Any]:
 
 
 async def tried(
-    store: Store, verdict: Verdict, status: int | None = 503, error: str | None = None
+    store: Store,
+    verdict: Verdict,
+    status: int | None = 503,
+    error: str | None = None,
+    *,
+    message_id: str = "a",
 ) -> None:
-    """One due message is claimed, tried and settled."""
-    (claimed,) = (await store.queues[0].claim(1)).messages
+    """The message, which is due, is claimed, tried and settled."""
+    queue = queue_of(store, message_id)
+    (claimed,) = (await queue.claim(1)).messages
     now = datetime.now(UTC).replace(microsecond=0)
     attempt = Attempt(claimed.attempts + 1, now, 12, status, error, "busy", 3)
-    assert await store.queues[0].settle(Outcome(claimed, attempt, verdict, timedelta(hours=1)))
+    assert await queue.settle(Outcome(claimed, attempt, verdict, timedelta(hours=1)))
 
 
 async def test_the_originals_create_is_answered_as_the_original_did(api: Api) -> None:
@@ -182,9 +190,9 @@ async def test_the_type_of_the_request_does_not_matter(api: Api) -> None:
 
 
 async def test_a_time_in_the_past_is_kept_and_due_at_once(api: Api, live_store: Store) -> None:
-    created = await create(api, scheduleTo="1999-12-31T23:59:59Z")
+    created = await create(api, id="a", scheduleTo="1999-12-31T23:59:59Z")
     assert created["scheduledFor"] == "1999-12-31T23:59:59+00:00"
-    assert len((await live_store.queues[0].claim(10)).messages) == 1
+    assert len((await queue_of(live_store, "a").claim(10)).messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -295,18 +303,19 @@ async def test_get_shows_the_attempts_and_why_the_message_stands_where_it_does(
 
 async def test_get_shows_that_a_message_is_being_sent(api: Api, live_store: Store) -> None:
     await create(api, id="a")
-    await live_store.queues[0].claim(1)
+    await queue_of(live_store, "a").claim(1)
     found = await show(api, "a")
     assert (found["state"], found["why"]) == ("delivering", "is being sent")
     assert found["nextAttempt"] is None
 
 
 async def test_get_shows_that_a_destination_is_at_its_limit(api: Api, live_store: Store) -> None:
-    for number in range(65):  # one more than a destination may have in flight
-        await live_store.messages.create(f"{number:02}", accepted(scheduleTo="2001-01-01"))
+    ids = neighbours(live_store, 65)  # one more than a destination may have in flight
+    for message_id in ids:
+        await live_store.messages.create(message_id, accepted(scheduleTo="2001-01-01"))
     claimed = (await live_store.queues[0].claim(100)).messages
     assert len(claimed) == 64
-    left = ({f"{number:02}" for number in range(65)} - {one.id for one in claimed}).pop()
+    (left,) = set(ids) - {one.id for one in claimed}
     found = await show(api, left)
     assert (found["state"], found["why"]) == ("scheduled", "its destination is at its limit")
     assert (await page(api))["total"] == 65
@@ -316,10 +325,11 @@ async def test_get_tells_of_processes_that_died_with_the_message(
     api: Api, redis: Any, prefix: str
 ) -> None:
     await create(api, id="a")
-    dying = Store(redis, prefix=prefix, lease=timedelta(milliseconds=1))
-    await dying.queues[0].claim(1)
+    dying = Store(redis, prefix=prefix, partitions=PARTITIONS, lease=timedelta(milliseconds=1))
+    queue = queue_of(dying, "a")
+    await queue.claim(1)
     for _ in range(1000):
-        if (await dying.queues[0].reap())[0]:
+        if (await queue.reap())[0]:
             break
     assert (await show(api, "a"))["why"] == "waits for its time; 1 processes died with it"
 
@@ -348,7 +358,7 @@ async def test_delete_is_answered_as_the_original_did_and_frees_the_id(api: Api)
 
 async def test_what_is_on_the_wire_is_not_deleted(api: Api, live_store: Store) -> None:
     await create(api, id="a")
-    await live_store.queues[0].claim(1)
+    await queue_of(live_store, "a").claim(1)
     async with api.client.delete("/messages/a") as response:
         await problem(response, 409, "in_flight")
     assert (await show(api, "a"))["state"] == "delivering"
@@ -390,11 +400,11 @@ async def test_the_list_has_what_waits_is_retried_or_is_sent_and_not_what_is_fin
     api: Api, live_store: Store
 ) -> None:
     await create(api, id="delivered", scheduleTo="2001-01-01")
-    await tried(live_store, "delivered", 200)
+    await tried(live_store, "delivered", 200, message_id="delivered")
     await create(api, id="retrying", scheduleTo="2001-01-01")
-    await tried(live_store, "retry")
+    await tried(live_store, "retry", message_id="retrying")
     await create(api, id="delivering", scheduleTo="2001-01-01")
-    await live_store.queues[0].claim(1)
+    await queue_of(live_store, "delivering").claim(1)
     await create(api, id="scheduled", scheduleTo=AT)
     rows = (await page(api))["scheduledJobs"]
     assert [(row["messageId"], row["state"], row["attempts"]) for row in rows] == [

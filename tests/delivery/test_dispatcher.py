@@ -17,11 +17,13 @@ from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
+from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
 from tests.faults.conftest import events
 from tests.support import invariants
 from tests.support.clock import Clock, prelude
 from tests.support.factories import accepted
+from tests.support.partitions import keys_of, neighbours, queue_of
 from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
 
@@ -49,7 +51,7 @@ async def until(store: Store, message_id: str, wanted: str) -> Message:
 @pytest.fixture
 def other_store(redis: Redis, prefix: str) -> Store:
     """The same data, as another process sees them."""
-    return Store(redis, prefix=prefix, lease=timedelta(seconds=5))
+    return Store(redis, prefix=prefix, partitions=PARTITIONS, lease=timedelta(seconds=5))
 
 
 async def test_a_message_is_delivered_once_and_not_before_its_time(
@@ -291,7 +293,8 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
     live_store: Store, start: Start, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher = await start()
-    claim = live_store.queues[0].claim
+    queue = queue_of(live_store, "a")
+    claim = queue.claim
 
     async def and_stop_meanwhile(most: int) -> Claim:
         found = await claim(most)
@@ -299,7 +302,7 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
             dispatcher.stop()
         return found
 
-    monkeypatch.setattr(live_store.queues[0], "claim", and_stop_meanwhile)
+    monkeypatch.setattr(queue, "claim", and_stop_meanwhile)
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("stopped", lambda: not dispatcher.running)
     await dispatcher.drain(timedelta(seconds=1))
@@ -315,7 +318,7 @@ async def test_an_outcome_that_comes_too_late_changes_nothing(
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
     theirs = b"99 another epoch " + authority(receiver)
-    await redis.hset(f"{live_store.keys[0].base}claims", "a", theirs)
+    await redis.hset(f"{keys_of(live_store, 'a').base}claims", "a", theirs)
     receiver.hold.set()
     await wait_until("the outcome told", lambda: not dispatcher.busy)
     assert await state(live_store, "a") == "delivering"
@@ -326,8 +329,12 @@ async def test_what_is_over_the_limit_of_its_destination_waits_without_a_slot(
 ) -> None:
     receiver.hold.clear()
     fields = {"webhookUrl": receiver.url}
+    ids = neighbours(live_store, 300)
     await asyncio.gather(
-        *(live_store.messages.create(f"m{n}", accepted(**fields, payload=n)) for n in range(300))
+        *(
+            live_store.messages.create(message_id, accepted(**fields, payload=n))
+            for n, message_id in enumerate(ids)
+        )
     )
     async with receiving() as other:
         await live_store.messages.create("o", accepted(webhookUrl=other.url))
@@ -397,9 +404,10 @@ async def test_an_unreadable_record_does_not_stop_the_others(
 ) -> None:
     await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
-    record = await redis.hget(f"{live_store.keys[0].base}payloads", "damaged")
+    payloads = f"{keys_of(live_store, 'damaged').base}payloads"
+    record = await redis.hget(payloads, "damaged")
     assert isinstance(record, bytes)
-    await redis.hset(f"{live_store.keys[0].base}payloads", "damaged", b"\x02" + record[1:])
+    await redis.hset(payloads, "damaged", b"\x02" + record[1:])
     await start()
     await until(live_store, "a", "delivered")
 

@@ -18,6 +18,7 @@ from scheduler_api.domain.signing import parse_secrets
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, send
 from tests.support.factories import LOOPBACK, accepted
+from tests.support.partitions import queue_of
 from tests.support.raw import raw_server
 from tests.support.receiver import Receiver
 
@@ -30,7 +31,7 @@ async def test_it_sends_the_body_byte_for_byte(
     body = b'{"z": 1.10,\t"a": 12345678901234567890.10, "e": "\\u00e9"}'
     new = accepted(webhookUrl=receiver.url)
     await live_store.messages.create("m", replace(new, spec=replace(new.spec, body=body)))
-    (claimed,) = (await live_store.queues[0].claim(1)).messages
+    (claimed,) = (await queue_of(live_store, "m").claim(1)).messages
     sent = await send(sender, claimed)
     assert receiver.bodies() == [body]
     assert sent.attempt.status == 200
@@ -62,7 +63,7 @@ async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
     claimed = await claim(receiver.url)
     await send(sender, claimed)
     await send(sender, claimed)
-    await live_store.queues[0].release([claimed])
+    await queue_of(live_store, "m").release([claimed])
     await live_store.messages.cancel("m")
     await send(sender, await claim(receiver.url))
     first, again, reused = (request.headers["webhook-id"] for request in receiver.requests)

@@ -11,14 +11,16 @@ from scheduler_api.delivery.takeover import take_over, taking_over
 from scheduler_api.store.processes import Processes
 from scheduler_api.store.queue import MOST_CRASHES
 from scheduler_api.store.store import Store
+from tests.conftest import PARTITIONS
 from tests.support.factories import accepted
+from tests.support.partitions import queue_of
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def dead(redis: Redis, prefix: str, tmp_path: Path) -> Store:
     """Of a process that has ended; its leases last fifteen seconds."""
-    return ended(Store(redis, prefix=prefix), tmp_path)
+    return ended(Store(redis, prefix=prefix, partitions=PARTITIONS), tmp_path)
 
 
 def ended(store: Store, data_dir: Path) -> Store:
@@ -37,7 +39,7 @@ async def test_claims_are_taken_over_at_the_start(
     live_store: Store, dead: Store, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
-    await dead.queues[0].claim(1)
+    await queue_of(dead, "a").claim(1)
 
     with capture_logs() as logs:
         async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
@@ -50,11 +52,11 @@ async def test_one_that_dies_later_is_noticed_and_its_file_removed(
     live_store: Store, redis: Redis, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeover, "LOOK_EVERY", 0.01)
-    other = Store(redis, prefix=prefix)
+    other = Store(redis, prefix=prefix, partitions=PARTITIONS)
     sibling = Processes(tmp_path, other.epoch)
     sibling.join()
     await live_store.messages.create("a", accepted())
-    await other.queues[0].claim(1)
+    await queue_of(other, "a").claim(1)
     async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
         assert (await live_store.messages.get("a")).state == "delivering"
         sibling.leave()
@@ -66,7 +68,7 @@ async def test_a_dead_process_is_forgotten_by_the_look_that_finds_nothing_of_it(
     live_store: Store, dead: Store, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
-    await dead.queues[0].claim(1)
+    await queue_of(dead, "a").claim(1)
     us = Processes(tmp_path, live_store.epoch)
     await take_over(us, live_store.queues)
     assert files(tmp_path) == [f"{dead.epoch}.lock"]
@@ -81,8 +83,8 @@ async def test_a_message_that_outlived_too_many_is_told(
     us = Processes(tmp_path, live_store.epoch)
     with capture_logs() as logs:
         for _ in range(MOST_CRASHES):
-            dead = ended(Store(redis, prefix=prefix), tmp_path)
-            await dead.queues[0].claim(1)
+            dead = ended(Store(redis, prefix=prefix, partitions=PARTITIONS), tmp_path)
+            await queue_of(dead, "a").claim(1)
             await take_over(us, live_store.queues)
     assert logs[-1] == {
         "event": "message_failed",

@@ -161,12 +161,12 @@ async def test_a_cut_wire_between_replica_and_store_is_503_on_that_replica_only(
 
 @pytest.fixture
 async def cutting(
-    valkey: str, redis: Redis, prefix: str, clock: Clock
+    socket: Path, redis: Redis, prefix: str, clock: Clock
 ) -> AsyncIterator[tuple[FaultProxy, Store]]:
     """The store of this test, through a proxy that knows its scripts."""
     names = script_names(prelude(clock.key))
     async with (
-        proxying(Path(valkey.removeprefix("unix://")), names=names) as proxy,
+        proxying(socket, names=names) as proxy,
         client(proxy.address) as far,
     ):
         yield proxy, Store(far, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))

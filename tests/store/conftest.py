@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.store import client as client_module
-from scheduler_api.store.client import close, connect
+from scheduler_api.store.client import close, connect, open_client
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.heads import of_one_node
 from scheduler_api.store.scripts import Scripts
@@ -76,7 +76,7 @@ async def looks(store: Store) -> AsyncIterator[list[str]]:
 async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
     """A client that soon gives up waiting for an answer."""
     monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
-    client = connect(valkey)
+    client = cast("Redis", open_client(valkey))
     yield client
     await close(client)
 

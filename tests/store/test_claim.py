@@ -242,7 +242,7 @@ async def test_a_claim_whose_reply_was_lost_comes_back_with_the_next(
     other = replica(impatient)
     await other.queues[0].claim(1)  # loads the script
     await create(store, "a", "b", "c")
-    await lose_next_reply(impatient)
+    await lose_next_reply(impatient, store.keys[0].meta)
     with pytest.raises(StoreUnavailable):
         await other.queues[0].claim(2)
     await create(store, "d")

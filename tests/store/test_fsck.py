@@ -1,7 +1,8 @@
 """The check finds each damage that can be done to the keys, tells it once, and repairs it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.support.factories import accepted
 from tests.support.states import outcome
 
 HOST = b"127.0.0.1:2"
-LIMIT = 64  # of a destination, in `live_store`
+LIMIT = 64  # of a destination
 LATE = 1_900_000_000_000  # ms; long after now
 
 Damage = Callable[[Redis, str], Awaitable[Any]]
@@ -32,9 +33,10 @@ async def told(store: Store) -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture
-async def sound(live_store: Store) -> Store:
-    """A message in each place: one waits, one is in flight, one parked, two finished."""
-    messages, queue = live_store.messages, live_store.queues[0]
+async def sound(redis: Redis, prefix: str) -> AsyncIterator[Store]:
+    """A message in each place: one waits, some are in flight, one parked, two finished."""
+    store = Store(redis, prefix=prefix, lease=timedelta(minutes=1), concurrency=LIMIT)
+    messages, queue = store.messages, store.queues[0]
     await messages.create("good", accepted())
     await queue.settle(outcome((await queue.claim(1)).messages[0], "delivered"))
     await messages.create("bad", accepted())
@@ -45,7 +47,8 @@ async def sound(live_store: Store) -> Store:
     await messages.create("parked", accepted())
     await queue.claim(1)
     await messages.create("waits", accepted(webhookUrl="http://127.0.0.1:3/", delay=3600))
-    return live_store
+    yield store
+    await invariants.check(redis, store.keys[0], LIMIT)
 
 
 async def test_a_sound_store_has_no_findings(sound: Store) -> None:

@@ -10,19 +10,21 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchedulerError
-from scheduler_api.store.client import close, connect
+from scheduler_api.store.client import close, open_client
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.invariants import Snapshot, findings
+from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import MOST_CRASHES, Claimed, Queue, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
+from tests.support import engines
 from tests.support.clock import Clock, prelude
 from tests.support.factories import accepted
 from tests.support.invariants import snapshot
@@ -38,6 +40,7 @@ RETRY_AFTER = 5_000  # ms
 LIMIT = 2  # in flight to one destination
 PROCESSES = 3
 NAMES = "abcdefgh"
+CLOCK = f"{Keys('scheduler').base}clock"
 DESTINATIONS = ("127.0.0.1:3", "127.0.0.1:3", "127.0.0.1:4")
 DELAYS = (0, 0, 0, 1_000, LEASE)  # ms
 SPANS = (1, 999, 1_000, RETRY_AFTER, RETRY_AFTER, LEASE - 1, LEASE)  # ms
@@ -152,7 +155,7 @@ class History:
 
     def __init__(self, chance: random.Random, asking: Redis, watching: Redis) -> None:
         self.chance, self.asking, self.watching = chance, asking, watching
-        self.clock = Clock(watching, "clock")
+        self.clock = Clock(watching, CLOCK)
         self.model = Model()
         self.stores = [self.open() for _ in range(PROCESSES)]
         self.claims: list[Claimed] = []  # that some process heard of, held or not
@@ -320,7 +323,7 @@ async def succeeds(call: Awaitable[object]) -> bool:
 async def unheard(asking: Redis, watching: Redis, queue: Queue, most: int) -> None:
     """A claim that the server has run, and whose reply the process never hears."""
     before = await script_calls(watching)
-    await lose_next_reply(asking)
+    await lose_next_reply(asking, CLOCK)
     task = asyncio.ensure_future(queue.claim(most))
 
     async def has_run() -> bool:
@@ -332,13 +335,15 @@ async def unheard(asking: Redis, watching: Redis, queue: Queue, most: int) -> No
 
 
 async def script_calls(redis: Redis) -> int:
-    return int((await redis.info("commandstats"))["cmdstat_evalsha"]["calls"])
+    told = await redis.info("commandstats", **engines.at(redis, CLOCK))
+    return int(told["cmdstat_evalsha"]["calls"])
 
 
 @pytest.fixture
 async def clients(valkey: str) -> AsyncIterator[tuple[Redis, Redis]]:
-    """Two, of a database of their own: each look scans it whole."""
-    asking, watching = (connect(f"{valkey}?db=1") for _ in range(2))
+    """Two, of a database of their own where there is one: each look scans it whole."""
+    address = valkey if engines.CHOSEN == "cluster" else f"{valkey}?db=1"
+    asking, watching = (cast("Redis", open_client(address)) for _ in range(2))
     yield asking, watching
     for client in (asking, watching):
         await close(client)

@@ -3,15 +3,17 @@
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed
-from scheduler_api.store.client import close, connect
+from scheduler_api.store.client import close, connect, open_client
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store, redis_at
+from tests.support import engines
 from tests.support.lost_replies import lose_next_reply
 
 PATIENCE = timedelta(seconds=1)
@@ -88,8 +90,8 @@ async def test_the_redis_at_an_address_is_used_and_goes_on(
 async def test_a_command_whose_reply_is_lost_is_not_run_again(
     impatient: Redis, redis: Redis, prefix: str
 ) -> None:
-    await impatient.ping()
-    await lose_next_reply(impatient)
+    await impatient.get(prefix)
+    await lose_next_reply(impatient, prefix)
     with pytest.raises(exceptions.TimeoutError):
         await impatient.incr(prefix)
     assert await redis.getdel(prefix) == b"1"
@@ -98,9 +100,10 @@ async def test_a_command_whose_reply_is_lost_is_not_run_again(
 async def test_a_command_after_a_dropped_connection_is_run_once(
     redis: Redis, valkey: str, prefix: str
 ) -> None:
-    client = connect(valkey)
-    ours = await client.client_id()
-    await redis.client_kill_filter(_id=str(ours))
+    client = cast("Redis", open_client(valkey))
+    await client.initialize()
+    ours = await client.client_id(**engines.at(client, prefix))
+    await redis.client_kill_filter(_id=str(ours), **engines.at(redis, prefix))
     await client.incr(prefix)
     assert await redis.getdel(prefix) == b"1"
     await close(client)

@@ -4,6 +4,9 @@ from importlib.resources import files
 
 from redis.asyncio import Redis
 
+from scheduler_api.store.keys import tag
+
+PARTITIONS = 3  # at the most, of a store with such a clock: a script reads its own slot
 _HEAD = "local time = call('TIME')"
 
 
@@ -11,15 +14,18 @@ class Clock:
     """The store's clock, kept in a key that the prelude reads instead of TIME."""
 
     def __init__(self, redis: Redis, key: str) -> None:
+        """`key`: of partition 0; that of another has its tag instead."""
         self._redis = redis
         self.key = key
 
     async def set(self, ms: int) -> None:
         """Now, in ms since 1970."""
-        await self._redis.rpush(self.key, 0, 0)
-        await self._redis.lset(self.key, 0, str(ms // 1000))
-        await self._redis.lset(self.key, 1, str(ms % 1000 * 1000))
-        await self._redis.ltrim(self.key, 0, 1)
+        for partition in range(PARTITIONS):
+            key = self.key.replace("{0}", f"{{{tag(partition)}}}")
+            await self._redis.rpush(key, 0, 0)
+            await self._redis.lset(key, 0, str(ms // 1000))
+            await self._redis.lset(key, 1, str(ms % 1000 * 1000))
+            await self._redis.ltrim(key, 0, 1)
 
     async def now(self) -> int:
         """In ms since 1970."""
@@ -35,4 +41,5 @@ def prelude(key: str) -> str:
     """The shipped prelude, but for where its clock reads the time."""
     lua = (files("scheduler_api.store") / "lua" / "prelude.lua").read_text()
     assert lua.count(_HEAD) == 1, "the clock is read in one place"
-    return lua.replace(_HEAD, f"local time = call('LRANGE', '{key}', 0, 1)")
+    name = f"('{key}'):gsub('{{0}}', KEYS[1]:match('{{%d+}}'))"
+    return lua.replace(_HEAD, f"local time = call('LRANGE', ({name}), 0, 1)")

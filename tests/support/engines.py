@@ -1,8 +1,9 @@
 """Every kind of store that the service runs on, started on loopback; nothing of it stays behind.
 
 ENGINE chooses that of the tests: `embedded` (the default), `redis` (Debian's redis-server),
-`cluster` (three nodes) or `sentinel` (a master with a replica); the last two are made of the
-embedded store's binary. PARTITIONS divides the store of the dispatcher's tests.
+`cluster` (three nodes) or `sentinel` (a master with a replica, after a failover); the last two are
+made of the embedded store's binary. PARTITIONS divides the store of the API's and the dispatcher's
+tests. `make engines` runs them all.
 """
 
 import asyncio
@@ -10,14 +11,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError, ResponseError
 
-from scheduler_api.store.client import close, connect
+from scheduler_api.store.client import Client, close, connect
 from scheduler_api.store.embedded import EmbeddedStore, find_binary
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port
@@ -26,7 +27,9 @@ CHOSEN = os.environ.get("ENGINE", "embedded")
 PARTITIONS = int(os.environ.get("PARTITIONS", "1"))  # of the store that the dispatcher's tests use
 MASTER = "scheduler"  # what the sentinel calls the master
 SLOTS = 16_384
+HASTY = ("appendonly yes", "appendfsync no")  # as the embedded store of the tests
 QUICK = 500  # ms after which a silent server counts as away
+PATIENT = 30_000  # ms, where no test wants it to
 PATIENCE = 30.0  # seconds for servers to find each other on a busy machine
 
 
@@ -79,20 +82,36 @@ class Server:
             return False
 
 
-def everywhere(redis: Redis) -> dict[str, Any]:
+def concerns(fixtures: Sequence[str]) -> bool:
+    """Whether a test that asks for these fixtures is one of the chosen engine."""
+    alone = CHOSEN in ("embedded", "redis")
+    return "valkey" in fixtures and (alone or "socket" not in fixtures)
+
+
+def everywhere(redis: Client) -> dict[str, Any]:
     """What makes a call of a cluster's client a call of each node."""
     return {"target_nodes": RedisCluster.PRIMARIES} if isinstance(redis, RedisCluster) else {}
 
 
+def at(redis: Client, key: str) -> dict[str, Any]:
+    """What makes a call of a cluster's client a call of the node that has the key."""
+    if not isinstance(redis, RedisCluster):
+        return {}
+    return {"target_nodes": redis.get_node_from_key(key)}
+
+
 @asynccontextmanager
-async def running(engine: str, folder: Path) -> AsyncIterator[str]:
-    """The address of a store of that kind."""
+async def running(engine: str, folder: Path, *, failed_over: bool = False) -> AsyncIterator[str]:
+    """The address of a store of that kind; `failed_over`: of a sentinel's former replica."""
     async with AsyncExitStack() as stack:
         if engine == "cluster":
-            nodes = await stack.enter_async_context(cluster(folder))
+            nodes = await stack.enter_async_context(cluster(folder, *HASTY))
             yield address("redis+cluster", nodes)
         elif engine == "sentinel":
-            *_, sentinel = await stack.enter_async_context(watched_pair(folder))
+            pair = await stack.enter_async_context(watched_pair(folder, *HASTY, away_after=PATIENT))
+            if failed_over:
+                await fail_over(*pair)
+            sentinel = pair[-1]
             yield f"{address('redis+sentinel', [sentinel])}/{MASTER}"
         else:
             yield await stack.enter_async_context(_alone(engine, folder))
@@ -112,7 +131,7 @@ async def _alone(engine: str, folder: Path) -> AsyncIterator[str]:
 def redis_binary() -> Path:
     """Of Redis itself, whose absence is an error."""
     found = shutil.which("redis-server")
-    assert found, "There is no redis-server: on Debian, apt-get install redis-server"
+    assert found, "There is no redis-server on PATH: on Debian, apt-get install redis-server"
     return Path(found)
 
 
@@ -157,7 +176,9 @@ async def _join(nodes: Sequence[Server]) -> None:
 
 
 @asynccontextmanager
-async def watched_pair(folder: Path, *options: str) -> AsyncIterator[tuple[Server, Server, Server]]:
+async def watched_pair(
+    folder: Path, *options: str, away_after: int = QUICK
+) -> AsyncIterator[tuple[Server, Server, Server]]:
     """A master, its replica, and the sentinel that watches them."""
     async with AsyncExitStack() as stack:
 
@@ -171,7 +192,7 @@ async def watched_pair(folder: Path, *options: str) -> AsyncIterator[tuple[Serve
         replica = await started(Server(folder, f"replicaof 127.0.0.1 {master.port}", *lines))
         watching = (
             f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1",
-            f"sentinel down-after-milliseconds {MASTER} {QUICK}",
+            f"sentinel down-after-milliseconds {MASTER} {away_after}",
             f"sentinel failover-timeout {MASTER} 5000",
         )
         sentinel = await started(Server(folder, *watching, sentinel=True))
@@ -183,3 +204,23 @@ async def watched_pair(folder: Path, *options: str) -> AsyncIterator[tuple[Serve
 
         await wait_until("a replica in step, known to the sentinel", paired, PATIENCE)
         yield master, replica, sentinel
+
+
+async def fail_over(master: Server, replica: Server, sentinel: Server) -> None:
+    """Make the replica the master, and the master its replica."""
+
+    async def ordered() -> bool:
+        try:
+            return bool(await sentinel.ask("SENTINEL", "FAILOVER", MASTER))
+        except ResponseError:  # it has not yet seen that the replica is fit for it
+            return False
+
+    async def swapped() -> bool:
+        _, port = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        with suppress(RedisError):  # whom the sentinel gives another part, it cuts off from all
+            follows = await master.ask("INFO", "replication")
+            return int(port) == replica.port and follows.get("master_link_status") == "up"
+        return False
+
+    await wait_until("a sentinel that begins", ordered, PATIENCE)
+    await wait_until("the replica in its master's place", swapped, PATIENCE)

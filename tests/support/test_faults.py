@@ -21,9 +21,9 @@ Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture
-async def proxy(valkey: str) -> AsyncIterator[FaultProxy]:
+async def proxy(socket: Path) -> AsyncIterator[FaultProxy]:
     """In front of the tests' server."""
-    async with proxying(Path(valkey.removeprefix("unix://"))) as proxy:
+    async with proxying(socket) as proxy:
         yield proxy
 
 
@@ -217,7 +217,6 @@ async def test_latency_and_rate_change_nothing_but_the_time(echo: FaultProxy) ->
     writer.close()
 
 
-async def test_the_same_seed_gives_the_same_jitter(valkey: str) -> None:
-    upstream = Path(valkey.removeprefix("unix://"))
-    drawn = [FaultProxy(upstream, seed=seed).random.random() for seed in (1, 1, 2)]
+def test_the_same_seed_gives_the_same_jitter(tmp_path: Path) -> None:
+    drawn = [FaultProxy(tmp_path, seed=seed).random.random() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
