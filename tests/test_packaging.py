@@ -86,7 +86,7 @@ def test_make_alone_prints_its_targets() -> None:
     done = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^make (\w+)", done.stdout, re.MULTILINE))
     assert targets == {
-        *("help", "run", "test", "faults", "sim", "crash", "rolling", "guarantee"),
+        *("help", "run", "test", "faults", "engines", "sim", "crash", "rolling", "guarantee"),
         *("check", "format", "bench", "image"),
     }
 
