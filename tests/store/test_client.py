@@ -1,8 +1,6 @@
 """Clients of each kind of store: what they dial, and that they never repeat a command."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from redis.exceptions import RedisError
 
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store import client as client_module
-from scheduler_api.store.client import Client, close, open_client
 from scheduler_api.store.store import Store
 from tests.support import engines
 from tests.support.factories import accepted
@@ -22,29 +19,19 @@ SLOW = "redis.call('INCR', KEYS[1]) for _ = 1, 5e7 do end"  # the clock stands s
 HANDSHAKE = b"\x16"  # the first byte of TLS
 
 
-@asynccontextmanager
-async def opened(address: str) -> AsyncIterator[Client]:
-    """A client, closed in the end."""
-    client = open_client(address)
-    try:
-        yield client
-    finally:
-        await close(client)
-
-
 @pytest.mark.parametrize("engine", ["embedded", "cluster", "sentinel"])
 async def test_a_command_that_got_no_answer_is_not_repeated(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engines.running(engine, tmp_path) as address:
-        async with opened(address) as client:
+        async with engines.opened(address) as client:
             await client.set("calls", 0)
         monkeypatch.setattr(client_module, "TIMEOUT", 0.1)
-        async with opened(address) as client:
+        async with engines.opened(address) as client:
             with pytest.raises((RedisError, TimeoutError)):
                 await client.eval(SLOW, 1, "calls")
         monkeypatch.undo()
-        async with opened(address) as client:
+        async with engines.opened(address) as client:
             assert await client.get("calls") == b"1"
 
 
@@ -54,8 +41,8 @@ async def test_a_connection_that_was_closed_meanwhile_is_dialled_anew(
 ) -> None:
     async with (
         engines.running(engine, tmp_path) as address,
-        opened(address) as client,
-        opened(address) as other,
+        engines.opened(address) as client,
+        engines.opened(address) as other,
     ):
         await client.set("calls", 0)
         await other.client_kill_filter(_type="normal", **engines.everywhere(other))
@@ -68,9 +55,9 @@ async def test_a_cluster_is_entered_with_a_password(tmp_path: Path) -> None:
         for node in nodes:
             await node.ask("CONFIG", "SET", "requirepass", PASSWORD)
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
-        async with opened(f"redis+cluster://:{QUOTED}@{hosts}") as client:
+        async with engines.opened(f"redis+cluster://:{QUOTED}@{hosts}") as client:
             await Store(client, partitions=3).check()
-        async with opened(f"redis+cluster://{hosts}") as client:
+        async with engines.opened(f"redis+cluster://{hosts}") as client:
             with pytest.raises(StoreUnavailable):
                 await Store(client, partitions=3).check()
 
@@ -82,10 +69,10 @@ async def test_a_sentinel_and_its_master_have_logins_of_their_own(tmp_path: Path
         await sentinel.ask("ACL", "SETUSER", "default", "resetpass", ">of the sentinel")
         place = f"127.0.0.1:{sentinel.port}/{engines.MASTER}/2"
         both = f"redis+sentinel://:{QUOTED}@{place}?sentinel_password=of%20the%20sentinel"
-        async with opened(both) as client:
+        async with engines.opened(both) as client:
             await client.set("key", "in database 2")
             assert list(await client.info("keyspace")) == ["db2"]
-        async with opened(f"redis+sentinel://:{QUOTED}@{place}") as client:
+        async with engines.opened(f"redis+sentinel://:{QUOTED}@{place}") as client:
             with pytest.raises(StoreUnavailable):
                 await Store(client).check()
 
@@ -101,7 +88,7 @@ async def test_a_second_s_asks_for_tls(kind: str) -> None:
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with opened(kind.format(f"127.0.0.1:{port}")) as client:
+        async with engines.opened(kind.format(f"127.0.0.1:{port}")) as client:
             with pytest.raises(StoreUnavailable):
                 await Store(client).check()
     assert first_bytes[0] == HANDSHAKE
@@ -109,7 +96,7 @@ async def test_a_second_s_asks_for_tls(kind: str) -> None:
 
 @pytest.mark.parametrize("engine", ["cluster", "sentinel"])
 async def test_more_calls_than_connections_wait_for_one(engine: str, tmp_path: Path) -> None:
-    async with engines.running(engine, tmp_path) as address, opened(address) as client:
+    async with engines.running(engine, tmp_path) as address, engines.opened(address) as client:
         store = Store(client, partitions=3)
         await asyncio.gather(
             *(store.messages.create(f"m{n}", accepted(delay="1h")) for n in range(300))

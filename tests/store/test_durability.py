@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from scheduler_api.domain.errors import DuplicateMessage, OutcomeUnknown, StoreUnavailable
@@ -15,6 +16,7 @@ from scheduler_api.store import durability
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.store import Store
 from tests.api.conftest import Scheduler, application, opened
+from tests.support import engines
 from tests.support.factories import URL, accepted
 from tests.support.problems import problem
 from tests.support.servers import DURABLE, info, server
@@ -79,6 +81,27 @@ async def test_a_server_is_asked_again_only_after_it_was_started_anew(tmp_path: 
         "appendfsync is no",
     ]
     assert found.warnings == [logs[-1]["reason"]]
+
+
+async def test_every_primary_of_a_cluster_is_asked_that_answers(tmp_path: Path) -> None:
+    async with engines.cluster(tmp_path, *DURABLE) as nodes:
+        await nodes[1].ask("CONFIG", "SET", "appendfsync", "everysec")
+        names = [f"127.0.0.1:{node.port}" for node in nodes]
+        async with engines.opened(engines.address("redis+cluster", nodes)) as redis:
+            found = Durability(redis, replica=False)
+            with capture_logs() as logs:
+                await found.look()
+                (told,) = found.warnings
+                assert told.startswith("appendfsync is everysec")
+                assert told.endswith(f" (on {names[1]})")
+                await nodes[0].kill()
+                await found.look()
+                assert found.warnings == [told]
+                for node in nodes[1:]:
+                    await node.kill()
+                with pytest.raises((RedisError, TimeoutError)):
+                    await found.look()
+    assert [entry["reason"] for entry in logs] == [told]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
-from scheduler_api.store.client import Client, close, connect
+from scheduler_api.store.client import Client, close, connect, open_client
 from scheduler_api.store.embedded import EmbeddedStore, find_binary
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port
@@ -98,6 +98,16 @@ def at(redis: Client, key: str) -> dict[str, Any]:
     if not isinstance(redis, RedisCluster):
         return {}
     return {"target_nodes": redis.get_node_from_key(key)}
+
+
+@asynccontextmanager
+async def opened(address: str) -> AsyncIterator[Client]:
+    """A client as the product opens it, closed in the end."""
+    client = open_client(address)
+    try:
+        yield client
+    finally:
+        await close(client)
 
 
 @asynccontextmanager

@@ -1,10 +1,12 @@
 """How far a message is safe that the store has taken; asked by store.py whenever it was found."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 from redis import exceptions
+from redis.asyncio import RedisCluster
 
 from scheduler_api.domain.errors import OutcomeUnknown
 from scheduler_api.store.client import Client
@@ -16,6 +18,8 @@ _UNKNOWN: Final = "unknown"
 _KNOWS_WAITAOF: Final = (7, 2)  # version
 
 Command = tuple[str | int, ...]
+# Its name, what it tells of itself, and what makes a call of the client one of it.
+Server = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 
 
 class Durability:
@@ -26,20 +30,30 @@ class Durability:
         self.replica = replica
         self.warnings: list[str] = []  # each names a setting and says what would be right
         self._redis = redis
-        self._run_id = ""  # of the server: another after each restart and failover
+        self._run_ids: set[str] = set()  # of the servers: others after a restart or failover
         self._waits: tuple[Command, ...] = ()
 
     async def look(self) -> None:
-        """Ask a server that was not asked before, and log what weakens it. Raises: RedisError."""
-        info = await self._redis.info()
-        if info["run_id"] == self._run_id:
+        """Ask servers that were not asked before, and log what weakens them. Raises: RedisError."""
+        servers = await _servers(self._redis)
+        run_ids = {info["run_id"] for _, info, _ in servers}
+        if run_ids == self._run_ids:
             return
-        fsync = await _appendfsync(self._redis) if info["aof_enabled"] else ""
-        self.warnings = list(_weaknesses(info, fsync, self.replica))
-        self._waits = _waits(info)
-        self._run_id = info["run_id"]
+        before, self.warnings = self.warnings, await self._told(servers)
+        self._waits = _waits(servers[0][1])
+        self._run_ids = run_ids
         for warning in self.warnings:
-            log.warning("store_not_durable", reason=warning)
+            if warning not in before:
+                log.warning("store_not_durable", reason=warning)
+
+    async def _told(self, servers: Sequence[Server]) -> list[str]:
+        """Each weakness once; of a cluster with the nodes that have it."""
+        found: dict[str, list[str]] = {}
+        for name, info, where in servers:
+            fsync = await _appendfsync(self._redis, where) if info["aof_enabled"] else ""
+            for weakness in _weaknesses(info, fsync, self.replica):
+                found.setdefault(weakness, []).append(name)
+        return [f"{weakness}{_on(names)}" for weakness, names in found.items()]
 
     async def waits(self) -> tuple[Command, ...]:
         """The commands that wait for copies of what their connection has written."""
@@ -55,9 +69,32 @@ def confirm(copies: Sequence[int | list[int]]) -> None:
         raise OutcomeUnknown
 
 
-async def _appendfsync(redis: Client) -> str:
+async def _servers(redis: Client) -> list[Server]:
+    """The one, or each of a cluster's primaries that answers. Raises: RedisError, if none does."""
+    if not isinstance(redis, RedisCluster):
+        return [("", await redis.info(), {})]
+    await redis.initialize()
+    nodes = redis.get_primaries()
+    told = await asyncio.gather(
+        *(redis.info(target_nodes=node) for node in nodes), return_exceptions=True
+    )
+    found: list[Server] = [
+        (node.name, info, {"target_nodes": node})
+        for node, info in zip(nodes, told, strict=True)
+        if not isinstance(info, BaseException)  # it is asked when it is back, as another run
+    ]
+    if not found:
+        raise exceptions.ConnectionError("no node of the cluster answers")
+    return found
+
+
+def _on(names: Sequence[str]) -> str:
+    return f" (on {', '.join(names)})" if any(names) else ""
+
+
+async def _appendfsync(redis: Client, where: Mapping[str, Any]) -> str:
     try:
-        found: Mapping[Any, Any] = await redis.config_get("appendfsync")
+        found: Mapping[Any, Any] = await redis.config_get("appendfsync", **where)
     except exceptions.ResponseError:  # managed services forbid it, or take the command away
         return _UNKNOWN
     return str(found.get("appendfsync", _UNKNOWN))
