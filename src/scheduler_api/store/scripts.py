@@ -1,6 +1,7 @@
 """Runs what is in lua/; turns Redis's errors and a script's words into ours."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -144,7 +145,17 @@ def unavailable(error: Exception) -> SchedulerError:
         return StoreFull()
     if text.startswith("SCHEMA "):
         return _too_new(text.split()[1])
+    if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
+        return _forbidden(text)
     return StoreUnavailable()
+
+
+def _forbidden(text: str) -> StoreUnavailable:
+    command = re.search(r"'(\S+)' command", text)
+    what = f"run {command[1].upper()}" if command else "use what begins with REDIS_PREFIX"
+    return StoreUnavailable(
+        f"The store's user may not {what}: docs/deploy/redis.md has its rights."
+    )
 
 
 def _too_new(schema: str) -> SchemaTooNew:
