@@ -187,9 +187,9 @@ async def _join(nodes: Sequence[Server]) -> None:
 
 @asynccontextmanager
 async def watched_pair(
-    folder: Path, *options: str, away_after: int = QUICK
-) -> AsyncIterator[tuple[Server, Server, Server]]:
-    """A master, its replica, and the sentinel that watches them."""
+    folder: Path, *options: str, sentinels: int = 1, away_after: int = QUICK
+) -> AsyncIterator[tuple[Server, ...]]:
+    """A master, its replica, and the sentinels that watch them, of which most must agree."""
     async with AsyncExitStack() as stack:
 
         async def started(server: Server) -> Server:
@@ -201,19 +201,39 @@ async def watched_pair(
         master = await started(Server(folder, *lines))
         replica = await started(Server(folder, f"replicaof 127.0.0.1 {master.port}", *lines))
         watching = (
-            f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1",
+            f"sentinel monitor {MASTER} 127.0.0.1 {master.port} {sentinels // 2 + 1}",
             f"sentinel down-after-milliseconds {MASTER} {away_after}",
             f"sentinel failover-timeout {MASTER} 5000",
         )
-        sentinel = await started(Server(folder, *watching, sentinel=True))
+        watchers = [
+            await started(Server(folder, *watching, sentinel=True)) for _ in range(sentinels)
+        ]
 
-        async def paired() -> bool:
+        async def in_step() -> bool:
             found = await master.ask("INFO", "replication")
-            known = await sentinel.ask("SENTINEL", "REPLICAS", MASTER)
-            return bool(known) and found.get("slave0", {}).get("state") == "online"
+            return bool(found.get("slave0", {}).get("state") == "online")
 
-        await wait_until("a replica in step, known to the sentinel", paired, PATIENCE)
-        yield master, replica, sentinel
+        async def known() -> bool:
+            told = [await one.ask("SENTINEL", "MASTER", MASTER) for one in watchers]
+            return all(
+                (int(it[b"num-slaves"]), int(it[b"num-other-sentinels"])) == (1, sentinels - 1)
+                for it in told
+            )
+
+        await wait_until("a replica in step", in_step, PATIENCE)
+        await wait_until("sentinels that know it and each other", known, PATIENCE)
+        yield master, replica, *watchers
+
+
+async def promoted(replica: Server, sentinel: Server) -> None:
+    """Wait until the sentinel calls it the master."""
+
+    async def called() -> bool:
+        _, port = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        told = await replica.ask("INFO", "replication")
+        return int(port) == replica.port and told["role"] == "master"
+
+    await wait_until("the replica in its master's place", called, PATIENCE)
 
 
 async def fail_over(master: Server, replica: Server, sentinel: Server) -> None:
