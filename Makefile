@@ -35,12 +35,17 @@ rolling: .venv/dev.stamp ## Run two versions side by side under load, MESSAGES=3
 
 # What the API, the dispatcher and the store do with it; `make test` has done so on the embedded one.
 ENGINES := redis:1 redis:4 cluster:16 sentinel:4
-engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cluster and Sentinel
+engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cluster and Sentinel, and over TLS
 	@for each in $(ENGINES); do \
 	  echo "ENGINE=$${each%:*} PARTITIONS=$${each#*:}"; \
 	  ENGINE=$${each%:*} PARTITIONS=$${each#*:} $(BIN)/python -m pytest -q -n auto --dist loadfile \
 	    tests/store tests/delivery tests/api tests/test_inspection.py tests/test_transfer.py \
 	    --ignore tests/api/test_contract.py || exit 1; \
+	done
+	@for each in redis cluster sentinel; do \
+	  echo "ENGINE=$$each+tls PARTITIONS=4"; \
+	  ENGINE=$$each+tls PARTITIONS=4 $(BIN)/python -m pytest -q -n auto --dist loadfile \
+	    tests/store/test_store.py tests/delivery/test_dispatcher.py || exit 1; \
 	done
 
 guarantee: ## The figures of the last simulation and crash campaigns in one table

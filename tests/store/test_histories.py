@@ -342,7 +342,8 @@ async def script_calls(redis: Redis) -> int:
 @pytest.fixture
 async def clients(valkey: str) -> AsyncIterator[tuple[Redis, Redis]]:
     """Two, of a database of their own where there is one: each look scans it whole."""
-    address = valkey if engines.CHOSEN == "cluster" else f"{valkey}?db=1"
+    own = "" if "cluster" in engines.CHOSEN else f"{'&' if '?' in valkey else '?'}db=1"
+    address = f"{valkey}{own}"
     asking, watching = (cast("Redis", open_client(address)) for _ in range(2))
     yield asking, watching
     for client in (asking, watching):

@@ -2,8 +2,9 @@
 
 ENGINE chooses that of the tests: `embedded` (the default), `redis` (Debian's redis-server),
 `cluster` (three nodes) or `sentinel` (a master with a replica, after a failover); the last two are
-made of the embedded store's binary. PARTITIONS divides the store of the API's and the dispatcher's
-tests. `make engines` runs them all.
+made of the embedded store's binary. `redis+tls`, `cluster+tls` and `sentinel+tls` are Debian's
+redis-server over TLS, as the embedded store's binary knows none. PARTITIONS divides the store of
+the API's and the dispatcher's tests. `make engines` runs them all.
 """
 
 import asyncio
@@ -14,7 +15,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import trustme
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
@@ -33,16 +36,47 @@ PATIENT = 30_000  # ms, where no test wants it to
 PATIENCE = 30.0  # seconds for servers to find each other on a busy machine
 
 
-class Server:
-    """A valkey-server of its own, or a sentinel."""
+class Certificate:
+    """Of every server of a test, and whom to trust for it."""
 
-    def __init__(self, folder: Path, *options: str, sentinel: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1")
+        self.authority, self.chain, self.key = (
+            folder / name for name in ("authority.pem", "chain.pem", "key.pem")
+        )
+        authority.cert_pem.write_to_path(self.authority)
+        issued.cert_chain_pems[0].write_to_path(self.chain)
+        issued.private_key_pem.write_to_path(self.key)
+
+    def lines(self, port: int) -> tuple[str, ...]:
+        """Of a server that speaks nothing but TLS, to anybody."""
+        return (
+            *("port 0", f"tls-port {port}", "tls-auth-clients no"),
+            *("tls-replication yes", "tls-cluster yes"),
+            *(f"tls-cert-file {self.chain}", f"tls-key-file {self.key}"),
+            f"tls-ca-cert-file {self.authority}",
+        )
+
+
+class Server:
+    """A valkey-server of its own, or a sentinel; with a certificate Debian's redis-server."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        sentinel: bool = False,
+        certificate: Certificate | None = None,
+    ) -> None:
         """`options`: further lines of its configuration."""
         self.port = free_port()
         self.bus = free_port()  # of a cluster's node: where the others find it
         self.folder = folder / str(self.port)
         self._sentinel = sentinel
-        self._lines = [f"port {self.port}", "bind 127.0.0.1", *options]
+        self.certificate = certificate  # the embedded store's binary knows no TLS
+        listening = certificate.lines(self.port) if certificate else (f"port {self.port}",)
+        self._lines = [*listening, "bind 127.0.0.1", *options]
         if not sentinel:
             self._lines.append(f"cluster-port {self.bus}")
         self._process: asyncio.subprocess.Process | None = None
@@ -57,7 +91,10 @@ class Server:
             )
         arguments = [str(config), *(["--sentinel"] if self._sentinel else [])]
         self._process = await asyncio.create_subprocess_exec(
-            find_binary(), *arguments, stdout=subprocess.DEVNULL, start_new_session=True
+            redis_binary() if self.certificate else find_binary(),
+            *arguments,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
         await wait_until(f"the server on port {self.port}", self._answers, PATIENCE)
 
@@ -69,7 +106,7 @@ class Server:
 
     async def ask(self, *command: Any) -> Any:
         """One command, over a connection of its own."""
-        client = connect(f"redis://127.0.0.1:{self.port}")
+        client = connect(address("redis", [self]))
         try:
             return await client.execute_command(*command)  # type: ignore[no-untyped-call]
         finally:
@@ -113,16 +150,26 @@ async def opened(address: str) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def running(engine: str, folder: Path, *, failed_over: bool = False) -> AsyncIterator[str]:
     """The address of a store of that kind; `failed_over`: of a sentinel's former replica."""
+    kind, _, encrypted = engine.partition("+")
+    certificate = Certificate(folder) if encrypted else None
     async with AsyncExitStack() as stack:
-        if engine == "cluster":
-            nodes = await stack.enter_async_context(cluster(folder, *HASTY))
+        if kind == "cluster":
+            nodes = await stack.enter_async_context(
+                cluster(folder, *HASTY, certificate=certificate)
+            )
             yield address("redis+cluster", nodes)
-        elif engine == "sentinel":
-            pair = await stack.enter_async_context(watched_pair(folder, *HASTY, away_after=PATIENT))
+        elif kind == "sentinel":
+            pair = await stack.enter_async_context(
+                watched_pair(folder, *HASTY, away_after=PATIENT, certificate=certificate)
+            )
             if failed_over:
                 await fail_over(*pair)
-            sentinel = pair[-1]
-            yield f"{address('redis+sentinel', [sentinel])}/{MASTER}"
+            yield address("redis+sentinel", pair[-1:], f"/{MASTER}")
+        elif certificate:
+            server = Server(folder, *HASTY, certificate=certificate)
+            stack.push_async_callback(server.kill)
+            await server.start()
+            yield address("redis", [server])
         else:
             yield await stack.enter_async_context(_alone(engine, folder))
 
@@ -145,18 +192,26 @@ def redis_binary() -> Path:
     return Path(found)
 
 
-def address(scheme: str, servers: Sequence[Server]) -> str:
-    """The URL that names them."""
-    return f"{scheme}://{','.join(f'127.0.0.1:{server.port}' for server in servers)}"
+def address(scheme: str, servers: Sequence[Server], path: str = "") -> str:
+    """The URL that names them, over TLS if that is what they speak."""
+    places = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    certificate = servers[0].certificate
+    if certificate is None:
+        return f"{scheme}://{places}{path}"
+    encrypted = scheme.replace("redis", "rediss", 1)
+    return f"{encrypted}://{places}{path}?ssl_ca_certs={quote(str(certificate.authority))}"
 
 
 @asynccontextmanager
-async def cluster(folder: Path, *options: str) -> AsyncIterator[list[Server]]:
+async def cluster(
+    folder: Path, *options: str, certificate: Certificate | None = None
+) -> AsyncIterator[list[Server]]:
     """Three nodes, each with a third of the slots."""
     async with AsyncExitStack() as stack:
         nodes = []
         for _ in range(3):
-            node = Server(folder, "cluster-enabled yes", 'save ""', *options)
+            enabled = ("cluster-enabled yes", 'save ""', *options)
+            node = Server(folder, *enabled, certificate=certificate)
             stack.push_async_callback(node.kill)
             await node.start()
             nodes.append(node)
@@ -187,27 +242,30 @@ async def _join(nodes: Sequence[Server]) -> None:
 
 @asynccontextmanager
 async def watched_pair(
-    folder: Path, *options: str, sentinels: int = 1, away_after: int = QUICK
+    folder: Path,
+    *options: str,
+    sentinels: int = 1,
+    away_after: int = QUICK,
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[tuple[Server, ...]]:
     """A master, its replica, and the sentinels that watch them, of which most must agree."""
     async with AsyncExitStack() as stack:
 
-        async def started(server: Server) -> Server:
+        async def started(*lines: str, sentinel: bool = False) -> Server:
+            server = Server(folder, *lines, sentinel=sentinel, certificate=certificate)
             stack.push_async_callback(server.kill)
             await server.start()
             return server
 
         lines = ("repl-diskless-sync-delay 0", *options)
-        master = await started(Server(folder, *lines))
-        replica = await started(Server(folder, f"replicaof 127.0.0.1 {master.port}", *lines))
+        master = await started(*lines)
+        replica = await started(f"replicaof 127.0.0.1 {master.port}", *lines)
         watching = (
             f"sentinel monitor {MASTER} 127.0.0.1 {master.port} {sentinels // 2 + 1}",
             f"sentinel down-after-milliseconds {MASTER} {away_after}",
             f"sentinel failover-timeout {MASTER} 5000",
         )
-        watchers = [
-            await started(Server(folder, *watching, sentinel=True)) for _ in range(sentinels)
-        ]
+        watchers = [await started(*watching, sentinel=True) for _ in range(sentinels)]
 
         async def in_step() -> bool:
             found = await master.ask("INFO", "replication")
