@@ -1,9 +1,11 @@
 """Clients of each kind of store: what they dial, and that they never repeat a command."""
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -92,6 +94,22 @@ async def test_a_second_s_asks_for_tls(kind: str) -> None:
             with pytest.raises(StoreUnavailable):
                 await Store(client).check()
     assert first_bytes[0] == HANDSHAKE
+
+
+@pytest.mark.parametrize("kind", ["rediss://{}", "rediss+cluster://{}"])
+async def test_a_certificate_of_another_issuer_is_told_from_a_store_that_is_away(
+    kind: str, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    stranger = tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(stranger)
+    server = await asyncio.start_server(lambda _, out: out.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}?ssl_ca_certs={stranger}"
+        async with engines.opened(kind.format(place)) as client:
+            with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
+                await Store(client).check()
 
 
 @pytest.mark.parametrize("engine", ["cluster", "sentinel"])

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import trustme
 
+from tests.support.commands import run_in
 from tests.support.outside import PASSWORD, Outside
 from tests.support.receiver import Receiver
 from tests.system.processes import SERVE, Server, serving
@@ -62,6 +63,22 @@ async def test_a_store_over_tls(tmp_path: Path, outside: Outside, receiver: Rece
         url = f"rediss://{login}127.0.0.1:{port}/0?ssl_ca_certs={quote(str(trusted))}"
         async with serving(tmp_path, REDIS_URL=url) as server:
             await deliver_one(server, receiver)
+
+
+async def test_a_store_whose_certificate_is_of_another_issuer_is_told_at_the_start(
+    tmp_path: Path, outside: Outside
+) -> None:
+    stranger = tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(stranger)
+    async with tls_in_front_of(outside.port, tmp_path) as (port, _):
+        store = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={quote(str(stranger))}"
+        done = await run_in(tmp_path, "serve", REDIS_URL=store, STRICT="1", API_TOKEN="t")
+    assert done.returncode == 1
+    assert (
+        done.stderr.decode()
+        .splitlines()[-1]
+        .startswith("Error: The store's certificate is not trusted: ssl_ca_certs in REDIS_URL")
+    )
 
 
 async def test_a_store_that_goes_away_and_comes_back_loses_nothing(

@@ -50,6 +50,12 @@ ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
 }
 
 
+_UNTRUSTED: Final = (
+    "The store's certificate is not trusted: ssl_ca_certs in REDIS_URL names its issuer's file, "
+    "and the host must be one that it was issued for."
+)
+
+
 @cache  # the same texts for every partition
 def source(name: str, prelude: str | None = None) -> str:
     """A script as it is sent: its first line, the prelude, the look at the schema, the rest."""
@@ -147,6 +153,8 @@ def unavailable(error: Exception) -> SchedulerError:
         return _too_new(text.split()[1])
     if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
         return _forbidden(text)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return StoreUnavailable(_UNTRUSTED)
     return StoreUnavailable()
 
 
