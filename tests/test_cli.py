@@ -203,6 +203,23 @@ def test_serve_with_a_taken_port_for_its_receiver_is_one_line_and_exit_1() -> No
     assert done.stderr.count("\n") == 1
 
 
+def test_serve_at_a_taken_port_is_one_line_that_names_the_setting_and_exit_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [*COMMAND, "serve", "--host", "127.0.0.1", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port} (")
+    assert done.stderr.endswith("): set API_HOST or API_PORT\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_serve_with_a_receiver_is_for_one_process() -> None:
+    done = run("serve", "--listen", "8001", "--workers", "2")
+    assert done.exit_code == 2
+    assert done.stderr == "Error: --listen is for a try-out in one process: leave WORKERS at 1\n"
+
+
 def wait_until_ready(process: "subprocess.Popen[bytes]", port: str) -> None:
     """Until the server takes traffic; a server that ended is a failure at once."""
     deadline = time.monotonic() + 20

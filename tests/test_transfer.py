@@ -1,5 +1,6 @@
 """The commands export and import, as a person runs them: real processes over a real store."""
 
+import asyncio
 import json
 import stat
 from collections.abc import AsyncIterator
@@ -10,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.store.store import Store
-from tests.support.commands import Run, run_in
+from scheduler_api.transfer import BATCH, ExportFile
+from tests.support.commands import Run, run_in, shown_on_terminal
 from tests.support.factories import URL, accepted
 from tests.support.partitions import queue_of
 from tests.support.valkey import client, valkey_server
@@ -41,6 +43,36 @@ async def test_what_was_exported_is_imported_and_again_skipped(
     done = await run("import", "-", stdin=(tmp_path / "out.ndjson").read_bytes())
     assert (done.returncode, done.stderr) == (0, b"0 imported, 2 were there already\n")
     assert await live_store.messages.count() == 2
+
+
+async def test_on_a_terminal_a_bar_shows_how_far_it_is(
+    live_store: Store, valkey: str, prefix: str, tmp_path: Path
+) -> None:
+    await create(live_store, *(f"m{number}" for number in range(BATCH)))
+    own = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "EGRESS_ALLOW": "127.0.0.1"}
+    for command, told in (("export", f"{BATCH} messages exported"), ("import", "0 imported")):
+        code, shown = await asyncio.to_thread(
+            shown_on_terminal, tmp_path, command, "out.ndjson", **own
+        )
+        assert code == 0, shown
+        assert "ing  [" in shown
+        assert "100%" in shown
+        assert told in shown
+
+
+async def test_an_export_that_breaks_off_leaves_its_part_to_go_on_from(tmp_path: Path) -> None:
+    def break_off() -> None:
+        with ExportFile(tmp_path / "out", resume=False) as file:
+            file.write(b"{}\n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.part").read_bytes() == b"{}\n"
+    with ExportFile(tmp_path / "out", resume=True) as file:
+        file.write(b"[]\n")
+    assert (tmp_path / "out").read_bytes() == b"{}\n[]\n"
 
 
 async def test_an_export_to_stdout_is_nothing_but_lines(run: Run, live_store: Store) -> None:

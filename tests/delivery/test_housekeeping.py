@@ -1,22 +1,26 @@
 """Renewing, giving up, reaping and purging, one step at a time."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.housekeeping import Connection
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.store.client import close, connect
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support.clock import Clock
 from tests.support.factories import accepted
+from tests.support.states import outcome
 from tests.support.waiting import wait_until
 
 LEASE = 15.0  # seconds
@@ -132,6 +136,27 @@ async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) 
     await housekeeping.end(tasks)
 
 
+async def test_a_partition_that_is_away_keeps_no_other_from_renewing(
+    store: Store, clock: Clock, redis: Redis
+) -> None:
+    leases, forever = Leases(LEASE), [working() for _ in range(2)]
+    claimed = await claim(store, "a")
+    with socket.socket() as closed:  # bound, never listening
+        closed.bind(("127.0.0.1", 0))
+        away = connect(f"redis://127.0.0.1:{closed.getsockname()[1]}")
+        leases.hold(Lease(Store(away).queues[0], claimed, 0), forever[0])
+        leases.hold(Lease(store.queues[0], claimed, 0), forever[1])
+        before = await redis.zscore(f"{store.keys[0].base}leases", "a")
+        await clock.advance(5_000)
+        with pytest.raises(StoreUnavailable):
+            await leases.renew(LEASE)
+        await close(away)
+    assert before is not None
+    assert await redis.zscore(f"{store.keys[0].base}leases", "a") == before + 5_000
+    assert not any(task.cancelling() for task in forever)
+    await housekeeping.end(forever)
+
+
 async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> None:
     leases = Leases(LEASE)
     claimed = await claim(store, "a")
@@ -171,6 +196,25 @@ async def test_purge_goes_on_until_nothing_is_past_its_retention(
 
     async with running(asyncio.create_task(housekeeping.purge(store.queues[0]))):
         await wait_until("an empty shelf", none_is_left)
+
+
+async def test_the_sweep_tells_of_what_was_stranded(
+    store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "SWEEP_EVERY", 0.001)
+    for number in range(CONCURRENCY + 2):
+        await store.messages.create(f"m{number}", accepted())
+    (first, *_) = (await store.queues[0].claim(CLAIMED_AT_ONCE)).messages
+    await store.queues[0].settle(outcome(first))  # hands its slot to one whose record is then lost
+    ids = await redis.zrange(f"{store.keys[0].base}due", 0, -1)
+    await redis.hdel(f"{store.keys[0].base}payloads", *ids)
+    await store.queues[0].claim(CLAIMED_AT_ONCE)
+
+    with capture_logs() as logs:
+        async with running(asyncio.create_task(housekeeping.sweep(store.queues[0]))):
+            await wait_until("it is told", lambda: bool(logs))
+    assert [(one["event"], one["unparked"]) for one in logs] == [("messages_unparked", 1)]
+    assert len((await store.queues[0].claim(CLAIMED_AT_ONCE)).messages) == 1
 
 
 async def test_housekeeping_survives_errors_of_the_store_and_our_own() -> None:

@@ -168,6 +168,13 @@ async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
     assert written < 200  # what fits into the sockets' buffers
 
 
+async def test_a_body_that_comes_after_its_head_is_kept(sender: Sender, claim: Claims) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+    async with raw_server(head + b"begin", late=b" end.") as url:
+        sent = await send(sender, await claim(url))
+    assert (sent.attempt.status, sent.attempt.response_excerpt) == (200, "begin end.")
+
+
 async def test_a_2xx_head_counts_whatever_the_body_does(sender: Sender, claim: Claims) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
     async with raw_server(head) as url:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from scheduler_api.domain.errors import DuplicateMessage, OutcomeUnknown, StoreUnavailable
+from scheduler_api.domain.errors import (
+    DuplicateMessage,
+    OutcomeUnknown,
+    StoreFull,
+    StoreUnavailable,
+)
 from scheduler_api.store import durability
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.store import Store
@@ -168,6 +174,14 @@ async def test_a_message_that_the_replica_has_is_created(safe_store: Store) -> N
     assert (await safe_store.messages.get("a")).state == "scheduled"
 
 
+async def test_a_store_that_is_away_is_told_so_with_a_replica_wanted_too() -> None:
+    with socket.socket() as closed:  # bound, never listening
+        closed.bind(("127.0.0.1", 0))
+        async with client(f"redis://127.0.0.1:{closed.getsockname()[1]}") as redis:
+            with pytest.raises(StoreUnavailable):
+                await Store(redis, replica=True).messages.create("a", accepted())
+
+
 async def test_the_wait_knows_scripts_that_the_server_has_forgotten(
     primary: str, safe_store: Store
 ) -> None:
@@ -176,6 +190,17 @@ async def test_the_wait_knows_scripts_that_the_server_has_forgotten(
         await redis.script_flush()
     await safe_store.messages.create("b", accepted(delay=60))
     assert await safe_store.messages.count() == 2
+
+
+async def test_a_full_store_is_told_so_with_a_replica_wanted_too(
+    primary: str, safe_store: Store
+) -> None:
+    async with client(primary) as redis:
+        await redis.config_set("maxmemory", 1)
+        with pytest.raises(StoreFull):
+            await safe_store.messages.create("a", accepted(delay=60))
+        await redis.config_set("maxmemory", 0)
+    await safe_store.messages.create("a", accepted(delay=60))
 
 
 @pytest.mark.parametrize("primary", [DURABLE, ("appendonly no",)], indirect=True)

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from scheduler_api.store import heads
+from scheduler_api.store.client import open_client
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import Keys
 from tests.support import engines
@@ -93,3 +97,46 @@ async def test_nobody_hears_after_the_listener_was_cancelled(
         return await subscribers(redis, prefix) == 0
 
     await wait_until("it is unsubscribed", gone)
+
+
+async def test_on_a_cluster_a_partition_that_moves_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "RECONNECT_AFTER", 0.01)
+    channels = [Keys("moves", partition).wakeup for partition in range(3)]
+    async with (
+        engines.cluster(tmp_path) as nodes,
+        aclosing(open_client(engines.address("redis+cluster", nodes))) as client,
+        listening(Heads(client, channels)) as calls,
+    ):
+        await wait_until("it is subscribed", lambda: sorted(calls) == [0, 1, 2])
+        slot = key_slot(channels[1].encode())
+        [owner] = [node for node in nodes if await serves(node, slot)]
+        other = nodes[nodes.index(owner) - 1]
+        name = await other.ask("CLUSTER", "MYID")
+        for node in (other, owner):
+            await node.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
+        await client.exists(channels[1])  # as any look at the partition: the client learns of it
+        await wait_until("it is subscribed there", lambda: calls.count(1) == 2)
+        await other.ask("SPUBLISH", channels[1], "1800000000000")
+        await wait_until("it is heard from there", lambda: calls.count(1) == 3)
+    assert (calls.count(0), calls.count(2)) == (1, 1)
+
+
+@asynccontextmanager
+async def listening(news: Heads) -> AsyncIterator[list[int]]:
+    """The partitions that a listener is called with."""
+    calls: list[int] = []
+    task = asyncio.create_task(news.listen(calls.append))
+    try:
+        yield calls
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def serves(node: engines.Server, slot: int) -> bool:
+    """Whether a slot is the node's own."""
+    ranges: Any = await node.ask("CLUSTER", "SLOTS")
+    mine = await node.ask("CLUSTER", "MYID")
+    return any(begin <= slot <= end and first[2] == mine for begin, end, first, *_ in ranges)

@@ -14,6 +14,8 @@ from scheduler_api.domain.errors import (
     OtherPartitions,
     SchemaTooNew,
 )
+from scheduler_api.domain.limits import Hold, Limits, Rate
+from scheduler_api.store.codec import from_ms
 from scheduler_api.store.keys import SCHEMA, SLOTS, Keys, partition_of, tag
 from scheduler_api.store.store import Store
 from tests.support import invariants
@@ -21,6 +23,7 @@ from tests.support.factories import accepted
 
 PARTITIONS = 3
 LATER = "2100-01-01T00:00:00Z"
+HERE = "127.0.0.1:2"  # the destination of the factories' messages
 
 
 @pytest.fixture
@@ -179,3 +182,41 @@ async def test_data_divided_otherwise_keep_the_mark_of_their_schema(
     with pytest.raises(OtherPartitions):
         await Store(redis, prefix=prefix, partitions=len(divided.keys) + 1).check_all()
     assert await redis.hget(divided.keys[0].meta, "schema") == str(SCHEMA - 1).encode()
+
+
+async def due_everywhere(store: Store) -> None:
+    """In each partition some messages to one destination, claimed as far as it may get them."""
+    for number in range(30):
+        await store.messages.create(f"m{number}", accepted())
+    for queue in store.queues:
+        assert (await queue.claim(100)).messages
+
+
+async def test_the_load_of_a_destination_is_that_of_all_partitions(divided: Store) -> None:
+    await due_everywhere(divided)
+    (found,) = await divided.destinations.list()
+    assert (found.in_flight, found.waiting) == (PARTITIONS, 30 - PARTITIONS)
+    assert found.hold == Hold("full", None)
+    assert await divided.destinations.get(HERE) == found
+
+
+async def test_a_destination_that_one_partition_may_send_to_is_not_held_up(
+    divided: Store,
+) -> None:
+    for number in range(3):
+        await divided.messages.create(f"m{number}", accepted())
+    await divided.queues[partition_of(b"m0", PARTITIONS)].claim(100)
+    found = await divided.destinations.get(HERE)
+    assert found.in_flight == 1
+    assert found.hold is None
+
+
+async def test_a_rate_opens_when_it_does_in_the_first_partition(
+    divided: Store, redis: Redis
+) -> None:
+    await divided.destinations.set_limit(HERE, Limits(30, Rate(PARTITIONS, "h")))
+    await due_everywhere(divided)
+    opens = [await redis.zscore(f"{keys.base}opens", HERE) or 0 for keys in divided.keys]
+    found = await divided.destinations.get(HERE)
+    assert found.hold == Hold("rate", from_ms(int(min(opens))))
+    assert (found.in_flight, found.waiting) == (PARTITIONS, 30 - PARTITIONS)

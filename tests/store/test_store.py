@@ -9,12 +9,14 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed
+from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed, StoreUnavailable
 from scheduler_api.store.client import close, connect, open_client
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store, redis_at
 from tests.support import engines
 from tests.support.lost_replies import lose_next_reply
+from tests.support.servers import server
+from tests.support.valkey import client
 
 PATIENCE = timedelta(seconds=1)
 
@@ -57,6 +59,14 @@ async def test_a_claim_tells_of_data_that_lost_their_mark(store: Store, redis: R
     assert (await store.queues[0].claim(1)).reset
     await redis.hdel(store.keys[0].meta, "schema")
     assert (await store.queues[0].claim(1)).reset
+
+
+async def test_a_store_that_does_not_tell_how_durable_it_is_is_not_taken(tmp_path: Path) -> None:
+    async with server(tmp_path) as address, client(address) as redis:
+        await redis.execute_command("ACL", "SETUSER", "default", "-info")  # type: ignore[no-untyped-call]
+        with pytest.raises(StoreUnavailable) as refused:
+            await Store(redis).check()
+    assert isinstance(refused.value.__cause__, exceptions.NoPermissionError)
 
 
 async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(

@@ -5,20 +5,28 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+LATE = 0.05  # seconds
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
 async def raw_server(
-    answer: bytes, tls: ssl.SSLContext | None = None, heads: list[bytes] | None = None
+    answer: bytes,
+    tls: ssl.SSLContext | None = None,
+    heads: list[bytes] | None = None,
+    late: bytes = b"",
 ) -> AsyncIterator[str]:
-    """Reads a request's head, noted in `heads`, writes these bytes, closes → its URL."""
+    """Reads a request's head, noted in `heads`, writes these bytes, and after a while the late
+    ones, closes → its URL."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if heads is not None:
             heads.append(head)
         writer.write(answer)
+        if late:
+            await asyncio.sleep(LATE)
+            writer.write(late)
 
     async with _serving(handle, tls) as url:
         yield url

@@ -1,5 +1,6 @@
 """A store that may lose messages: told by a running service, refused by a strict one."""
 
+import asyncio
 import subprocess
 from pathlib import Path
 
@@ -56,5 +57,13 @@ async def test_a_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_p
 
 def test_a_strict_service_refuses_a_store_that_it_cannot_ask(tmp_path: Path) -> None:
     ended = strict_start(tmp_path, f"redis://127.0.0.1:{free_port()}")
+    assert ended.returncode == 1
+    assert "Error: The store cannot be reached" in ended.stderr
+
+
+async def test_a_strict_service_refuses_a_store_that_does_not_let_it_in(tmp_path: Path) -> None:
+    async with server(tmp_path / "store", *DURABLE):
+        url = f"unix://nobody:wrong@{tmp_path}/store/s"
+        ended = await asyncio.to_thread(strict_start, tmp_path, url)
     assert ended.returncode == 1
     assert "Error: The store cannot be reached" in ended.stderr

@@ -76,6 +76,20 @@ async def test_four_workers_share_one_store_and_outlive_its_owner(
         assert not has_store(tmp_path)
 
 
+async def test_a_token_that_uvicorn_made_is_printed_once(tmp_path: Path) -> None:
+    port = free_port()
+    command = (*uvicorn(port)[:4], "--host", "127.0.0.1", "--port", str(port))
+    banners = set[int]()
+    for _ in range(2):
+        async with serving(tmp_path, command, port, API_TOKEN="") as server:
+            token = (tmp_path / "data" / "token").read_text().strip()
+            status, _, _ = await server.ask("GET", "/messages", token=token)
+            assert status == 200
+            banners.add(sum(token in line for line in server.printed()))
+            await server.stop()
+    assert banners == {2}, "by itself and in a command, at the first start alone"
+
+
 async def test_serve_with_two_workers_sends_and_stops(tmp_path: Path, receiver: Receiver) -> None:
     async with serving(tmp_path, SERVE, WORKERS="2") as server:
         await server.event("store_joined")

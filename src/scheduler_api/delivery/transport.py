@@ -78,8 +78,7 @@ class Transport:
 
 
 async def _answer(request: aiohttp.ClientRequest, connection: Connection) -> aiohttp.ClientResponse:
-    if connection.protocol is None:
-        raise aiohttp.ServerDisconnectedError
+    assert connection.protocol is not None  # noqa: S101  until it is released
     connection.protocol.set_response_params(
         timer=_NO_TIMER, read_until_eof=True, auto_decompress=False
     )
