@@ -1,39 +1,55 @@
 """Other versions of the package: copies of this one, changed as a later version would be."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import scheduler_api
 from scheduler_api.store.keys import SCHEMA
 
-Edits = Mapping[str, tuple[str, str]]  # file → what is there, what is there instead
+Edits = Mapping[str, Sequence[tuple[str, str]]]  # file → what is there, what is there instead
 
 ADDED: Final = "of a later version"  # what fields say that this version does not know
 
 # Every hash has a field more, or its fields have; all can be read by this version.
 COMPATIBLE: Final[Edits] = {
-    "__init__.py": ('"2.0.0"', '"2.1.0"'),
-    "domain/message.py": (
-        "    timezone: str | None = None  # as asked\n\n\nclass Accepted",
-        f"    timezone: str | None = None; added: str = '{ADDED}'\n\n\nclass Accepted",
-    ),
-    "store/codec.py": (
-        "    lateness_ms: int\n\n\n_encode_log",
-        f"    lateness_ms: int; added: str = '{ADDED}'\n\n\n_encode_log",
-    ),
-    "store/lua/mark.lua": (
-        "local schema, partitions =",
-        f"call('HSET', META, 'added', '{ADDED}'); local schema, partitions =",
-    ),
-    "store/lua/claim.lua": ("{fence, epoch, nonce, dest}", "{fence, epoch, nonce, dest, 'added'}"),
+    "__init__.py": [('"2.0.0"', '"2.1.0"')],
+    "domain/message.py": [
+        (
+            "    timezone: str | None = None  # as asked\n\n\nclass Accepted",
+            "    timezone: str | None = None; added: str = ''\n\n\nclass Accepted",
+        )
+    ],
+    "store/codec.py": [
+        (
+            "    timezone: str | None = None\n",
+            "    timezone: str | None = None; added: str | None = None\n",
+        ),
+        (
+            "given = msgspec.structs.astuple(spec)",
+            f"given = (*msgspec.structs.astuple(spec)[:-1], '{ADDED}')",
+        ),
+        (
+            "    lateness_ms: int\n\n\n_encode_log",
+            f"    lateness_ms: int; added: str = '{ADDED}'\n\n\n_encode_log",
+        ),
+    ],
+    "store/lua/mark.lua": [
+        (
+            "local schema, partitions =",
+            f"call('HSET', META, 'added', '{ADDED}'); local schema, partitions =",
+        )
+    ],
+    "store/lua/claim.lua": [
+        ("{fence, epoch, nonce, dest}", "{fence, epoch, nonce, dest, 'added'}")
+    ],
 }
 
 # What it writes this version cannot read.
 INCOMPATIBLE: Final[Edits] = {
-    "__init__.py": ('"2.0.0"', '"3.0.0"'),
-    "store/keys.py": (f"SCHEMA: Final = {SCHEMA}", f"SCHEMA: Final = {SCHEMA + 1}"),
+    "__init__.py": [('"2.0.0"', '"3.0.0"')],
+    "store/keys.py": [(f"SCHEMA: Final = {SCHEMA}", f"SCHEMA: Final = {SCHEMA + 1}")],
 }
 
 
@@ -42,9 +58,11 @@ def install(folder: Path, edits: Edits) -> dict[str, str]:
     package = folder / "scheduler_api"
     ours = Path(scheduler_api.__file__).parent
     shutil.copytree(ours, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, (ours_has, theirs_has) in edits.items():
-        text = (package / name).read_text()
-        assert text.count(ours_has) == 1, name
-        (package / name).write_text(text.replace(ours_has, theirs_has))
+    for name, changes in edits.items():
+        file = package / name
+        for ours_has, theirs_has in changes:
+            text = file.read_text()
+            assert text.count(ours_has) == 1, f"{name} has not one {ours_has!r}"
+            file.write_text(text.replace(ours_has, theirs_has))
     # Its branches are not those that are counted.
     return {"PYTHONPATH": str(folder), "COVERAGE_PROCESS_CONFIG": ""}
