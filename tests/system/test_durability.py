@@ -1,10 +1,16 @@
 """A store that may lose messages: told by a running service, refused by a strict one."""
 
-import asyncio
 import subprocess
 from pathlib import Path
 
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.server import _check
+from scheduler_api.store.store import Store
 from tests.support.servers import DURABLE, server
+from tests.support.valkey import client
 from tests.system.processes import PATIENCE, SERVE, environment, free_port, serving
 
 WEAK = ("appendonly yes", "appendfsync everysec")
@@ -61,9 +67,13 @@ def test_a_strict_service_refuses_a_store_that_it_cannot_ask(tmp_path: Path) -> 
     assert "Error: The store cannot be reached" in ended.stderr
 
 
-async def test_a_strict_service_refuses_a_store_that_does_not_let_it_in(tmp_path: Path) -> None:
-    async with server(tmp_path / "store", *DURABLE):
-        url = f"unix://nobody:wrong@{tmp_path}/store/s"
-        ended = await asyncio.to_thread(strict_start, tmp_path, url)
-    assert ended.returncode == 1
-    assert "Error: The store cannot be reached" in ended.stderr
+async def test_a_store_that_does_not_let_one_in_is_waited_for_unless_strict(tmp_path: Path) -> None:
+    async with (
+        server(tmp_path / "store", *DURABLE),
+        client(f"unix://nobody:wrong@{tmp_path}/store/s") as redis,
+    ):
+        with capture_logs() as logs:
+            await _check(Store(redis), strict=False)
+        assert [one["event"] for one in logs] == ["store_away_at_start"]
+        with pytest.raises(StoreUnavailable):
+            await _check(Store(redis), strict=True)
