@@ -294,17 +294,18 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
 ) -> None:
     dispatcher = await start()
     queue = queue_of(live_store, "a")
-    claim = queue.claim
+    claim, claimed = queue.claim, asyncio.Event()
 
     async def and_stop_meanwhile(most: int) -> Claim:
         found = await claim(most)
         if found.messages:
             dispatcher.stop()
+            claimed.set()
         return found
 
     monkeypatch.setattr(queue, "claim", and_stop_meanwhile)
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
-    await wait_until("stopped", lambda: not dispatcher.running)
+    await wait_until("the claim", claimed.is_set)
     await dispatcher.drain(timedelta(seconds=1))
     assert await state(live_store, "a") == "scheduled"
     assert receiver.requests == []
@@ -457,8 +458,9 @@ async def test_data_of_a_newer_version_are_never_claimed_from(
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     for keys in live_store.keys:
         await redis.hset(keys.meta, "schema", "999")
-    dispatcher = await start()
-    await wait_until("stopped", lambda: not dispatcher.running)
+    with capture_logs() as logs:
+        await start()
+        await wait_until("the refusal", lambda: bool(events(logs, "data_refused")))
     assert receiver.requests == []
 
 
