@@ -41,6 +41,11 @@ class Flow:
             for partition in range(self._partitions):
                 self._leased[partition, name] = 0
 
+    def clock_moved(self, now: int) -> None:
+        """The store's clock was set: a rate begins anew, as it is not held up by a step back."""
+        self._began = dict.fromkeys(self._began, now)
+        self._leased.clear()
+
     def ever(self, name: str) -> int:
         """How many may be open to it, if all were claimed under the highest limit there was."""
         return max(self._most[name], self._concurrency, self._partitions)

@@ -163,7 +163,7 @@ class Replica:
         if lookout.missed:
             world.knows_all(self, lookout.partition)
         elif len(leases) < free:
-            world.nothing_due(lookout.partition)
+            world.nothing_due(lookout.partition, told=claim.due_in == 0)
         lookout.missed = False
         self._wake(lookout, claim.due_in, claim.lease_in)
 
