@@ -17,7 +17,7 @@ from scheduler_api.store.queue import CLAIMED_AT_ONCE, Queue
 log = structlog.get_logger()
 
 PURGE_EVERY: Final = 60.0  # seconds
-SWEEP_EVERY: Final = 30.0  # seconds
+SWEEP_EVERY: Final = 60.0  # seconds
 MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
 
 # Of a lease, all three. What is renewed so often has two thirds of its lease left at the least; so

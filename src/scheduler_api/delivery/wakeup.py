@@ -38,7 +38,7 @@ class Wakeup:
     async def wait(self) -> None:
         """Sleep until it is time to look; what asked for that look is then forgotten."""
         # Jitter, so that replicas which started together do not poll together.
-        self.within(self._safety_poll * random.uniform(0.8, 1.0))  # noqa: S311
+        self.within(self._safety_poll * random.uniform(0.9, 1.0))  # noqa: S311
         await self._event.wait()
         self._event.clear()
         self._set_to = None

@@ -15,7 +15,7 @@ from scheduler_api.store.scripts import FAILURES
 
 log = structlog.get_logger()
 
-PING_EVERY = 5.0  # seconds without a word after which the subscription is asked whether it lives
+PING_EVERY = 10.0  # seconds without a word after which the subscription is asked whether it lives
 RECONNECT_AFTER = 0.5  # seconds
 
 

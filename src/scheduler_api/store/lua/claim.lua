@@ -15,8 +15,8 @@ local BYTES = 4 * 1024 * 1024 -- of records read, so that large bodies cannot bl
 
 local reply, bytes, dropped = {}, 0, 0
 
-local function answer(fence)
-  local result = {now, tonumber(fence), soonest(), head(LEASES), dropped, SCHEMA}
+local function answer(fence, next_at)
+  local result = {now, tonumber(fence), next_at, head(LEASES), dropped, SCHEMA}
   for i = 1, #reply do result[i + 6] = reply[i] end
   return result
 end
@@ -39,7 +39,7 @@ local function again()
       take(claims[i], call('ZSCORE', TAKEN, claims[i]), call('HGET', PAYLOADS, claims[i]))
     end
   end
-  return answer(fence)
+  return answer(fence, soonest())
 end
 
 -- What is due, alternately from the oldest and the newest: a backlog must not hide what is fresh.
@@ -61,6 +61,10 @@ end
 
 local last = call('HGET', WORKERS, epoch)
 if last and last:match(' (%S+)$') == nonce then return again() end
+
+-- Most looks of a process at rest find nothing, and shall cost next to nothing.
+local first = soonest()
+if first < 0 or first > now then return answer(0, first) end
 
 -- Lets go on what waits for a destination's rate, or for the next probe.
 local function open()
@@ -128,4 +132,4 @@ for dest, waiting in pairs(parked) do
   timed[dest] = true
 end
 for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
-return answer(fence)
+return answer(fence, soonest())
