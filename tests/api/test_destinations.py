@@ -17,6 +17,7 @@ from tests.api.conftest import Api
 from tests.support import invariants
 from tests.support.factories import accepted
 from tests.support.problems import problem, wrong_paths
+from tests.support.states import attempt
 
 HOST = "n8n.example:5678"
 IDLE = {
@@ -26,6 +27,10 @@ IDLE = {
     "inFlight": 0,
     "waiting": 0,
     "connectFailures": 0,
+    "attempts": 0,
+    "successRate": None,
+    "p50Ms": None,
+    "p99Ms": None,
     "concurrency": 64,
     "rate": None,
     "paused": False,
@@ -161,6 +166,19 @@ async def test_the_list_shows_the_load_the_busiest_first(api: Api, live_store: S
     first = await listed(api, limit=1)
     assert (len(first["destinations"]), first["count"], first["total"]) == (1, 1, 3)
     await live_store.queues[0].release(claim.messages)
+
+
+async def test_a_destination_tells_how_its_attempts_went(api: Api, live_store: Store) -> None:
+    await create(live_store, 4, HOST)
+    claim = await live_store.queues[0].claim(10)
+    *good, bad = claim.messages
+    settled = [Outcome(it, attempt(duration_ms=100), "delivered") for it in good]
+    settled.append(Outcome(bad, attempt(status=500, duration_ms=9_000), "failed"))
+    assert all(await asyncio.gather(*map(live_store.queues[0].settle, settled)))
+    shown = await show(api)
+    assert (shown["attempts"], shown["successRate"]) == (4, 0.75)
+    assert shown["p50Ms"] == pytest.approx(100, rel=0.12)
+    assert shown["p99Ms"] == pytest.approx(9_000, rel=0.12)
 
 
 async def test_a_query_out_of_bounds_is_refused(api: Api) -> None:

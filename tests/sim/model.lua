@@ -273,6 +273,8 @@ function writes.DEL(...)
   return gone
 end
 
+writes.UNLINK = writes.DEL
+
 -- Hashes.
 
 function reads.HGET(key, field) return seen(key, 'hash').map[text_of(field)] or false end

@@ -225,6 +225,7 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
         "1 0",
         b"",
         "yes",
+        7,
     )
     assert [row[0] for row in rows(await scripts.run(*call))[1]] == [b"b"]
 

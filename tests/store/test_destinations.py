@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from scheduler_api.domain.errors import DestinationNotFound, MessageNotFound
 from scheduler_api.domain.limits import Destination, Hold, Limits, Rate
+from scheduler_api.domain.results import Results, bucket
 from scheduler_api.store.codec import from_ms
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
@@ -629,6 +630,102 @@ async def test_a_message_tells_what_holds_it_up_only_while_it_is_parked(store: S
     await store.destinations.set_limit(HERE, Limits(concurrency=50))
     assert (await store.messages.get("m-0005")).hold is None  # the next claim unparks it
     await deliver(store, messages)
+
+
+# How attempts went
+
+HOUR = 3_600_000  # ms; the tests' clock stands at the beginning of one
+
+
+async def results(store: Store, host: str = HERE) -> Results:
+    return (await store.destinations.get(host)).results
+
+
+async def settle(store: Store, message: Claimed, verdict: Verdict, **fields: Any) -> bool:
+    made = attempt(message.attempts + 1, **fields)
+    return await store.queues[0].settle(Outcome(message, made, verdict))
+
+
+async def test_attempts_are_counted_by_end_and_duration(store: Store) -> None:
+    await create(store, 3)
+    one, two, three = await claimed(store)
+    assert await settle(store, one, "delivered", duration_ms=40)
+    assert await settle(store, two, "retry", status=503, duration_ms=40)
+    assert await settle(store, three, "failed", status=None, error="timeout", duration_ms=5_000)
+    assert await results(store) == Results(1, {bucket(40): 2, bucket(5_000): 1})
+
+
+async def test_attempts_of_all_processes_are_counted_together(
+    store: Store, replica: Replica
+) -> None:
+    await create(store, 4)
+    other = replica()
+    mine, theirs = await claimed(store, 2), await claimed(other, 2)
+    await asyncio.gather(deliver(store, mine), deliver(other, theirs))
+    assert await results(store) == await results(other) == Results(4, {bucket(5): 4})
+
+
+async def test_attempts_of_several_destinations_in_one_call_are_kept_apart(store: Store) -> None:
+    await create(store, 2)
+    await create(store, 3, THERE, "there")
+    await deliver(store, await claimed(store))
+    assert (await results(store)).delivered == 2
+    assert (await results(store, THERE)).delivered == 3
+
+
+async def test_an_outcome_that_is_refused_or_repeated_is_not_counted_again(store: Store) -> None:
+    await create(store, 1)
+    (message,) = await claimed(store)
+    assert await settle(store, message, "retry")
+    assert not await settle(store, message, "retry")
+    assert (await results(store)).attempts == 1
+
+
+async def test_an_attempt_that_we_cut_off_ourselves_tells_nothing(store: Store) -> None:
+    await create(store, 1)
+    (message,) = await claimed(store)
+    assert await settle(store, message, "retry", status=None, error="shutdown")
+    with pytest.raises(DestinationNotFound):
+        await results(store)
+
+
+async def test_this_hour_and_the_last_count(store: Store, clock: Clock) -> None:
+    await create(store, 3)
+    one, two, three = await claimed(store)
+    await deliver(store, [one])
+    await clock.advance(HOUR)
+    await deliver(store, [two])
+    assert (await results(store)).delivered == 2
+    await clock.advance(HOUR)
+    assert (await results(store)).delivered == 1
+    await deliver(store, [three])
+    assert (await results(store)).delivered == 2
+    await clock.advance(2 * HOUR)
+    with pytest.raises(DestinationNotFound):
+        await results(store)
+
+
+async def test_what_attempts_came_to_long_ago_is_purged(
+    redis: Redis, store: Store, clock: Clock
+) -> None:
+    kept = f"{store.keys[0].base}even"
+    await create(store, 1)
+    await deliver(store, await claimed(store))
+    await clock.advance(HOUR)
+    await store.queues[0].purge()
+    assert await redis.exists(kept)
+    await clock.advance(HOUR)
+    await store.queues[0].purge()
+    assert not await redis.exists(kept)
+
+
+async def test_partitions_are_reckoned_together(redis: Redis, prefix: str) -> None:
+    divided = Store(redis, prefix=prefix, partitions=3)
+    await create(divided, 30)
+    for queue in divided.queues:
+        messages = (await queue.claim(CLAIMED_AT_ONCE)).messages
+        assert all(await asyncio.gather(*(queue.settle(outcome(it)) for it in messages)))
+    assert await results(divided) == Results(30, {bucket(5): 30})
 
 
 # Twice is once

@@ -10,7 +10,7 @@ from scheduler_api.store.keys import Keys
 OWNED = {  # keys beside parked:*; the clock is the tests'
     *("due", "taken", "leases", "claims", "inflight", "payloads", "progress"),
     *("delivered", "failed", "workers", "meta", "clock"),
-    *("parking", "limits", "rate", "unreachable", "opens"),
+    *("parking", "limits", "rate", "unreachable", "opens", "even", "odd"),
 }
 
 

@@ -47,6 +47,10 @@ class DestinationView(msgspec.Struct, rename="camel"):
     in_flight: int
     waiting: int  # due messages held back
     connect_failures: int  # in a row
+    attempts: int  # in this hour and the last, as the next three
+    success_rate: float | None  # of the attempts, 0–1; null: there were none
+    p50_ms: int | None  # half of the attempts took so long at the most, within 12 %
+    p99_ms: int | None
     concurrency: int  # that holds: its own, or DESTINATION_CONCURRENCY
     rate: str | None
     paused: bool
@@ -122,6 +126,7 @@ def _facts(limits: Limits) -> dict[str, int | str | bool | None]:
 
 def _view(destination: Destination) -> DestinationView:
     hold, limits = destination.hold, destination.limits or Limits()
+    results = destination.results
     return DestinationView(
         destination=destination.name,
         state=hold.reason if hold else "open",
@@ -129,6 +134,10 @@ def _view(destination: Destination) -> DestinationView:
         in_flight=destination.in_flight,
         waiting=destination.waiting,
         connect_failures=destination.connect_failures,
+        attempts=results.attempts,
+        success_rate=results.success_rate,
+        p50_ms=results.duration_ms(0.5),
+        p99_ms=results.duration_ms(0.99),
         concurrency=destination.concurrency,
         rate=limits.rate_text,
         paused=limits.paused,

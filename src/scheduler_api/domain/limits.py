@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler_api.domain.errors import FieldError, Invalid
+from scheduler_api.domain.results import Results
 
 MAX_CONCURRENCY: Final = 10_000  # requests open at once to one destination
 MAX_RATE: Final = 100_000  # messages in one unit of time
@@ -103,6 +104,7 @@ class Destination(msgspec.Struct, frozen=True):
     waiting: int  # messages that are due, but parked
     connect_failures: int  # in a row
     hold: Hold | None  # None: more may be sent
+    results: Results = Results()  # of this hour and the last
 
 
 def accept_limits(new: NewLimits) -> Limits:

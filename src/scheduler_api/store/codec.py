@@ -11,10 +11,14 @@ A record, the field of `payloads`:
 
 A progress, the field of `progress`: "attempts crashes outcome at\\n", then the newest attempts
 as msgpack.
+
+Results, the field of `even` and `odd`: " mark:count" for each mark, written by settle.lua; the mark
+d counts what was delivered, a number the attempts in that bucket (domain/results.py).
 """
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -24,6 +28,7 @@ import msgspec
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.limits import Hold, Limits, Rate
 from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Method, Spec
+from scheduler_api.domain.results import Results
 
 VERSION: Final = b"\x01"  # of the record's form, its first byte; written by create.lua
 _HEAD: Final = 15  # bytes before the URL
@@ -205,6 +210,16 @@ def unpack_hold(why: bytes, until_ms: int) -> Hold | None:
         return None
     reason: Any = why.decode()
     return Hold(reason, None if until_ms < 0 else from_ms(until_ms))
+
+
+def unpack_results(fields: bytes) -> Results:
+    """What attempts came to; of several fields, one after the other, together."""
+    counts = Counter[str]()
+    for part in fields.decode().split():
+        mark, _, count = part.partition(":")
+        counts[mark] += int(count)
+    delivered = counts.pop("d", 0)
+    return Results(delivered, {int(mark): count for mark, count in counts.items()})
 
 
 def pack_cursor(due_ms: int, message_id: bytes) -> str:

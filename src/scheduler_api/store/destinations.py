@@ -8,11 +8,11 @@ import msgspec
 
 from scheduler_api.domain.errors import DestinationNotFound
 from scheduler_api.domain.limits import Destination, Hold, Limits
-from scheduler_api.store.codec import pack_limits, unpack_hold, unpack_limits
+from scheduler_api.store.codec import pack_limits, unpack_hold, unpack_limits, unpack_results
 from scheduler_api.store.scripts import Scripts
 
 MOST_PARKING: Final = 1_000  # destinations with parked messages in a list, of each partition
-COLUMNS: Final = 7  # of a destination in the script's reply
+COLUMNS: Final = 8  # of a destination in the script's reply
 
 
 def share(concurrency: int, partition: int, partitions: int) -> int:
@@ -40,7 +40,8 @@ class Destinations:
     async def get(self, name: str) -> Destination:
         """How it is doing. Raises: DestinationNotFound, StoreUnavailable."""
         found = await self._one(name)
-        if not (found.limits or found.in_flight or found.waiting or found.connect_failures):
+        load = found.in_flight or found.waiting or found.connect_failures
+        if not (found.limits or load or found.results.attempts):
             raise DestinationNotFound
         return found
 
@@ -91,6 +92,7 @@ class Destinations:
         failures: int,
         why: bytes,
         until_ms: int,
+        results: bytes,
     ) -> Destination:
         limits = unpack_limits(field)
         return Destination(
@@ -101,6 +103,7 @@ class Destinations:
             waiting=parked,
             connect_failures=failures,
             hold=unpack_hold(why, until_ms),
+            results=unpack_results(results),
         )
 
 
@@ -113,6 +116,7 @@ def _together(one: Destination, other: Destination) -> Destination:
         waiting=one.waiting + other.waiting,
         connect_failures=max(one.connect_failures, other.connect_failures),
         hold=_both(one.hold, other.hold),
+        results=one.results + other.results,
     )
 
 

@@ -18,6 +18,8 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:rate                   HASH   destination → when its rate lets the next message through, ms
     …:unreachable            HASH   destination → "failures to connect in a row, ms of next probe"
     …:opens                  ZSET   destination → when its rate or the next probe lets one go
+    …:even  …:odd            HASH   destination → what its attempts came to (codec.py), in one hour
+                                    since 1970 each, which the field '' says
     …:payloads               HASH   id → record (codec.py): what never changes
     …:progress               HASH   id → "attempts crashes outcome at\\n" and the attempts' log;
                                     only for messages that were tried
@@ -58,6 +60,8 @@ _NAMES: Final = (
     "rate",
     "unreachable",
     "opens",
+    "even",
+    "odd",
     "wakeup",
 )
 

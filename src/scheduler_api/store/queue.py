@@ -13,6 +13,7 @@ import structlog
 
 from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import Attempt, Spec
+from scheduler_api.domain.results import bucket
 from scheduler_api.store.batching import Batcher
 from scheduler_api.store.clock import StoreClock
 from scheduler_api.store.codec import (
@@ -167,6 +168,7 @@ class Queue:
             f"{outcome.attempt.number} {claimed.crashes}",
             append_attempt(claimed.log, outcome.attempt),
             _REACHED[reached(outcome.attempt.status, outcome.attempt.error)],
+            _bucket(outcome.attempt),
         )
 
     async def release(self, claims: Sequence[Claimed]) -> None:
@@ -228,6 +230,11 @@ class Queue:
 
 # What settle.lua is told of a destination.
 _REACHED: Final = {True: "yes", False: "no", None: ""}
+
+
+def _bucket(attempt: Attempt) -> int | str:
+    """Of the attempt's duration; '' if we ended it ourselves, which tells nothing."""
+    return "" if attempt.error == "shutdown" else bucket(attempt.duration_ms)
 
 
 def _tell_of_destination(outcome: Outcome, word: bytes) -> None:

@@ -1,6 +1,6 @@
 -- Inserted after the first line of every script: the keys, the clock, and the moves they share.
 local DUE, TAKEN, LEASES, CLAIMS, INFLIGHT, PAYLOADS, PROGRESS, DELIVERED, FAILED, WORKERS, META,
-  PARKED, PARKING, LIMITS, RATE, UNREACHABLE, OPENS, WAKEUP = unpack(KEYS)
+  PARKED, PARKING, LIMITS, RATE, UNREACHABLE, OPENS, EVEN, ODD, WAKEUP = unpack(KEYS)
 local call = redis.call
 
 -- An argument that is a number; raises otherwise. To be asked for before anything is written, as a
@@ -138,6 +138,13 @@ local function room(dest, limit, now)
   local in_time = math.floor((now + ahead - next_at) / interval) + 1
   if in_time <= 0 then return 0, 'rate', math.ceil(next_at - ahead / 2) end
   return math.min(free, in_time)
+end
+
+-- Attempts are counted in two hashes in turn, of one hour each, so that hosts without any are
+-- forgotten: the hour it is, and its hash, which may still be that of the hour before last.
+local function this_hour(now)
+  local hour = math.floor(now / 3600000)
+  return hour, hour % 2 == 0 and EVEN or ODD
 end
 
 -- Whether anything of a destination is parked; if not, it is struck off the list of those.

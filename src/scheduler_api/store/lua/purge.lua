@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Forgets finished messages whose time on the shelf is over, and processes long gone.
+-- Forgets finished messages whose time on the shelf is over, processes long gone, and what attempts
+-- came to before the last hour.
 --
 -- ARGV[1] how many from each shelf (1–100)   ARGV[2] after how many ms of silence a process is gone
 -- Returns the number of messages forgotten
@@ -15,5 +16,9 @@ local workers = call('HGETALL', WORKERS)
 for i = 1, #workers, 2 do
   local seen = tonumber(workers[i + 1]:match('^%d+'))
   if now - seen > silence then call('HDEL', WORKERS, workers[i]) end
+end
+local hour = this_hour(now)
+for _, key in ipairs({EVEN, ODD}) do
+  if tonumber(call('HGET', key, '') or hour) < hour - 1 then call('UNLINK', key) end
 end
 return forgotten

@@ -4,12 +4,14 @@
 -- ARGV[1] epoch   ARGV[2] limit of a destination   ARGV[3] most records kept on a shelf
 -- ARGV[4…] for each message (1–100): id, fence, verdict (delivered, failed, retry), ms (how long
 --          the record is kept, or until the next attempt), "attempts crashes", attempts' log,
---          whether the destination was reached ('yes', 'no', '' if nobody knows)
+--          whether the destination was reached ('yes', 'no', '' if nobody knows), number of its
+--          duration's bucket ('': not to be counted)
 -- Returns {1 if something may be claimed sooner than before, then a word for each: 'stale', or
 --          'ok', or instead of it what became of the destination: 'broken' or 'mended'}
 local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
 local reply, opened, unparked, old = {0}, {}, 0, soonest()
+local results = {} -- destination → {mark → count}, of this call
 
 -- Any answer ends the count of failures to connect.
 local function reached(dest)
@@ -31,11 +33,44 @@ local function missed(dest)
   return failed == BREAKS_AT and 'broken' or 'ok'
 end
 
-local function settle(id, fence, verdict, ms, counts, log, was_reached)
+-- Notes an attempt: in its bucket, and whether it was delivered.
+local function note(dest, verdict, bucket)
+  local marks = results[dest] or {}
+  results[dest], marks[bucket] = marks, (marks[bucket] or 0) + 1
+  if verdict == 'delivered' then marks.d = (marks.d or 0) + 1 end
+end
+
+local function add(text, mark, count)
+  local from, to, known = text:find(' ' .. mark .. ':(%d+)')
+  if not from then return text .. ' ' .. mark .. ':' .. count end
+  return text:sub(1, to - #known) .. known + count .. text:sub(to + 1)
+end
+
+-- Adds what was noted to the hour's counts: two commands, however many destinations there are.
+local function count()
+  local hour, key = this_hour(now)
+  local names, fields = {''}, {'', hour}
+  for dest in pairs(results) do names[#names + 1] = dest end
+  if #names == 1 then return end
+  local known = call('HMGET', key, unpack(names))
+  if known[1] ~= tostring(hour) then
+    call('UNLINK', key)
+    known = {}
+  end
+  for i = 2, #names do
+    local text = known[i] or ''
+    for mark, times in pairs(results[names[i]]) do text = add(text, mark, times) end
+    fields[#fields + 1], fields[#fields + 2] = names[i], text
+  end
+  call('HSET', key, unpack(fields))
+end
+
+local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket)
   local dest = held(id, fence, epoch)
   if not dest then return 'stale' end
   drop_claim(id, dest)
   opened[dest] = true
+  if bucket ~= '' then note(dest, verdict, bucket) end
   local progress = table.concat({counts, ' ', verdict, ' ', now, '\n', log})
   if verdict == 'retry' then
     call('HSET', PROGRESS, id, progress)
@@ -46,13 +81,14 @@ local function settle(id, fence, verdict, ms, counts, log, was_reached)
   return was_reached == 'yes' and reached(dest) or was_reached == 'no' and missed(dest) or 'ok'
 end
 
-assert(#ARGV % 7 == 3, 'seven arguments a message')
-for i = 7, #ARGV, 7 do number(ARGV[i]) end
+assert(#ARGV % 8 == 3, 'eight arguments a message')
+for i = 7, #ARGV, 8 do number(ARGV[i]) end
 
-for i = 4, #ARGV, 7 do
-  local id, fence, verdict, ms, counts, log, was_reached = unpack(ARGV, i, i + 6)
-  reply[#reply + 1] = settle(id, fence, verdict, tonumber(ms), counts, log, was_reached)
+for i = 4, #ARGV, 8 do
+  local id, fence, verdict, ms, counts, log, was_reached, bucket = unpack(ARGV, i, i + 7)
+  reply[#reply + 1] = settle(id, fence, verdict, tonumber(ms), counts, log, was_reached, bucket)
 end
+count()
 for dest in pairs(opened) do unparked = unparked + unpark(dest, limit, now) end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
