@@ -130,7 +130,7 @@ async def test_a_claim_that_finds_nothing(own_store: Store, commands: Commands) 
         evalsha=1,
         time=1,
         zrange=3,  # the heads of `due`, `opens`, `leases`
-        hget=2,  # this process's last nonce, the schema
+        hget=3,  # the schema, this process's last nonce, the last fence of any process
     )
 
 
@@ -252,7 +252,7 @@ def test_a_process_at_rest_asks_for_little(tmp_path: Path, monkeypatch: pytest.M
     found, seconds = run_hastily(_rest(tmp_path))
     asked = found["evalsha"] + found["eval"] + found["ping"]
     assert asked <= 0.34 * seconds  # a look in 5.7 s, a ping in 10, purge and sweep each minute
-    assert found.total() <= 1.6 * seconds  # those inside scripts included
+    assert found.total() <= 1.8 * seconds  # those inside scripts included
     assert found["ping"] > 10  # the clock did run
 
 

@@ -197,7 +197,26 @@ async def test_the_same_nonce_is_answered_with_the_same_set(
 
 def rows(reply: list[object]) -> tuple[list[object], set[tuple[object, ...]]]:
     """What comes before the messages, and each message."""
-    return reply[:6], {tuple(reply[i : i + 4]) for i in range(6, len(reply), 4)}
+    return reply[:7], {tuple(reply[i : i + 4]) for i in range(7, len(reply), 4)}
+
+
+async def test_a_claim_tells_whether_another_process_took_what_was_due(
+    store: Store, replica: Replica
+) -> None:
+    other = replica()
+    assert not (await store.queues[0].claim(1)).beaten
+    assert not (await other.queues[0].claim(1)).beaten
+    await create(store, "a")
+    assert not (await other.queues[0].claim(1)).beaten  # it has it
+    assert (await store.queues[0].claim(1)).beaten
+    assert not (await store.queues[0].claim(1)).beaten  # by nobody since
+
+
+async def test_whoever_is_alone_is_never_beaten(store: Store) -> None:
+    await fill(store)
+    await create(store, "parked")
+    for _ in range(3):
+        assert not (await store.queues[0].claim(1)).beaten
 
 
 async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(

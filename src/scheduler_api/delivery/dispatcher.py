@@ -68,7 +68,7 @@ class Dispatcher:
         self.stop()
 
     def _wake(self, partition: int) -> None:
-        self._lookouts[partition].wakeup.now()
+        self._lookouts[partition].wake()
 
     @property
     def running(self) -> bool:

@@ -1,4 +1,9 @@
-"""Looks after one partition: sleeps until something is due, claims it, hands it on."""
+"""Looks after one partition: sleeps until something is due, claims it, hands it on.
+
+Of several processes one is enough. Whoever found something in its last look comes first; a process
+that was beaten to it stands by, and looks a little later. So the first one need not be chosen, nor
+known: when it is dead, or has all its slots full, another finds what is due and is first itself.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -14,6 +19,8 @@ from scheduler_api.store.queue import Claim, Queue
 
 log = structlog.get_logger()
 
+LEAST_STANDBY: Final = 0.02  # seconds; doubled each time that a process was beaten again
+MOST_STANDBY: Final = 0.1  # seconds: how late a message is, once, whose first process died
 AFTER_BREAKING: Final = 1.0  # seconds until the next look after an error of our own
 
 
@@ -35,6 +42,7 @@ class Lookout:
         self._launch = launch
         self._lease = lease
         self._stopping = False
+        self._standby = 0.0  # seconds
         self.connection = Connection(queue.partition, lease * SILENCE)
         self.wakeup = Wakeup(min(SAFETY_POLL, lease * LOOK_EVERY))
 
@@ -42,6 +50,13 @@ class Lookout:
         """Claim nothing more."""
         self._stopping = True
         self.wakeup.now()
+
+    def wake(self) -> None:
+        """There is a new head: look, unless another process comes first."""
+        if self._standby:
+            self.wakeup.within(self._standby)
+        else:
+            self.wakeup.now()
 
     async def run(self) -> None:
         """Until told to stop. Raises: DataRefused."""
@@ -81,6 +96,7 @@ class Lookout:
     async def _claim_what_is_due(self) -> None:
         while not self._stopping and (reserved := self._slots.reserve()):
             claim = await self._claim(reserved)
+            self._standby = _next_standby(self._standby, claim)
             if claim.lease_in == 0 and await self._reap():
                 continue
             if claim.due_in != 0:
@@ -124,6 +140,13 @@ class Lookout:
 
     def _sleep_until_next(self, claim: Claim) -> None:
         if claim.due_at is not None:
-            self.wakeup.at(claim.due_at)
+            self.wakeup.at(claim.due_at + self._standby)
         if claim.lease_in:
             self.wakeup.within(claim.lease_in)
+
+
+def _next_standby(standby: float, claim: Claim) -> float:
+    """Seconds by which the next look is put off."""
+    if claim.messages:
+        return 0.0
+    return min(MOST_STANDBY, max(LEAST_STANDBY, 2 * standby)) if claim.beaten else standby

@@ -65,6 +65,7 @@ class Claim(msgspec.Struct, frozen=True):
     due_at: float | None  # that instant by this process's monotonic clock, seconds
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
+    beaten: bool  # nothing was due, and another process has claimed since our last claim
     reset: bool  # the data lost the mark of this schema: the store was emptied, or put back
     jump: float  # seconds that the store's clock jumped since the last claim; below 0: back
 
@@ -103,6 +104,7 @@ class Queue:
         self._concurrency = concurrency
         self._keep = {"delivered": _ms(keep_delivered), "failed": _ms(keep_failed)}
         self._nonce: str | None = None
+        self._last_fence: int | None = None  # of any process, as our last claim saw it
         self._claimed_ms = 0  # when the store ran our last claim, by its clock
         self._clock = StoreClock()
         self._settling: Batcher[Outcome, bool] = Batcher(
@@ -117,7 +119,7 @@ class Queue:
         """
         self._nonce = self._nonce or secrets.token_hex(8)
         asked = time.monotonic()
-        now, fence, due, lease, dropped, schema, *rows = await self._scripts.run(
+        now, fence, due, lease, dropped, schema, last, *rows = await self._scripts.run(
             "claim",
             min(most, CLAIMED_AT_ONCE),
             self._lease_ms,
@@ -127,6 +129,8 @@ class Queue:
         )
         self._nonce, self._claimed_ms = None, now
         jump = self._clock.heard(now, asked, time.monotonic())
+        beaten = not fence and self._last_fence is not None and last > self._last_fence
+        self._last_fence = last
         claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
         return Claim(
             [one for one in claimed if one],
@@ -135,6 +139,7 @@ class Queue:
             None if due < 0 else self._clock.when(due),
             _seconds_until(lease, now),
             dropped,
+            beaten,
             schema < SCHEMA,
             jump,
         )

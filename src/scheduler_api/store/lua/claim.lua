@@ -6,7 +6,7 @@
 -- ARGV[5] limit of a destination
 -- Returns {now, fence, when anything may be claimed next, head of `leases` (ms, -1: never), number
 --          of ids dropped because they had no record, schema of the data (0: they bear no mark),
---          then id, due ms, record, progress ('' if never tried) for each}
+--          fence of the last claim of any process, then id, due ms, record, progress ('' if never tried) for each}
 local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit, now = number(ARGV[5]), clock()
 local LOOK = 128 -- ids looked at from each end of what is due
@@ -15,9 +15,10 @@ local BYTES = 4 * 1024 * 1024 -- of records read, so that large bodies cannot bl
 
 local reply, bytes, dropped = {}, 0, 0
 
-local function answer(fence, next_at)
-  local result = {now, tonumber(fence), next_at, head(LEASES), dropped, SCHEMA}
-  for i = 1, #reply do result[i + 6] = reply[i] end
+local function answer(fence, next_at, last)
+  last = last or call('HGET', META, 'fence') or 0
+  local result = {now, tonumber(fence), next_at, head(LEASES), dropped, SCHEMA, tonumber(last)}
+  for i = 1, #reply do result[i + 7] = reply[i] end
   return result
 end
 
@@ -132,4 +133,4 @@ for dest, waiting in pairs(parked) do
   timed[dest] = true
 end
 for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
-return answer(fence, soonest())
+return answer(fence, soonest(), fence)

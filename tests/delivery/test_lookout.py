@@ -1,0 +1,107 @@
+"""Several processes over one store: one of them wakes for what is due, the others stand by."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from scheduler_api.store.queue import Claim, Queue
+from scheduler_api.store.store import Store
+from tests.delivery.conftest import Start
+from tests.support import engines
+from tests.support.factories import accepted
+from tests.support.receiver import Receiver
+from tests.support.valkey import client
+from tests.support.waiting import wait_until
+
+MESSAGES = 600
+APART = timedelta(milliseconds=5)
+SOON = timedelta(seconds=1)
+
+
+@pytest.fixture
+async def stores(valkey: str, prefix: str) -> AsyncIterator[list[Store]]:
+    """Four, each with connections of its own as a process has them."""
+    async with AsyncExitStack() as stack:
+        yield [
+            Store(
+                await stack.enter_async_context(client(valkey)),
+                prefix=prefix,
+                partitions=engines.PARTITIONS,
+                lease=timedelta(seconds=5),
+                concurrency=64 * engines.PARTITIONS,
+            )
+            for _ in range(4)
+        ]
+
+
+Look = tuple[str, bool]  # the epoch of the process, and whether its claim found something
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+    """Every claim."""
+    made, claim = list[Look](), Queue.claim
+
+    async def noted(self: Queue, most: int) -> Claim:
+        found = await claim(self, most)
+        made.append((self.epoch, bool(found.messages)))
+        return found
+
+    monkeypatch.setattr(Queue, "claim", noted)
+    return made
+
+
+async def create(store: Store, receiver: Receiver, count: int, name: str = "m") -> None:
+    """Messages that come due one after the other."""
+    first = datetime.now(UTC) + SOON
+    batch = [
+        (f"{name}{n}", accepted(webhookUrl=receiver.url, payload=n, scheduleTo=at.isoformat()))
+        for n, at in enumerate(first + n * APART for n in range(count))
+    ]
+    await store.messages.create_many(batch)
+
+
+async def until_all_are_delivered(store: Store) -> None:
+    async def nothing_pending() -> bool:
+        return await store.messages.count() == 0
+
+    await wait_until("nothing pending", nothing_pending, 30)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+async def test_no_message_is_sent_twice_and_not_every_process_looks_for_each(
+    stores: list[Store],  # first, so that they are closed last
+    start: Start,
+    receiver: Receiver,
+    looks: list[Look],
+    processes: int,
+) -> None:
+    for store in stores[:processes]:
+        await start(store)
+    await create(stores[0], receiver, MESSAGES)
+    await until_all_are_delivered(stores[0])
+    assert sorted(map(int, receiver.bodies())) == list(range(MESSAGES))
+    in_vain = sum(not found for _, found in looks)
+    # If each process looked at each message's time: up to 1,800. Of a process that stands by, at
+    # least ten a second and partition, and some until it does.
+    assert in_vain < 0.8 * MESSAGES * engines.PARTITIONS
+
+
+async def test_another_process_comes_first_when_the_first_looks_no_more(
+    stores: list[Store], start: Start, receiver: Receiver, looks: list[Look]
+) -> None:
+    dispatchers = {store.epoch: await start(store) for store in stores[:2]}
+    await create(stores[0], receiver, 100)
+    await until_all_are_delivered(stores[0])
+    first = next(epoch for epoch, found in reversed(looks) if found)
+    dispatchers.pop(first).stop()
+    looks.clear()
+    await create(stores[2], receiver, 20, "later")
+    await until_all_are_delivered(stores[2])
+    assert {epoch for epoch, found in looks if found} == set(dispatchers)
+    messages = [await stores[2].messages.get(f"later{n}") for n in range(20)]
+    late = [attempt.lateness_ms for message in messages for attempt in message.attempts]
+    assert len(late) == 20
+    assert max(late) < 3_000  # by far less than the next look that needs no reason
