@@ -1,0 +1,106 @@
+"""One destination never holds up another: hanging, paused or gone."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from scheduler_api.domain.limits import Limits
+from scheduler_api.store.store import Store
+from tests.delivery.conftest import Start
+from tests.support.factories import accepted
+from tests.support.receiver import Receiver, receiving
+from tests.support.waiting import wait_until
+
+SLOTS = 100
+CONCURRENCY = 64  # of a destination, as in live_store
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Receiver]:
+    """A second destination."""
+    async with receiving() as one:
+        yield one
+
+
+async def create(store: Store, count: int, url: str, name: str, **fields: Any) -> None:
+    new = accepted(webhookUrl=url, **fields)
+    await asyncio.gather(*(store.messages.create(f"{name}-{n}", new) for n in range(count)))
+
+
+def destination(receiver: Receiver) -> str:
+    return receiver.url.split("/")[2]
+
+
+async def waiting(store: Store, receiver: Receiver) -> int:
+    return (await store.destinations.get(destination(receiver))).waiting
+
+
+async def test_a_host_that_hangs_holds_up_no_other(
+    start: Start, live_store: Store, receiver: Receiver, other: Receiver
+) -> None:
+    receiver.hold.clear()
+    await create(live_store, 2_000, receiver.url, "hangs", delay="200ms")
+    await create(live_store, 300, other.url, "fast", delay="200ms")
+    await start(slots=SLOTS)
+    await wait_until("all fast ones", lambda: len(other.requests) == 300, 30)
+    assert len(receiver.requests) == CONCURRENCY
+    found = await live_store.destinations.get(destination(receiver))
+    assert (found.in_flight, found.waiting) == (CONCURRENCY, 2_000 - CONCURRENCY)
+    receiver.hold.set()
+    await wait_until("all that hung", lambda: len(receiver.requests) == 2_000, 60)
+    await wait_until("nothing pending", lambda: _nothing_pending(live_store))
+
+
+async def _nothing_pending(store: Store) -> bool:
+    return await store.messages.count() == 0
+
+
+async def test_pause_and_resume_under_load(
+    start: Start, live_store: Store, receiver: Receiver, other: Receiver
+) -> None:
+    await create(live_store, 600, receiver.url, "paused")
+    await create(live_store, 600, other.url, "other")
+    await start(slots=SLOTS)
+    await wait_until("the load", lambda: len(receiver.requests) > 100)
+    await live_store.destinations.set_limit(destination(receiver), Limits(paused=True))
+
+    async def at_rest() -> bool:
+        found = await live_store.destinations.get(destination(receiver))
+        return found.in_flight == 0 and found.waiting == 600 - len(receiver.requests)
+
+    await wait_until("the pause to take effect", at_rest)
+    await wait_until("all others", lambda: len(other.requests) == 600)
+    assert len(receiver.requests) < 600
+    await live_store.destinations.set_limit(destination(receiver), Limits())
+    await wait_until("all that waited", lambda: len(receiver.requests) == 600)
+    await wait_until("nothing pending", lambda: _nothing_pending(live_store))
+    assert len(receiver.requests) == 600
+
+
+async def test_a_host_that_is_down_is_probed_and_gets_all_when_it_is_back(
+    start: Start, live_store: Store, other: Receiver
+) -> None:
+    with socket.socket() as closed:  # bound, not listening: calls are refused
+        closed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        await live_store.destinations.set_limit(f"127.0.0.1:{port}", Limits(concurrency=5))
+        await create(live_store, 50, f"http://127.0.0.1:{port}/", "down")
+        await create(live_store, 50, other.url, "up")
+        await start(slots=SLOTS)
+        await wait_until("all to the other host", lambda: len(other.requests) == 50)
+
+        async def broken() -> bool:
+            found = await live_store.destinations.get(f"127.0.0.1:{port}")
+            return found.hold is not None and found.hold.reason == "unreachable"
+
+        await wait_until("it counts as unreachable", broken)
+        made = [(await live_store.messages.get(f"down-{n}")).attempts_made for n in range(50)]
+        assert sum(made) <= 8
+        assert made.count(0) >= 42
+    async with receiving(port) as back:
+        untried = made.count(0)
+        await wait_until("all that were never tried", lambda: len(back.requests) >= untried, 30)
