@@ -11,7 +11,7 @@
 local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
 local reply, opened, unparked, old = {0}, {}, 0, soonest()
-local results = {} -- destination → {mark → count}, of this call
+local results = {} -- destination → its marks, and each mark's count, of this call
 
 -- Any answer ends the count of failures to connect.
 local function reached(dest)
@@ -33,11 +33,12 @@ local function missed(dest)
   return failed == BREAKS_AT and 'broken' or 'ok'
 end
 
--- Notes an attempt: in its bucket, and whether it was delivered.
-local function note(dest, verdict, bucket)
+-- Notes a mark of an attempt, in the order of its first coming, which is the same everywhere.
+local function note(dest, mark)
   local marks = results[dest] or {}
-  results[dest], marks[bucket] = marks, (marks[bucket] or 0) + 1
-  if verdict == 'delivered' then marks.d = (marks.d or 0) + 1 end
+  results[dest] = marks
+  if not marks[mark] then marks[#marks + 1] = mark end
+  marks[mark] = (marks[mark] or 0) + 1
 end
 
 local function add(text, mark, count)
@@ -58,8 +59,8 @@ local function count()
     known = {}
   end
   for i = 2, #names do
-    local text = known[i] or ''
-    for mark, times in pairs(results[names[i]]) do text = add(text, mark, times) end
+    local text, marks = known[i] or '', results[names[i]]
+    for _, mark in ipairs(marks) do text = add(text, mark, marks[mark]) end
     fields[#fields + 1], fields[#fields + 2] = names[i], text
   end
   call('HSET', key, unpack(fields))
@@ -70,7 +71,8 @@ local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket)
   if not dest then return 'stale' end
   drop_claim(id, dest)
   opened[dest] = true
-  if bucket ~= '' then note(dest, verdict, bucket) end
+  if bucket ~= '' then note(dest, bucket) end
+  if bucket ~= '' and verdict == 'delivered' then note(dest, 'd') end
   local progress = table.concat({counts, ' ', verdict, ' ', now, '\n', log})
   if verdict == 'retry' then
     call('HSET', PROGRESS, id, progress)
