@@ -47,8 +47,12 @@ async def test_a_host_that_hangs_holds_up_no_other(
     await start(slots=SLOTS)
     await wait_until("all fast ones", lambda: len(other.requests) == 300, 30)
     assert len(receiver.requests) == CONCURRENCY
-    found = await live_store.destinations.get(destination(receiver))
-    assert (found.in_flight, found.waiting) == (CONCURRENCY, 2_000 - CONCURRENCY)
+
+    async def all_others_wait() -> bool:  # a look parks some hundred
+        found = await live_store.destinations.get(destination(receiver))
+        return (found.in_flight, found.waiting) == (CONCURRENCY, 2_000 - CONCURRENCY)
+
+    await wait_until("all others to be parked", all_others_wait)
     receiver.hold.set()
     await wait_until("all that hung", lambda: len(receiver.requests) == 2_000, 60)
     await wait_until("nothing pending", lambda: _nothing_pending(live_store))
