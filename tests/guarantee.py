@@ -73,13 +73,12 @@ def table(sim: Sim, crash: Results) -> str:
     """In Markdown, as docs/guarantee.md and README quote it, with what such a table can say."""
     lines = [("", "simulation", "real processes"), ("---", "--:", "--:"), *rows(sim, crash)]
     drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    messages = sum(report.verdict.messages for report in crash.campaigns)
+    kills = _count(sum(it.replica_kills + it.store_kills for it in crash.campaigns))
     if not sound(sim, crash):
         return f"{drawn}\n\nNOT SOUND: see what `make sim` and `make crash` printed."
     return (
-        f"{drawn}\n\nNone lost of {_count(messages)} messages bounds the rate of losses under such "
-        f"faults at {CONFIDENCE} in {_count(messages)}, with 95 % confidence; it does not make it "
-        "zero."
+        f"{drawn}\n\nNone of {kills} kills lost a message, which bounds the share of kills that "
+        f"may at {CONFIDENCE} in {kills}, with 95 % confidence; it does not make it zero."
     )
 
 

@@ -84,7 +84,7 @@ def test_the_page_quotes_each_row_and_the_readme_some_of_them() -> None:
 
 
 def test_the_table_says_what_it_can_say() -> None:
-    assert "3 in 1,000" in guarantee.table(SIM, results(report()))
+    assert "3 in 12," in guarantee.table(SIM, results(report()))
     assert "NOT SOUND" in guarantee.table(SIM, results(report(lost=["a"])))
 
 

@@ -6,7 +6,8 @@
 -- ARGV[5] limit of a destination
 -- Returns {now, fence, when anything may be claimed next, head of `leases` (ms, -1: never), number
 --          of ids dropped because they had no record, schema of the data (0: they bear no mark),
---          fence of the last claim of any process, then id, due ms, record, progress ('' if never tried) for each}
+--          fence of the last claim of any process, then id, due ms, record, progress ('' if never
+--          tried) for each}
 local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit, now = number(ARGV[5]), clock()
 local LOOK = 128 -- ids looked at from each end of what is due
