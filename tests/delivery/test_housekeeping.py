@@ -183,6 +183,20 @@ async def test_an_outcome_to_be_settled_outlives_its_lease(store: Store) -> None
     await housekeeping.end([settling])
 
 
+async def test_an_outcome_to_be_settled_outlives_a_renewal_that_is_refused(store: Store) -> None:
+    leases = Leases(LEASE)
+    settling, sending = working(), working()
+    claimed = await claim(store, "a")
+    lease = Lease(store.queues[0], claimed, time.monotonic())
+    leases.hold(lease, settling)
+    leases.sent(lease)
+    leases.hold(Lease(store.queues[0], claimed, time.monotonic()), sending)
+    await store.queues[0].release([claimed])
+    await leases.renew(LEASE)
+    assert (settling.cancelling(), sending.cancelling()) == (0, 1)
+    await housekeeping.end([settling, sending])
+
+
 async def test_purge_goes_on_until_nothing_is_past_its_retention(
     store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
