@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.store.store import Store
 from scheduler_api.transfer import BATCH, ExportFile
+from tests.conftest import PARTITIONS
 from tests.support.commands import Run, run_in, shown_on_terminal
 from tests.support.factories import URL, accepted
 from tests.support.partitions import queue_of
@@ -49,7 +50,8 @@ async def test_on_a_terminal_a_bar_shows_how_far_it_is(
     live_store: Store, valkey: str, prefix: str, tmp_path: Path
 ) -> None:
     await create(live_store, *(f"m{number}" for number in range(BATCH)))
-    own = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "EGRESS_ALLOW": "127.0.0.1"}
+    own = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "PARTITIONS": str(PARTITIONS)}
+    own |= {"EGRESS_ALLOW": "127.0.0.1"}
     for command, told in (("export", f"{BATCH} messages exported"), ("import", "0 imported")):
         code, shown = await asyncio.to_thread(
             shown_on_terminal, tmp_path, command, "out.ndjson", **own

@@ -12,7 +12,6 @@ from tests.delivery.conftest import Start
 from tests.support import engines
 from tests.support.factories import accepted
 from tests.support.receiver import Receiver
-from tests.support.valkey import client
 from tests.support.waiting import wait_until
 
 MESSAGES = 600
@@ -26,7 +25,7 @@ async def stores(valkey: str, prefix: str) -> AsyncIterator[list[Store]]:
     async with AsyncExitStack() as stack:
         yield [
             Store(
-                await stack.enter_async_context(client(valkey)),
+                await stack.enter_async_context(engines.opened(valkey)),
                 prefix=prefix,
                 partitions=engines.PARTITIONS,
                 lease=timedelta(seconds=5),
