@@ -363,8 +363,11 @@ async def test_nothing_stays_of_a_delivery(
 ) -> None:
     async with dispatching(own_store):
         await deliver(own_store, receiver, delivered, "before", 200)
-        receiver.requests.clear()
-        before = blocks()
-        await deliver(own_store, receiver, delivered, "a", CALLS)
-        receiver.requests.clear()
-        assert blocks() - before < 0.75 * CALLS
+        stayed = []
+        for name in "abc":  # what a buffer or a cache grows by once is no leak
+            receiver.requests.clear()
+            before = blocks()
+            await deliver(own_store, receiver, delivered, name, CALLS)
+            receiver.requests.clear()
+            stayed.append(blocks() - before)
+    assert min(stayed) < 0.75 * CALLS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from scheduler_api.domain.errors import StoreUnavailable
@@ -62,6 +62,21 @@ async def test_a_cluster_is_entered_with_a_password(tmp_path: Path) -> None:
         async with engines.opened(f"redis+cluster://{hosts}") as client:
             with pytest.raises(StoreUnavailable):
                 await Store(client, partitions=3).check()
+
+
+async def test_a_connection_that_is_closed_as_it_is_written_to_is_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed(*_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'writelines'")
+
+    async with engines.cluster(tmp_path) as nodes:
+        address = engines.address("redis+cluster", nodes)
+        async with engines.opened(address) as client:
+            await Store(client, partitions=3).check()
+            monkeypatch.setattr(RedisCluster, "_execute_command", closed)
+            with pytest.raises(StoreUnavailable):
+                await Store(client, partitions=3).messages.create("a", accepted())
 
 
 async def test_a_sentinel_and_its_master_have_logins_of_their_own(tmp_path: Path) -> None:

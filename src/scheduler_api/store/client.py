@@ -6,7 +6,7 @@ is no second time, as the first node did not run it.
 
 import asyncio
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -21,6 +21,7 @@ from redis.asyncio.sentinel import (
 )
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 Client = Redis | RedisCluster
@@ -127,8 +128,7 @@ def _places(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
 class _Packing(AbstractConnection):
     """Writes commands by hiredis, as redis-py does for its blocking connections.
 
-    Its own packing takes a third of what it costs to store a message. A cluster's connections,
-    whose class cannot be given, keep it.
+    Its own packing takes a third of what it costs to store a message.
     """
 
     _pack = HiredisRespSerializer().pack
@@ -172,7 +172,8 @@ class _Cluster(RedisCluster):
         self._calls = asyncio.Semaphore(CLUSTER_CALLS)
 
         encrypted = self.connection_kwargs["connection_class"] is SSLConnection
-        dial = _DiallingAnewSSL if encrypted else _DiallingAnew
+        dialling = _DiallingAnewSSL if encrypted else _DiallingAnew
+        dial = cast("type[Connection]", _packing(dialling))
         self.connection_kwargs["connection_class"] = dial  # of all nodes that are found later
         for node in self.nodes_manager.startup_nodes.values():
             node.connection_class = dial
@@ -183,6 +184,8 @@ class _Cluster(RedisCluster):
             await self._calls.acquire()
         try:
             return await super().execute_command(*args, **options)
+        except AttributeError as error:  # it writes on a connection that was closed meanwhile
+            raise RedisConnectionError("the connection was closed") from error
         finally:
             self._calls.release()
 
