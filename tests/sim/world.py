@@ -202,7 +202,8 @@ class World:
     def released(self, leases: list[Lease]) -> None:
         """They were given back."""
         for lease in leases:
-            lease.offer.holder = None
+            if lease.offer.holder is lease:  # else it had been reaped before
+                lease.offer.holder = None
 
     def reap(self, ask: Callable[[Coroutine[Any, Any, Any]], Any], queue: Queue) -> None:
         """Take back what has expired."""
@@ -640,11 +641,12 @@ class World:
     def _cut_off_store(self) -> None:
         """Nobody reaches it."""
         self.counts["outages"] += 1
-        # Who is stopped meanwhile does not notice, and may reap as soon as it goes on.
-        if not all(one.acts for one in self.replicas):
+        self._lose_store(self.rng.choice(ABSENCES))
+        # Who was stopped, or asked nothing, did not notice, and may reap as soon as it goes on.
+        known = (lookout.since for one in self.replicas for lookout in one.lookouts)
+        if any(since is not None for since in known):
             for one in self.replicas:
                 self._excuse(one)
-        self._lose_store(self.rng.choice(ABSENCES))
 
     def _lose_store(self, ms: int) -> None:
         self.server.down = True
