@@ -28,15 +28,17 @@ async def test_health_counts_the_pending_messages(api: Api) -> None:
     assert await health(api) == (200, body, None)
 
 
+STOPPED = {
+    "status": "unhealthy",
+    "redis": "connected",
+    "scheduler": "stopped",
+    "scheduled_jobs": 0,
+}
+
+
 async def test_health_tells_of_a_stopped_scheduler(api: Api) -> None:
     api.scheduler.running = False
-    body = {
-        "status": "unhealthy",
-        "redis": "connected",
-        "scheduler": "stopped",
-        "scheduled_jobs": 0,
-    }
-    assert await health(api) == (503, body, "1")
+    assert await health(api) == (503, STOPPED, "1")
 
 
 async def test_health_tells_of_data_of_a_newer_version(
@@ -44,13 +46,7 @@ async def test_health_tells_of_data_of_a_newer_version(
 ) -> None:
     for keys in live_store.keys:
         await redis.hset(keys.meta, "schema", "999")
-    body = {
-        "status": "unhealthy",
-        "redis": "connected",
-        "scheduler": "stopped",
-        "scheduled_jobs": 0,
-    }
-    assert await health(api) == (503, body, "1")
+    assert await health(api) == (503, STOPPED, "1")
     async with api.client.get("/health/ready") as response:
         found = await problem(response, 503, "schema_too_new")
     assert "start the newer version" in found["detail"]

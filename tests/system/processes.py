@@ -38,6 +38,21 @@ def environment(**given: str) -> dict[str, str]:
     return own | {"no_proxy": "*", "NO_PROXY": "*"} | given
 
 
+def refused_start(folder: Path, store: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Of a service over that store that should end by itself."""
+    given = {"REDIS_URL": store, "DATA_DIR": str(folder / "data"), "API_TOKEN": "t"}
+    given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port())}
+    return subprocess.run(
+        SERVE,
+        cwd=folder,
+        env=environment(**given, **more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+
+
 class Server:
     """One start of the service."""
 

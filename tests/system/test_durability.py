@@ -1,6 +1,5 @@
 """A store that may lose messages: told by a running service, refused by a strict one."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,24 +10,9 @@ from scheduler_api.server import _check
 from scheduler_api.store.store import Store
 from tests.support.servers import DURABLE, server
 from tests.support.valkey import client
-from tests.system.processes import PATIENCE, SERVE, environment, free_port, serving
+from tests.system.processes import free_port, refused_start, serving
 
 WEAK = ("appendonly yes", "appendfsync everysec")
-
-
-def strict_start(folder: Path, store: str) -> "subprocess.CompletedProcess[str]":
-    """Of a service that should end by itself."""
-    given = {"REDIS_URL": store, "STRICT": "1", "DATA_DIR": str(folder / "data")}
-    given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port()), "API_TOKEN": "t"}
-    return subprocess.run(
-        SERVE,
-        cwd=folder,
-        env=environment(**given),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
 
 
 async def test_a_weak_store_is_told_in_the_log_and_by_health(tmp_path: Path) -> None:
@@ -54,7 +38,7 @@ async def test_a_strict_service_starts_on_a_durable_store(tmp_path: Path) -> Non
 
 async def test_a_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_path: Path) -> None:
     async with server(tmp_path / "store", *WEAK) as address:
-        ended = strict_start(tmp_path, address)
+        ended = refused_start(tmp_path, address, STRICT="1")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(
         "Error: STRICT is set, and appendfsync is everysec"
@@ -62,7 +46,7 @@ async def test_a_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_p
 
 
 def test_a_strict_service_refuses_a_store_that_it_cannot_ask(tmp_path: Path) -> None:
-    ended = strict_start(tmp_path, f"redis://127.0.0.1:{free_port()}")
+    ended = refused_start(tmp_path, f"redis://127.0.0.1:{free_port()}", STRICT="1")
     assert ended.returncode == 1
     assert "Error: The store cannot be reached" in ended.stderr
 

@@ -7,7 +7,6 @@ the later ones are copies of it, see versions.py.
 import asyncio
 import os
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import count
@@ -24,7 +23,13 @@ from tests.support.receiver import Receiver
 from tests.support.servers import DURABLE, server
 from tests.support.valkey import client
 from tests.support.waiting import wait_until
-from tests.system.processes import PATIENCE, SERVE, Server, environment, free_port, serving
+from tests.system.processes import (
+    PATIENCE,
+    SERVE,
+    Server,
+    refused_start,
+    serving,
+)
 from tests.system.versions import ADDED, COMPATIBLE, INCOMPATIBLE, install
 
 MESSAGES: Final = int(os.environ.get("MESSAGES", "150"))  # created in each part of a test
@@ -234,21 +239,6 @@ async def test_a_version_that_the_older_cannot_read_stops_it_under_load(
             assert await older.stop() == 0
 
         assert {*map(tuple, senders(receiver).values())} >= {(OLDER,), (LATEST,)}
-        again = start_that_ends(tmp_path / "older", address)
+        again = refused_start(tmp_path / "older", address)
         assert again.returncode == 1
         assert "start the newer version" in again.stderr
-
-
-def start_that_ends(folder: Path, address: str) -> "subprocess.CompletedProcess[str]":
-    """Of the older version, which ends by itself."""
-    given = {"REDIS_URL": address, "DATA_DIR": str(folder / "data"), "API_TOKEN": "t"}
-    given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port())}
-    return subprocess.run(
-        SERVE,
-        cwd=folder,
-        env=environment(**given),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )

@@ -170,7 +170,6 @@ class _Cluster(RedisCluster):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._calls = asyncio.Semaphore(CLUSTER_CALLS)
-
         encrypted = self.connection_kwargs["connection_class"] is SSLConnection
         dialling = _DiallingAnewSSL if encrypted else _DiallingAnew
         dial = cast("type[Connection]", _packing(dialling))
