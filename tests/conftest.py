@@ -1,16 +1,19 @@
 """What every test may ask for: the real store, a clock for it, a real receiver."""
 
 import asyncio
+import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
+import structlog
 import uvloop
 from redis.asyncio import Redis
 
+from scheduler_api import telemetry
 from scheduler_api.store.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
@@ -44,6 +47,20 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
     for name in ("API_TOKEN", "API_PORT", "API_HOST", "REDIS_URL", "REDIS_HOST", "DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A test that ran the service in this process leaves no level: records that are caught stay."""
+    root = logging.getLogger()
+    chosen, handlers, level = structlog.get_config(), root.handlers[:], root.level
+    yield
+    structlog.configure(**chosen)
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in telemetry.UVICORN:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -36,19 +36,6 @@ class Log:
         return [json.loads(line) for line in self.text.splitlines()]
 
 
-@pytest.fixture(autouse=True)
-def _put_back() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in telemetry.UVICORN:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-
-
 def test_an_event_is_one_json_line_with_level_and_time_in_milliseconds() -> None:
     it = Log("json")
     it.log.info("message_delivered", message_id="á", attempt=1)
