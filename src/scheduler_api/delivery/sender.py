@@ -9,12 +9,13 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 import structlog
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from scheduler_api import __version__
 from scheduler_api.delivery.deadlines import Deadline, Deadlines
 from scheduler_api.delivery.egress import Verdict, guarding, out_of_sockets
-from scheduler_api.delivery.transport import Transport
+from scheduler_api.delivery.transport import Answer, Transport
 from scheduler_api.domain.message import EXCERPT_BYTES, Attempt
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import parse_retry_after
@@ -40,7 +41,7 @@ _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.ClientSSLError, "tls_error"),
     (aiohttp.ClientConnectorError, "connect_error"),
     (aiohttp.InvalidURL, "bad_request"),
-    (aiohttp.ClientResponseError, "bad_response"),
+    (HttpProcessingError, "bad_response"),
     (aiohttp.ClientError, "disconnected"),
     (OSError, "disconnected"),
 )
@@ -121,12 +122,12 @@ class Sender:
     ) -> tuple[int, str | None, str | None]:
         spec, deadline = claimed.spec, self._deadline(claimed, start)
         headers = self._headers(claimed, start.at)
-        response = await self._transport.send(spec.method, url, headers, spec.body, deadline)
+        answer = await self._transport.send(spec.method, url, headers, spec.body, deadline)
         try:
-            excerpt = await _excerpt(response, deadline)
-            return response.status, excerpt, response.headers.get("Retry-After")
+            excerpt = await _excerpt(answer, deadline)
+            return answer.status, excerpt, answer.headers.get("Retry-After")
         finally:
-            response.release()
+            answer.release()
 
     def _deadline(self, claimed: Claimed, start: Start) -> Deadline:
         own = claimed.spec.timeout_ms
@@ -169,26 +170,26 @@ def _override(headers: dict[str, str], given: dict[str, str]) -> None:
     headers.update(given)
 
 
-async def _excerpt(response: aiohttp.ClientResponse, deadline: Deadline) -> str | None:
+async def _excerpt(answer: Answer, deadline: Deadline) -> str | None:
     """The beginning of the body; the status stands, however the body ends."""
-    if response.content.is_eof():  # it came together with the head
-        kept = response.content.read_nowait(EXCERPT_BYTES)
+    if answer.content.is_eof():  # it came together with the head
+        kept = answer.content.read_nowait(EXCERPT_BYTES)
     else:
-        kept = await _beginning(response, deadline)
+        kept = await _beginning(answer, deadline)
     return kept.decode(errors="replace") if kept else None
 
 
-async def _beginning(response: aiohttp.ClientResponse, deadline: Deadline) -> bytes:
+async def _beginning(answer: Answer, deadline: Deadline) -> bytes:
     kept, size = b"", 0
     try:
         with deadline:
-            while size <= RESPONSE_BYTES and (chunk := await response.content.readany()):
+            while size <= RESPONSE_BYTES and (chunk := await answer.content.readany()):
                 kept += chunk[: EXCERPT_BYTES - len(kept)]
                 size += len(chunk)
     except (aiohttp.ClientError, OSError):  # TimeoutError is one too
         size = RESPONSE_BYTES + 1
     if size > RESPONSE_BYTES:
-        response.close()
+        answer.close()
     return kept
 
 

@@ -1,0 +1,24 @@
+"""A request as it goes over the wire, HTTP/1.1; asked by the transport."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from yarl import URL
+
+_find_control: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+
+
+def serialized(method: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """Head and body. `Host` and `Content-Length` are added: they are not among the headers.
+
+    Raises: ValueError for a control character, which could smuggle in a header of its own.
+    """
+    lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None or method != "GET":  # RFC 9110, section 8.6
+        lines.append(f"Content-Length: {len(body or b'')}")
+    if _find_control("".join(lines)):
+        raise ValueError("a control character in the head of a request")
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode() + (body or b"")
