@@ -35,7 +35,7 @@ _HEAD: Final = 15  # bytes before the URL
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
-_USUAL: Final = msgspec.structs.astuple(Spec())
+_USUAL: Final = Spec()
 
 
 class _StoredSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -112,16 +112,24 @@ def pack_tail(accepted: Accepted) -> bytes:
 def _pack_spec(spec: Spec) -> bytes:
     """Nothing for what is usual, which would be a twentieth of a record."""
     given = msgspec.structs.astuple(spec)
-    values = [None if one == usual else one for one, usual in zip(given, _USUAL, strict=True)]
+    pairs = zip(given, msgspec.structs.astuple(_USUAL), strict=True)
+    values = [None if one == usual else one for one, usual in pairs]
     while values and values[-1] is None:
         values.pop()
     return _encode_spec(values)
 
 
 def _unpack_spec(packed: bytes) -> Spec:
-    stored = msgspec.structs.astuple(_decode_spec(packed))
-    pairs = zip(stored, _USUAL, strict=True)
-    return Spec(*(usual if one is None else one for one, usual in pairs))
+    stored = _decode_spec(packed)
+    return Spec(
+        stored.method or _USUAL.method,
+        stored.headers or _USUAL.headers,
+        stored.content_type or _USUAL.content_type,
+        stored.body,
+        stored.timeout_ms,
+        stored.delay_ms,
+        stored.timezone,
+    )
 
 
 def pack_scheduled(scheduled_ms: int) -> bytes:
