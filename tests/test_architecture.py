@@ -30,11 +30,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
+    "wire": set(),
     "transfer": {"domain", "settings", "store"},
     "inspection": {"store"},
     "server": {
         *("domain", "store", "delivery", "api"),
-        *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen"),
+        *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen", "wire"),
     },
     "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer", "inspection"},
     "": {"server"},  # __init__.py: the version, and `app` on first use
@@ -44,7 +45,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 ONLY_IN: Mapping[str, set[str]] = {
     "redis": {"store"},
     "starlette": {"api", "server"},
-    "uvicorn": {"server"},
+    "uvicorn": {"server", "wire"},
     "aiohttp": {"delivery", "listen"},
     "click": {"cli"},
     "dotenv": {"settings"},

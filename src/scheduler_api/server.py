@@ -29,6 +29,7 @@ from scheduler_api.settings import Settings, SettingsError, load
 from scheduler_api.store.processes import Processes
 from scheduler_api.store.store import Store, redis_at
 from scheduler_api.token_file import Token
+from scheduler_api.wire import WholeAnswers
 
 log = structlog.get_logger()
 
@@ -191,7 +192,7 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
         host=settings.api_host,
         port=settings.api_port,
         workers=settings.workers,
-        http="httptools",
+        http=WholeAnswers,
         ws="none",
         log_config=None,
         access_log=False,

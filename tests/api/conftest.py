@@ -16,6 +16,7 @@ from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
 from scheduler_api.store.client import close, connect
 from scheduler_api.store.store import Store
+from scheduler_api.wire import WholeAnswers
 from tests.support.factories import LOOPBACK
 from tests.support.waiting import wait_until
 
@@ -69,7 +70,9 @@ def application(store: Store, scheduler: Scheduler, token: str = TOKEN) -> Starl
 
 
 @asynccontextmanager
-async def serving(app: Starlette, http: str = "httptools") -> AsyncIterator[int]:
+async def serving(
+    app: Starlette, http: str | type[asyncio.Protocol] = WholeAnswers
+) -> AsyncIterator[int]:
     """The port on loopback where `app` is served."""
     config = uvicorn.Config(
         app, http=http, ws="none", lifespan="off", log_config=None, access_log=False
