@@ -84,8 +84,8 @@ PLANTED: Final = (
     Planted(
         "a settle ends the claim in one call and puts the message back in another",
         "settle",
-        "  drop_claim(id, dest)\n",
-        f"  drop_claim(id, dest) {SEAM}\n",
+        "  drop_claims(ended, freed)\n",
+        f"  drop_claims(ended, freed) {SEAM}\n",
     ),
     Planted(
         "the same nonce claims other messages",
@@ -132,7 +132,7 @@ PLANTED: Final = (
     Planted(
         "an ended claim stays counted as in flight",
         PRELUDE,
-        "if call('HINCRBY', INFLIGHT, dest, -1) <= 0 then call('HDEL', INFLIGHT, dest) end",
+        "if call('HINCRBY', INFLIGHT, dest, -count) <= 0 then call('HDEL', INFLIGHT, dest) end",
         "",
     ),
     Planted(
@@ -168,8 +168,8 @@ PLANTED: Final = (
     Planted(
         "a retry is due by a clock that is slow",
         "settle",
-        "call('ZADD', DUE, now + ms, id)",
-        "call('ZADD', DUE, now - 2000 + ms, id)",
+        "append(places[verdict], now + ms, id)",
+        "append(places[verdict], now - 2000 + ms, id)",
     ),
     Planted(
         "a create replaces what is pending",
@@ -192,7 +192,7 @@ PLANTED: Final = (
     Planted(
         "what is purged leaves its progress",
         PRELUDE,
-        "  call('HDEL', PROGRESS, id)\nend",
+        "  call('HDEL', PROGRESS, unpack(ids))\nend",
         "end",
     ),
     Planted(

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -146,6 +147,27 @@ async def test_large_records_end_a_claim_early(store: Store) -> None:
     assert ids(await store.queues[0].claim(100)) == ["0", "1", "2", "3"]
     last = await store.queues[0].claim(100)
     assert ids(last) == ["4", "5"]
+
+
+async def test_each_of_many_has_its_own_record_and_progress(
+    store: Store, redis: Redis, clock: Clock
+) -> None:
+    names = [f"{number:02}" for number in range(40)]
+    for number, name in enumerate(names):
+        await create(store, name, url=host(number))
+    tried = (await store.queues[0].claim(10)).messages
+    await asyncio.gather(*(store.queues[0].settle(outcome(one, "retry")) for one in tried))
+    await clock.advance(RETRY_AFTER // timedelta(milliseconds=1))
+    gone = [names[number] for number in (12, 15, 16, 31, 39)]
+    await redis.hdel(f"{store.keys[0].base}payloads", *gone)
+    claim = await store.queues[0].claim(100)
+    assert claim.dropped == len(gone)
+    found = {one.id: (one.url, one.attempts) for one in claim.messages}
+    assert found == {
+        name: (host(number), int(number < 10))
+        for number, name in enumerate(names)
+        if name not in gone
+    }
 
 
 @pytest.mark.parametrize(("delay", "due_in"), [(None, None), (0, 0.0), (1.5, 1.5), (3600, 3600.0)])

@@ -18,7 +18,8 @@ from tests.support.clock import Clock
 from tests.support.factories import accepted
 from tests.support.states import FINISHED, attempt, bring, everything, fill, outcome
 
-VERDICTS: tuple[Verdict, ...] = ("delivered", "failed", "retry")
+STATES: dict[Verdict, str] = {"delivered": "delivered", "failed": "failed", "retry": "retrying"}
+VERDICTS = tuple(STATES)
 
 
 async def claim_one(store: Store, message_id: str = "a") -> Claimed:
@@ -27,10 +28,7 @@ async def claim_one(store: Store, message_id: str = "a") -> Claimed:
     return (await store.queues[0].claim(1)).messages[0]
 
 
-@pytest.mark.parametrize(
-    ("verdict", "state"),
-    [("delivered", "delivered"), ("failed", "failed"), ("retry", "retrying")],
-)
+@pytest.mark.parametrize(("verdict", "state"), STATES.items())
 async def test_an_outcome_leads_to_its_state(store: Store, verdict: Verdict, state: str) -> None:
     claimed = await claim_one(store)
     assert await store.queues[0].settle(outcome(claimed, verdict))
@@ -60,6 +58,27 @@ async def test_the_same_outcome_twice_ends_one_claim(
     before = await everything(redis, store.keys[0])
     assert not await store.queues[0].settle(outcome(claimed, verdict))
     assert await everything(redis, store.keys[0]) == before
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("other", VERDICTS)
+async def test_of_two_outcomes_in_one_call_the_first_counts(
+    store: Store, verdict: Verdict, other: Verdict
+) -> None:
+    claimed = await claim_one(store)
+    both = (outcome(claimed, verdict), outcome(claimed, other))
+    assert await asyncio.gather(*map(store.queues[0].settle, both)) == [True, False]
+    found = await store.messages.get("a")
+    assert (found.state, found.attempts_made) == (STATES[verdict], 1)
+
+
+async def test_each_outcome_of_a_call_leads_to_its_state(store: Store) -> None:
+    claims = await fill(store)
+    verdicts = (*VERDICTS, "delivered")
+    outcomes = map(outcome, claims, verdicts)
+    assert all(await asyncio.gather(*map(store.queues[0].settle, outcomes)))
+    states = [(await store.messages.get(claimed.id)).state for claimed in claims]
+    assert states == [STATES[verdict] for verdict in verdicts]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -159,7 +178,34 @@ async def test_a_full_shelf_forgets_its_oldest(
     assert (await store.messages.get("a")).state == state
     await bring(store, state, "d")
     kept = [name for name in "abcd" if await exists(store, name)]
-    assert kept == ["c", "d"]
+    assert kept == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("state", FINISHED)
+async def test_more_than_a_shelf_holds_at_once(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: Verdict
+) -> None:
+    monkeypatch.setattr(queue, "MOST_KEPT", 3)
+    await bring(store, state, "old")
+    await clock.advance(1)
+    claims = await fill(store)
+    assert len(claims) > queue.MOST_KEPT
+    await asyncio.gather(*(store.queues[0].settle(outcome(one, state)) for one in claims))
+    kept = [name for name in ("old", *(one.id for one in claims)) if await exists(store, name)]
+    assert kept == [one.id for one in claims[1:]]
+
+
+@pytest.mark.parametrize("state", FINISHED)
+async def test_a_shelf_that_holds_fewer_than_before_is_cleared_by_two_for_each(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    for name in "abcde":
+        await bring(store, state, name)
+        await clock.advance(1)
+    monkeypatch.setattr(queue, "MOST_KEPT", 1)
+    await bring(store, state, "f")
+    kept = [name for name in "abcdef" if await exists(store, name)]
+    assert kept == ["c", "d", "e", "f"]
 
 
 async def exists(store: Store, message_id: str) -> bool:

@@ -12,6 +12,6 @@ if where == 'delivered' or where == 'failed' then return 'finished' end
 call('ZREM', DUE, id)
 call('ZREM', TAKEN, id)
 if call('ZREM', PARKED .. dest, id) == 1 then still_parked(dest) end
-forget(id)
+forget({id})
 unpark(dest, limit, clock())
 return 'ok'

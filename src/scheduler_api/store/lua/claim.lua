@@ -12,21 +12,27 @@ local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARG
 local limit, now = number(ARGV[5]), clock()
 local LOOK = 128 -- ids looked at from each end of what is due
 local OPENED = 16 -- destinations whose time has come, looked at in one call
-local BYTES = 4 * 1024 * 1024 -- of records read, so that large bodies cannot block
+local BYTES = 4 * 1024 * 1024 -- of records taken, so that large bodies cannot block
+local READ = 16 -- records at once; those beyond the one that reached that bound are read in vain
 
-local reply, bytes, dropped = {}, 0, 0
+local ids, dues, records = {}, {}, {} -- of the messages that are returned
+local bytes, missing = 0, {} -- of the records; ids without one
 
 local function answer(fence, next_at, last)
   last = last or call('HGET', META, 'fence') or 0
-  local result = {now, tonumber(fence), next_at, head(LEASES), dropped, SCHEMA, tonumber(last)}
-  for i = 1, #reply do result[i + 7] = reply[i] end
-  return result
+  local reply = {now, tonumber(fence), next_at, head(LEASES), #missing, SCHEMA, tonumber(last)}
+  local progress = #ids > 0 and call('HMGET', PROGRESS, unpack(ids))
+  for i, id in ipairs(ids) do
+    append(reply, id, dues[i])
+    append(reply, records[i], progress[i] or '')
+  end
+  return reply
 end
 
 local function take(id, due, record)
-  local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = id, tonumber(due), record
-  reply[n + 4] = call('HGET', PROGRESS, id) or ''
+  append(ids, id)
+  append(dues, tonumber(due))
+  append(records, record)
 end
 
 local function again()
@@ -88,34 +94,44 @@ end
 
 open()
 local rooms, leased, parked, leases, claims, taken, gone = {}, {}, {}, {}, {}, {}, {}
-local candidates = due_now()
+local found, candidates = due_now(), {}
+for i = 1, #found, 2 do append(candidates, found[i]) end
 local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
-for i = 1, #candidates, 2 do
-  if #leases >= 2 * most or bytes > BYTES then break end
-  local id, due = candidates[i], candidates[i + 1]
-  local record = call('HGET', PAYLOADS, id)
-  gone[#gone + 1] = id
+
+local read, first_read = {}, 1 -- records, and the number of the candidate that has the first
+
+-- A candidate's record; read with it are those of the next, if as many can be leased.
+local function record_of(i)
+  if read[i - first_read + 1] == nil then
+    local last_read = math.min(#candidates, i - 1 + math.min(READ, most - #ids))
+    read, first_read = call('HMGET', PAYLOADS, unpack(candidates, i, last_read)), i
+  end
+  return read[i - first_read + 1]
+end
+
+for i, id in ipairs(candidates) do
+  if #ids >= most or bytes > BYTES then break end
+  local due, record = found[2 * i], record_of(i)
+  append(gone, id)
   if not record then
-    dropped = dropped + 1
-    forget(id)
+    append(missing, id)
   else
     local dest = destination(record)
     bytes = bytes + #record
     rooms[dest] = rooms[dest] or room(dest, limit, now)
-    taken[#taken + 1], taken[#taken + 2] = due, id
+    append(taken, due, id)
     if rooms[dest] == 0 then
       parked[dest] = parked[dest] or {}
-      table.insert(parked[dest], due)
-      table.insert(parked[dest], id)
+      append(parked[dest], due, id)
     else
       rooms[dest], leased[dest] = rooms[dest] - 1, (leased[dest] or 0) + 1
-      leases[#leases + 1], leases[#leases + 2] = now + lease, id
-      claims[#claims + 1] = id
-      claims[#claims + 1] = table.concat({fence, epoch, nonce, dest}, ' ')
+      append(leases, now + lease, id)
+      append(claims, id, table.concat({fence, epoch, nonce, dest}, ' '))
       take(id, due, record)
     end
   end
 end
+forget(missing)
 if #gone > 0 then call('ZREM', DUE, unpack(gone)) end
 if #taken > 0 then call('ZADD', TAKEN, unpack(taken)) end
 if #claims > 0 then

@@ -9,6 +9,12 @@ local function number(argument)
   return tonumber(argument) or error('not a number: ' .. tostring(argument))
 end
 
+-- Puts one value at the end of a list, or two.
+local function append(list, first, second)
+  local n = #list
+  list[n + 1], list[n + 2] = first, second
+end
+
 -- Which schema the data have, 0 if they bear no mark; raises if it is newer than `known`. Asked first
 -- by every script but those that end claims (scripts.py): a process that is older than the data takes
 -- nothing more in hand, and what it has in hand it still settles.
@@ -65,21 +71,24 @@ local function place(id)
   return 'missing'
 end
 
--- Whether this process still holds the claim it was given; returns the destination if so.
-local function held(id, fence, epoch)
-  local claim = call('HGET', CLAIMS, id)
+-- Whether this is the claim that the process was given; returns the destination if so.
+local function held(claim, fence, epoch)
   if not claim then return nil end
   local its_fence, its_epoch, _, dest = split_claim(claim)
   if its_fence == fence and its_epoch == epoch then return dest end
   return nil
 end
 
--- Ends a claim: the message is then in no index, and the caller puts it into one.
-local function drop_claim(id, dest)
-  call('ZREM', LEASES, id)
-  call('ZREM', TAKEN, id)
-  call('HDEL', CLAIMS, id)
-  if call('HINCRBY', INFLIGHT, dest, -1) <= 0 then call('HDEL', INFLIGHT, dest) end
+-- Ends claims, `freed`: how many of each destination. The messages are then in no index, and the
+-- caller puts them into one.
+local function drop_claims(ids, freed)
+  if #ids == 0 then return end
+  call('ZREM', LEASES, unpack(ids))
+  call('ZREM', TAKEN, unpack(ids))
+  call('HDEL', CLAIMS, unpack(ids))
+  for dest, count in pairs(freed) do
+    if call('HINCRBY', INFLIGHT, dest, -count) <= 0 then call('HDEL', INFLIGHT, dest) end
+  end
 end
 
 local ruled -- whether any destination has settings or failed to connect: most stores have none
@@ -167,30 +176,33 @@ local function unpark(dest, limit, now)
   end
   local freed = call('ZPOPMIN', PARKED .. dest, math.min(free, UNPARKED_AT_ONCE))
   if #freed == 0 then return 0 end
+  local ids, dues = {}, {}
   for i = 1, #freed, 2 do
-    call('ZREM', TAKEN, freed[i])
-    call('ZADD', DUE, freed[i + 1], freed[i])
+    append(ids, freed[i])
+    append(dues, freed[i + 1], freed[i])
   end
+  call('ZREM', TAKEN, unpack(ids))
+  call('ZADD', DUE, unpack(dues))
   if still_parked(dest) and free > UNPARKED_AT_ONCE then call('ZADD', OPENS, now, dest) end
   return #freed / 2
 end
 
-local function forget(id)
-  call('HDEL', PAYLOADS, id)
-  call('HDEL', PROGRESS, id)
+local function forget(ids)
+  if #ids == 0 then return end
+  call('HDEL', PAYLOADS, unpack(ids))
+  call('HDEL', PROGRESS, unpack(ids))
 end
 
--- Shelves a finished message for `keep` ms, or forgets it; at most `most` stay on a shelf.
-local function finish(shelf, id, progress, now, keep, most)
-  if keep <= 0 then return forget(id) end
-  call('HSET', PROGRESS, id, progress)
-  call('ZADD', shelf, now + keep, id)
-  if call('ZCARD', shelf) > most then
-    for _, old in ipairs(call('ZRANGE', shelf, 0, 1)) do
-      call('ZREM', shelf, old)
-      forget(old)
-    end
-  end
+-- Puts finished messages on a shelf (until when, id, until when, id …), of which at most `most` stay
+-- there. Whatever is too much goes by and by: two for each that comes.
+local function shelve(shelf, finished, most)
+  if #finished == 0 then return end
+  call('ZADD', shelf, unpack(finished))
+  local over = math.min(call('ZCARD', shelf) - most, #finished)
+  if over <= 0 then return end
+  local oldest = call('ZRANGE', shelf, 0, over - 1)
+  call('ZREM', shelf, unpack(oldest))
+  forget(oldest)
 end
 
 -- "attempts crashes outcome at\n" and the log; the log of a message never tried is an empty array.
@@ -207,12 +219,16 @@ local function take_back(id, dest, now, most_crashes, keep, most)
   local attempts, crashes, log = one_more_crash(id)
   local verdict = crashes >= most_crashes and 'failed' or 'retry'
   local progress = table.concat({attempts, ' ', crashes, ' ', verdict, ' ', now, '\n', log})
-  drop_claim(id, dest)
-  if verdict == 'failed' then
-    finish(FAILED, id, progress, now, keep, most)
+  drop_claims({id}, {[dest] = 1})
+  if verdict == 'failed' and keep <= 0 then
+    forget({id})
     return false
   end
   call('HSET', PROGRESS, id, progress)
+  if verdict == 'failed' then
+    shelve(FAILED, {now + keep, id}, most)
+    return false
+  end
   call('ZADD', DUE, due, id)
   return true
 end

@@ -6,11 +6,10 @@
 -- Returns the number of messages forgotten
 local most, silence, now, forgotten = ARGV[1], number(ARGV[2]), clock(), 0
 for _, shelf in ipairs({DELIVERED, FAILED}) do
-  for _, id in ipairs(call('ZRANGE', shelf, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
-    call('ZREM', shelf, id)
-    forget(id)
-    forgotten = forgotten + 1
-  end
+  local over = call('ZRANGE', shelf, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
+  if #over > 0 then call('ZREM', shelf, unpack(over)) end
+  forget(over)
+  forgotten = forgotten + #over
 end
 local workers = call('HGETALL', WORKERS)
 for i = 1, #workers, 2 do

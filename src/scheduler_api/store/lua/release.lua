@@ -7,10 +7,10 @@ local epoch, limit, now = ARGV[1], number(ARGV[2]), clock()
 local reply, opened = {}, {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]
-  local dest = held(id, ARGV[i + 1], epoch)
+  local dest = held(call('HGET', CLAIMS, id), ARGV[i + 1], epoch)
   if dest then
     local due = call('ZSCORE', TAKEN, id)
-    drop_claim(id, dest)
+    drop_claims({id}, {[dest] = 1})
     call('ZADD', DUE, due, id)
     opened[dest] = true
   end

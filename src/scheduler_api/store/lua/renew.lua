@@ -6,7 +6,7 @@
 local epoch, lease, now = ARGV[1], number(ARGV[2]), clock()
 local reply = {}
 for i = 3, #ARGV, 2 do
-  local dest = held(ARGV[i], ARGV[i + 1], epoch)
+  local dest = held(call('HGET', CLAIMS, ARGV[i]), ARGV[i + 1], epoch)
   if dest then call('ZADD', LEASES, now + lease, ARGV[i]) end
   reply[#reply + 1] = dest and 'ok' or 'stale'
 end

@@ -58,7 +58,7 @@ local function repair(id)
   take_out(id, own)
   if not record then
     call('HDEL', CLAIMS, id)
-    forget(id)
+    forget({id})
     return 'dropped'
   end
   local place = belongs(id, claim, at)

@@ -10,7 +10,11 @@
 --          'ok', or instead of it what became of the destination: 'broken' or 'mended'}
 local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
-local reply, opened, unparked, old = {0}, {}, 0, soonest()
+local reply, unparked, old = {0}, 0, soonest()
+local claims = {} -- id → its claim
+local ended, freed = {}, {} -- ids of the claims that end; destination → how many
+local forgotten, progress = {}, {} -- ids; id, progress …
+local places = {retry = {}, delivered = {}, failed = {}} -- for each: score, id …
 local results = {} -- destination → its marks, and each mark's count, of this call
 
 -- Any answer ends the count of failures to connect.
@@ -66,32 +70,46 @@ local function count()
   call('HSET', key, unpack(fields))
 end
 
-local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket)
-  local dest = held(id, fence, epoch)
+-- Decides what becomes of a message; `settle_all` writes it.
+local function settle(id, fence, verdict, ms, tries, log, was_reached, bucket)
+  local dest = held(claims[id], fence, epoch)
   if not dest then return 'stale' end
-  drop_claim(id, dest)
-  opened[dest] = true
+  claims[id] = nil -- another outcome of it is stale
+  append(ended, id)
+  freed[dest] = (freed[dest] or 0) + 1
   if bucket ~= '' then note(dest, bucket) end
   if bucket ~= '' and verdict == 'delivered' then note(dest, 'd') end
-  local progress = table.concat({counts, ' ', verdict, ' ', now, '\n', log})
-  if verdict == 'retry' then
-    call('HSET', PROGRESS, id, progress)
-    call('ZADD', DUE, now + ms, id)
+  if verdict ~= 'retry' and ms <= 0 then
+    append(forgotten, id)
   else
-    finish(verdict == 'delivered' and DELIVERED or FAILED, id, progress, now, ms, most)
+    append(progress, id, table.concat({tries, ' ', verdict, ' ', now, '\n', log}))
+    append(places[verdict], now + ms, id)
   end
   return was_reached == 'yes' and reached(dest) or was_reached == 'no' and missed(dest) or 'ok'
+end
+
+local function settle_all()
+  drop_claims(ended, freed)
+  forget(forgotten)
+  if #progress > 0 then call('HSET', PROGRESS, unpack(progress)) end
+  if #places.retry > 0 then call('ZADD', DUE, unpack(places.retry)) end
+  shelve(DELIVERED, places.delivered, most)
+  shelve(FAILED, places.failed, most)
 end
 
 assert(#ARGV % 8 == 3, 'eight arguments a message')
 for i = 7, #ARGV, 8 do number(ARGV[i]) end
 
+local ids = {}
+for i = 4, #ARGV, 8 do append(ids, ARGV[i]) end
+for i, claim in ipairs(call('HMGET', CLAIMS, unpack(ids))) do claims[ids[i]] = claim end
 for i = 4, #ARGV, 8 do
-  local id, fence, verdict, ms, counts, log, was_reached, bucket = unpack(ARGV, i, i + 7)
-  reply[#reply + 1] = settle(id, fence, verdict, tonumber(ms), counts, log, was_reached, bucket)
+  local id, fence, verdict, ms, tries, log, was_reached, bucket = unpack(ARGV, i, i + 7)
+  append(reply, settle(id, fence, verdict, tonumber(ms), tries, log, was_reached, bucket))
 end
+settle_all()
 count()
-for dest in pairs(opened) do unparked = unparked + unpark(dest, limit, now) end
+for dest in pairs(freed) do unparked = unparked + unpark(dest, limit, now) end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
 return reply
