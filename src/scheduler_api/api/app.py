@@ -7,14 +7,14 @@ from typing import Any, Final
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scheduler_api.api import batch, destinations, docs, messages, operations
 from scheduler_api.api.endpoint import Endpoint
-from scheduler_api.api.http import Problem, problem
+from scheduler_api.api.http import Problem, header, problem
 from scheduler_api.api.openapi import document
 from scheduler_api.domain.errors import Malformed, SchedulerError
 
@@ -34,6 +34,15 @@ RESOURCES: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/health": {"GET": operations.health},
     "/health/live": {"GET": operations.live},
     "/health/ready": {"GET": operations.ready},
+}
+
+# Those whose path is fixed, by method and path: found at once, without trying one route after
+# the other.
+_FIXED: Final[Mapping[tuple[str, str], Endpoint]] = {
+    (method, path): endpoint
+    for path, methods in RESOURCES.items()
+    for method, endpoint in methods.items()
+    if "{" not in path
 }
 
 
@@ -78,7 +87,8 @@ class _Outermost:
 
         try:
             _check_framing(scope)
-            await self._app(scope, receive, watched)
+            app = _FIXED.get((scope["method"], scope["path"]), self._app)
+            await app(scope, receive, watched)
         except Exception as error:
             answer = _answer(error, scope)
             if started:
@@ -87,8 +97,9 @@ class _Outermost:
 
 
 def _check_framing(scope: Scope) -> None:
-    names = [name for name, _ in scope["headers"]]
-    if b"transfer-encoding" in names and b"content-length" in names:
+    if header(scope, b"transfer-encoding") is None:
+        return
+    if header(scope, b"content-length") is not None:
         raise Malformed("Send Content-Length or Transfer-Encoding, not both.")
 
 
@@ -137,5 +148,4 @@ class _Resource:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. Raises: SchedulerError."""
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        response = await self._methods[method](Request(scope, receive))
-        await response(scope, receive, send)
+        await self._methods[method](scope, receive, send)

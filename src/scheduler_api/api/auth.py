@@ -12,10 +12,9 @@ class BearerToken:
     def __init__(self, token: str) -> None:
         self._digest = hashlib.sha256(token.encode()).digest()
 
-    def check(self, authorization: str) -> None:
+    def check(self, authorization: bytes) -> None:
         """The header's value. Raises: Unauthenticated."""
-        scheme, _, given = authorization.partition(" ")
-        # Starlette decodes headers as Latin-1, so this gives back the bytes that came.
-        digest = hashlib.sha256(given.strip(" ").encode("latin-1")).digest()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(digest, self._digest):
+        scheme, _, given = authorization.partition(b" ")
+        digest = hashlib.sha256(given.strip(b" ")).digest()
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(digest, self._digest):
             raise Unauthenticated

@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from scheduler_api.api.auth import BearerToken
+from scheduler_api.api.http import header
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.store import Store
 
@@ -32,7 +34,7 @@ def context(request: Request) -> Context:
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """A handler, and its description."""
+    """A handler as an ASGI application, and its description."""
 
     handle: Handler
     summary: str
@@ -42,11 +44,13 @@ class Endpoint(msgspec.Struct, frozen=True):
     errors: tuple[type[SchedulerError], ...]  # beside those that every endpoint has
     public: bool  # needs no token
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer, if the caller may ask. Raises: SchedulerError."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, if the caller may ask. Raises: SchedulerError."""
+        request = Request(scope, receive)
         if not self.public:
-            context(request).token.check(request.headers.get("authorization", ""))
-        return await self.handle(request)
+            context(request).token.check(header(scope, b"authorization") or b"")
+        response = await self.handle(request)
+        await response(scope, receive, send)
 
 
 def endpoint(

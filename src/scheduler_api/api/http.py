@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from scheduler_api.domain.errors import (
     Conflict,
@@ -96,9 +97,18 @@ def problem(error: SchedulerError) -> Problem:
     return Problem(status, title, error.code, str(error), facts, headers)
 
 
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first field of that name, which is in lower case; None if there is none."""
+    for found, value in scope["headers"]:
+        if found == name:
+            given: bytes = value
+            return given
+    return None
+
+
 async def read_body(request: Request, most: int) -> bytes:
     """The body, at most `most` bytes. Raises: PayloadTooLarge, before it is read whole."""
-    if int(request.headers.get("content-length", 0)) > most:
+    if int(header(request.scope, b"content-length") or 0) > most:
         raise _too_large(most)
     chunks, size, more = [], 0, True
     while more:
