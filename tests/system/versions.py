@@ -27,8 +27,8 @@ COMPATIBLE: Final[Edits] = {
             "    timezone: str | None = None; added: str | None = None\n",
         ),
         (
-            "given = msgspec.structs.astuple(spec)",
-            f"given = (*msgspec.structs.astuple(spec)[:-1], '{ADDED}')",
+            "        spec.timezone,\n    ]",
+            f"        spec.timezone,\n        '{ADDED}',\n    ]",
         ),
         (
             "    lateness_ms: int\n\n\n_encode_log",

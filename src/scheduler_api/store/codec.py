@@ -111,9 +111,15 @@ def pack_tail(accepted: Accepted) -> bytes:
 
 def _pack_spec(spec: Spec) -> bytes:
     """Nothing for what is usual, which would be a twentieth of a record."""
-    given = msgspec.structs.astuple(spec)
-    pairs = zip(given, msgspec.structs.astuple(_USUAL), strict=True)
-    values = [None if one == usual else one for one, usual in pairs]
+    values = [
+        None if spec.method == _USUAL.method else spec.method,
+        spec.headers or None,
+        None if spec.content_type == _USUAL.content_type else spec.content_type,
+        spec.body,
+        spec.timeout_ms,
+        spec.delay_ms,
+        spec.timezone,
+    ]
     while values and values[-1] is None:
         values.pop()
     return _encode_spec(values)
