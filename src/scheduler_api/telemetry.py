@@ -114,8 +114,9 @@ def printable(text: str) -> str:
 
 
 def _now(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    event["timestamp"] = f"{now[:23]}Z"
+    now = datetime.now(UTC)
+    text: str = msgspec.to_builtins(now)  # isoformat() takes a fifth of the whole line's time
+    event["timestamp"] = f"{text[:19]}.{now.microsecond // 1000:03}Z"
     return event
 
 
