@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from scheduler_api.delivery import lookout
 from scheduler_api.domain.errors import MessageNotFound, SchemaTooNew, StoreUnavailable
 from scheduler_api.domain.message import Message
 from scheduler_api.store.client import close, connect
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.keys import SCHEMA
-from scheduler_api.store.queue import Claim
+from scheduler_api.store.queue import Claim, Claimed
 from scheduler_api.store.store import Store
 from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
@@ -63,6 +64,59 @@ async def test_a_message_is_delivered_once_and_not_before_its_time(
     assert [attempt.status for attempt in message.attempts] == [200]
     (request,) = receiver.requests
     assert request.at >= due.timestamp()
+
+
+async def test_what_is_claimed_ahead_is_sent_at_its_instant(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    await start()
+    delays = {f"m{n}": f"{100 + 3 * n}ms" for n in range(50)}
+    creating = (
+        live_store.messages.create(name, accepted(webhookUrl=receiver.url, delay=delay))
+        for name, delay in delays.items()
+    )
+    due = dict(zip(delays, await asyncio.gather(*creating), strict=True))
+    for name in delays:
+        (attempt,) = (await until(live_store, name, "delivered")).attempts
+        assert attempt.lateness_ms >= 0
+    assert sorted(receiver.ids()) == sorted(delays)
+    for request in receiver.requests:
+        assert request.at >= due[request.headers["Scheduler-Message-Id"]].timestamp()
+
+
+@pytest.fixture
+def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due in a minute is claimed."""
+    monkeypatch.setattr(lookout, "AHEAD", 60.0)
+
+
+@pytest.mark.usefixtures("far_ahead")
+async def test_what_is_not_yet_due_is_given_back_in_the_end(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    dispatcher = await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url, delay="30s"))
+    await until(live_store, "a", "delivering")
+    await dispatcher.drain(timedelta(0))
+    message = await live_store.messages.get("a")
+    assert (message.state, message.attempts) == ("scheduled", [])
+    assert receiver.requests == []
+
+
+@pytest.mark.usefixtures("far_ahead")
+async def test_what_is_lost_before_it_is_due_is_not_sent_and_frees_its_slot(
+    start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(claims: Sequence[Claimed]) -> list[bool]:
+        return [False for _ in claims]
+
+    monkeypatch.setattr(queue_of(live_store, "a"), "renew", lost)
+    await start(slots=1, lease=SHORT_LEASE)
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url, delay="30s"))
+    await until(live_store, "a", "delivering")
+    await live_store.messages.create("b", accepted(webhookUrl=receiver.url))
+    await until(live_store, "b", "delivered")
+    assert receiver.ids() == ["b"]
 
 
 async def test_one_created_by_another_process_wakes_the_dispatcher(
@@ -296,8 +350,8 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
     queue = queue_of(live_store, "a")
     claim, claimed = queue.claim, asyncio.Event()
 
-    async def and_stop_meanwhile(most: int) -> Claim:
-        found = await claim(most)
+    async def and_stop_meanwhile(most: int, ahead: float) -> Claim:
+        found = await claim(most, ahead)
         if found.messages:
             dispatcher.stop()
             claimed.set()

@@ -43,8 +43,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
     """Every claim."""
     made, claim = list[Look](), Queue.claim
 
-    async def noted(self: Queue, most: int) -> Claim:
-        found = await claim(self, most)
+    async def noted(self: Queue, most: int, ahead: float) -> Claim:
+        found = await claim(self, most, ahead)
         made.append((self.epoch, bool(found.messages)))
         return found
 

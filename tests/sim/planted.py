@@ -281,6 +281,7 @@ PLANTED: Final = (
     ),
     _rule("a claim without a reply is asked for with a new nonce", keeps_nonce=False),
     _rule("a request is started after its lease's end", heeds_deadline=False),
+    _rule("what was claimed ahead of its instant is sent at once", heeds_instant=False),
     _rule("a store that comes back is reaped at once", waits_to_reap=False),
     _rule("an outcome without a reply is not told again", repeats_settle=False),
     _rule("a 201 is answered before the store has written", answers_what_was_written=False),

@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 LEASE: Final = 15_000  # ms
 SAFETY_POLL: Final = 10_000  # ms; see delivery/wakeup.py
 NEXT_DUTIES: Final = LEASE // 3  # ms between two renewals
+AHEAD: Final = 1_000  # ms; more than the dispatcher's, so that more is held back
 
 
 class Rules(NamedTuple):
@@ -31,6 +32,7 @@ class Rules(NamedTuple):
 
     keeps_nonce: bool = True  # a claim whose reply was lost is asked for again as it was
     heeds_deadline: bool = True  # nothing is started after a lease's end
+    heeds_instant: bool = True  # nor before the message's instant
     waits_to_reap: bool = True  # for a lease's time after the store came back
     repeats_settle: bool = True  # until the store has answered
     answers_what_was_written: bool = True  # 201 after the store's reply, not before
@@ -106,9 +108,15 @@ class Replica:
         """Whether it is alive and not stopped."""
         return not self.dead and self.paused_until <= self.world.now
 
-    def ready(self) -> list[Lease]:
+    def unsent(self) -> list[Lease]:
         """Claimed, the request not yet made."""
         return [lease for lease in self.leases if lease.sending and not lease.started]
+
+    def ready(self) -> list[Lease]:
+        """Of these what is due."""
+        now = from_ms(self.world.store_ms)
+        heeds = self.world.rules.heeds_instant
+        return [one for one in self.unsent() if one.claimed.due_at <= now or not heeds]
 
     def opened(self) -> list[Lease]:
         """Requests under way."""
@@ -171,7 +179,7 @@ class Replica:
         server = self.world.server
         server.loses_reply = self.world.strikes()
         try:
-            return self._ask(queue.claim(free))
+            return self._ask(queue.claim(free, AHEAD / 1000))
         finally:
             server.loses_reply = False
 
@@ -309,7 +317,7 @@ class Replica:
     def stop(self) -> None:
         """SIGTERM: give back what was not sent, cut off what is open, settle, leave."""
         for lookout in self.lookouts:
-            self._release([lease for lease in self.ready() if lease.lookout is lookout], lookout)
+            self._release([lease for lease in self.unsent() if lease.lookout is lookout], lookout)
         for lease in self.opened():
             self.answer(lease, None)
         self.settle(self.answered())

@@ -52,6 +52,25 @@ async def test_a_message_is_leased_at_its_instant_and_not_before(
     assert (await store.messages.get("a")).state == "delivering"
 
 
+async def test_a_claim_may_be_ahead_of_an_instant(store: Store, clock: Clock) -> None:
+    await create(store, "a", delay=1)
+    await create(store, "b", delay=1.005)
+    await create(store, "c", delay=1.011)
+    await create(store, "now")
+    await clock.advance(980)
+    first = await store.queues[0].claim(10, ahead=0.01)
+    assert (ids(first), first.due_in) == (["now"], 0.015)  # from there on it takes several
+    await clock.advance(15)
+    second = await store.queues[0].claim(10, ahead=0.01)
+    assert (ids(second), second.due_in) == (["a", "b"], 0.011)
+    assert second.messages[0].due_at == from_ms(NOW + 1000)
+
+
+async def test_a_claim_ahead_finds_what_is_due_since_the_beginning_of_time(store: Store) -> None:
+    await store.messages.create("a", accepted(scheduleTo="1970-01-01T00:00:00Z"))
+    assert ids(await store.queues[0].claim(10, ahead=0.01)) == ["a"]
+
+
 async def test_what_is_leased_is_not_claimed_again(store: Store, clock: Clock) -> None:
     await bring(store, "delivering")
     await clock.advance(10 * LEASE)  # only reap ends a lease
@@ -210,7 +229,7 @@ async def test_the_same_nonce_is_answered_with_the_same_set(
     store: Store, redis: Redis, scripts: Scripts
 ) -> None:
     await create(store, *(f"{number}" for number in range(CONCURRENCY + 1)))
-    call = ("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY)
+    call = ("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0)
     first = await scripts.run(*call)
     before = await everything(redis, store.keys[0])
     assert rows(await scripts.run(*call)) == rows(first)
@@ -245,7 +264,7 @@ async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a")
-    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY)
+    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0)
     await scripts.run(*call)
     await clock.advance(LEASE - 1)
     await scripts.run(*call)  # whose reply says: a whole lease from now on
@@ -257,7 +276,7 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY)
+    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0)
     _, fence, *_ = await scripts.run(*call)
     await scripts.run(
         "settle",
@@ -273,8 +292,8 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
 
 async def test_the_nonce_of_another_process_returns_nothing(store: Store, scripts: Scripts) -> None:
     await create(store, "a")
-    await scripts.run("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY)
-    _, messages = rows(await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY))
+    await scripts.run("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0)
+    _, messages = rows(await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY, 0))
     assert messages == set()
 
 

@@ -14,6 +14,7 @@ from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.lookout import Lookout
 from scheduler_api.delivery.sender import NothingSent, Sender, Sent, Start
 from scheduler_api.delivery.slots import Slots
+from scheduler_api.delivery.starts import Starts
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
 from scheduler_api.store.heads import Heads
@@ -42,6 +43,7 @@ class Dispatcher:
         self._lease = lease.total_seconds()
         self._leases = Leases(self._lease)
         self._slots = Slots(slots, self._leases)
+        self._starts = Starts()
         self._lookouts = [
             Lookout(queue, self._slots, check, self._launch, self._lease) for queue in queues
         ]
@@ -102,6 +104,7 @@ class Dispatcher:
         for lease in self._leases.sending:
             lease.task.cancel()
         await asyncio.gather(*self._leases.tasks, return_exceptions=True)
+        self._starts.close()
         await asyncio.gather(*(_leave(queue) for queue in self._queues))
         await housekeeping.end(self._others)
 
@@ -113,9 +116,22 @@ class Dispatcher:
         hurry.cancel()
 
     def _launch(self, queue: Queue, claim: Claim) -> None:
+        now = queue.now()
         for claimed in claim.messages:
             lease = Lease(queue, claimed, claim.deadline)
-            self._leases.hold(lease, asyncio.create_task(self._deliver(lease)))
+            deliver = self._deliver if claimed.due_at <= now else self._deliver_when_due
+            self._leases.hold(lease, asyncio.create_task(deliver(lease)))
+
+    async def _deliver_when_due(self, lease: Lease) -> None:
+        try:
+            await self._starts.wait(lease.queue.instant(lease.claimed.due_at))
+        except asyncio.CancelledError:
+            self._land(lease)
+            if not self._stopping:
+                raise  # the lease was lost: another process has the message
+            await self._give_back(lease)
+        else:
+            await self._deliver(lease)
 
     async def _deliver(self, lease: Lease) -> None:
         try:

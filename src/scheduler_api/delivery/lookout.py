@@ -13,6 +13,7 @@ import structlog
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.housekeeping import LOOK_EVERY, SILENCE, Connection
 from scheduler_api.delivery.slots import GATHER_SLOTS, Slots
+from scheduler_api.delivery.starts import AHEAD
 from scheduler_api.delivery.wakeup import SAFETY_POLL, Wakeup
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.store.queue import Claim, Queue
@@ -109,7 +110,7 @@ class Lookout:
 
     async def _claim(self, reserved: int) -> Claim:
         try:
-            claim = await self._queue.claim(reserved)
+            claim = await self._queue.claim(reserved, AHEAD)
             self.connection.found()
             if abs(claim.jump) > self._lease / 2:
                 self._note_jump(claim.jump)

@@ -19,6 +19,7 @@ from scheduler_api.store.clock import StoreClock
 from scheduler_api.store.codec import (
     append_attempt,
     from_ms,
+    to_ms,
     unpack_progress,
     unpack_record,
 )
@@ -61,7 +62,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     messages: list[Claimed]
     deadline: float  # end of the leases by this process's monotonic clock, seconds
-    due_in: float | None  # seconds until more may be claimed; 0: more is due; None: nothing waits
+    due_in: float | None  # seconds until more should be claimed; 0: at once; None: nothing waits
     due_at: float | None  # that instant by this process's monotonic clock, seconds
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
@@ -111,8 +112,10 @@ class Queue:
             self._settle, delay=SETTLE_WITHIN, most=CLAIMED_AT_ONCE
         )
 
-    async def claim(self, most: int) -> Claim:
-        """Lease up to `most` due messages. Raises: StoreUnavailable, SchemaTooNew.
+    async def claim(self, most: int, ahead: float = 0.0) -> Claim:
+        """Lease up to `most` messages that are due, or will be in `ahead` seconds.
+
+        Raises: StoreUnavailable, SchemaTooNew.
 
         After an error the next call carries the same nonce: if the script had run and only its
         reply was lost, the same messages come back.
@@ -126,6 +129,7 @@ class Queue:
             self.epoch,
             self._nonce,
             self._concurrency,
+            int(ahead * 1000),
         )
         self._nonce, self._claimed_ms = None, now
         jump = self._clock.heard(now, asked, time.monotonic())
@@ -147,6 +151,10 @@ class Queue:
     def now(self) -> datetime:
         """The store's clock, as claims have shown it: hardly behind."""
         return from_ms(int(self._clock.at(time.monotonic())))
+
+    def instant(self, at: datetime) -> float:
+        """When that is by this process's monotonic clock, seconds: hardly later."""
+        return self._clock.when(to_ms(at))
 
     async def settle(self, outcome: Outcome) -> bool:
         """End a claim; False: it was no longer held, nothing changed. Raises: StoreUnavailable."""

@@ -3,13 +3,14 @@
 --
 -- ARGV[1] how many (1–100)   ARGV[2] lease, ms   ARGV[3] epoch of the process
 -- ARGV[4] nonce: the same again returns the same set again
--- ARGV[5] limit of a destination
+-- ARGV[5] limit of a destination   ARGV[6] ms ahead of its instant that a message may be leased
 -- Returns {now, fence, when anything may be claimed next, head of `leases` (ms, -1: never), number
 --          of ids dropped because they had no record, schema of the data (0: they bear no mark),
 --          fence of the last claim of any process, then id, due ms, record, progress ('' if never
 --          tried) for each}
 local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
-local limit, now = number(ARGV[5]), clock()
+local limit, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
+local early = math.floor(ahead / 2) -- a claim is due so much before the head: it may take several
 local LOOK = 128 -- ids looked at from each end of what is due
 local OPENED = 16 -- destinations whose time has come, looked at in one call
 local BYTES = 4 * 1024 * 1024 -- of records taken, so that large bodies cannot block
@@ -47,14 +48,15 @@ local function again()
       take(claims[i], call('ZSCORE', TAKEN, claims[i]), call('HGET', PAYLOADS, claims[i]))
     end
   end
-  return answer(fence, soonest())
+  return answer(fence, soonest(early))
 end
 
 -- What is due, alternately from the oldest and the newest: a backlog must not hide what is fresh.
 local function due_now()
-  local old = call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, LOOK, 'WITHSCORES')
+  local latest = now + ahead
+  local old = call('ZRANGE', DUE, '-inf', latest, 'BYSCORE', 'LIMIT', 0, LOOK, 'WITHSCORES')
   if #old < 2 * LOOK then return old end
-  local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
+  local new = call('ZRANGE', DUE, latest, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
   local both, seen = {}, {}
   for i = 1, 2 * LOOK, 2 do
     for _, from in ipairs({old, new}) do
@@ -71,7 +73,7 @@ local last = call('HGET', WORKERS, epoch)
 if last and last:match(' (%S+)$') == nonce then return again() end
 
 -- Most looks of a process at rest find nothing, and shall cost next to nothing.
-local first = soonest()
+local first = soonest(early)
 if first < 0 or first > now then return answer(0, first) end
 
 -- Lets go on what waits for a destination's rate, or for the next probe.
@@ -150,4 +152,4 @@ for dest, waiting in pairs(parked) do
   timed[dest] = true
 end
 for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
-return answer(fence, soonest(), fence)
+return answer(fence, soonest(early), fence)

@@ -51,9 +51,11 @@ local function head(key)
   return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or -1)
 end
 
--- When anything may be claimed next, ms, or -1: a message is due, or a destination opens.
-local function soonest()
+-- When anything may be claimed next, ms, or -1: a message is due (or `early` ms before), or a
+-- destination opens.
+local function soonest(early)
   local due, opens = head(DUE), head(OPENS)
+  if due >= 0 then due = math.max(0, due - (early or 0)) end
   if due < 0 or opens < 0 then return math.max(due, opens) end
   return math.min(due, opens)
 end
