@@ -76,10 +76,8 @@ PLANTED: Final = (
     Planted(
         "a create writes its place in one call and its record in another",
         "create",
-        "  call('HSET', PAYLOADS, id, '\\1' .. u48(now) .. u48(due) .. tail)\n"
-        "  call('ZADD', DUE, due, id)",
-        f"  call('ZADD', DUE, due, id) {SEAM}\n"
-        "  call('HSET', PAYLOADS, id, '\\1' .. u48(now) .. u48(due) .. tail)",
+        "  call('HSET', PAYLOADS, unpack(records))\n  call('ZADD', DUE, unpack(dues))",
+        f"  call('ZADD', DUE, unpack(dues)) {SEAM}\n  call('HSET', PAYLOADS, unpack(records))",
     ),
     Planted(
         "a settle ends the claim in one call and puts the message back in another",

@@ -54,6 +54,21 @@ async def test_of_one_id_that_stands_twice_the_first_is_stored(store: Store, apa
     assert await store.messages.count() == apart
 
 
+@pytest.mark.parametrize("state", FINISHED)
+async def test_of_an_id_that_stands_twice_the_first_replaces_what_is_finished(
+    store: Store, state: str
+) -> None:
+    await bring(store, state)
+    batch = [("a", accepted(delay=1)), ("b", accepted()), ("a", accepted(delay=2))]
+    first, _, second = await store.messages.create_many(batch)
+    assert milliseconds(first) == NOW + 1000
+    assert isinstance(second, DuplicateMessage)
+    assert second.facts["state"] == "scheduled"
+    found = await store.messages.get("a")
+    assert (found.state, found.attempts_made) == ("scheduled", 0)
+    assert await store.messages.count() == 2
+
+
 @pytest.mark.parametrize("state", [*PENDING, *FINISHED])
 async def test_an_id_that_is_taken_is_refused_and_the_others_are_stored(
     store: Store, state: str

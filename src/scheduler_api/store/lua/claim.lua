@@ -14,7 +14,6 @@ local early = math.floor(ahead / 2) -- a claim is due so much before the head: i
 local LOOK = 128 -- ids looked at from each end of what is due
 local OPENED = 16 -- destinations whose time has come, looked at in one call
 local BYTES = 4 * 1024 * 1024 -- of records taken, so that large bodies cannot block
-local READ = 16 -- records at once; those beyond the one that reached that bound are read in vain
 
 local ids, dues, records = {}, {}, {} -- of the messages that are returned
 local bytes, missing = 0, {} -- of the records; ids without one

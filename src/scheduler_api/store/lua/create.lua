@@ -8,6 +8,8 @@
 --          message that has the id), when that is scheduled for, ms, its progress or ''}
 local now, horizon = clock(), number(ARGV[1])
 local old_head = head(DUE)
+local created = {} -- id → due, of the messages that are stored
+local replaced, records, dues = {}, {}, {} -- ids; id, record …; due, id …
 
 -- What a record's bytes 8–13 say, ms.
 local function scheduled(record)
@@ -21,35 +23,51 @@ local function identical(old, due, tail, relative)
   return old:sub(14) == tail and (relative or scheduled(old) == due)
 end
 
-local function create(id, asked, tail)
+-- Decides about a message, `old`: the record that has the id; `create_all` writes it.
+local function create(id, asked, tail, old)
+  if created[id] then return 'due', created[id], '' end
   local relative = asked:sub(1, 1) == '+'
   local due = tonumber(asked:sub(2)) + (relative and now or 0)
-  local old = call('HGET', PAYLOADS, id)
   if old then
     local where = place(id)
     local finished = where == 'delivered' or where == 'failed'
     if not finished or identical(old, due, tail, relative) then
       return where, scheduled(old), call('HGET', PROGRESS, id) or ''
     end
-    call('ZREM', DELIVERED, id)
-    call('ZREM', FAILED, id)
-    call('HDEL', PROGRESS, id)
+    append(replaced, id)
   end
-  call('HSET', PAYLOADS, id, '\1' .. u48(now) .. u48(due) .. tail)
-  call('ZADD', DUE, due, id)
+  created[id] = due
+  append(records, id, '\1' .. u48(now) .. u48(due) .. tail)
+  append(dues, due, id)
   return 'ok', due, ''
+end
+
+local function create_all()
+  if #replaced > 0 then
+    call('ZREM', DELIVERED, unpack(replaced))
+    call('ZREM', FAILED, unpack(replaced))
+    call('HDEL', PROGRESS, unpack(replaced))
+  end
+  if #dues == 0 then return end
+  call('HSET', PAYLOADS, unpack(records))
+  call('ZADD', DUE, unpack(dues))
 end
 
 assert(#ARGV % 3 == 1, 'three arguments a message')
 for i = 3, #ARGV, 3 do number(ARGV[i]:sub(2)) end
 
-local reply, first = {now, 0}, nil
-for i = 2, #ARGV, 3 do
-  local word, due, progress = create(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+local ids, known, reply, first = {}, {}, {now, 0}, nil
+for i = 2, #ARGV, 3 do append(ids, ARGV[i]) end
+for i, id in ipairs(ids) do
+  local at = (i - 1) % READ + 1
+  if at == 1 then known = call('HMGET', PAYLOADS, unpack(ids, i, math.min(#ids, i + READ - 1))) end
+  local _, asked, tail = unpack(ARGV, 3 * i - 1, 3 * i + 1)
+  local word, due, progress = create(id, asked, tail, known[at])
   if word == 'ok' then first = math.min(first or due, due) end
-  local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = word, due, progress
+  append(reply, word, due)
+  append(reply, progress)
 end
+create_all()
 if first and first - now <= horizon and (old_head < 0 or first < old_head) then
   call('SPUBLISH', WAKEUP, first)
   reply[2] = 1

@@ -15,6 +15,9 @@ local function append(list, first, second)
   list[n + 1], list[n + 2] = first, second
 end
 
+-- Records read at once, each of which may be of a megabyte.
+local READ = 16
+
 -- Which schema the data have, 0 if they bear no mark; raises if it is newer than `known`. Asked first
 -- by every script but those that end claims (scripts.py): a process that is older than the data takes
 -- nothing more in hand, and what it has in hand it still settles.
