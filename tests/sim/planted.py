@@ -154,8 +154,8 @@ PLANTED: Final = (
     Planted(
         "a renewal revives a lease that was reaped",
         "renew",
-        "if dest then call('ZADD', LEASES, now + lease, ARGV[i]) end",
-        "call('ZADD', LEASES, now + lease, ARGV[i])",
+        "if dest then append(leases, now + lease, id) end",
+        "append(leases, now + lease, id)",
     ),
     Planted(
         "what is released is not due again",

@@ -16,16 +16,18 @@ from scheduler_api.store.queue import CLAIMED_AT_ONCE, Queue
 
 log = structlog.get_logger()
 
-PURGE_EVERY: Final = 60.0  # seconds
-SWEEP_EVERY: Final = 60.0  # seconds
+PURGE_EVERY: Final = 180.0  # seconds
+SWEEP_EVERY: Final = 180.0  # seconds
 MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
 
-# Of a lease, all three. What is renewed so often has two thirds of its lease left at the least; so
+# Of a lease, all four. What is renewed so often has four fifths of its lease left at the least; so
 # an outage in which a lease can end is longer than SILENCE, and shows as such to whoever looks so
-# often, also if it was stopped all the while and got no error.
-RENEW_EVERY: Final = 1 / 6
-LOOK_EVERY: Final = 0.4
-SILENCE: Final = 2 / 3
+# often, also if it was stopped all the while and got no error. After a JUMP of the store's clock
+# there is still time to renew.
+RENEW_EVERY: Final = 0.1
+LOOK_EVERY: Final = 0.55
+JUMP: Final = 0.65
+SILENCE: Final = 0.8
 
 
 class Connection:

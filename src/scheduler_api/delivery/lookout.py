@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from scheduler_api.delivery import housekeeping
-from scheduler_api.delivery.housekeeping import LOOK_EVERY, SILENCE, Connection
+from scheduler_api.delivery.housekeeping import JUMP, LOOK_EVERY, SILENCE, Connection
 from scheduler_api.delivery.slots import GATHER_SLOTS, Slots
 from scheduler_api.delivery.starts import AHEAD
 from scheduler_api.delivery.wakeup import SAFETY_POLL, Wakeup
@@ -112,7 +112,7 @@ class Lookout:
         try:
             claim = await self._queue.claim(reserved, AHEAD)
             self.connection.found()
-            if abs(claim.jump) > self._lease / 2:
+            if abs(claim.jump) > self._lease * JUMP:
                 self._note_jump(claim.jump)
             if claim.dropped:
                 log.error("records_missing", dropped=claim.dropped)

@@ -61,7 +61,7 @@ def source(name: str, prelude: str | None = None) -> str:
     """A script as it is sent: its first line, the prelude, the look at the schema, the rest."""
     lua = files("scheduler_api.store") / "lua"
     first, _, rest = (lua / f"{name}.lua").read_text().partition("\n")
-    look = "" if name in ENDINGS else f"local SCHEMA = known_schema({SCHEMA})\n"
+    look = "" if name in ENDINGS else f"local SCHEMA, FENCE = known_schema({SCHEMA})\n"
     return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{look}{rest}"
 
 

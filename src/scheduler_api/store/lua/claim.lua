@@ -18,9 +18,8 @@ local BYTES = 4 * 1024 * 1024 -- of records taken, so that large bodies cannot b
 local ids, dues, records = {}, {}, {} -- of the messages that are returned
 local bytes, missing = 0, {} -- of the records; ids without one
 
-local function answer(fence, next_at, last)
-  last = last or call('HGET', META, 'fence') or 0
-  local reply = {now, tonumber(fence), next_at, head(LEASES), #missing, SCHEMA, tonumber(last)}
+local function answer(fence, next_at, next_end, last)
+  local reply = {now, tonumber(fence), next_at, next_end, #missing, SCHEMA, last}
   local progress = #ids > 0 and call('HMGET', PROGRESS, unpack(ids))
   for i, id in ipairs(ids) do
     append(reply, id, dues[i])
@@ -47,7 +46,7 @@ local function again()
       take(claims[i], call('ZSCORE', TAKEN, claims[i]), call('HGET', PAYLOADS, claims[i]))
     end
   end
-  return answer(fence, soonest(early))
+  return answer(fence, soonest(early), head(LEASES), FENCE)
 end
 
 -- What is due, alternately from the oldest and the newest: a backlog must not hide what is fresh.
@@ -68,12 +67,14 @@ local function due_now()
   return both
 end
 
-local last = call('HGET', WORKERS, epoch)
+-- Most looks of a process at rest find nothing, and shall cost next to nothing: where nobody holds a
+-- lease, none was lost with a reply.
+local next_end = head(LEASES)
+local last = next_end >= 0 and call('HGET', WORKERS, epoch)
 if last and last:match(' (%S+)$') == nonce then return again() end
 
--- Most looks of a process at rest find nothing, and shall cost next to nothing.
 local first = soonest(early)
-if first < 0 or first > now then return answer(0, first) end
+if first < 0 or first > now then return answer(0, first, next_end, FENCE) end
 
 -- Lets go on what waits for a destination's rate, or for the next probe.
 local function open()
@@ -151,4 +152,4 @@ for dest, waiting in pairs(parked) do
   timed[dest] = true
 end
 for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
-return answer(fence, soonest(early), fence)
+return answer(fence, soonest(early), head(LEASES), fence)

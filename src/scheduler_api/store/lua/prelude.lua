@@ -20,11 +20,13 @@ local READ = 16
 
 -- Which schema the data have, 0 if they bear no mark; raises if it is newer than `known`. Asked first
 -- by every script but those that end claims (scripts.py): a process that is older than the data takes
--- nothing more in hand, and what it has in hand it still settles.
+-- nothing more in hand, and what it has in hand it still settles. And, as it lies beside, the fence
+-- of the last claim of any process.
 local function known_schema(known)
-  local schema = tonumber(call('HGET', META, 'schema') or 0)
+  local found = call('HMGET', META, 'schema', 'fence')
+  local schema = tonumber(found[1] or 0)
   if schema > known then error({err = 'SCHEMA ' .. schema}) end
-  return schema
+  return schema, tonumber(found[2] or 0)
 end
 
 -- Milliseconds by the store's clock; rounded down, so that nothing is ever early.
