@@ -253,6 +253,17 @@ async def test_a_claim_tells_whether_another_process_took_what_was_due(
     assert not (await store.queues[0].claim(1)).beaten  # by nobody since
 
 
+async def test_an_opening_behind_which_nothing_waits_is_no_claim(
+    store: Store, redis: Redis
+) -> None:
+    await create(store, "a")
+    assert ids(await store.queues[0].claim(1)) == ["a"]
+    await redis.zadd(f"{store.keys[0].base}opens", {host(0): NOW})
+    for _ in range(2):
+        claim = await store.queues[0].claim(1)
+        assert (claim.messages, claim.beaten) == ([], False)
+
+
 async def test_whoever_is_alone_is_never_beaten(store: Store) -> None:
     await fill(store)
     await create(store, "parked")

@@ -152,4 +152,4 @@ for dest, waiting in pairs(parked) do
   timed[dest] = true
 end
 for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
-return answer(fence, soonest(early), head(LEASES), fence)
+return answer(fence, soonest(early), head(LEASES), math.max(fence, FENCE))
