@@ -95,7 +95,7 @@ def _measure(name: str, options: Options, wrong: list[str]) -> list[Any]:
 
 def _table(name: str, runs: list[Any], options: Options) -> str:
     scenario = SCENARIOS[name]
-    title = f"{name}, {options.count:,}"
+    title = f"{name}, {options.count:,}" if options.count else name
     return table(title, scenario.rows(runs) if runs else [], scenario.BESIDE, options.peer)
 
 
