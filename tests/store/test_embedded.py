@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -300,6 +301,28 @@ async def test_a_store_that_died_is_started_again(
     assert await pid_of(store.socket) != killed
     assert await call(store.socket, "GET", "key") == "kept"
     assert {"event": "store_died", "exit_code": -9, "log_level": "error"} in log.entries
+
+
+async def test_a_supervision_that_swallows_a_cancel_ends_nevertheless(
+    tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = asyncio.Event()
+
+    async def swallow(*_: object) -> bytes:
+        """As wait_for of Python 3.11, when the answer comes together with the cancel."""
+        asking.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return embedded.PONG
+
+    store = open_store(tmp_path)
+    await store.start()
+    monkeypatch.setattr(embedded, "_ask", swallow)
+    os.kill(await pid_of(store.socket), signal.SIGKILL)
+    await wait_until("it is asked for", asking.is_set)
+    async with asyncio.timeout(30):
+        await store.stop()
+    assert servers(tmp_path) == []
 
 
 async def test_a_store_that_cannot_come_back_is_tried_again(

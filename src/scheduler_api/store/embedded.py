@@ -27,6 +27,7 @@ START_LIMIT = 600.0  # seconds a store may load its data before its start counts
 STOP_LIMIT = 60.0  # seconds a store may take to end after SIGTERM, before SIGKILL
 ORPHAN_ASKS = 30  # times, each about a second, that an orphan is asked to end before we give up
 ASK_LIMIT = 1.0  # seconds for one PING or SHUTDOWN, connection included
+CANCEL_AGAIN = 1.0  # seconds until a cancel is repeated: wait_for of Python 3.11 can swallow one
 READY_PAUSE = 0.01  # seconds between two looks at something that is about to change
 SUCCESSION_PAUSE = 0.25  # seconds between two looks of a joined process at owner.lock
 PAUSE_FIRST = 0.1  # seconds before a store that died is started again; doubles each time
@@ -107,15 +108,18 @@ class EmbeddedStore:
         self._members.release()
         if self.owner:
             await self._members.wait(fcntl.LOCK_EX, patience)
-        if self._supervision:
-            self._supervision.cancel()
-            await asyncio.wait([self._supervision])
-            self._supervision = None
+        await self._end_supervision()
         if await self._server.stop():
             self._log.info("store_stopped")
         self.owner = False
         self._ownership.release()
         self._members.release()
+
+    async def _end_supervision(self) -> None:
+        supervision, self._supervision = self._supervision, None
+        while supervision and not supervision.done():
+            supervision.cancel()
+            await asyncio.wait([supervision], timeout=CANCEL_AGAIN)
 
     def _prepare_folders(self) -> None:
         self.folder.mkdir(0o700, parents=True, exist_ok=True)
