@@ -164,7 +164,7 @@ async def test_a_claim_of_a_hundred(own_store: Store, commands: Commands) -> Non
         exists=1,
         zrange=8,  # those of a claim of nothing, and what is due
         hget=1,
-        hmget=1 + 8,  # the records by 16, and the progress of all
+        hmget=1 + 11,  # the records by 1, 2, 4, 8 and then 16, and the progress of all
         hincrby=2,
         hset=2,
         zadd=2,

@@ -25,6 +25,7 @@ class _Joining(asyncio.Transport):
         self._loop = loop
         self._held = b""
         # Passed on as they are: a method for each would cost what is to be saved.
+        self.abort = transport.abort  # type: ignore[method-assign]
         self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]

@@ -82,6 +82,31 @@ async def test_a_connection_that_ends_as_it_is_made_is_a_reset_one() -> None:
     assert here.requests == []
 
 
+async def test_an_answer_that_nobody_asked_for_is_nobodys(transport: Transport) -> None:
+    stray, sent = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\nbody"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                await stray.wait()
+                writer.write(b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n")
+                sent.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await send(transport, "POST", port) == 200
+        (pooled,) = transport._connector._conns.values()
+        protocol = pooled[0][0]
+        stray.set()
+        await sent.wait()
+        await wait_until("it is there", lambda: protocol.should_close)
+        with pytest.raises(aiohttp.ClientConnectionResetError):
+            await send(transport, "POST", port)
+        assert await send(transport, "POST", port) == 200
+
+
 async def test_heads_that_announce_another_are_passed_over(transport: Transport) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with raw_server(hints, late=b"HTTP/1.1 204 No Content\r\n\r\n") as url:

@@ -66,6 +66,16 @@ async def test_a_claim_may_be_ahead_of_an_instant(store: Store, clock: Clock) ->
     assert second.messages[0].due_at == from_ms(NOW + 1000)
 
 
+async def test_where_much_is_overdue_nothing_is_claimed_ahead(store: Store, clock: Clock) -> None:
+    for number in range(150):
+        await create(store, f"old{number}", url=host(number))
+    await create(store, "soon", delay=1.005)
+    await clock.advance(1000)
+    claim = await store.queues[0].claim(100, ahead=0.01)
+    assert len(claim.messages) == 100
+    assert "soon" not in ids(claim)
+
+
 async def test_a_claim_ahead_finds_what_is_due_since_the_beginning_of_time(store: Store) -> None:
     await store.messages.create("a", accepted(scheduleTo="1970-01-01T00:00:00Z"))
     assert ids(await store.queues[0].claim(10, ahead=0.01)) == ["a"]

@@ -46,7 +46,7 @@ class Starts:
             self._set()
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """To be called when nobody waits any more."""
         if self._alarm is not None:
             self._alarm.close()
             self._alarm = None

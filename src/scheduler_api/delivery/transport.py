@@ -53,7 +53,8 @@ class Answer:
     def release(self) -> None:
         """Keep the connection for the next request, if all of the body has come.
 
-        And all of the request has gone: a receiver may answer without having read it.
+        And all of the request has gone: a receiver may answer without having read it. (Over TLS
+        only what is not yet encrypted counts as not gone.)
         """
         transport = self._connection.transport
         if transport is not None and transport.get_write_buffer_size():
@@ -110,13 +111,14 @@ class Transport:
 async def _exchange(connection: Connection, data: bytes) -> Answer:
     protocol = connection.protocol
     assert protocol is not None  # noqa: S101  until it is released
-    if protocol.transport is None:
-        raise aiohttp.ClientConnectionResetError("the connection ended as it was made")
+    # Closing, too, is what has an answer on it that nobody asked for: it would be taken for ours.
+    if protocol.transport is None or protocol.should_close:
+        raise aiohttp.ClientConnectionResetError("the connection is of no use any more")
     protocol.set_response_params(timer=_NO_TIMER, read_until_eof=True, auto_decompress=False)
     protocol.transport.write(data)
     while True:
         head, content = await protocol.read()
-        if head.code >= 200 or head.code == 101:  # the others announce another head
+        if not 100 <= head.code < 200 or head.code == 101:  # the others announce another head
             return Answer(connection, head.code, head.headers, content)
 
 

@@ -54,7 +54,8 @@ local function due_now()
   local latest = now + ahead
   local old = call('ZRANGE', DUE, '-inf', latest, 'BYSCORE', 'LIMIT', 0, LOOK, 'WITHSCORES')
   if #old < 2 * LOOK then return old end
-  local new = call('ZRANGE', DUE, latest, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
+  -- Where so much is overdue, nothing is leased ahead, to wait in a slot that another could use.
+  local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
   local both, seen = {}, {}
   for i = 1, 2 * LOOK, 2 do
     for _, from in ipairs({old, new}) do
@@ -101,12 +102,16 @@ for i = 1, #found, 2 do append(candidates, found[i]) end
 local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
 
 local read, first_read = {}, 1 -- records, and the number of the candidate that has the first
+local at_once = 1 -- records in the next read: more and more, as long as they are small
 
 -- A candidate's record; read with it are those of the next, if as many can be leased.
 local function record_of(i)
   if read[i - first_read + 1] == nil then
-    local last_read = math.min(#candidates, i - 1 + math.min(READ, most - #ids))
+    local last_read = math.min(#candidates, i - 1 + math.min(at_once, most - #ids))
     read, first_read = call('HMGET', PAYLOADS, unpack(candidates, i, last_read)), i
+    local size = 0
+    for _, record in ipairs(read) do size = size + #(record or '') end
+    at_once = size > BYTES / READ and 1 or math.min(READ, 2 * at_once)
   end
   return read[i - first_read + 1]
 end

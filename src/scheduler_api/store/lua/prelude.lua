@@ -15,7 +15,7 @@ local function append(list, first, second)
   list[n + 1], list[n + 2] = first, second
 end
 
--- Records read at once, each of which may be of a megabyte.
+-- Records read at once, at the most: each may be of a megabyte.
 local READ = 16
 
 -- Which schema the data have, 0 if they bear no mark; raises if it is newer than `known`. Asked first
