@@ -23,13 +23,7 @@ from tests.support.receiver import Receiver
 from tests.support.servers import DURABLE, server
 from tests.support.valkey import client
 from tests.support.waiting import wait_until
-from tests.system.processes import (
-    PATIENCE,
-    SERVE,
-    Server,
-    refused_start,
-    serving,
-)
+from tests.system.processes import PATIENCE, SERVE, Server, refused_start, serving
 from tests.system.versions import ADDED, COMPATIBLE, INCOMPATIBLE, install
 
 MESSAGES: Final = int(os.environ.get("MESSAGES", "150"))  # created in each part of a test

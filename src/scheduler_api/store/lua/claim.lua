@@ -61,7 +61,7 @@ local function due_now()
     for _, from in ipairs({old, new}) do
       if not seen[from[i]] then
         seen[from[i]] = true
-        both[#both + 1], both[#both + 2] = from[i], from[i + 1]
+        append(both, from[i], from[i + 1])
       end
     end
   end

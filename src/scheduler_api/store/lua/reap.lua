@@ -21,7 +21,7 @@ for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, A
   if take_back(id, dest, now, most_crashes, keep, most) then
     reply[1] = reply[1] + 1
   else
-    reply[#reply + 1] = id
+    append(reply, id)
   end
 end
 for dest in pairs(opened) do unpark(dest, limit, now) end

@@ -21,7 +21,7 @@ for i = 1, #claims, 2 do
     if take_back(id, dest, now, most_crashes, keep, most) then
       reply[2] = reply[2] + 1
     else
-      reply[#reply + 1] = id
+      append(reply, id)
     end
   end
 end

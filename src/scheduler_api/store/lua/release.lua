@@ -14,7 +14,7 @@ for i = 3, #ARGV, 2 do
     call('ZADD', DUE, due, id)
     opened[dest] = true
   end
-  reply[#reply + 1] = dest and 'ok' or 'stale'
+  append(reply, dest and 'ok' or 'stale')
 end
 for dest in pairs(opened) do unpark(dest, limit, now) end
 call('HDEL', WORKERS, epoch)

@@ -41,7 +41,7 @@ end
 local function note(dest, mark)
   local marks = results[dest] or {}
   results[dest] = marks
-  if not marks[mark] then marks[#marks + 1] = mark end
+  if not marks[mark] then append(marks, mark) end
   marks[mark] = (marks[mark] or 0) + 1
 end
 
@@ -55,7 +55,7 @@ end
 local function count()
   local hour, key = this_hour(now)
   local names, fields = {''}, {'', hour}
-  for dest in pairs(results) do names[#names + 1] = dest end
+  for dest in pairs(results) do append(names, dest) end
   if #names == 1 then return end
   local known = call('HMGET', key, unpack(names))
   if known[1] ~= tostring(hour) then
@@ -65,7 +65,7 @@ local function count()
   for i = 2, #names do
     local text, marks = known[i] or '', results[names[i]]
     for _, mark in ipairs(marks) do text = add(text, mark, marks[mark]) end
-    fields[#fields + 1], fields[#fields + 2] = names[i], text
+    append(fields, names[i], text)
   end
   call('HSET', key, unpack(fields))
 end
