@@ -1,4 +1,4 @@
-"""The command scheduler-api: arguments in, calls of server and listen, lines out."""
+"""The command scheduler-api: arguments in, calls of server/run and listen, lines out."""
 
 # Heavy modules are imported where they are used: `--version` and `--help` answer at once.
 # ruff: noqa: PLC0415
@@ -59,9 +59,9 @@ def serve(listen: int | None, **flags: str | None) -> None:
     """Run the server. Every option may also come from the environment or from .env."""
     with _told():
         chosen = settings.load({name: value for name, value in flags.items() if value is not None})
-        from scheduler_api import server
+        from scheduler_api.server import run
 
-        server.serve(chosen if listen is None else open_to(chosen, listen), listen=listen)
+        run.serve(chosen if listen is None else open_to(chosen, listen), listen=listen)
 
 
 main.add_command(

@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api import server
 from scheduler_api.api.app import create_app
 from scheduler_api.delivery.dispatcher import Dispatcher
+from scheduler_api.server import compose
 from scheduler_api.settings import load
 from scheduler_api.store.store import Store
 from scheduler_api.token_file import Token
@@ -134,7 +134,7 @@ async def replica(address: str | None, folder: Path, **given: str) -> AsyncItera
     """
     outside = {"REDIS_URL": f"{address}?socket_timeout={PATIENCE}"} if address else {}
     environ = SETTINGS | {"DATA_DIR": str(folder)} | outside | given
-    async with server.running(
+    async with compose.running(
         load(environ=environ, dotenv=None), Token(TOKEN, created=False)
     ) as service:
         app = create_app()

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.server import _check
+from scheduler_api.server.compose import _check
 from scheduler_api.store.store import Store
 from tests.support.servers import DURABLE, server
 from tests.support.valkey import client

@@ -1,12 +1,11 @@
-"""The composition root: settings → store, dispatcher, api → run, drain, stop."""
+"""Running what compose.py puts together: under a server of ours, or under any ASGI server."""
 
 import asyncio
-import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -17,116 +16,15 @@ from uvicorn.supervisors import Multiprocess
 
 from scheduler_api import descriptors, telemetry, token_file, welcome
 from scheduler_api.api.app import create_app
-from scheduler_api.api.auth import BearerToken
-from scheduler_api.api.endpoint import Context
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender
-from scheduler_api.delivery.takeover import taking_over
-from scheduler_api.delivery.transport import open_transport
-from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
 from scheduler_api.listen import receiver
+from scheduler_api.server.compose import running
 from scheduler_api.settings import Settings, SettingsError, load
-from scheduler_api.store.processes import Processes
-from scheduler_api.store.store import Store, redis_at
-from scheduler_api.token_file import Token
 from scheduler_api.wire import WholeAnswers
 
 log = structlog.get_logger()
 
-COLLECT_AFTER: Final = 20_000  # new objects until the garbage collector looks; Python's own: 700
 API_GRACE: Final = 5  # seconds that open requests to the API may take to end
-
-
-class Service(msgspec.Struct, frozen=True):
-    """What runs: the api's context, and the dispatcher."""
-
-    context: Context
-    dispatcher: Dispatcher
-
-
-@asynccontextmanager
-async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
-    """Store and dispatcher, from open to drained. Raises: StoreStartFailed, DataRefused."""
-    grace = settings.shutdown_grace
-    async with (
-        redis_at(settings.redis_address, settings.data_dir, grace) as redis,
-        open_transport(settings.egress_allow) as transport,
-    ):
-        store = Store(
-            redis,
-            prefix=settings.redis_prefix,
-            partitions=settings.partitions,
-            lease=settings.lease,
-            concurrency=settings.destination_concurrency,
-            keep_delivered=settings.keep_delivered,
-            keep_failed=settings.keep_failed,
-            replica=settings.durability == "replica",
-        )
-        await _check(store, strict=settings.strict)
-        sender = Sender(
-            transport,
-            timeout=settings.request_timeout,
-            secrets=settings.signing_secrets,
-        )
-        dispatcher = Dispatcher(
-            store.queues,
-            store.heads,
-            sender,
-            store.check,
-            slots=_slots(settings.max_in_flight),
-            lease=settings.lease,
-        )
-        context = Context(
-            store=store,
-            token=BearerToken(token.value),
-            # Most messages go to few hosts.
-            refusal=lru_cache(4096)(settings.egress_allow.refusal_of_literal),
-            default_zone=settings.default_timezone,
-            max_body=settings.max_body,
-            is_running=lambda: dispatcher.running,
-        )
-        async with taking_over(Processes(settings.data_dir, store.epoch), store.queues):
-            dispatcher.start()
-            _collect_seldom()
-            try:
-                yield Service(context, dispatcher)
-            finally:
-                await dispatcher.drain(grace)
-                log.info("drained")
-
-
-def _slots(wanted: int) -> int:
-    limit = descriptors.limit()
-    slots = descriptors.budget(wanted, limit).deliveries
-    if slots < wanted:
-        log.warning("few_descriptors", limit=limit, max_in_flight=slots)
-    return slots
-
-
-def _collect_seldom() -> None:
-    """Let the garbage collector pass over what was loaded, and look seldom.
-
-    A burst makes thousands of objects that reference counting frees; by default the collector
-    walks through them, and all modules with them, again and again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
-
-
-async def _check(store: Store, *, strict: bool) -> None:
-    """Refuse data not for this process; a store that is away is waited for by the dispatcher.
-
-    With `strict`, refuse a store that may lose messages, or that cannot be asked.
-    """
-    try:
-        await store.check_all()
-    except StoreUnavailable as error:
-        if strict:
-            raise
-        log.warning("store_away_at_start", reason=str(error), cause=repr(error.__cause__))
-    if strict and store.durability.warnings:
-        raise StoreNotDurable("STRICT is set, and " + "; ".join(store.durability.warnings))
 
 
 def application(settings: Settings) -> Starlette:

@@ -1,0 +1,1 @@
+"""The server: what it is composed of, and how it runs."""
