@@ -67,6 +67,17 @@ def test_a_dollar_in_dotenv_is_kept_as_written(tmp_path: Path) -> None:
     assert settings.load(environ={}, dotenv=tmp_path / ".env").api_token == "a${HOME}b"
 
 
+def test_load_skips_a_byte_order_mark_in_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_TOKEN=first\nAPI_PORT=8123\n", "utf-8-sig")
+    found = settings.load(environ={}, dotenv=tmp_path / ".env")
+    assert (found.api_token, found.api_port) == ("first", 8123)
+
+
+def test_load_skips_a_byte_order_mark_in_a_file_of_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n", "utf-8-sig")
+    assert load(API_TOKEN_FILE=str(tmp_path / "token")).api_token == "secret"
+
+
 def test_a_missing_dotenv_is_no_error(tmp_path: Path) -> None:
     assert settings.load(environ={}, dotenv=tmp_path / ".env") == Settings()
 

@@ -380,7 +380,7 @@ def _dotenv(path: Path | None) -> Mapping[str, str | None]:
 
     try:
         # Not interpolated: a token may hold "${", and os.environ has one reader.
-        return dotenv_values(path, interpolate=False, encoding="utf-8")
+        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
 
@@ -400,7 +400,7 @@ def _find(rule: _Rule, sources: tuple[Mapping[str, str | None], ...]) -> str:
 
 def _content(variable: str, file: str) -> str:
     try:
-        return Path(file).read_text("utf-8").rstrip("\r\n")
+        return Path(file).read_text("utf-8-sig").rstrip("\r\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
         raise SettingsError(f"{variable}_FILE is {file!r}: cannot be read ({reason})") from None
