@@ -7,7 +7,6 @@ import asyncio
 import weakref
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final
 
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.destinations import Destinations, share
@@ -16,11 +15,9 @@ from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.scripts import scripts_of
 from tests.sim.replica import LEASE, Rules
-from tests.sim.server import Server
-
-PARTITIONS: Final = (1, 2)  # into how many data are divided
+from tests.sim.server import OTHER, PARTITIONS, Server
 
 
 class Machine:
@@ -31,6 +28,7 @@ class Machine:
         self.server = Server(spoilt)
         self.rules = rules or Rules()
         self.divided = {number: Divided(self.server, number) for number in PARTITIONS}
+        self.other = Divided(self.server, OTHER)  # what the data are never divided into
         self.loop = asyncio.new_event_loop()  # for calls that gather others
         weakref.finalize(self, self.loop.close)
 
@@ -45,7 +43,7 @@ class Divided:
         self.places = [
             {name.decode().removeprefix(keys.base): name for name in keys.all} for keys in self.keys
         ]
-        self.scripts = [Scripts(server.client, keys) for keys in self.keys]
+        self.scripts = scripts_of(server.client, self.keys)
         self.heads = Heads(server.client, [keys.wakeup for keys in self.keys])
         self.archive = Archive(self.scripts)
 

@@ -500,11 +500,15 @@ function model.compile(text, name)
 end
 
 -- The number of changes so far, then 'one' and the reply, or 'many' and its values, 'nested' if
--- tables are among them.
+-- tables are among them, or 'refused' and the error that the script answers on purpose.
 function model.run(script, only_reads, of, us, run, ...)
   allowed, globals.KEYS, globals.ARGV = only_reads and reads or every, of, {...}
   now_us, store_run = us, run
-  local reply = script()
+  local fine, reply = pcall(script)
+  if not fine then
+    if type(reply) ~= 'table' then error(reply, 0) end
+    return changes, 'refused', reply.err
+  end
   if type(reply) ~= 'table' then return changes, 'one', answered(reply) end
   local size, nested = measured(reply)
   return changes, nested and 'nested' or 'many', unpack(reply, 1, size)

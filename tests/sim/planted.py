@@ -11,6 +11,7 @@ import msgspec
 
 from scheduler_api.store.scripts import NAMES, source
 from tests.sim.replica import Rules
+from tests.sim.server import OTHER, PARTITIONS
 
 PRELUDE: Final = "prelude"
 SEAM: Final = "call('ECHO', 'seam')"  # where one script stands for two calls
@@ -29,11 +30,14 @@ class Planted(msgspec.Struct, frozen=True):
         """Script as it is → with the mistake. Raises: ValueError, if it has no place there."""
         if self.script is None:
             return {}
+        numbers = (*PARTITIONS, OTHER)
         if self.script == PRELUDE:
             prelude = self._spoilt(_text(PRELUDE))
-            return {source(name): source(name, prelude) for name in NAMES}
-        whole, own = source(self.script), _own(self.script)
-        return {whole: whole.replace(own, self._spoilt(own))}
+            every = [(name, number) for name in NAMES for number in numbers]
+            return {source(name, None, n): source(name, prelude, n) for name, n in every}
+        own = _own(self.script)
+        spoilt, wholes = self._spoilt(own), [source(self.script, None, n) for n in numbers]
+        return {whole: whole.replace(own, spoilt) for whole in wholes}
 
     def _spoilt(self, text: str) -> str:
         if text.count(self.right) != 1:
@@ -66,6 +70,24 @@ PLANTED: Final = (
         PRELUDE,
         "if its_fence == fence and its_epoch == epoch then",
         "if its_fence == fence then",
+    ),
+    Planted(
+        "nobody compares the number of partitions",
+        PRELUDE,
+        "if divided and divided ~= partitions then",
+        "if false then",
+    ),
+    Planted(
+        "a partition that nobody has marked takes messages",
+        PRELUDE,
+        "  if marked and not divided then error({err = 'UNMARKED'}) end\n",
+        "",
+    ),
+    Planted(
+        "a partition is marked that the data do not have",
+        "mark",
+        "if ARGV[3] ~= '1' and call('HEXISTS', META, 'partitions') == 0 then return 0 end",
+        "",
     ),
     Planted(
         "a claim takes out of due in one call and leases in another",

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from scheduler_api.store.scripts import NAMES, source
 
@@ -28,7 +28,11 @@ Content = Mapping[bytes, Any]  # member → score, or field → value
 _MODEL: Final = Path(__file__).with_name("model.lua").read_bytes()
 ScriptFailed: Final = lua.LuaError  # what a script raises
 BY_HAND: Final = "by hand"  # the name of whatever is no script of the product
-_NAMES: Final = {source(name): name for name in NAMES}
+PARTITIONS: Final = (1, 2)  # into how many data are divided
+OTHER: Final = 3  # what a process takes them to be divided into that is set up wrongly
+_NAMES: Final = {
+    source(name, None, number): name for name in NAMES for number in (*PARTITIONS, OTHER)
+}
 NOTHING: Final[Content] = {}
 
 
@@ -178,6 +182,8 @@ class _Script:
         table, us, starts = server.table_of(tuple(keys)), server.now_us, server.starts
         returned = server.run(self._lua, self._only_reads, table, us, starts, *sent)
         server.changes, kind, *values = returned
+        if kind == b"refused":
+            raise ResponseError(values[0].decode())
         reply = values
         if kind == b"one":
             reply = values[0] if values else None

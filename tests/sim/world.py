@@ -19,6 +19,7 @@ from scheduler_api.domain.errors import (
     MessageFinished,
     MessageInFlight,
     MessageNotFound,
+    OtherPartitions,
     StoreFull,
     StoreUnavailable,
     Unavailable,
@@ -113,6 +114,9 @@ class World:
         self._born = 0  # processes that were started
         self._dead: list[str] = []  # epochs of those that died
         self._set_clock()
+        if rng.random() < 0.5:  # else the store was away when the first process started
+            for scripts in self.data.scripts:
+                at_once(scripts.mark())
         if self._flaky:
             self._miss_destinations()
         for _ in range(rng.choice((1, 2, 2, 3))):
@@ -384,7 +388,7 @@ class World:
 
     def _call(self) -> None:
         calls = [self._offer, self._offer, self._repeat, self._cancel, self._get, self._list]
-        calls += [self._restore]
+        calls += [self._restore, self._call_otherwise]
         if self._ruled:
             calls += [self._set_limit, self._set_limit, self._list_destinations]
         self.rng.choice(calls)()
@@ -462,7 +466,33 @@ class World:
         else:
             self.ledger.refused(offer)
 
+    def _call_otherwise(self) -> None:
+        """A process that is set up with another number of partitions gets and changes nothing."""
+        if b"partitions" not in self._in(0, "meta"):
+            return  # whoever comes first says how new data are divided
+        other, id_ = self._machine.other, self.rng.choice(IDS)
+        messages, partition = other.messages(1), partition_of(id_.encode(), other.partitions)
+        new = [(id_.encode(), _OFFERED[HOSTS[0], DELAYS[0]])]
+        calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+            lambda: messages._create(partition, new),
+            lambda: messages.get(id_),
+            lambda: messages.cancel(id_),
+            lambda: other.queues("other", 1, DAY)[partition].claim(1),
+        ]
+        before, trace = self.server.changes, self.server.trace
+        self.server.trace = None  # which shows what is done with these data
+        try:
+            done = at_once(self.rng.choice(calls)())
+        except (OtherPartitions, StoreUnavailable, StoreFull):
+            done = None
+        self.server.trace = trace
+        nothing = self.server.changes == before
+        refused = done is None or (isinstance(done, Claim) and done.reset and not done.messages)
+        if not (nothing and refused):
+            raise Broken("a process with another number of partitions was let in")
+
     def _set_limit(self) -> None:
+
         self._limit(self.rng.choice(self._hosts), self.rng.choice(LIMITS))
 
     def _limit(self, name: str, limits: Limits | None) -> None:

@@ -36,7 +36,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "get": ("taken-0", CONCURRENCY),
     "list": (-1, "", 10),
     "cancel": ("waits", CONCURRENCY),
-    "mark": (SCHEMA, 1),
+    "mark": (SCHEMA, 1, 1),
     "greet": (LEASE,),
     "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY, 0),
     "settle": (
@@ -61,7 +61,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "set_limit": ("127.0.0.1:2", "9 0 0 [9,null,false]"),
 }
 CHANGE_NOTHING = {"get", "list", "list_destinations", "inspect", "tally"} | {
-    *("repair", "recount"),  # all is well there
+    *("repair", "recount", "mark"),  # all is well there
 }
 # Where in those calls a number stands.
 NUMBERS = [

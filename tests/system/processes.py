@@ -152,13 +152,24 @@ async def serving(
 
     It may send to loopback. A second start in the same folder finds the first one's data.
     """
+    async with started(folder, command, port, **environ) as server:
+        await server.ready()
+        yield server
+
+
+@asynccontextmanager
+async def started(
+    folder: Path,
+    command: tuple[str, ...] = SERVE,
+    port: int | None = None,
+    **environ: str,
+) -> AsyncIterator[Server]:
+    """As `serving`, but not yet ready; it may never be."""
     port = port or free_port()
     given = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_TOKEN": TOKEN}
     given |= {"DATA_DIR": str(folder / "data"), "EGRESS_ALLOW": "127.0.0.1"} | environ
     with _started(command, folder, environment(**given)) as process:
-        server = Server(folder, port, process)
-        await server.ready()
-        yield server
+        yield Server(folder, port, process)
     await wait_until("the end of its store", lambda: not has_store(folder), PATIENCE)
 
 

@@ -74,6 +74,7 @@ class Keys:
     """The key names of one partition."""
 
     def __init__(self, prefix: str, partition: int = 0) -> None:
+        self.partition = partition
         self.base = f"{prefix}:{{{tag(partition)}}}:"
         self.all = tuple(f"{self.base}{name}".encode() for name in _NAMES)
         self.meta = f"{self.base}meta"

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Final, cast
 
+import structlog
 from redis import exceptions
 from redis.asyncio import Redis
 
@@ -14,6 +15,7 @@ from scheduler_api.domain.errors import (
     MessageFinished,
     MessageInFlight,
     MessageNotFound,
+    OtherPartitions,
     SchedulerError,
     SchemaTooNew,
     StoreFull,
@@ -22,6 +24,8 @@ from scheduler_api.domain.errors import (
 from scheduler_api.store.client import Client
 from scheduler_api.store.durability import Durability, confirm
 from scheduler_api.store.keys import SCHEMA, Keys
+
+log = structlog.get_logger()
 
 # What a call of the client may end with; uvloop says it so when it writes to what was reset.
 FAILURES: Final = (
@@ -39,8 +43,12 @@ NAMES: Final = (
     *("list_destinations", "set_limit"),
 )
 
-# Those that end claims: on data of a newer schema too, as nobody else can.
+# Those that end claims. They run on data of a newer schema too, as nobody else can end them; where
+# the data have another number of partitions they find no claim of this process, and change nothing.
 ENDINGS: Final = {"settle", "release", "renew"}
+
+# Those that run in a partition without a mark: one writes it, the other reports that it is missing.
+UNMARKED_TOO: Final = {"mark", "claim"}
 
 # What a script answers instead of 'ok' → the error that says it.
 ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
@@ -57,11 +65,13 @@ _UNTRUSTED: Final = (
 
 
 @cache  # the same texts for every partition
-def source(name: str, prelude: str | None = None) -> str:
-    """A script as it is sent: its first line, the prelude, the look at the schema, the rest."""
+def source(name: str, prelude: str | None = None, partitions: int = 1) -> str:
+    """A script as it is sent: its first line, the prelude, the look at the data, the rest."""
     lua = files("scheduler_api.store") / "lua"
     first, _, rest = (lua / f"{name}.lua").read_text().partition("\n")
-    look = "" if name in ENDINGS else f"local SCHEMA, FENCE = known_schema({SCHEMA})\n"
+    marked = str(name not in UNMARKED_TOO).lower()
+    look = f"local SCHEMA, FENCE = known_data({SCHEMA}, {partitions}, {marked})\n"
+    look = "" if name in ENDINGS else look
     return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{look}{rest}"
 
 
@@ -74,21 +84,58 @@ class Scripts:
         keys: Keys,
         prelude: str | None = None,
         durability: Durability | None = None,
+        *,
+        partitions: int = 1,
+        first: "Scripts | None" = None,
     ) -> None:
-        """`prelude`: another than lua/prelude.lua, such as one with a clock that tests move."""
+        """`prelude`: another than lua/prelude.lua, such as one with a clock that tests move.
+
+        `partitions`: of the data set; `first`: the scripts of partition 0, None if it is this one.
+        """
         self._redis = redis
+        self._partition = keys.partition
+        self._partitions = partitions
+        self._first = first
+        self._marked = False  # whether this process has seen the partition's mark
         self._keys = keys.all
         self._meta = keys.meta
         self._durability = durability or Durability(redis, replica=False)
-        self._sources = {name: source(name, prelude) for name in NAMES}
+        self._sources = {name: source(name, prelude, partitions) for name in NAMES}
         self._names = {name: _sha(text) for name, text in self._sources.items()}
 
     async def run(self, name: str, *args: Any) -> Any:
-        """The script's reply. Raises: StoreUnavailable, StoreFull, SchemaTooNew."""
+        """The script's reply. Raises: StoreUnavailable, StoreFull, DataRefused."""
         try:
             return await self._run(name, args)
         except FAILURES as error:
+            return await self._run_again(error, partial(self._run, name, args))
+
+    async def mark(self) -> None:
+        """Mark the partition, if it is new or of an older schema. Raises as `run`.
+
+        A partition other than 0 is marked as new only if partition 0, whose keys are the same
+        however many there are, has this number of partitions too.
+        """
+        is_first = self._first is None
+        marked = await self.run("mark", SCHEMA, self._partitions, int(is_first))
+        if self._first and not marked:
+            await self._first.mark()
+            await self.run("mark", SCHEMA, self._partitions, 1)
+        self._marked = True
+
+    async def _run_again(
+        self, error: Exception, run: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """The reply, if the script refused a partition without a mark; otherwise raises."""
+        if not str(error).startswith("UNMARKED"):
             raise await failure(self._redis, error) from error
+        if self._marked:
+            log.error("store_reset", partition=self._partition)
+        await self.mark()
+        try:
+            return await run()
+        except FAILURES as failed:
+            raise await failure(self._redis, failed) from failed
 
     async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
         keys = self._keys
@@ -104,7 +151,7 @@ class Scripts:
         try:
             reply, *copies = await self._run_and_wait(name, args)
         except FAILURES as error:
-            raise await failure(self._redis, error) from error
+            reply, *copies = await self._run_again(error, partial(self._run_and_wait, name, args))
         confirm(copies)
         return reply
 
@@ -132,6 +179,21 @@ class Scripts:
         return [reply, *copies]
 
 
+def scripts_of(
+    redis: Client,
+    keys: Sequence[Keys],
+    prelude: str | None = None,
+    durability: Durability | None = None,
+) -> list[Scripts]:
+    """Those of each partition of a data set."""
+    first = Scripts(redis, keys[0], prelude, durability, partitions=len(keys))
+    others = (
+        Scripts(redis, one, prelude, durability, partitions=len(keys), first=first)
+        for one in keys[1:]
+    )
+    return [first, *others]
+
+
 @cache
 def _sha(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
@@ -151,6 +213,8 @@ def unavailable(error: Exception) -> SchedulerError:
         return StoreFull()
     if text.startswith("SCHEMA "):
         return _too_new(text.split()[1])
+    if text.startswith("PARTITIONS "):
+        return _divided_otherwise(*text.split()[1:3])
     if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
         return _forbidden(text)
     if "CERTIFICATE_VERIFY_FAILED" in text:
@@ -170,4 +234,11 @@ def _too_new(schema: str) -> SchemaTooNew:
     return SchemaTooNew(
         f"The data have schema {schema}, this version knows {SCHEMA}; "
         "start the newer version of Scheduler API again."
+    )
+
+
+def _divided_otherwise(found: str, wanted: str) -> OtherPartitions:
+    return OtherPartitions(
+        f"PARTITIONS is {wanted}, but the data have {found} partitions since they were made: "
+        f"set PARTITIONS={found}, or another REDIS_PREFIX for new data."
     )

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from scheduler_api.domain.errors import OtherPartitions
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.client import Client, close, open_client
 from scheduler_api.store.destinations import Destinations, share
@@ -16,10 +15,10 @@ from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.fsck import Fsck
 from scheduler_api.store.heads import Heads
-from scheduler_api.store.keys import SCHEMA, Keys
+from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import FAILURES, Scripts, failure
+from scheduler_api.store.scripts import FAILURES, failure, scripts_of
 
 
 class Store:
@@ -46,7 +45,7 @@ class Store:
         self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
         self.durability = Durability(redis, replica=replica)
         self._redis = redis
-        self._scripts = [Scripts(redis, keys, prelude, self.durability) for keys in self.keys]
+        self._scripts = scripts_of(redis, self.keys, prelude, self.durability)
         scripts = self._scripts
         shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
@@ -87,23 +86,13 @@ class Store:
     async def check(self, partition: int = 0) -> None:
         """Mark a partition that is new or of an older schema; see how durable the store is.
 
-        The keys of partition 0 are the same however many there are, so it tells of all.
         Raises: DataRefused, StoreUnavailable.
         """
-        divided = await self._scripts[partition].run("mark", SCHEMA, len(self.keys))
-        _refuse_divided_otherwise(divided, len(self.keys))
+        await self._scripts[partition].mark()
         try:
             await self.durability.look()
         except FAILURES as error:
             raise await failure(self._redis, error) from error
-
-
-def _refuse_divided_otherwise(found: int, wanted: int) -> None:
-    if found != wanted:
-        raise OtherPartitions(
-            f"PARTITIONS is {wanted}, but the data are divided into {found} since they were made: "
-            f"set PARTITIONS={found}, or another REDIS_PREFIX for new data."
-        )
 
 
 @asynccontextmanager

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Marks the data with this schema, if they are new or of an older one, and divided as is asked.
+-- Marks a partition with this schema, if it is new or of an older one, and with their number.
 --
--- ARGV[1] schema   ARGV[2] number of partitions
--- Returns the number of partitions that the data are divided into
+-- ARGV[1] schema   ARGV[2] number of partitions   ARGV[3] 1: mark a partition that has no number yet
+-- Returns 1 if it is marked, 0 if it has no number yet and got none
 local schema, partitions = number(ARGV[1]), number(ARGV[2])
+if ARGV[3] ~= '1' and call('HEXISTS', META, 'partitions') == 0 then return 0 end
 call('HSETNX', META, 'partitions', partitions)
-local found = tonumber(call('HGET', META, 'partitions'))
-if found == partitions and schema > SCHEMA then call('HSET', META, 'schema', schema) end
-return found
+if schema > SCHEMA then call('HSET', META, 'schema', schema) end
+return 1

@@ -18,15 +18,21 @@ end
 -- Records read at once, at the most: each may be of a megabyte.
 local READ = 16
 
--- Which schema the data have, 0 if they bear no mark; raises if it is newer than `known`. Asked first
--- by every script but those that end claims (scripts.py): a process that is older than the data takes
--- nothing more in hand, and what it has in hand it still settles. And, as it lies beside, the fence
--- of the last claim of any process.
-local function known_schema(known)
-  local found = call('HMGET', META, 'schema', 'fence')
-  local schema = tonumber(found[1] or 0)
+-- Refuses data that the caller must not touch. Every script calls it first, except those that end
+-- claims (scripts.py): a process that is older than the data takes no new work, but settles what it
+-- holds. Raises SCHEMA if the schema is newer than `known`, PARTITIONS if the data have another number
+-- of partitions than the caller, UNMARKED if the number is missing and `marked` demands it: the caller
+-- would otherwise use a partition that nobody else looks at.
+-- Returns the schema (0: none) and, as it is in the same hash, the last fence of any process.
+local function known_data(known, partitions, marked)
+  local found = call('HMGET', META, 'schema', 'partitions', 'fence')
+  local schema, divided = tonumber(found[1] or 0), tonumber(found[2])
   if schema > known then error({err = 'SCHEMA ' .. schema}) end
-  return schema, tonumber(found[2] or 0)
+  if divided and divided ~= partitions then
+    error({err = 'PARTITIONS ' .. divided .. ' ' .. partitions})
+  end
+  if marked and not divided then error({err = 'UNMARKED'}) end
+  return schema, tonumber(found[3] or 0)
 end
 
 -- Milliseconds by the store's clock; rounded down, so that nothing is ever early.

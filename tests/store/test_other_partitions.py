@@ -1,0 +1,179 @@
+"""A process with another number of partitions than the data gets and changes nothing."""
+
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from scheduler_api.domain.errors import OtherPartitions, StoreUnavailable
+from scheduler_api.domain.limits import Limits
+from scheduler_api.domain.message import Accepted
+from scheduler_api.store.archive import Restorable
+from scheduler_api.store.keys import SCHEMA, Keys, partition_of
+from scheduler_api.store.scripts import ENDINGS, NAMES, UNMARKED_TOO, scripts_of
+from scheduler_api.store.store import Store
+from tests.conftest import NOW
+from tests.store.test_scripts import CALLS
+from tests.support.factories import accepted
+from tests.support.states import everything, outcome
+
+OTHER = 3  # partitions, of the process that is set up wrongly
+COMPARED = sorted(set(NAMES) - ENDINGS)
+
+Call = Callable[[Store, str], Awaitable[Any]]
+
+
+def later() -> Accepted:
+    return accepted(delay="1d")
+
+
+async def all_data(redis: Redis, prefix: str) -> dict[bytes, Any]:
+    """Of each partition that either process may think of."""
+    found: dict[bytes, Any] = {}
+    for partition in range(OTHER):
+        found |= await everything(redis, Keys(prefix, partition))
+    return found
+
+
+def id_in(partition: int) -> str:
+    """One that the process with OTHER partitions looks for there."""
+    return next(f"m{n}" for n in range(99) if partition_of(b"m%d" % n, OTHER) == partition)
+
+
+# By the id that is asked for: in any partition.
+ASKED: dict[str, Call] = {
+    "create": lambda store, id_: store.messages.create(id_, later()),
+    "get": lambda store, id_: store.messages.get(id_),
+    "cancel": lambda store, id_: store.messages.cancel(id_),
+    "list": lambda store, _: store.messages.list(1000, None),
+    "count": lambda store, _: store.messages.count(),
+    "restore": lambda store, id_: store.archive.restore(
+        [Restorable(id_, NOW, NOW, NOW, later(), 0, 0, ())]
+    ),
+    "destinations": lambda store, _: store.destinations.get("127.0.0.1:2"),
+    "set_limit": lambda store, _: store.destinations.set_limit("127.0.0.1:2", Limits(1)),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize(("made", "asked"), [(1, OTHER), (OTHER, 1)])
+async def test_a_script_refuses_a_partition_of_data_that_are_divided_otherwise(
+    redis: Redis, prefix: str, name: str, made: int, asked: int
+) -> None:
+    await Store(redis, prefix=prefix, partitions=made).messages.create(id_in(0), later())
+    before = await all_data(redis, prefix)
+    scripts, *_ = scripts_of(redis, [Keys(prefix, one) for one in range(asked)])
+    with pytest.raises(OtherPartitions) as refused:
+        await scripts.run(name, *CALLS[name])
+    assert f"PARTITIONS is {asked}" in str(refused.value)
+    assert f"set PARTITIONS={made}" in str(refused.value)
+    assert await all_data(redis, prefix) == before
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPARED) - UNMARKED_TOO))
+async def test_a_script_refuses_a_partition_that_the_data_do_not_have(
+    redis: Redis, prefix: str, name: str
+) -> None:
+    await Store(redis, prefix=prefix).check()
+    before = await all_data(redis, prefix)
+    *_, last = scripts_of(redis, [Keys(prefix, one) for one in range(OTHER)])
+    with pytest.raises(OtherPartitions):
+        await last.run(name, *CALLS[name])
+    assert await all_data(redis, prefix) == before
+
+
+@pytest.mark.parametrize("partition", range(OTHER))
+@pytest.mark.parametrize("name", ASKED)
+async def test_a_call_to_any_partition_is_refused_and_changes_nothing(
+    redis: Redis, prefix: str, name: str, partition: int
+) -> None:
+    await Store(redis, prefix=prefix).check()
+    before = await all_data(redis, prefix)
+    with pytest.raises(OtherPartitions):
+        await ASKED[name](Store(redis, prefix=prefix, partitions=OTHER), id_in(partition))
+    assert await all_data(redis, prefix) == before
+
+
+async def test_a_claim_of_a_partition_that_the_data_do_not_have_asks_for_the_check_that_refuses(
+    redis: Redis, prefix: str
+) -> None:
+    await Store(redis, prefix=prefix).check()
+    before = await all_data(redis, prefix)
+    wrong = Store(redis, prefix=prefix, partitions=OTHER)
+    claim = await wrong.queues[2].claim(1)
+    assert (claim.messages, claim.reset) == ([], True)
+    with pytest.raises(OtherPartitions):
+        await wrong.check(2)
+    assert await all_data(redis, prefix) == before
+
+
+@pytest.mark.parametrize("name", sorted(ENDINGS))
+async def test_a_script_that_ends_claims_finds_none_of_its_own_in_data_that_are_divided_otherwise(
+    redis: Redis, prefix: str, name: str
+) -> None:
+    store = Store(redis, prefix=prefix)
+    await store.messages.create("a", accepted())
+    (claimed,) = (await store.queues[0].claim(1)).messages
+    before = await all_data(redis, prefix)
+    wrong = Store(redis, prefix=prefix, partitions=OTHER)
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "settle": lambda: wrong.queues[0].settle(outcome(claimed)),
+        "renew": lambda: wrong.queues[0].renew([claimed]),
+        "release": lambda: wrong.queues[0].release([claimed]),
+    }
+    await calls[name]()
+    assert await all_data(redis, prefix) == before
+    assert await store.queues[0].settle(outcome(claimed))
+
+
+@pytest.mark.parametrize("partitions", [1, OTHER])
+async def test_the_first_use_of_a_new_data_set_marks_what_is_used(
+    redis: Redis, prefix: str, partitions: int
+) -> None:
+    store = Store(redis, prefix=prefix, partitions=partitions)
+    await store.messages.create(id_in(partitions - 1), later())
+    used = {0, partitions - 1}
+    for partition in range(OTHER):
+        marks = await redis.hmget(Keys(prefix, partition).meta, "schema", "partitions")
+        number = str(partitions).encode()
+        assert marks == ([str(SCHEMA).encode(), number] if partition in used else [None, None])
+    assert await store.messages.count() == 1
+
+
+async def test_a_partition_that_is_marked_does_not_need_the_first_one(
+    redis: Redis, prefix: str
+) -> None:
+    await Store(redis, prefix=prefix, partitions=OTHER).check_all()
+    await redis.set(Keys(prefix, 0).meta, "in the way of every script")
+    store = Store(redis, prefix=prefix, partitions=OTHER)
+    await store.check(1)
+    await store.messages.create(id_in(1), later())
+
+
+async def test_a_create_in_a_store_that_was_emptied_is_stored_and_logged_once(
+    redis: Redis, prefix: str
+) -> None:
+    store = Store(redis, prefix=prefix, partitions=OTHER)
+    await store.check_all()
+    await redis.delete(*(Keys(prefix, one).meta for one in range(OTHER)))
+    with capture_logs() as logs:
+        await store.messages.create(id_in(2), later())
+        await store.messages.create(id_in(2) + "-", later())
+    told = [entry for entry in logs if entry["event"] == "store_reset"]
+    assert told == [{"event": "store_reset", "partition": 2, "log_level": "error"}]
+    assert await redis.hget(Keys(prefix, 2).meta, "partitions") == str(OTHER).encode()
+
+
+async def test_a_store_that_loses_its_mark_each_time_is_unavailable(
+    redis: Redis, prefix: str
+) -> None:
+    marked = "if marked and not divided then"
+    prelude = (files("scheduler_api.store") / "lua" / "prelude.lua").read_text()
+    assert prelude.count(marked) == 1
+    store = Store(redis, prefix=prefix, prelude=prelude.replace(marked, "if marked then"))
+    with pytest.raises(StoreUnavailable):
+        await store.messages.create("a", later())
+    assert await Store(redis, prefix=prefix).messages.count() == 0

@@ -1,0 +1,75 @@
+"""A process whose PARTITIONS is not that of the data, and that could not see this at its start."""
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from redis.asyncio import Redis
+
+from scheduler_api.store.keys import Keys
+from tests.support.outside import Outside
+from tests.support.states import everything
+from tests.support.valkey import client
+from tests.support.waiting import wait_until
+from tests.system.processes import SERVE, Server, serving, started
+
+MADE, WRONG = 2, 5  # partitions
+CREATES = 20
+
+
+async def answered(server: Server, *call: Any) -> tuple[int, Any]:
+    """Status and code, as soon as the process has found its store."""
+    last: list[tuple[int, Any]] = []
+
+    async def found() -> bool:
+        try:
+            status, body, _ = await server.ask(*call)
+        except aiohttp.ClientError:
+            return False
+        last.append((status, body.get("code")))
+        return last[-1] != (503, "store_unavailable")
+
+    await wait_until("an answer of the store", found, 30)
+    return last[-1]
+
+
+async def all_data(redis: Redis) -> dict[str, Any]:
+    """Of each partition that either process may think of."""
+    return {
+        key.decode(): content
+        for partition in range(WRONG)
+        for key, content in (await everything(redis, Keys("scheduler", partition))).items()
+    }
+
+
+async def test_a_process_with_other_partitions_that_found_no_store_at_its_start_stores_nothing(
+    tmp_path: Path, outside: Outside
+) -> None:
+    later: dict[str, Any] = {"webhookUrl": "http://127.0.0.1:2/", "delay": "1d"}
+    (tmp_path / "wrong").mkdir()
+    async with serving(tmp_path, SERVE, None, PARTITIONS=str(MADE), **outside.environ) as right:
+        await right.create(id="a", **later)
+        await right.stop()
+    await outside.stop()
+    async with started(
+        tmp_path / "wrong", SERVE, None, PARTITIONS=str(WRONG), **outside.environ
+    ) as wrong:
+        await wrong.event("store_away_at_start")
+        await outside.start()
+        async with client(outside.address) as redis:
+            before = await all_data(redis)
+            calls: list[tuple[Any, ...]] = [
+                ("POST", "/messages", {"id": f"m{number}", **later}) for number in range(CREATES)
+            ]
+            calls += [("POST", "/messages/batch", {"messages": [later] * CREATES})]
+            calls += [("GET", "/messages"), ("GET", "/messages/a"), ("DELETE", "/messages/a")]
+            calls += [("GET", "/destinations"), ("PUT", "/destinations/h", {"paused": True})]
+            calls += [("GET", "/health/ready")]
+            found = [await answered(wrong, *call) for call in calls]
+            assert found == [(503, "other_partitions")] * len(calls)
+            refused = await wrong.event("data_refused")
+            assert f"set PARTITIONS={MADE}" in refused["reason"]
+            status, health, _ = await wrong.ask("GET", "/health")
+            assert (status, health["redis"], health["scheduler"]) == (503, "connected", "stopped")
+            assert await all_data(redis) == before
+        assert await wrong.stop() == 0
