@@ -21,12 +21,15 @@ from scheduler_api.domain.moments import (
 T = TypeVar("T")
 
 # Text that comes near to what is accepted, so that the patterns are tried, not only missed.
-NEAR_INSTANTS = st.text("0123456789-+:.,TtZz W\u0660\x00", max_size=40)
+NEAR_INSTANTS = st.text("0123456789-+:.,TtZz W\u0660\x00[!=]UTC/", max_size=40)
+LOCAL_TIMES_FROM = datetime(1970, 1, 3, tzinfo=UTC).replace(tzinfo=None)
 LOCAL_TIMES = st.datetimes(
-    datetime(1970, 1, 3, tzinfo=UTC).replace(tzinfo=None),
+    LOCAL_TIMES_FROM,
     datetime(9999, 12, 30, tzinfo=UTC).replace(tzinfo=None),
 )
-NEAR_DURATIONS = st.text("0123456789.,wdhmsPTWDHMS -", max_size=20)
+NEAR_DURATIONS = st.text("0123456789.,wdhmsPTWDHMS -", max_size=20) | st.lists(
+    st.sampled_from(["1", "20", " ", ",", "and", "hour", "Minutes", "min", "s", "month"])
+).map("".join)
 
 
 def value_or_refusal(read: Callable[[], T]) -> T | bytes:
@@ -75,10 +78,26 @@ def test_an_instant_is_read_in_every_form_that_automation_tools_send(
     ("text", "said"),
     [
         ("", "this is not an ISO 8601 instant"),
-        ("2026-04-15T02:41:45.000Z" + "0" * 41, "this is not an ISO 8601 instant"),
+        ("2026-04-15T02:41:45.000Z" + "0" * 105, "this is not an ISO 8601 instant"),
         ("tomorrow", "'tomorrow' is not an ISO 8601 instant"),
         ("1776220905", "not an ISO 8601 instant"),
-        ("20260415T024145Z", "not an ISO 8601 instant"),
+        ("20260415", "not an ISO 8601 instant"),
+        ("20260415T02", "not an ISO 8601 instant"),
+        ("20260415T0241.5Z", "not an ISO 8601 instant"),
+        ("20260415T02:41:45Z", "not an ISO 8601 instant"),
+        ("2026-04-15T024145Z", "not an ISO 8601 instant"),
+        ("20260415 024145Z", "not an ISO 8601 instant"),
+        ("20260230T024145Z", "not in the calendar: day"),
+        ("2026-04-15 +0100", "not an ISO 8601 instant"),
+        ("2026-04-15T02:41:45  +0100", "not an ISO 8601 instant"),
+        ("2026-04-15T02:41:45+01:00[]", "not an ISO 8601 instant"),
+        ("2026-04-15T02:41:45+02:00[Europe/Brussels][Europe/Paris]", "not an ISO 8601 instant"),
+        ("2026-04-15T02:41:45+02:00[Europe/Brusels]", "did you mean Europe/Brussels?"),
+        ("2026-04-15T02:41:45Z[Mars/Olympus]", "not an IANA time zone"),
+        ("2026-04-15T02:41:45+01:00[+25:00]", "not an IANA time zone"),
+        ("2026-04-15T02:41:45+02:00[Europe/Brussels][!u-ca=hebrew]", "'\\[!u-ca=hebrew\\]' in"),
+        ("2026-04-15T02:41:45+02:00[Europe/Brussels][!_x=1]", "is not supported: remove it"),
+        ("9999-12-31T23:59:59+00:00[Asia/Tokyo]", "outside the years 1970 to 9999"),
         ("2026-W16-3", "not an ISO 8601 instant"),
         ("2026-105", "not an ISO 8601 instant"),
         ("2026-04", "not an ISO 8601 instant"),
@@ -111,6 +130,86 @@ def test_an_instant_is_read_in_every_form_that_automation_tools_send(
 def test_an_instant_is_refused_with_what_is_wrong(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_instant(text, "America/Sao_Paulo")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20461106T070000Z", "2046-11-06T07:00:00+00:00"),
+        ("20461106t070000z", "2046-11-06T07:00:00+00:00"),
+        ("20461106T0700Z", "2046-11-06T07:00:00+00:00"),
+        ("20461106T070000", "2046-11-06T10:00:00+00:00"),
+        ("20461106T070000.25+0100", "2046-11-06T06:00:00.250+00:00"),
+        ("20461106T070000-03", "2046-11-06T10:00:00+00:00"),
+        ("20461106T070000 -0300", "2046-11-06T10:00:00+00:00"),
+        ("2046-11-06 07:00:00 +0100", "2046-11-06T06:00:00+00:00"),
+        ("2046-11-06T07:00:00.5 +01:00", "2046-11-06T06:00:00.500+00:00"),
+        ("2046-11-06 07:00:00 Z", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00:00+01:00[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00:00.0009+01:00[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00:00+01:00[!Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("20461106T080000+0100[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06 08:00 +0100[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00+01:00[+01:00]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00[-01:30]", "2046-11-06T09:30:00+00:00"),
+        ("2046-11-06T07:00Z[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T07:00-00:00[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T07:00+00:00[Etc/UTC]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00:00+01:00[Europe/Brussels][u-ca=hebrew]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00+01:00[Europe/Brussels][!u-ca=gregory]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00:00+01:00[u-ca=iso8601][_a=b]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06T08:00:00[Europe/Brussels]", "2046-11-06T07:00:00+00:00"),
+        ("2046-11-06[Europe/Brussels]", "2046-11-05T23:00:00+00:00"),
+        ("1971-01-01T00:00-00:45[Africa/Monrovia]", "1971-01-01T00:45:00+00:00"),
+        ("9999-12-31T23:59:59Z[Asia/Tokyo]", "9999-12-31T23:59:59+00:00"),
+    ],
+)
+def test_parse_instant_reads_less_usual_spellings(text: str, expected: str) -> None:
+    at = parse_instant(text, "America/Sao_Paulo")
+    assert at.tzinfo is UTC
+    assert format_instant(at) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("2046-11-06T08:00:00+02:00[Europe/Brussels]", "+01:00"),
+        ("2046-11-06T08:00:00+00:00[Europe/Brussels]", "+01:00"),
+        ("2046-07-06T08:00:00+01:00[Europe/Brussels]", "+02:00"),
+        ("2027-03-28T02:30:00+01:00[Europe/Brussels]", "+02:00"),  # no clock shows it
+        ("2046-11-06T08:00:00+01:00[+02:00]", "+02:00"),
+        ("20461106T080000 +0200[Europe/Brussels]", "+01:00"),
+    ],
+)
+def test_parse_instant_refuses_an_offset_that_contradicts_the_zone(text: str, right: str) -> None:
+    with pytest.raises(ValueError, match=f"is wrong for .*, which has \\{right} at that time"):
+        parse_instant(text, "UTC")
+
+
+@pytest.mark.parametrize("offset", ["+02:00", "+01:00"])
+def test_parse_instant_takes_either_offset_of_a_repeated_hour(offset: str) -> None:
+    text = f"2046-10-28T02:30:00{offset}"
+    assert parse_instant(f"{text}[Europe/Brussels]", "UTC") == parse_instant(text, "UTC")
+
+
+@given(
+    st.datetimes(LOCAL_TIMES_FROM, datetime(2060, 1, 1, tzinfo=UTC).replace(tzinfo=None)),
+    st.sampled_from(["America/New_York", "Europe/London", "Asia/Kathmandu", "Africa/Monrovia"]),
+    st.sampled_from([-60, -1, 0, 1, 60]),
+)
+def test_parse_instant_takes_an_annotated_zone_only_with_its_offset(
+    utc: datetime, name: str, wrong_by: int
+) -> None:
+    at = utc.replace(tzinfo=UTC, microsecond=0)
+    offset = at.astimezone(zone(name)).utcoffset()
+    assert offset is not None
+    minutes = offset // timedelta(minutes=1) + wrong_by
+    text = f"{at.astimezone(timezone(timedelta(minutes=minutes))).isoformat()}[{name}]"
+    read = value_or_refusal(lambda: parse_instant(text, "UTC"))
+    # Monrovia was 44 minutes and 30 seconds behind UTC until 1972: both minutes are right.
+    assert read == at or (wrong_by and isinstance(read, bytes))
+    if wrong_by in (-60, 60):
+        assert isinstance(read, bytes)
 
 
 def test_a_local_time_in_an_unknown_zone_is_refused_and_one_with_an_offset_needs_no_zone() -> None:
@@ -220,6 +319,24 @@ def test_an_instant_is_written_in_utc_with_milliseconds_only_when_there_are_some
         ("1w 2d 3h 4m 5s 6ms", 788_645.006),
         ("0s", 0),
         ("PT10M", 600),
+        ("5 minutes", 300),
+        ("1 minute", 60),
+        ("10min", 600),
+        ("10 Mins", 600),
+        ("1 hour 30 minutes", 5_400),
+        ("1 hour and 30 minutes", 5_400),
+        ("1 Hour, 30 Minutes", 5_400),
+        ("1 day, 2 hours, and 3 seconds", 93_603),
+        ("1hr30min", 5_400),
+        ("1.5 hrs", 5_400),
+        ("1,5 hours", 5_400),
+        ("90 SECONDS", 90),
+        ("90 sec", 90),
+        ("2 days", 172_800),
+        ("1 week", 604_800),
+        ("2 wks 1 d", 1_296_000),
+        ("500 milliseconds", 0.5),
+        ("500 millis", 0.5),
         ("P1DT2H", 93_600),
         ("P1W", 604_800),
         ("PT1.5S", 1.5),
@@ -260,7 +377,21 @@ def test_a_duration_is_read(value: str | float, seconds: float) -> None:
         "1e3",
         "nan",
         "inf",
-        "10 minutes",
+        "1 month",
+        "1 mo",
+        "1 year",
+        "1 H",
+        "1 M",
+        "minutes",
+        "five minutes",
+        "5  minutes",
+        "-5 minutes",
+        "1 minute 1 minute",
+        "30 minutes 1 hour",
+        "1 minutely",
+        "1 hour and",
+        "1 hour and minutes",
+        "\u0661 minutes",
         "\u0661s",
         "1.h",
         ".5h",

@@ -85,7 +85,7 @@ _OURS: Final = ("webhook-", "scheduler-")  # prefixes of headers that only we ma
 def _duration(shortest: timedelta, longest: timedelta) -> Meta:
     bounds = {"minimum": int(shortest.total_seconds()), "maximum": int(longest.total_seconds())}
     return Meta(
-        examples=["90s", "1m30s", "PT90S", 90],
+        examples=["90s", "1m30s", "90 seconds", "PT90S", 90],
         extra_json_schema={"minLength": 1, "maxLength": 64, **bounds},
     )
 
@@ -125,9 +125,9 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     schedule_to: Annotated[
         str | UnsetType,
         Meta(
-            description="When: ISO 8601. Without an offset, local time in `timezone`. "
-            "In the past: at once.",
-            examples=["2046-04-15T02:41:45.000Z"],
+            description="When: ISO 8601 or RFC 9557. Without an offset, local time in the zone "
+            "in brackets, else in `timezone`. In the past: at once.",
+            examples=["2046-04-15T02:41:45.000Z", "2046-11-06T08:00:00+01:00[Europe/Brussels]"],
         ),
     ] = UNSET
     delay: Annotated[

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
@@ -10,16 +10,25 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-# Longest text that is looked at at all, in characters: a full instant has 35.
+from scheduler_api.domain.spellings import usual_duration, usual_instant
+
+# Longest text that is read, in characters: a full instant has 35.
 _LONGEST = 64
+
+# Longest instant with a zone and tags in brackets, in characters.
+_MAX_ANNOTATED = 128
 
 # Longest duration: 8,000 years of 365 days, in seconds; from 1970 it still ends before year 9999.
 _LONGEST_SECONDS = 8_000 * 365 * 86_400
 
 # Of what Python reads as ISO 8601 only this much: no weeks, no days of the year.
 _TIME = r"(?P<hour>\d\d):\d\d(?::\d\d(?:[.,]\d+)?)?"
-_OFFSET = r"(?:[Zz]|[+-](?P<hours>\d\d)(?::?(?P<minutes>\d\d))?)?"
+_OFFSET = r"(?P<offset>[Zz]|[+-](?P<hours>\d\d)(?::?(?P<minutes>\d\d))?)?"
 _INSTANT = re.compile(rf"\d{{4}}-\d\d-\d\d(?:[Tt ]{_TIME}{_OFFSET})?", re.ASCII)
+
+# Offsets that only say that local time is unknown (RFC 9557, section 2.2).
+_UNKNOWN_OFFSETS = frozenset(("Z", "z", "-00:00", "-0000", "-00"))
+_FIXED_ZONE = re.compile(r"[+-](?:[01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
 _NUMBER = r"(\d+(?:[.,]\d+)?)"
 _SECONDS = re.compile(_NUMBER, re.ASCII)
@@ -40,12 +49,11 @@ def parse_instant(text: str, zone: str) -> datetime:
 
     Without an offset it is local time in the IANA zone named `zone`. Raises ValueError.
     """
-    found = _INSTANT.fullmatch(text) if len(text) <= _LONGEST else None
+    found, annotation = _INSTANT.fullmatch(text) if len(text) <= _LONGEST else None, None
     if found is None:
-        shown = f"{text!a} is" if text and len(text) <= _LONGEST else "this is"
-        raise ValueError(f"{shown} not an ISO 8601 instant such as 2026-04-15T02:41:45Z")
+        found, annotation = _read_other_spelling(text)
     try:
-        at = _to_utc(found, zone)
+        at = _to_utc(found, zone) if annotation is None else _to_utc_in(annotation, found)
     except OverflowError:
         at = None
     if at is None or at.year < 1970:
@@ -53,7 +61,7 @@ def parse_instant(text: str, zone: str) -> datetime:
     return at
 
 
-def instant_of(local: datetime, where: ZoneInfo) -> datetime:
+def instant_of(local: datetime, where: tzinfo) -> datetime:
     """The UTC instant at which clocks in `where` show the naive `local`.
 
     In a gap: the first instant after it; in a fold: the earlier one. OverflowError past the ends
@@ -103,27 +111,60 @@ def format_duration(span: timedelta) -> str:
     return " ".join([*parts, f"{seconds}s"])
 
 
+def _read_other_spelling(text: str) -> tuple[re.Match[str], str | None]:
+    """The instant, and the zone that it is annotated with."""
+    usual, annotation = usual_instant(text) if len(text) <= _MAX_ANNOTATED else ("", None)
+    found = _INSTANT.fullmatch(usual)
+    if found is None:
+        shown = f"{text!a} is" if text and len(text) <= _MAX_ANNOTATED else "this is"
+        raise ValueError(f"{shown} not an ISO 8601 instant such as 2026-04-15T02:41:45Z")
+    return found, annotation
+
+
 def _to_utc(found: re.Match[str], zone_name: str) -> datetime:
     at = _as_written(found)
-    if too_fine := at.microsecond % 1000:
-        at -= timedelta(microseconds=too_fine)
     return instant_of(at, zone(zone_name)) if at.tzinfo is None else at.astimezone(UTC)
 
 
+def _to_utc_in(annotation: str, found: re.Match[str]) -> datetime:
+    """As `_to_utc`; an offset must be the one of the annotated zone at that time."""
+    where = _annotated_zone(annotation)
+    at = _as_written(found)
+    if at.tzinfo is None:
+        return instant_of(at, where)
+    there = at if found["offset"] in _UNKNOWN_OFFSETS else at.astimezone(where)
+    # Until 1972 a zone had seconds in its offset, which is written without them.
+    if abs(there.replace(tzinfo=None) - at.replace(tzinfo=None)) >= timedelta(minutes=1):
+        right = there.isoformat(timespec="minutes")[16:]
+        raise ValueError(
+            f"the offset {found['offset']} is wrong for {annotation}, which has {right} at that "
+            "time: correct the offset or remove it"
+        )
+    return at.astimezone(UTC)
+
+
+def _annotated_zone(name: str) -> tzinfo:
+    if _FIXED_ZONE.fullmatch(name):
+        return datetime.strptime(name, "%z").tzinfo or UTC
+    return zone(name)
+
+
 def _as_written(found: re.Match[str]) -> datetime:
-    """With the offset, if one was given."""
+    """Cut to the millisecond; with the offset, if one was given."""
     # Python 3.13 and later read 24:00 as the next midnight; an older one would not.
     if found["hour"] == "24":
         raise ValueError("hours go from 00 to 23: write 24:00 as 00:00 of the next day")
     if int(found["hours"] or 0) > 23 or int(found["minutes"] or 0) > 59:
         raise ValueError(f"the offset of {found[0]!a} must be between -23:59 and +23:59")
     try:
-        return datetime.fromisoformat(found[0].upper())
+        at = datetime.fromisoformat(found[0].upper())
     except ValueError as error:
         raise ValueError(f"{found[0]!a} is not in the calendar: {error}") from None
+    too_fine = at.microsecond % 1000
+    return at - timedelta(microseconds=too_fine) if too_fine else at
 
 
-def _end_of_gap(local: datetime, where: ZoneInfo) -> datetime:
+def _end_of_gap(local: datetime, where: tzinfo) -> datetime:
     def is_past(second: int) -> bool:
         return datetime.fromtimestamp(second, where).replace(tzinfo=None) > local
 
@@ -136,9 +177,9 @@ def _end_of_gap(local: datetime, where: ZoneInfo) -> datetime:
 
 def _read_duration(text: str) -> Decimal:
     text = text if len(text) <= _LONGEST else ""
-    if found := _SECONDS.fullmatch(text):
+    if _SECONDS.fullmatch(text):
         return _decimal(text)
-    found = _WORDS.fullmatch(text) or _ISO.fullmatch(text)
+    found = _WORDS.fullmatch(text) or _ISO.fullmatch(text) or _WORDS.fullmatch(usual_duration(text))
     # Both patterns are all options, so they match nothing at all as well.
     if found is None or not any(found.groups()):
         raise ValueError(_not_a_duration(text))
