@@ -46,6 +46,18 @@ async def test_what_was_exported_is_imported_and_again_skipped(
     assert await live_store.messages.count() == 2
 
 
+async def test_import_restores_text_in_its_charset(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
+    text = accepted(delay=60, payload="ol\u00e1", contentType="text/plain; charset=iso-8859-1")
+    await live_store.messages.create("a", text)
+    assert (await run("export", "out.ndjson")).returncode == 0
+    assert json.loads((tmp_path / "out.ndjson").read_bytes())["payload"] == "ol\u00e1"
+    await live_store.messages.cancel("a")
+    assert (await run("import", "out.ndjson")).returncode == 0
+    assert (await live_store.messages.get("a")).spec.body == b"ol\xe1"
+
+
 async def test_on_a_terminal_a_bar_shows_how_far_it_is(
     live_store: Store, valkey: str, prefix: str, tmp_path: Path
 ) -> None:

@@ -182,6 +182,22 @@ async def test_text_is_shown_as_the_string_it_was_given_as(
     assert (found["payload"], found["contentType"]) == ('olá "você"\n', "text/plain")
 
 
+async def test_create_shows_text_in_another_charset_as_it_was_given(api: Api) -> None:
+    given = {"payload": "olá", "contentType": "text/plain; charset=iso-8859-1"}
+    await create(api, id="text", delay=60, **given)
+    found = await show(api, "text")
+    assert {name: found[name] for name in given} == given
+
+
+async def test_create_refuses_a_character_that_the_charset_does_not_have(api: Api) -> None:
+    body = {"webhookUrl": URL, "payload": "5 €", "contentType": "text/plain; charset=latin1"}
+    async with api.client.post("/messages", json=body) as response:
+        assert response.status == 422
+        (error,) = (await response.json())["errors"]
+    assert error["path"] == "/payload"
+    assert "is not in latin1" in error["message"]
+
+
 async def test_the_type_of_the_request_does_not_matter(api: Api) -> None:
     headers = {"Content-Type": "text/plain; charset=latin-1"}
     body = json.dumps({"webhookUrl": URL}).encode()

@@ -97,6 +97,16 @@ async def test_text_is_sent_as_text(sender: Sender, claim: Claims, receiver: Rec
     assert request.headers["Content-Type"] == "text/plain"
 
 
+async def test_send_encodes_text_in_the_charset_of_its_type(
+    sender: Sender, claim: Claims, receiver: Receiver
+) -> None:
+    content_type = "text/plain; charset=iso-8859-1"
+    await send(sender, await claim(receiver.url, payload="olá", contentType=content_type))
+    (request,) = receiver.requests
+    assert request.body == b"ol\xe1"
+    assert request.headers["Content-Type"] == content_type
+
+
 async def test_the_signature_verifies_with_the_receivers_library(
     claim: Claims, receiver: Receiver
 ) -> None:

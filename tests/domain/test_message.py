@@ -19,7 +19,6 @@ from scheduler_api.domain.message import (
     Spec,
     accept,
     check_id,
-    is_json,
     payload,
 )
 from tests.support.factories import URL, accepted, new_message
@@ -269,23 +268,6 @@ def test_more_than_8_kib_of_headers_are_refused() -> None:
     headers = {"X-Large": "v" * (8 * 1024 - len("X-Large") + 1)}
     wrong = only_error(headers=headers)
     assert wrong == ("/headers", "names and values are over 8 KiB together")
-
-
-@pytest.mark.parametrize(
-    ("content_type", "json_body"),
-    [
-        ("application/json", True),
-        ("Application/JSON; charset=utf-8", True),
-        ("application/json ;a=b", True),
-        ("application/cloudevents+json", True),
-        ("text/plain", False),
-        ("application/jsonp", False),
-        ("text/json", False),
-        ("application/xml; type=application/json", False),
-    ],
-)
-def test_a_type_is_json_by_its_name_or_its_suffix(content_type: str, json_body: bool) -> None:
-    assert is_json(content_type) is json_body
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "content-type"])

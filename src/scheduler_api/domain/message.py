@@ -21,6 +21,13 @@ from typing import Annotated, Any, Final, Literal, TypeVar, TypeVarTuple, cast
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from scheduler_api.domain.content_type import (
+    JSON_TYPE,
+    charset_of,
+    decode_text,
+    encode_payload,
+    is_json,
+)
 from scheduler_api.domain.destination import MAX_URL, WebhookUrl, parse_url
 from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
 from scheduler_api.domain.limits import Hold
@@ -32,7 +39,6 @@ Args = TypeVarTuple("Args")
 State = Literal["scheduled", "retrying", "delivering", "delivered", "failed"]
 Method = Literal["POST", "GET", "PUT", "PATCH", "DELETE"]
 
-JSON_TYPE: Final = "application/json"
 TIMEOUT_RANGE: Final = (timedelta(seconds=1), timedelta(minutes=15))
 MAX_DELAY: Final = timedelta(days=365 * 7_500)  # from now on, it ends before the year 9999
 MAX_ID: Final = 255  # characters
@@ -153,9 +159,9 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     content_type: Annotated[
         str | UnsetType,
         Meta(
-            description="Type of the body. Other than JSON: `payload` must be a string, "
-            "which is sent as text. Default: `application/json`.",
-            examples=["text/plain"],
+            description="Type of the body. Other than JSON: `payload` must be a string, which is "
+            "sent as text in the type's charset. Default: `application/json`.",
+            examples=["text/plain", "text/plain; charset=iso-8859-1"],
             extra_json_schema=_TYPE_SCHEMA,
         ),
     ] = UNSET
@@ -374,31 +380,22 @@ def _content_type(new: NewMessage) -> str:
     found = given[0] if given else JSON_TYPE
     if not found or not _FIELD_VALUE.fullmatch(found):
         raise ValueError("a content type looks like text/plain; charset=utf-8")
+    charset_of(found)
     return found
-
-
-def is_json(content_type: str) -> bool:
-    """Whether a body of that type is the payload itself; otherwise it is the payload's text."""
-    if content_type == JSON_TYPE:
-        return True
-    essence = content_type.partition(";")[0].strip().lower()
-    return essence == JSON_TYPE or essence.endswith("+json")
 
 
 def _body(payload: Raw, content_type: str) -> bytes | None:
     sent = bytes(payload)
-    if not sent:
-        return None
-    if is_json(content_type):
-        return sent
-    try:
-        return msgspec.json.decode(sent, type=str).encode()
-    except msgspec.ValidationError:
-        raise ValueError(f"for {content_type} the payload must be a string of text") from None
+    # The first test is enough for most payloads: they are JSON, and are sent as they are.
+    if content_type == JSON_TYPE or not sent:
+        return sent or None
+    return encode_payload(sent, content_type)
 
 
 def payload(spec: Spec) -> Any:
     """The payload as it was given, to be encoded as JSON; UNSET if there was none."""
     if spec.body is None:
         return UNSET
-    return Raw(spec.body) if is_json(spec.content_type) else spec.body.decode()
+    if is_json(spec.content_type):
+        return Raw(spec.body)
+    return decode_text(spec.body, spec.content_type)

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
+from scheduler_api.domain.content_type import JSON_TYPE
 from scheduler_api.domain.destination import EgressRules
 from scheduler_api.domain.message import (
     ATTEMPTS_KEPT,
-    JSON_TYPE,
     Accepted,
     Attempt,
     Method,

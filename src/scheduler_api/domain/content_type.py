@@ -1,0 +1,99 @@
+"""What a content type says of a body: whether it is JSON, and its charset."""
+
+import codecs
+import re
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+JSON_TYPE: Final = "application/json"
+UTF_8: Final = "utf-8"  # charset of a body whose type names none
+
+_CHARSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
+# Codecs of Python that encode text, but are no charset of a message.
+_NO_CHARSETS: Final = frozenset(
+    (
+        *("charmap", "idna", "punycode", "undefined", "utf-8-sig"),
+        *("raw-unicode-escape", "unicode-escape"),
+    )
+)
+_PARAMETER: Final = re.compile(r';\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a body of that type is the payload itself; otherwise it is the payload's text."""
+    if content_type == JSON_TYPE:
+        return True
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence == JSON_TYPE or essence.endswith("+json")
+
+
+@lru_cache(maxsize=256)
+def charset_of(content_type: str) -> str:
+    """The charset that the type names, as it names it; else utf-8. Raises: ValueError."""
+    named = {
+        quoted or plain
+        for name, quoted, plain in _PARAMETER.findall(content_type)
+        if name.lower() == "charset"
+    }
+    if len(named) > 1:
+        raise ValueError("a content type names one charset, not several")
+    charset = named.pop() if named else UTF_8
+    if not _is_known(charset):
+        raise ValueError(
+            f"{charset[:40]!a} is not a known charset: give utf-8, iso-8859-1 or another IANA name"
+        )
+    return charset
+
+
+def encode_payload(payload: bytes, content_type: str) -> bytes:
+    """The body for a payload, which is JSON in UTF-8. Raises: ValueError."""
+    if is_json(content_type):
+        return _checked_json(payload, content_type)
+    try:
+        text = msgspec.json.decode(payload, type=str)
+    except msgspec.ValidationError:
+        raise ValueError(f"for {content_type} the payload must be a string of text") from None
+    return _encode(text, charset_of(content_type), "choose a charset that has it, such as utf-8")
+
+
+def decode_text(body: bytes, content_type: str) -> str:
+    """The payload's text for a body that is not JSON."""
+    try:
+        return body.decode(charset_of(content_type))
+    except ValueError:  # stored by a version that sent every text in UTF-8
+        return body.decode(errors="replace")
+
+
+def _checked_json(payload: bytes, content_type: str) -> bytes:
+    """The payload as it arrived, if these bytes mean the same in the charset of the type."""
+    charset = charset_of(content_type)
+    if charset.lower() == UTF_8:
+        return payload
+    if _encode(payload.decode(), charset, r"write it as \u escape or use utf-8") != payload:
+        raise ValueError(
+            f"a JSON payload is sent byte for byte, which {charset} does not allow: "
+            r"write its other characters than ASCII as \u escapes, or leave the charset out"
+        )
+    return payload
+
+
+def _encode(text: str, charset: str, advice: str) -> bytes:
+    try:
+        return text.encode(charset)
+    except UnicodeEncodeError as error:
+        character = text[error.start]
+        raise ValueError(
+            f"character {character!a} at position {error.start} is not in {charset}: {advice}"
+        ) from None
+
+
+def _is_known(charset: str) -> bool:
+    if not _CHARSET.fullmatch(charset):
+        return False
+    try:
+        "".encode(charset)  # refuses codecs that make no text, such as base64
+        return codecs.lookup(charset).name not in _NO_CHARSETS
+    except (LookupError, UnicodeError):
+        return False
