@@ -57,6 +57,9 @@ def _alias(variable: str) -> list[str]:
 
 def serve(listen: int | None, **flags: str | None) -> None:
     """Run the server. Every option may also come from the environment or from .env."""
+    from scheduler_api import telemetry
+
+    telemetry.guard_streams()
     with _told():
         chosen = settings.load({name: value for name, value in flags.items() if value is not None})
         from scheduler_api.server import run

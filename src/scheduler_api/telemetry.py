@@ -1,15 +1,12 @@
 """How the process tells what it does: structlog set-up. Asked for by server and cli."""
 
-import io
 import json
 import logging
-import os
 import re
-import select
-import stat
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Final, TextIO
+from typing import Any, TextIO
 
 import msgspec
 import structlog
@@ -17,6 +14,8 @@ from structlog.processors import ExceptionRenderer, format_exc_info
 from structlog.stdlib import ProcessorFormatter, add_logger_name
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from scheduler_api.output import guard_standard_streams, guarded
 
 # Controls that could move the cursor, start a second line or colour what follows, as escapes.
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -35,57 +34,18 @@ _UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-AT_ONCE: Final = 4096  # bytes that a pipe with any room takes without blocking (PIPE_BUF)
-
-
-class Pipe(io.RawIOBase):
-    """A pipe that is written only while it has room: one that nobody reads would stop us."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._room = select.poll()
-        self._room.register(descriptor, select.POLLOUT)
-        self._dropped = 0  # lines since the last that was told
-        self._torn = False  # the last one lacks its end
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, line: Any) -> int:
-        """Pass the line on, or drop it and tell of it later."""
-        told = _dropped(self._dropped) if self._dropped else b""
-        if self._pass(b"\n" * self._torn + told + bytes(line)):
-            self._dropped, self._torn = 0, False
-        else:
-            self._dropped += 1
-        return len(line)
-
-    def _pass(self, data: bytes) -> bool:
-        for start in range(0, len(data), AT_ONCE):
-            if not self._has_room():
-                self._torn |= start > 0
-                return False
-            os.write(self._descriptor, data[start : start + AT_ONCE])
-        return True
-
-    def _has_room(self) -> bool:
-        # An error means that the reader is gone, for good.
-        return [event for _, event in self._room.poll(0)] == [select.POLLOUT]
+def guard_streams() -> None:
+    """Let nothing raise or block that anybody in this process prints, or writes to stderr."""
+    guard_standard_streams(_dropped)
 
 
 def _dropped(count: int) -> bytes:
-    event = {"level": "warning", "event": "log_lines_dropped", "count": count}
+    return _line("warning", "log_lines_dropped", count=count)
+
+
+def _line(level: str, name: str, **facts: Any) -> bytes:
+    event = {"timestamp": "", "level": level, "event": name, **facts}
     return _encode(_now(None, "", event)) + b"\n"
-
-
-def _unblocked(stream: TextIO) -> BinaryIO:
-    try:
-        descriptor = stream.fileno()
-    except OSError:  # not a file of the system
-        return stream.buffer
-    is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-    return Pipe(descriptor) if is_pipe else stream.buffer  # type: ignore[return-value]
 
 
 def configure(level: str, format: str, stream: TextIO | None = None, *, cache: bool = True) -> None:
@@ -93,19 +53,34 @@ def configure(level: str, format: str, stream: TextIO | None = None, *, cache: b
 
     cache=False lets a later call reach loggers already used; a test wants that.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = guarded(sys.stderr if stream is None else stream, _dropped)
     as_json = format == "json" or (format == "auto" and not stream.isatty())
     render = _json_chain() if as_json else _console_chain(colors=stream.isatty())
-    sink = _unblocked(stream)
     structlog.configure(
-        processors=[*_FACTS, *render],
+        processors=[_always([*_FACTS, *render])],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sink),
+        logger_factory=structlog.BytesLoggerFactory(stream.buffer),
         cache_logger_on_first_use=cache,
     )
-    if isinstance(sink, Pipe):
-        stream = io.TextIOWrapper(sink, "utf-8", write_through=True)
     _configure_logging(level, render, stream)
+
+
+def _always(chain: Sequence[Processor]) -> Processor:
+    """All of them as one, which makes a line of any event: a log call must not raise."""
+
+    def render(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
+        made: Any = event
+        name = event.get("event")
+        try:
+            for process in chain:
+                made = process(logger, level, made)
+        except Exception as error:  # such as one of a value's own repr
+            name = name if isinstance(name, str) else type(name).__name__
+            name = printable(name).encode("ascii", "backslashreplace").decode()
+            return _line(level, name, unrendered=type(error).__name__)[:-1]
+        return bytes(made)
+
+    return render
 
 
 def printable(text: str) -> str:
@@ -164,7 +139,7 @@ def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _configure_logging(level: str, render: list[Processor], stream: TextIO) -> None:
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[add_logger_name, *_FACTS],
@@ -180,6 +155,16 @@ def _configure_logging(level: str, render: list[Processor], stream: TextIO) -> N
         logger.setLevel(logging.NOTSET)
     quiet = level if level in ("DEBUG", "ERROR") else "WARNING"
     logging.getLogger("uvicorn").setLevel(quiet)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Says which call it was whose text could not be made, instead of a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
+        """Called in place of what the error would do."""
+        place = f"{record.module}:{record.lineno}"
+        line = _line("error", "log_call_failed", logger=record.name, place=place)
+        self.stream.write(line.decode())
 
 
 def _text(_: WrappedLogger, __: str, line: Any) -> str:

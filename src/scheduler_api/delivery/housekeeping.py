@@ -43,13 +43,13 @@ class Connection:
 
     def found(self) -> None:
         """It answered."""
-        if self.since is None:
-            self._failures = 0
-            log.info("store_connected", partition=self._partition)
-        now = time.monotonic()
-        if self.since is None or now - self._answered_at > self._silence:
+        now, was_away = time.monotonic(), self.since is None
+        if was_away or now - self._answered_at > self._silence:
             self.since = now
         self._answered_at = now
+        if was_away:
+            self._failures = 0
+            log.info("store_connected", partition=self._partition)
 
     def disturbed(self) -> None:
         """It answers, but something happened that leases may have suffered from."""
@@ -57,11 +57,13 @@ class Connection:
 
     def lost(self, error: Exception) -> float:
         """It did not: seconds to wait, growing, with jitter."""
-        if self.since is not None or not self._failures:
-            facts = {"reason": str(error), "cause": repr(error.__cause__)}
-            log.warning("store_lost", partition=self._partition, **facts)
+        is_news = self.since is not None or not self._failures
         self.since = None
         self._failures += 1
+        if is_news:
+            # The cause as it is: to show it is the log's affair, which does not raise.
+            facts = {"reason": str(error), "cause": error.__cause__}
+            log.warning("store_lost", partition=self._partition, **facts)
         wait = min(MOST_BACKOFF, 0.05 * 2.0 ** min(self._failures, 8))
         return wait * random.uniform(0.5, 1.0)  # noqa: S311
 

@@ -98,5 +98,5 @@ class Leases:
     def _give_up(self, lease: Lease) -> None:
         # A request that has ended is left alone: its settle says whether the claim still held.
         if lease in self.sending:
-            log.warning("lease_lost", message_id=lease.claimed.id)
             lease.task.cancel()
+            log.warning("lease_lost", message_id=lease.claimed.id)

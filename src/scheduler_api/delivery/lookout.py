@@ -78,8 +78,8 @@ class Lookout:
         except Unavailable as error:
             self.wakeup.within(self.connection.lost(error))
         except Exception:  # whatever it is, what is due tomorrow must be sent
-            log.exception("dispatcher_broke")
             self.wakeup.within(AFTER_BREAKING)
+            log.exception("dispatcher_broke")
 
     async def _look(self) -> None:
         """Claim until there is no slot or nothing is due; then know when to look again."""
@@ -114,12 +114,12 @@ class Lookout:
             self.connection.found()
             if abs(claim.jump) > self._lease * JUMP:
                 self._note_jump(claim.jump)
-            if claim.dropped:
-                log.error("records_missing", dropped=claim.dropped)
             if self._stopping and claim.messages:
                 await self._queue.release(claim.messages)
             else:
                 self._launch(self._queue, claim)
+            if claim.dropped:
+                log.error("records_missing", dropped=claim.dropped)
         finally:
             self._slots.give_back(reserved)
         if claim.reset:
@@ -129,8 +129,8 @@ class Lookout:
 
     def _note_jump(self, seconds: float) -> None:
         """After a jump ahead every lease looks ended; their holders get time to renew them."""
-        log.warning("store_clock_jumped", partition=self._queue.partition, seconds=seconds)
         self.connection.disturbed()
+        log.warning("store_clock_jumped", partition=self._queue.partition, seconds=seconds)
 
     async def _reap(self) -> bool:
         """Take back expired leases; False: not yet allowed, and it is known when."""

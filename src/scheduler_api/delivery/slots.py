@@ -52,9 +52,9 @@ class Slots:
     def close_for_a_while(self) -> None:
         """This machine has no more sockets: claim nothing until some may be free."""
         if not self._closed:
-            log.warning("sockets_exhausted", pause_s=AFTER_SHORTAGE)
             self._closed = True
             asyncio.get_running_loop().call_later(AFTER_SHORTAGE, self._open)
+            log.warning("sockets_exhausted", pause_s=AFTER_SHORTAGE)
 
     def _open(self) -> None:
         self._closed = False

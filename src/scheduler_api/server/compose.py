@@ -114,6 +114,6 @@ async def _check(store: Store, *, strict: bool) -> None:
     except StoreUnavailable as error:
         if strict:
             raise
-        log.warning("store_away_at_start", reason=str(error), cause=repr(error.__cause__))
+        log.warning("store_away_at_start", reason=str(error), cause=error.__cause__)
     if strict and store.durability.warnings:
         raise StoreNotDurable("STRICT is set, and " + "; ".join(store.durability.warnings))

@@ -44,6 +44,7 @@ def application(settings: Settings) -> Starlette:
 
 def app() -> Starlette:
     """The application by the environment: what `uvicorn scheduler_api:app` serves."""
+    telemetry.guard_streams()
     settings = load()
     telemetry.configure(settings.log_level, settings.log_format)
     return application(settings)
@@ -51,6 +52,7 @@ def app() -> Starlette:
 
 def worker(settings: Settings) -> Starlette:
     """The application in one of several processes."""
+    telemetry.guard_streams()
     telemetry.configure(settings.log_level, settings.log_format)
     return application(settings)
 
@@ -151,9 +153,10 @@ class _Server(uvicorn.Server):
         yield  # the handlers stay: a second signal may come while we drain
 
     def _signalled(self, number: int) -> None:
-        log.info("stopping", signal=signal.Signals(number).name, at_once=self.should_exit)
-        if self.should_exit:
-            self.force_exit = True
-            self._dispatcher.hurry()
+        at_once = self.should_exit
         self.should_exit = True
         self._dispatcher.stop()
+        if at_once:
+            self.force_exit = True
+            self._dispatcher.hurry()
+        log.info("stopping", signal=signal.Signals(number).name, at_once=at_once)

@@ -109,11 +109,12 @@ class EmbeddedStore:
         if self.owner:
             await self._members.wait(fcntl.LOCK_EX, patience)
         await self._end_supervision()
-        if await self._server.stop():
-            self._log.info("store_stopped")
+        ended = await self._server.stop()
         self.owner = False
         self._ownership.release()
         self._members.release()
+        if ended:
+            self._log.info("store_stopped")
 
     async def _end_supervision(self) -> None:
         supervision, self._supervision = self._supervision, None
