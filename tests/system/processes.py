@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -165,10 +165,23 @@ async def started(
     **environ: str,
 ) -> AsyncIterator[Server]:
     """As `serving`, but not yet ready; it may never be."""
+    async with started_into(None, folder, command, environ, port) as server:
+        yield server
+
+
+@asynccontextmanager
+async def started_into(
+    output: int | None,
+    folder: Path,
+    command: tuple[str, ...],
+    environ: Mapping[str, str],
+    port: int | None = None,
+) -> AsyncIterator[Server]:
+    """As `started`; `output`: a descriptor for its stdout and stderr, instead of two files."""
     port = port or free_port()
     given = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_TOKEN": TOKEN}
-    given |= {"DATA_DIR": str(folder / "data"), "EGRESS_ALLOW": "127.0.0.1"} | environ
-    with _started(command, folder, environment(**given)) as process:
+    given |= {"DATA_DIR": str(folder / "data"), "EGRESS_ALLOW": "127.0.0.1"} | dict(environ)
+    with _started(command, folder, environment(**given), output) as process:
         yield Server(folder, port, process)
     await wait_until("the end of its store", lambda: not has_store(folder), PATIENCE)
 
@@ -186,12 +199,17 @@ async def serving_in_two(folder: Path, **environ: str) -> AsyncIterator[tuple[Se
 
 @contextmanager
 def _started(
-    command: tuple[str, ...], folder: Path, environ: dict[str, str]
+    command: tuple[str, ...], folder: Path, environ: dict[str, str], output: int | None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     folder.mkdir(exist_ok=True)
     with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
         process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdout=out, stderr=err, start_new_session=True
+            command,
+            cwd=folder,
+            env=environ,
+            stdout=out if output is None else output,
+            stderr=err if output is None else output,
+            start_new_session=True,
         )
     with process:
         try:

@@ -1,0 +1,210 @@
+"""A log that cannot be written: each kind of stderr, under load, through an outage, at SIGTERM.
+
+The service is a real process whose stdout and stderr are that stream, full from the start. Its
+store is outside, so that it can be taken away. `make test` takes a kind of each sort; `make faults`
+takes them all, and a disk that is really full.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support import streams
+from tests.support.disk import small_disk
+from tests.support.outside import Outside
+from tests.support.receiver import Receiver
+from tests.support.waiting import wait_until
+from tests.system.processes import SERVE, Server, started_into
+
+LOAD: Final = 40  # messages, before the outage and after it
+AHEAD: Final = 5  # messages that fall due while the store is away
+ROUNDS: Final = 6  # of creates that are refused meanwhile
+APART: Final = 0.2  # seconds between two rounds; a lease is not over in all of them
+ON_TIME: Final = 2_000  # ms of lateness, on a machine that runs other tests
+STOP_WITHIN: Final = 10.0  # seconds from SIGTERM to the end; its requests take none of them
+
+OPTIONS: Final = {"LOG_LEVEL": "DEBUG", "SHUTDOWN_GRACE": "5s"}
+
+LIMIT: Final = 4096  # bytes, of any file of the process
+LIMITED: Final = ("prlimit", f"--fsize={LIMIT}", *SERVE)
+CLOSED: Final = ("sh", "-c", 'exec "$@" >&- 2>&-', "-", *SERVE)
+
+
+@contextmanager
+def a_file(path: Path) -> Iterator[streams.Stream]:
+    """One that grows."""
+    writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    reading = os.open(path, os.O_RDONLY)
+    yield streams.Stream(writing, reading)
+    os.close(writing)
+    os.close(reading)
+
+
+async def statuses(server: Server, receiver: Receiver, ids: list[str]) -> Counter[int]:
+    """Of creates, all at once."""
+
+    async def create(message_id: str) -> int:
+        body = {"id": message_id, "webhookUrl": receiver.url, "payload": "x" * 200}
+        return (await server.ask("POST", "/messages", body))[0]
+
+    return Counter(await asyncio.gather(*map(create, ids)))
+
+
+async def load(server: Server, receiver: Receiver, name: str) -> list[str]:
+    """Messages that all are accepted, and arrive on time → their ids."""
+    ids = [f"{name}-{number}" for number in range(LOAD)]
+    for start in range(0, LOAD, 20):
+        assert await statuses(server, receiver, ids[start : start + 20]) == {201: 20}
+    for message_id in ids:
+        await server.reach(message_id, "delivered")
+    for message_id in (ids[0], ids[-1]):
+        _, message, _ = await server.ask("GET", f"/messages/{message_id}")
+        assert message["attempts"][0]["latenessMs"] < ON_TIME
+    return ids
+
+
+async def outage(server: Server, receiver: Receiver, store: Outside) -> tuple[list[str], int]:
+    """Messages that fall due while the store is away, and creates that are refused meanwhile."""
+    ids = [f"away-{number}" for number in range(AHEAD)]
+    for message_id in ids:
+        await server.create(id=message_id, webhookUrl=receiver.url, delay=1)
+    await store.stop(signal.SIGKILL)
+    refused = Counter[int]()
+    for number in range(ROUNDS):
+        refused += await statuses(server, receiver, [f"refused-{number}-{n}" for n in range(5)])
+        await _passed(time.monotonic() + APART)
+    assert refused == {503: ROUNDS * 5}
+    await store.start()
+    await server.ready()
+    for message_id in ids:
+        await server.reach(message_id, "delivered")
+    return ids, refused.total()
+
+
+async def _passed(instant: float) -> None:
+    await wait_until("the next round", lambda: time.monotonic() > instant)
+
+
+async def stop(server: Server, receiver: Receiver) -> list[str]:
+    """SIGTERM while a request is open, which ends, and then the process: in time, with code 0."""
+    receiver.hold.clear()
+    await server.create(id="open", webhookUrl=receiver.url)
+    await wait_until("the request", lambda: "open" in receiver.ids())
+    began = time.monotonic()
+    server.tell(signal.SIGTERM)
+    receiver.hold.set()
+    assert await server.ended() == 0
+    assert time.monotonic() < began + STOP_WITHIN
+    return ["open"]
+
+
+async def survive(server: Server, receiver: Receiver, store: Outside) -> str:
+    """All of it → what was counted."""
+    await server.ready()
+    ids = await load(server, receiver, "before")
+    during, refused = await outage(server, receiver, store)
+    ids += during + await load(server, receiver, "after") + await stop(server, receiver)
+    arrived = Counter(receiver.ids())
+    assert set(ids) <= set(arrived), "lost"
+    again = arrived.total() - len(arrived)
+    return f"{len(ids)} accepted, 0 lost, {again} sent again, {refused} refused in the outage"
+
+
+@pytest.fixture
+async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
+    """The store, whose files no limit on the service's concerns."""
+    one = Outside(tmp_path)
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.stop()
+
+
+@pytest.fixture
+def report(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], None]:
+    """Prints what a test counted."""
+
+    def printed(counts: str) -> None:
+        with capsys.disabled():
+            print(f"\n{request.node.name}: {counts}")
+
+    return printed
+
+
+SORTS: Final = ("full device", "stream socket")  # one fails, the other blocks
+OTHERS: Final = [kind for kind in (*streams.READABLE, *streams.DEAD) if kind not in SORTS]
+
+
+@pytest.mark.parametrize(
+    "kind", [*SORTS, *(pytest.param(kind, marks=pytest.mark.machine) for kind in OTHERS)]
+)
+async def test_a_stderr_that_takes_nothing_harms_no_message_and_no_exit(
+    kind: str,
+    tmp_path: Path,
+    outside: Outside,
+    receiver: Receiver,
+    report: Callable[[str], None],
+) -> None:
+    with streams.opened(kind, tmp_path) as stream:
+        stream.fill()
+        options = outside.environ | OPTIONS
+        async with started_into(stream.descriptor, tmp_path, SERVE, options) as server:
+            report(await survive(server, receiver, outside))
+
+
+@pytest.mark.parametrize(
+    ("command", "workers"),
+    [
+        pytest.param(CLOSED, "1", id="closed"),
+        pytest.param(LIMITED, "1", id="file at its limit", marks=pytest.mark.machine),
+        pytest.param(
+            LIMITED, "2", id="file of two workers at its limit", marks=pytest.mark.machine
+        ),
+    ],
+)
+async def test_a_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_exit(
+    command: tuple[str, ...],
+    workers: str,
+    tmp_path: Path,
+    outside: Outside,
+    receiver: Receiver,
+    report: Callable[[str], None],
+) -> None:
+    with a_file(tmp_path / "log") as stream:
+        options = outside.environ | OPTIONS | {"WORKERS": workers}
+        async with started_into(stream.descriptor, tmp_path, command, options) as server:
+            report(await survive(server, receiver, outside))
+        assert len(stream.read()) <= LIMIT
+
+
+@pytest.mark.machine
+async def test_a_log_on_a_full_disk_goes_on_with_whole_lines_when_there_is_room(
+    tmp_path: Path, outside: Outside, receiver: Receiver, report: Callable[[str], None]
+) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk, a_file(tmp_path / "disk" / "log") as stream:
+        disk.fill()
+        options = outside.environ | OPTIONS
+        async with started_into(stream.descriptor, tmp_path, SERVE, options) as server:
+            await server.ready()
+            await load(server, receiver, "full")
+            disk.free()
+            await server.create(id="room", webhookUrl=receiver.url)
+            await server.reach("room", "delivered")
+            lines = stream.read().splitlines()
+            disk.fill()
+            report(await survive(server, receiver, outside))
+    events = [json.loads(line)["event"] for line in lines]
+    assert "log_lines_dropped" in events
+    assert "message_delivered" in events
