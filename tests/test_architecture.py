@@ -31,12 +31,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
-    "wire": set(),
+    "protocol": {"api", "domain"},
     "transfer": {"domain", "settings", "store"},
     "inspection": {"store"},
     "server": {
         *("domain", "store", "delivery", "api"),
-        *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen", "wire"),
+        *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen", "protocol"),
     },
     "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer", "inspection"},
     "": {"server"},  # __init__.py: the version, and `app` on first use
@@ -45,8 +45,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 # Library → the only rooms that may import it.
 ONLY_IN: Mapping[str, set[str]] = {
     "redis": {"store"},
-    "starlette": {"api", "server"},
-    "uvicorn": {"server", "wire"},
+    "starlette": {"api", "protocol", "server"},
+    "uvicorn": {"protocol", "server"},
+    "httptools": {"protocol"},
     "aiohttp": {"delivery", "listen"},
     "click": {"cli"},
     "dotenv": {"settings"},

@@ -114,6 +114,13 @@ def _prefix(text: str) -> str:
     return text
 
 
+def _path_prefix(text: str) -> str:
+    path = text.rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise ValueError("give a path that begins with a slash, such as /scheduler")
+    return path
+
+
 def _zone(text: str) -> str:
     moments.zone(text)
     return text
@@ -175,6 +182,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     api_port: Annotated[
         int, _whole(0, 65_535), Meta(description="Port to listen on; 0 takes a free one")
     ] = 8000
+    root_path: Annotated[
+        str,
+        Kind(_path_prefix),
+        Meta(description="Path prefix of a proxy before it, such as /scheduler"),
+    ] = ""
     api_token: Annotated[
         str,
         Kind(_token, secret=True),

@@ -14,9 +14,9 @@ from starlette.applications import Starlette
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
+from scheduler_api.protocol import HttpProtocol
 from scheduler_api.store.client import close, connect
 from scheduler_api.store.store import Store
-from scheduler_api.wire import WholeAnswers
 from tests.support.factories import LOOPBACK
 from tests.support.waiting import wait_until
 
@@ -71,7 +71,7 @@ def application(store: Store, scheduler: Scheduler, token: str = TOKEN) -> Starl
 
 @asynccontextmanager
 async def serving(
-    app: Starlette, http: str | type[asyncio.Protocol] = WholeAnswers
+    app: Starlette, http: str | type[asyncio.Protocol] = HttpProtocol
 ) -> AsyncIterator[int]:
     """The port on loopback where `app` is served."""
     config = uvicorn.Config(

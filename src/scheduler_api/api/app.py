@@ -1,5 +1,6 @@
 """The ASGI application: routes, middleware, errors."""
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scheduler_api.api import batch, destinations, docs, messages, operations
 from scheduler_api.api.endpoint import Endpoint
-from scheduler_api.api.http import Problem, header, problem
+from scheduler_api.api.foreign import UnderForeignServer
+from scheduler_api.api.http import Problem, problem
 from scheduler_api.api.openapi import document
-from scheduler_api.domain.errors import Malformed, SchedulerError
+from scheduler_api.domain.errors import SchedulerError, ShuttingDown
 
 log = structlog.get_logger()
 
@@ -46,9 +48,14 @@ _FIXED: Final[Mapping[tuple[str, str], Endpoint]] = {
 }
 
 
-def create_app(lifespan: Callable[[Starlette], Any] | None = None) -> Starlette:
-    """The application; `lifespan` sets `app.state.context` before the first request."""
-    return _Application(
+def create_app(
+    lifespan: Callable[[Starlette], Any] | None = None, *, foreign: bool = False
+) -> Starlette:
+    """The application; `lifespan` sets `app.state.context` before the first request.
+
+    `foreign`: the requests are read by another protocol than ours.
+    """
+    app = _Application(
         routes=[
             *(_route(path, methods) for path, methods in RESOURCES.items()),
             Route("/docs", docs.page),
@@ -57,18 +64,24 @@ def create_app(lifespan: Callable[[Starlette], Any] | None = None) -> Starlette:
         ],
         lifespan=lifespan,
     )
+    app.foreign = foreign
+    app.router.redirect_slashes = False  # it would build a URL from the Host of the caller
+    return app
 
 
 class _Application(Starlette):
     """Starlette with one layer around its router, where its own three handle errors in turn."""
 
+    foreign: bool  # the requests are read by another protocol than ours
+
     def build_middleware_stack(self) -> ASGIApp:
         """That layer."""
-        return _Outermost(self.router)
+        outermost = _Outermost(self.router)
+        return UnderForeignServer(outermost) if self.foreign else outermost
 
 
 class _Outermost:
-    """Refuses contradictory framing; turns errors into answers, and logs what nobody expected."""
+    """Finds the endpoint; turns errors into responses, and logs what nobody expected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -86,9 +99,15 @@ class _Outermost:
             await send(message)
 
         try:
-            _check_framing(scope)
-            app = _FIXED.get((scope["method"], scope["path"]), self._app)
-            await app(scope, receive, watched)
+            endpoint = _FIXED.get((scope["method"], scope["path"]))
+            if endpoint is None:
+                path, scope = _normalized(scope)
+                endpoint = _FIXED.get((scope["method"], path))
+            await (endpoint or self._app)(scope, receive, watched)
+        except asyncio.CancelledError:  # the server ends, and its grace with it
+            if started:
+                raise
+            await problem(ShuttingDown())(scope, receive, send)
         except Exception as error:
             answer = _answer(error, scope)
             if started:
@@ -96,11 +115,19 @@ class _Outermost:
             await answer(scope, receive, send)
 
 
-def _check_framing(scope: Scope) -> None:
-    if header(scope, b"transfer-encoding") is None:
-        return
-    if header(scope, b"content-length") is not None:
-        raise Malformed("Send Content-Length or Transfer-Encoding, not both.")
+def _normalized(scope: Scope) -> tuple[str, Scope]:
+    """The one path of a resource, and a scope that has it: no final slash, no root path twice.
+
+    A proxy may strip its prefix or pass it on; a server adds it in both cases.
+    """
+    root: str = scope.get("root_path", "")
+    path: str = scope["path"].removeprefix(root)
+    if root and path.startswith(f"{root}/"):
+        path = path.removeprefix(root)
+    raw = scope.get("raw_path") or path.encode()
+    if raw.endswith(b"/") and path != "/":  # not %2F, which belongs to a name
+        path = path.removesuffix("/")
+    return path, {**scope, "path": root + path}
 
 
 def _answer(error: Exception, scope: Scope) -> Response:
@@ -119,11 +146,15 @@ def _answer(error: Exception, scope: Scope) -> Response:
 
 def _refused_by_router(error: HTTPException, scope: Scope) -> Response:
     """No such path, or not with this method."""
+    if scope["method"] == "OPTIONS" and scope["path"] == "*":  # the server as a whole
+        return Response(status_code=204)
     if error.status_code != 405:
         detail = "There is nothing at this address; see /docs."
         return Problem(error.status_code, "Not Found", "not_found", detail)
+    headers = {"Allow": ", ".join(sorted(_methods_at(scope) | {"OPTIONS"}))}
+    if scope["method"] == "OPTIONS":
+        return Response(status_code=204, headers=headers)
     detail = "This address does not take this method; Allow names those that it takes."
-    headers = {"Allow": ", ".join(sorted(_methods_at(scope)))}
     return Problem(405, "Method Not Allowed", "method_not_allowed", detail, headers=headers)
 
 

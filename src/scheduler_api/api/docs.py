@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from scheduler_api.api.http import JSON
+from scheduler_api.api.http import JSON, refuse_query
 from scheduler_api.domain.errors import NotFound
 
 # Swagger UI comes in an installed package; our own page and its starter beside this file.
@@ -35,13 +35,17 @@ _HEADERS: Final[Mapping[str, str]] = {
 }
 
 
-async def page(_: Request) -> Response:
+async def page(request: Request) -> Response:
     """The page that shows the API and tries it out."""
+    refuse_query(request)
+    if request.scope["raw_path"].endswith(b"/"):  # its links are relative
+        return Response(status_code=308, headers={"Location": "../docs"})
     return _answer("docs.html")
 
 
 async def file(request: Request) -> Response:
     """A file that the page needs."""
+    refuse_query(request)
     name = request.path_params["name"]
     if name not in _FILES:
         raise NotFound
@@ -51,8 +55,10 @@ async def file(request: Request) -> Response:
 def openapi(document: dict[str, Any]) -> Any:
     """The handler that answers with the document."""
 
-    async def answer(_: Request) -> Response:
-        return JSON(document)
+    async def answer(request: Request) -> Response:
+        refuse_query(request)
+        root = request.scope.get("root_path", "")
+        return JSON(document | {"servers": [{"url": root}]} if root else document)
 
     return answer
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from scheduler_api.api.auth import BearerToken
-from scheduler_api.api.http import header
+from scheduler_api.api.http import header, refuse_query
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.store import Store
 
@@ -40,15 +40,18 @@ class Endpoint(msgspec.Struct, frozen=True):
     summary: str
     answers: Mapping[int, Any]  # status → struct, or a media type's name
     body: Any  # struct; None: takes no body
-    query: Any  # struct; None: takes no query
+    query: Any  # struct; None: takes no query, and refuses one
     errors: tuple[type[SchedulerError], ...]  # beside those that every endpoint has
     public: bool  # needs no token
+    any_query: bool  # ignores a query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, if the caller may ask. Raises: SchedulerError."""
         request = Request(scope, receive)
         if not self.public:
             context(request).token.check(header(scope, b"authorization") or b"")
+        if scope["query_string"] and self.query is None and not self.any_query:
+            refuse_query(request)
         response = await self.handle(request)
         await response(scope, receive, send)
 
@@ -60,11 +63,12 @@ def endpoint(
     query: Any = None,
     errors: tuple[type[SchedulerError], ...] = (),
     public: bool = False,
+    any_query: bool = False,
 ) -> Callable[[Handler], Endpoint]:
     """Describe a handler; its docstring's first line is the summary."""
 
     def describe(handle: Handler) -> Endpoint:
         summary = (handle.__doc__ or "").partition("\n")[0].rstrip(".")
-        return Endpoint(handle, summary, answers, body, query, errors, public)
+        return Endpoint(handle, summary, answers, body, query, errors, public, any_query)
 
     return describe

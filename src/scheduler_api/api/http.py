@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
@@ -14,10 +15,12 @@ from starlette.types import Scope
 from scheduler_api.domain.errors import (
     Conflict,
     FieldError,
+    HeadTooLarge,
     Invalid,
     Malformed,
     NotFound,
     PayloadTooLarge,
+    RequestTimeout,
     SchedulerError,
     Unauthenticated,
     Unavailable,
@@ -29,6 +32,8 @@ T = TypeVar("T")
 # Family of errors → status and title; the first that fits.
 STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
     (PayloadTooLarge, 413, "Content Too Large"),
+    (HeadTooLarge, 431, "Request Header Fields Too Large"),
+    (RequestTimeout, 408, "Request Timeout"),
     (Malformed, 400, "Bad Request"),
     (Unauthenticated, 401, "Unauthorized"),
     (NotFound, 404, "Not Found"),
@@ -130,6 +135,8 @@ def _too_large(most: int) -> PayloadTooLarge:
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str]) -> T:
     """The value. Raises: Malformed (no JSON), Invalid (not of that form)."""
+    if body.startswith(BOM_UTF8):  # RFC 8259, section 8.1: it may be ignored
+        body = body[len(BOM_UTF8) :]
     try:
         body.decode()  # msgspec skips over the inside of raw values, which must be UTF-8 too
         return decoder.decode(body)
@@ -146,6 +153,15 @@ def query(request: Request, form: type[T], fields: Iterable[str]) -> T:
     except msgspec.ValidationError as error:
         wrong = _field_error(str(error), fields)
         raise Invalid([FieldError(f"?{wrong.path[1:]}", wrong.message)]) from None
+
+
+class _NoFields(msgspec.Struct, forbid_unknown_fields=True):
+    """Of a query where none is taken."""
+
+
+def refuse_query(request: Request) -> None:
+    """Where no query is taken. Raises: Invalid."""
+    query(request, _NoFields, ())
 
 
 def _reason(error: Exception) -> str:

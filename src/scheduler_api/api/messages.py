@@ -139,7 +139,8 @@ async def create(request: Request) -> Response:
     scheduled_at = await ours.store.messages.create(message_id, accepted)
     log.info("message_created", message_id=message_id, destination=accepted.url.authority)
     created = Created(message_id, format_instant(scheduled_at))
-    return JSON(created, 201, {"Location": f"/messages/{quote(message_id, safe='')}"})
+    root = request.scope.get("root_path", "")
+    return JSON(created, 201, {"Location": f"{root}/messages/{quote(message_id, safe='')}"})
 
 
 def checked(body: bytes, ours: Context) -> tuple[str, Accepted]:

@@ -135,7 +135,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
     every = [] if endpoint.public else [Unauthenticated, StoreUnavailable, StoreFull]
-    return [*endpoint.errors, *every]
+    of_query = [] if endpoint.any_query or Invalid in endpoint.errors else [Invalid]
+    return [*endpoint.errors, *of_query, *every]
 
 
 def _status(error: type[SchedulerError]) -> int:

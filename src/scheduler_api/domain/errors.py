@@ -2,7 +2,9 @@
 
 SchedulerError
 ├── Malformed            400  the request cannot be read
-│   └── PayloadTooLarge  413
+│   ├── PayloadTooLarge  413
+│   ├── HeadTooLarge     431
+│   └── RequestTimeout   408  it did not arrive whole
 ├── Unauthenticated      401
 ├── NotFound             404
 │   ├── MessageNotFound
@@ -13,6 +15,8 @@ SchedulerError
 │   └── MessageInFlight
 ├── Invalid              422  readable, but a field is wrong
 └── Unavailable          503  nothing was changed, or nobody can tell
+    ├── TooManyConnections
+    ├── ShuttingDown          outcome unknown
     ├── StoreUnavailable
     ├── StoreFull
     ├── OutcomeUnknown        stored, but no replica has it yet
@@ -63,6 +67,18 @@ class PayloadTooLarge(Malformed):
     """The body is larger than MAX_BODY."""
 
     code = "payload_too_large"
+
+
+class HeadTooLarge(Malformed):
+    """The head of the request is over 64 KiB or has over 200 header fields; send fewer."""
+
+    code = "head_too_large"
+
+
+class RequestTimeout(Malformed):
+    """The request did not arrive within 30 seconds; send it again, without a pause in it."""
+
+    code = "request_timeout"
 
 
 class Unauthenticated(SchedulerError):
@@ -129,6 +145,18 @@ class Unavailable(SchedulerError):
 
     code = "unavailable"
     retry_after = 1  # seconds
+
+
+class TooManyConnections(Unavailable):
+    """Too many connections are open; nothing was done. Try again later, or on an open one."""
+
+    code = "too_many_connections"
+
+
+class ShuttingDown(Unavailable):
+    """The server ended before it could answer; whether the change was made is unknown."""
+
+    code = "shutting_down"
 
 
 class StoreUnavailable(Unavailable):

@@ -18,17 +18,22 @@ from scheduler_api import descriptors, telemetry, token_file, welcome
 from scheduler_api.api.app import create_app
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.listen import receiver
+from scheduler_api.protocol import HttpProtocol
 from scheduler_api.server.compose import running
 from scheduler_api.settings import Settings, SettingsError, load
-from scheduler_api.wire import WholeAnswers
 
 log = structlog.get_logger()
 
 API_GRACE: Final = 5  # seconds that open requests to the API may take to end
+IDLE_TIMEOUT: Final = 75  # seconds; longer than proxies keep theirs (60), which would send on a
+# connection that is just being closed
 
 
-def application(settings: Settings) -> Starlette:
-    """The application with everything behind it in its lifespan, for any ASGI server."""
+def application(settings: Settings, *, foreign: bool = False) -> Starlette:
+    """The application with everything behind it in its lifespan.
+
+    `foreign`: for any ASGI server, not for our protocol.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -39,7 +44,7 @@ def application(settings: Settings) -> Starlette:
             app.state.context = service.context
             yield
 
-    return create_app(lifespan)
+    return create_app(lifespan, foreign=foreign)
 
 
 def app() -> Starlette:
@@ -47,7 +52,7 @@ def app() -> Starlette:
     telemetry.guard_streams()
     settings = load()
     telemetry.configure(settings.log_level, settings.log_format)
-    return application(settings)
+    return application(settings, foreign=True)
 
 
 def worker(settings: Settings) -> Starlette:
@@ -92,12 +97,14 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
         host=settings.api_host,
         port=settings.api_port,
         workers=settings.workers,
-        http=WholeAnswers,
+        http=HttpProtocol,
         ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        root_path=settings.root_path,
+        timeout_keep_alive=IDLE_TIMEOUT,
         timeout_graceful_shutdown=API_GRACE,
         limit_concurrency=descriptors.budget(settings.max_in_flight, descriptors.limit()).callers,
         **more,

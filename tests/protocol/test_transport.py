@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from scheduler_api.wire import WholeAnswers
+from scheduler_api.protocol import HttpProtocol
 from tests.support.waiting import wait_until
 
 END = b""  # of the connection, among its writes
@@ -45,7 +45,7 @@ class Connection(asyncio.Transport):
 def connect(app: ASGIApp) -> tuple[Connection, Callable[[bytes], None]]:
     """A connection to an application, and how to send on it."""
     config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off")
-    protocol, connection = WholeAnswers(config, ServerState(), {}), Connection()
+    protocol, connection = HttpProtocol(config, ServerState(), {}), Connection()
     protocol.connection_made(connection)
     return connection, protocol.data_received
 
