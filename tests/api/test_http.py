@@ -1,5 +1,6 @@
 """Bodies and queries in, problems out: what cannot be read, and how it is told."""
 
+import codecs
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -47,7 +48,9 @@ MALFORMED = {
     "trailing word": body(b'"id": "a"') + b"x",
     "two values": body(b'"id": "a"') * 2,
     "comment": b"/* */" + body(b'"id": "a"'),
-    "byte order mark": b"\xef\xbb\xbf" + body(b'"id": "a"'),
+    "two byte order marks": codecs.BOM_UTF8 * 2 + body(b'"id": "a"'),
+    "byte order mark alone": codecs.BOM_UTF8,
+    "byte order mark inside": body(codecs.BOM_UTF8 + b'"id": "a"'),
     "UTF-16": body(b'"id": "a"').decode().encode("utf-16"),
     "NUL after it": body(b'"id": "a"') + b"\x00",
     "NUL in an id": body(b'"id": "a\x00"'),
@@ -105,7 +108,9 @@ INVALID: dict[str, tuple[bytes, list[str]]] = {
     "deep arrays as a header": (body(b'"headers": {"a": ' + b"[" * DEEP), ["/headers"]),
     "deep arrays in an unknown field": (body(b'"x": ' + b"[" * DEEP), ["/x"]),
     "number for an id": (body(b'"id": 1'), ["/id"]),
-    "null for an id": (body(b'"id": null'), ["/id"]),
+    "null for the URL": (b'{"webhookUrl": null}', ["/webhookUrl"]),
+    "null for a header": (body(b'"headers": {"X-A": null}'), ["/headers"]),
+    "null for a field that does not exist": (body(b'"idd": null'), ["/idd"]),
     "NUL in an id": (body(rb'"id": "a\u0000"'), ["/id"]),
     "long id": (body(b'"id": "%b"' % (b"a" * 5000)), ["/id"]),
     "number for a header": (body(b'"headers": {"X-A": 1}'), ["/headers"]),
@@ -154,6 +159,60 @@ async def test_an_unknown_field_is_refused_with_the_nearest_known_one(
     async with api.client.post("/messages", json={"webhookUrl": URL, name: 1}) as response:
         found = await problem(response, 422, "invalid_request")
     assert found["errors"] == [{"path": f"/{name}", "message": message}]
+
+
+async def test_a_byte_order_mark_before_json_is_skipped(api: Api, live_store: Store) -> None:
+    sent = codecs.BOM_UTF8 + body(b'"id": "marked", "payload": {"a": 1}')
+    async with api.client.post("/messages", data=sent) as response:
+        assert response.status == 201
+    many = codecs.BOM_UTF8 + b'{"messages": [%b]}' % body(b'"id": "one of many"')
+    async with api.client.post("/messages/batch", data=many) as response:
+        assert [it["status"] for it in (await response.json())["results"]] == [201]
+    limits = codecs.BOM_UTF8 + b'{"paused": true}'
+    async with api.client.put("/destinations/example.com", data=limits) as response:
+        assert (await response.json())["paused"] is True
+    assert (await live_store.messages.get("marked")).spec.body == b'{"a": 1}'
+
+
+OPTIONAL = [
+    name
+    for name in msgspec.structs.fields(NewMessage)
+    if not name.required and name.name != "payload"
+]
+
+
+async def test_null_for_an_optional_field_means_that_it_is_absent(api: Api) -> None:
+    nulls = {field.encode_name: None for field in OPTIONAL}
+    assert {"id", "delay", "headers", "method", "timeout"} <= set(nulls)
+    alone = [{"webhookUrl": URL, name: None} for name in nulls]
+    messages = [*alone, {"webhookUrl": URL} | nulls]
+    for message in messages:
+        async with api.client.post("/messages", json=message) as response:
+            assert response.status == 201, await response.text()
+            created = (await response.json())["messageId"]
+        async with api.client.get(f"/messages/{created}") as response:
+            shown = await response.json()
+        assert (shown["method"], shown["headers"]) == ("POST", {})
+        assert shown["contentType"] == "application/json"
+        assert not {"payload", "timezone", "timeout"} & set(shown)
+    async with api.client.post("/messages/batch", json={"messages": messages}) as response:
+        assert {it["status"] for it in (await response.json())["results"]} == {201}
+
+
+async def test_null_for_a_limit_means_that_it_is_absent(api: Api) -> None:
+    given = {"concurrency": 3, "rate": "5/s", "paused": True}
+    for absent in given:
+        async with api.client.put("/destinations/example.com", json=given | {absent: None}) as it:
+            shown = await it.json()
+        assert it.status == 200
+        default = {"concurrency": 64, "rate": None, "paused": False}
+        assert {name: shown[name] for name in given} == given | {absent: default[absent]}
+
+
+async def test_null_as_the_payload_is_the_json_value(api: Api, live_store: Store) -> None:
+    async with api.client.post("/messages", data=payload(b"null")) as response:
+        created = (await response.json())["messageId"]
+    assert (await live_store.messages.get(created)).spec.body == b"null"
 
 
 def wrong(sent: bytes) -> tuple[str, str]:

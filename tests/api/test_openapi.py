@@ -135,7 +135,9 @@ def test_a_new_message_is_described_and_exemplified_field_by_field() -> None:
 
 
 def test_the_methods_and_the_limits_are_those_that_are_enforced() -> None:
-    assert set(NEW["method"]["enum"]) == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    methods, null = NEW["method"]["anyOf"]
+    assert null == {"type": "null"}
+    assert set(methods["enum"]) == {"GET", "POST", "PUT", "PATCH", "DELETE"}
     assert NEW["webhookUrl"]["maxLength"] == 2048
     assert (NEW["timeout"]["minimum"], NEW["timeout"]["maximum"]) == (1, 900)
     assert NEW["delay"]["maximum"] == MAX_DELAY.total_seconds()

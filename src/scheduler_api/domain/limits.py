@@ -48,7 +48,7 @@ class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra_json_schema={"pattern": r"^(?:[1-9][0-9]{0,4}|100000)/[smhd]$"},
         ),
     ] = None
-    paused: Annotated[bool, Meta(description="Whether nothing is sent for now.")] = False
+    paused: Annotated[bool | None, Meta(description="Whether nothing is sent for now.")] = None
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ def accept_limits(new: NewLimits) -> Limits:
         rate = None if new.rate is None else Rate.parse(new.rate)
     except ValueError as error:
         raise Invalid([FieldError("/rate", str(error))]) from None
-    return Limits(new.concurrency, rate, new.paused)
+    return Limits(new.concurrency, rate, bool(new.paused))
 
 
 def reached(status: int | None, error: str | None) -> bool | None:

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, TypeVar, TypeVarTuple, cast
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Meta, Raw
 
 from scheduler_api.domain.content_type import (
     JSON_TYPE,
@@ -96,12 +96,12 @@ def _duration(shortest: timedelta, longest: timedelta) -> Meta:
     )
 
 
-Delay = Annotated[str | int | float, _duration(timedelta(), MAX_DELAY)]
-Timeout = Annotated[str | int | float, _duration(*TIMEOUT_RANGE)]
+Delay = Annotated[str | int | float | None, _duration(timedelta(), MAX_DELAY)]
+Timeout = Annotated[str | int | float | None, _duration(*TIMEOUT_RANGE)]
 
 
 class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a caller may ask for."""
+    """What a caller may ask for; null is as absent, but for `payload`."""
 
     webhook_url: Annotated[
         str,
@@ -112,14 +112,14 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
         ),
     ]
     id: Annotated[
-        str | UnsetType,
+        str | None,
         Meta(
             description="Name of the message; 1–255 characters, without `/` or control "
             "characters. Default: a UUIDv7 is made.",
             examples=["msg-unique-id-123"],
             extra_json_schema=_ID_SCHEMA,
         ),
-    ] = UNSET
+    ] = None
     payload: Annotated[
         Raw,
         Meta(
@@ -129,46 +129,49 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
         ),
     ] = msgspec.field(default_factory=Raw)
     schedule_to: Annotated[
-        str | UnsetType,
+        str | None,
         Meta(
             description="When: ISO 8601 or RFC 9557. Without an offset, local time in the zone "
             "in brackets, else in `timezone`. In the past: at once.",
             examples=["2046-04-15T02:41:45.000Z", "2046-11-06T08:00:00+01:00[Europe/Brussels]"],
         ),
-    ] = UNSET
+    ] = None
     delay: Annotated[
-        Delay | UnsetType,
+        Delay,
         Meta(description="Instead of `scheduleTo`: how long from now; seconds if a number."),
-    ] = UNSET
+    ] = None
     timezone: Annotated[
-        str | UnsetType,
+        str | None,
         Meta(
             description="IANA name for a `scheduleTo` without an offset.",
             examples=["America/Sao_Paulo"],
         ),
-    ] = UNSET
-    method: Annotated[Method, Meta(description="Method of the request.")] = "POST"
+    ] = None
+    method: Annotated[
+        Method | None,
+        Meta(description="Method of the request. Default: `POST`.", examples=["POST"]),
+    ] = None
     headers: Annotated[
-        dict[str, Annotated[str, Meta(extra_json_schema={"pattern": _VALUE_PATTERN})]],
+        dict[str, Annotated[str, Meta(extra_json_schema={"pattern": _VALUE_PATTERN})]] | None,
         Meta(
             description="Further headers of the request; at most 50, 8 KiB together.",
             examples=[{"X-Trace": "42"}],
             extra_json_schema=_HEADERS_SCHEMA,
         ),
-    ] = msgspec.field(default_factory=dict)
+    ] = None
     content_type: Annotated[
-        str | UnsetType,
+        str | None,
         Meta(
             description="Type of the body. Other than JSON: `payload` must be a string, which is "
             "sent as text in the type's charset. Default: `application/json`.",
             examples=["text/plain", "text/plain; charset=iso-8859-1"],
             extra_json_schema=_TYPE_SCHEMA,
         ),
-    ] = UNSET
+    ] = None
     timeout: Annotated[
-        Timeout | UnsetType,
+        Timeout,
         Meta(description="Time for the whole request, 1 s to 15 min. Default: REQUEST_TIMEOUT."),
-    ] = UNSET
+    ] = None
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -248,21 +251,27 @@ def accept(
     checks = _Checks()
     check = checks.run
     url = check("/webhookUrl", _url, new.webhook_url, refusal)
-    message_id = None if new.id is UNSET else check("/id", check_id, new.id)
-    asked_zone = None if new.timezone is UNSET else check("/timezone", _zone_name, new.timezone)
-    zone_name = default_zone if new.timezone is UNSET else asked_zone
+    message_id = None if new.id is None else check("/id", check_id, new.id)
+    asked_zone = None if new.timezone is None else check("/timezone", _zone_name, new.timezone)
+    zone_name = default_zone if new.timezone is None else asked_zone
     due_at = check("/scheduleTo", _due_at, new, zone_name) if zone_name else None
-    delay_ms = check("/delay", _delay, new) if new.schedule_to is UNSET else None
-    timeout_ms = None if new.timeout is UNSET else check("/timeout", _timeout, new.timeout)
+    delay_ms = check("/delay", _delay, new) if new.schedule_to is None else None
+    timeout_ms = None if new.timeout is None else check("/timeout", _timeout, new.timeout)
     headers = check("/headers", _headers, new.headers) if new.headers else {}
     content_type: str | None = JSON_TYPE
-    if new.headers or new.content_type is not UNSET:
+    if new.headers or new.content_type is not None:
         content_type = check("/contentType", _content_type, new)
     body = check("/payload", _body, new.payload, content_type) if content_type else None
     checks.done()
     # What is None here was not asked for: whatever failed has been raised by done().
     spec = Spec(
-        new.method, headers or {}, content_type or JSON_TYPE, body, timeout_ms, delay_ms, asked_zone
+        new.method or "POST",
+        headers or {},
+        content_type or JSON_TYPE,
+        body,
+        timeout_ms,
+        delay_ms,
+        asked_zone,
     )
     return Accepted(message_id, cast("WebhookUrl", url), due_at, spec)
 
@@ -320,15 +329,15 @@ def _zone_name(name: str) -> str:
 
 
 def _due_at(new: NewMessage, zone_name: str) -> datetime | None:
-    if new.schedule_to is UNSET:
+    if new.schedule_to is None:
         return None
-    if new.delay is not UNSET:
+    if new.delay is not None:
         raise ValueError("give scheduleTo or delay, not both")
     return parse_instant(new.schedule_to, zone_name)
 
 
 def _delay(new: NewMessage) -> int:
-    span = timedelta() if new.delay is UNSET else parse_duration(new.delay)
+    span = timedelta() if new.delay is None else parse_duration(new.delay)
     if span > MAX_DELAY:
         raise ValueError("a delay is at most 7,500 years")
     return _milliseconds(span)
@@ -372,8 +381,8 @@ def _check_header(name: str, value: str) -> None:
 
 def _content_type(new: NewMessage) -> str:
     """The field, or the header of that name; one of them."""
-    given = [value for name, value in new.headers.items() if name.lower() == "content-type"]
-    if new.content_type is not UNSET:
+    given = [value for name, value in (new.headers or {}).items() if name.lower() == "content-type"]
+    if new.content_type is not None:
         given.append(new.content_type)
     if len(given) > 1:
         raise ValueError("give contentType or the header Content-Type, not both")

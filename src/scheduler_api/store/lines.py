@@ -134,11 +134,11 @@ def _asked(line: Line) -> NewMessage:
         id=line.id,
         payload=_payload(line),
         schedule_to=line.schedule_to,
-        timezone=line.timezone,
+        timezone=None if line.timezone is UNSET else line.timezone,
         method=line.method,
         headers=line.headers,
-        content_type=line.content_type,
-        timeout=UNSET if line.timeout_ms is UNSET else line.timeout_ms / 1000,
+        content_type=None if line.content_type is UNSET else line.content_type,
+        timeout=None if line.timeout_ms is UNSET else line.timeout_ms / 1000,
     )
 
 
