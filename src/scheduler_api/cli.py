@@ -1,4 +1,4 @@
-"""The command scheduler-api: arguments in, calls of server/run and listen, lines out."""
+"""The command scheduler-api: arguments in, calls of server/start and listen, lines out."""
 
 # Heavy modules are imported where they are used: `--version` and `--help` answer at once.
 # ruff: noqa: PLC0415
@@ -62,9 +62,9 @@ def serve(listen: int | None, **flags: str | None) -> None:
     telemetry.guard_streams()
     with _told():
         chosen = settings.load({name: value for name, value in flags.items() if value is not None})
-        from scheduler_api.server import run
+        from scheduler_api.server import start
 
-        run.serve(chosen if listen is None else open_to(chosen, listen), listen=listen)
+        start.serve(chosen if listen is None else open_to(chosen, listen), listen=listen)
 
 
 main.add_command(

@@ -41,11 +41,11 @@ def environment(**given: str) -> dict[str, str]:
 def refused_start(folder: Path, store: str, **more: str) -> "subprocess.CompletedProcess[str]":
     """Of a service over that store that should end by itself."""
     given = {"REDIS_URL": store, "DATA_DIR": str(folder / "data"), "API_TOKEN": "t"}
-    given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port())}
+    given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port())} | more
     return subprocess.run(
         SERVE,
         cwd=folder,
-        env=environment(**given, **more),
+        env=environment(**given),
         capture_output=True,
         text=True,
         check=False,
@@ -221,7 +221,11 @@ def _started(
 
 def has_store(folder: Path) -> bool:
     """Whether an embedded store of that folder lives: it alone holds this lock while it does."""
-    path = folder / "data" / "store.lock"
+    return is_locked(folder / "data" / "store.lock")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds a lock on that file."""
     if not path.exists():
         return False
     with path.open("rb") as file:

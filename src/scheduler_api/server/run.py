@@ -1,18 +1,13 @@
-"""Running what compose.py puts together: under a server of ours, or under any ASGI server."""
+"""One process: what compose.py puts together, under a server of ours or any ASGI server."""
 
 import asyncio
-import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import msgspec
-import structlog
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.supervisors import Multiprocess
 
 from scheduler_api import descriptors, telemetry, token_file, welcome
 from scheduler_api.api.app import create_app
@@ -20,20 +15,17 @@ from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.listen import receiver
 from scheduler_api.protocol import HttpProtocol
 from scheduler_api.server.compose import running
-from scheduler_api.settings import Settings, SettingsError, load
-
-log = structlog.get_logger()
+from scheduler_api.server.ending import Ending
+from scheduler_api.settings import Settings, load
+from scheduler_api.token_file import Token
 
 API_GRACE: Final = 5  # seconds that open requests to the API may take to end
 IDLE_TIMEOUT: Final = 75  # seconds; longer than proxies keep theirs (60), which would send on a
 # connection that is just being closed
 
 
-def application(settings: Settings, *, foreign: bool = False) -> Starlette:
-    """The application with everything behind it in its lifespan.
-
-    `foreign`: for any ASGI server, not for our protocol.
-    """
+def application(settings: Settings) -> Starlette:
+    """The application with everything behind it in its lifespan, for any ASGI server."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -44,7 +36,7 @@ def application(settings: Settings, *, foreign: bool = False) -> Starlette:
             app.state.context = service.context
             yield
 
-    return create_app(lifespan, foreign=foreign)
+    return create_app(lifespan, foreign=True)
 
 
 def app() -> Starlette:
@@ -52,43 +44,34 @@ def app() -> Starlette:
     telemetry.guard_streams()
     settings = load()
     telemetry.configure(settings.log_level, settings.log_format)
-    return application(settings, foreign=True)
-
-
-def worker(settings: Settings) -> Starlette:
-    """The application in one of several processes."""
-    telemetry.guard_streams()
-    telemetry.configure(settings.log_level, settings.log_format)
     return application(settings)
 
 
-def serve(settings: Settings, listen: int | None = None) -> None:
-    """Run until a signal; `listen`: the port of a receiver to run beside it, on loopback.
+def new_runner() -> asyncio.Runner:
+    """On the event loop that uvicorn would choose."""
+    return asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory())
 
-    Raises: SettingsError, StoreStartFailed, DataRefused; OSError if a port is taken.
+
+async def run(
+    settings: Settings,
+    sock: socket.socket,
+    ending: Ending,
+    ready: Callable[[Token], None],
+    listen: int | None = None,
+) -> None:
+    """Run until `ending`; `ready` is called with the callers' token once it takes traffic.
+
+    Raises: SettingsError, StoreStartFailed, DataRefused; OSError if the port `listen` is taken.
     """
-    telemetry.configure(settings.log_level, settings.log_format)
-    if listen is not None and settings.workers > 1:
-        raise SettingsError("--listen is for a try-out in one process: leave WORKERS at 1")
-    with _bound_socket(settings) as sock:
-        here = msgspec.structs.replace(settings, api_port=sock.getsockname()[1])
-        if here.workers > 1:
-            _serve_in_workers(here, sock)
-        else:
-            _serve_in_this_process(here, sock, listen)
-
-
-def _serve_in_workers(settings: Settings, sock: socket.socket) -> None:
-    config = _config(settings, partial(worker, settings), factory=True, lifespan="on")
-    print(welcome.banner(settings, token_file.token(settings)), flush=True)
-    Multiprocess(config, [sock]).run()
-
-
-def _serve_in_this_process(settings: Settings, sock: socket.socket, listen: int | None) -> None:
-    api = create_app()
-    config = _config(settings, api, lifespan="off")
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(settings, api, config, sock, listen))
+    starting = cast("asyncio.Task[None]", asyncio.current_task())
+    with ending.by_signals():
+        ending.means(starting.cancel)
+        try:
+            await _run(settings, sock, ending, ready, listen)
+        except asyncio.CancelledError:
+            if not ending.asked:
+                raise
+            starting.uncancel()
 
 
 def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
@@ -111,13 +94,14 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
     )
 
 
-async def _serve(
+async def _run(
     settings: Settings,
-    api: Starlette,
-    config: uvicorn.Config,
     sock: socket.socket,
+    ending: Ending,
+    ready: Callable[[Token], None],
     listen: int | None,
 ) -> None:
+    api = create_app()
     async with AsyncExitStack() as stack:
         if listen is not None:
             secrets = settings.signing_secrets
@@ -125,45 +109,36 @@ async def _serve(
         token = token_file.token(settings)
         service = await stack.enter_async_context(running(settings, token))
         api.state.context = service.context
-        print(welcome.banner(settings, token, listen), flush=True)
-        await _Server(config, service.dispatcher).serve([sock])
-
-
-@contextmanager
-def _bound_socket(settings: Settings) -> Iterator[socket.socket]:
-    """Bound before anything is announced, so that what is printed is true."""
-    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((settings.api_host, settings.api_port))
-        except OSError as error:
-            place = f"{settings.api_host}:{settings.api_port}"
-            raise SettingsError(
-                f"cannot listen on {place} ({error.strerror}): set API_HOST or API_PORT"
-            ) from None
-        yield sock
+        config = _config(settings, api, lifespan="off")
+        server = _Server(config, service.dispatcher, lambda: ready(token))
+        ending.means(server.stop, server.hurry)
+        await server.serve([sock])
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals' end to us: uvicorn would raise them again before we have drained."""
+    """Leaves the signals to `Ending`: uvicorn would raise them again before we have drained."""
 
-    def __init__(self, config: uvicorn.Config, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, config: uvicorn.Config, dispatcher: Dispatcher, ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._dispatcher = dispatcher
+        self._ready = ready
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled, number)
-        yield  # the handlers stay: a second signal may come while we drain
+        yield
 
-    def _signalled(self, number: int) -> None:
-        at_once = self.should_exit
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def stop(self) -> None:
+        """Take no more connections, claim nothing more."""
         self.should_exit = True
         self._dispatcher.stop()
-        if at_once:
-            self.force_exit = True
-            self._dispatcher.hurry()
-        log.info("stopping", signal=signal.Signals(number).name, at_once=at_once)
+
+    def hurry(self) -> None:
+        """Do not wait for open requests, in either direction."""
+        self.force_exit = True
+        self._dispatcher.hurry()

@@ -313,17 +313,20 @@ def _size(path: Path) -> int:
 
 async def _ask(socket: Path, command: bytes) -> bytes:
     """One inline command → the answer's first line; empty if nobody answers in time."""
+    # A task of its own: Python 3.11 stops to trace whoever awaits what catches an exception. Not
+    # wait_for: that of Python 3.11 swallows a cancel which comes just when nobody answered.
+    asking = asyncio.create_task(_first_line(socket, command))
     try:
-        # A task of its own: Python 3.11 stops to trace whoever awaits what catches an exception.
-        return await asyncio.wait_for(_first_line(socket, command), ASK_LIMIT)
+        return await asking
     except OSError:  # TimeoutError is one too
         return b""
 
 
 async def _first_line(socket: Path, command: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(socket)
-    try:
-        writer.write(command + b"\r\n")
-        return await reader.readline()
-    finally:
-        writer.close()
+    async with asyncio.timeout(ASK_LIMIT):
+        reader, writer = await asyncio.open_unix_connection(socket)
+        try:
+            writer.write(command + b"\r\n")
+            return await reader.readline()
+        finally:
+            writer.close()

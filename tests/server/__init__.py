@@ -1,0 +1,1 @@
+"""Tests of the server: how processes start, end, and replace each other."""

@@ -1,0 +1,113 @@
+"""Parent, workers and store are killed; only a signal to the parent ends the service."""
+
+import fcntl
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.outside import Outside
+from tests.support.receiver import Receiver
+from tests.support.servers import server
+from tests.support.waiting import wait_until
+from tests.system.processes import SERVE, is_locked, refused_start, serving, started
+from tests.system.tree import kill, until_nothing_is_left, until_processes_are_gone, until_workers
+
+TWO = {"WORKERS": "2"}
+
+
+async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
+    tmp_path: Path, outside: Outside, receiver: Receiver
+) -> None:
+    async with serving(tmp_path, SERVE, None, STRICT="1", **TWO, **outside.environ) as service:
+        await service.create(id="before", webhookUrl=receiver.url, delay=1)
+        old = tuple(await until_workers(service, 2))
+        await outside.stop()
+        kill(*old)
+        await wait_until(
+            "starts that the store's absence refused",
+            lambda: sum("reached" in one["reason"] for one in service.events("worker_died")) >= 2,
+            20,
+        )
+        assert service.process.poll() is None
+        await outside.start()
+        await service.ready()
+        await service.reach("before", "delivered")
+        await until_workers(service, 2, but=old)
+        assert await service.stop() == 0
+        await until_nothing_is_left(service)
+
+
+async def test_workers_whose_parent_is_killed_drain_and_end_and_the_next_start_takes_the_port(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    async with serving(tmp_path, SERVE, None, SHUTDOWN_GRACE="6s", **TWO) as service:
+        await service.create(id="open", webhookUrl=receiver.url)
+        await service.create(id="later", webhookUrl=receiver.url, delay=1)
+        await wait_until("an open request", lambda: receiver.ids() == ["open"])
+        await until_workers(service, 2)
+        assert await service.stop(signal.SIGKILL) == -signal.SIGKILL
+        async with started(tmp_path, SERVE, service.port, **TWO) as following:
+            await service.event("parent_lost")
+            receiver.hold.set()
+            await following.ready()
+            await following.reach("open", "delivered")
+            await following.reach("later", "delivered")
+            await until_processes_are_gone(service)
+            assert await following.stop() == 0
+        await until_nothing_is_left(service)
+    assert receiver.ids() == ["open", "later"], "what was open when the parent died was drained"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_all_workers_at_once(
+    tmp_path: Path, receiver: Receiver, number: signal.Signals
+) -> None:
+    receiver.hold.clear()
+    async with serving(tmp_path, SERVE, None, **TWO) as service:
+        await service.create(id="m", webhookUrl=receiver.url)
+        await wait_until("the request", lambda: len(receiver.requests) == 1)
+        await until_workers(service, 2)
+        service.tell(number)
+        await service.event("stopping")
+        service.tell(number)
+        assert await service.ended() == 0
+        assert not service.events("message_delivered")
+        assert [one["error"] for one in service.events("attempt_failed")] == ["shutdown"]
+        await until_nothing_is_left(service)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_signal_during_the_start_ends_it(tmp_path: Path, workers: str) -> None:
+    """The start waits for the store that another process owns and does not start."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with (data / "owner.lock").open("wb") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        async with started(tmp_path, WORKERS=workers) as service:
+            await wait_until("a start that waits", lambda: is_locked(data / "members.lock"))
+            assert await service.stop() == 0
+            await until_nothing_is_left(service)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_refused_start_says_why_and_is_no_success(tmp_path: Path, workers: str) -> None:
+    async with server(tmp_path / "store", "appendonly no") as address:
+        weak = refused_start(tmp_path, address, STRICT="1", WORKERS=workers)
+        assert weak.returncode == 1
+        assert weak.stderr.splitlines()[-1].startswith("Error: STRICT is set, and appendonly")
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "token").touch()
+    empty = refused_start(tmp_path, address, API_TOKEN="", WORKERS=workers)
+    assert empty.returncode == 2
+    assert "token is empty" in empty.stderr.splitlines()[-1]
+
+
+def test_a_taken_port_is_refused_when_nobody_gives_it_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = refused_start(tmp_path, "", API_PORT=port, WORKERS="2")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port} (Address already")
