@@ -51,6 +51,7 @@ ONLY_IN: Mapping[str, set[str]] = {
     "aiohttp": {"delivery", "listen"},
     "click": {"cli"},
     "dotenv": {"settings"},
+    "idna": {"domain"},
 }
 _ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "load_dotenv"}
 # Modules that start a process write its environment; none but settings reads it.

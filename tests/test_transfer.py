@@ -46,6 +46,16 @@ async def test_what_was_exported_is_imported_and_again_skipped(
     assert await live_store.messages.count() == 2
 
 
+async def test_import_restores_an_international_url_as_given(run: Run, live_store: Store) -> None:
+    given = f"{URL}/pre\u00e7o"
+    await live_store.messages.create("a", accepted(delay=60, webhookUrl=given))
+    assert (await run("export", "out.ndjson")).returncode == 0
+    await live_store.messages.cancel("a")
+    assert (await run("import", "out.ndjson")).returncode == 0
+    message = await live_store.messages.get("a")
+    assert (message.url, message.spec.given_url) == (f"{URL}/pre%C3%A7o", given)
+
+
 async def test_import_restores_text_in_its_charset(
     run: Run, live_store: Store, tmp_path: Path
 ) -> None:

@@ -182,6 +182,14 @@ async def test_text_is_shown_as_the_string_it_was_given_as(
     assert (found["payload"], found["contentType"]) == ('olá "você"\n', "text/plain")
 
 
+async def test_create_shows_an_international_url_as_given_and_lists_it_as_called(api: Api) -> None:
+    given = "http://127.0.0.1:2/preço?q=日本"
+    await create(api, id="a", webhookUrl=given, delay=60)
+    assert (await show(api, "a"))["webhookUrl"] == given
+    (row,) = (await page(api))["scheduledJobs"]
+    assert row["webhookUrl"] == "http://127.0.0.1:2/pre%C3%A7o?q=%E6%97%A5%E6%9C%AC"
+
+
 async def test_create_shows_text_in_another_charset_as_it_was_given(api: Api) -> None:
     given = {"payload": "olá", "contentType": "text/plain; charset=iso-8859-1"}
     await create(api, id="text", delay=60, **given)

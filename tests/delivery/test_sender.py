@@ -97,6 +97,13 @@ async def test_text_is_sent_as_text(sender: Sender, claim: Claims, receiver: Rec
     assert request.headers["Content-Type"] == "text/plain"
 
 
+async def test_send_calls_an_international_url_in_ascii(
+    sender: Sender, claim: Claims, receiver: Receiver
+) -> None:
+    await send(sender, await claim(f"{receiver.url}/preço?q=日本&r=%20"))
+    assert receiver.requests[0].path == "/hook/pre%C3%A7o?q=%E6%97%A5%E6%9C%AC&r=%20"
+
+
 async def test_send_encodes_text_in_the_charset_of_its_type(
     sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:

@@ -200,7 +200,7 @@ def _view(message: Message) -> MessageView:
     spec, next_at = message.spec, message.next_attempt_at
     return MessageView(
         id=message.id,
-        webhook_url=message.url,
+        webhook_url=spec.given_url or message.url,
         method=spec.method,
         headers=spec.headers,
         content_type=spec.content_type,

@@ -15,6 +15,8 @@ from typing import Self
 
 import msgspec
 
+from scheduler_api.domain.international import ascii_host, ascii_url
+
 # Longest URL, in characters.
 MAX_URL = 2_048
 
@@ -32,7 +34,7 @@ BAD_PORTS = frozenset((
 ))
 # fmt: on
 
-_UNSAFE = re.compile(r"[^!-~]|\\")
+_SCHEME = re.compile(r"(?i:https?)://")
 _SAFE = r"!-\"$-.0->@-\[\]-~"  # the rest, without # / ?
 _URL = re.compile(rf"((?i:https?))://([{_SAFE}]*)([{_SAFE}/?]*)", re.ASCII)
 _AUTHORITY = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:]*)(?::([^@]*))?")
@@ -43,30 +45,33 @@ _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 class WebhookUrl(msgspec.Struct, frozen=True):
-    """A URL that may be stored: canonical scheme and host, the rest as it was given."""
+    """A URL that may be stored: canonical scheme and host, in ASCII, the rest as it was given."""
 
     url: str  # the whole URL
     authority: str  # host[:port] as it stands in the URL: the name of the destination
     start: int  # where the authority begins in the URL, in characters
     host: str  # name or address, in lower case, without the brackets of IPv6
     port: int  # 1-65535; the scheme's own when the URL names none
+    given: str | None = None  # the URL as asked; None: it was in ASCII
 
 
 def parse_url(text: str) -> WebhookUrl:
     """The URL, canonical. Raises ValueError for all that two readers could read differently."""
-    scheme, given, rest = _split(text)
+    encoded = text if text.isascii() or len(text) > MAX_URL else ascii_url(text)
+    scheme, given, rest = _split(encoded)
     authority, host, port = _place(scheme, given.lower())
     url = f"{scheme}://{authority}{rest}"
     if len(url) > MAX_URL or len(authority) > MAX_AUTHORITY:
         raise ValueError(
             f"a URL has at most {MAX_URL} characters, {MAX_AUTHORITY} in host and port"
         )
-    return WebhookUrl(url, authority, len(scheme) + 3, host, port)
+    start = len(scheme) + 3
+    return WebhookUrl(url, authority, start, host, port, None if encoded is text else text)
 
 
 def parse_destination(text: str) -> str:
     """The name of a destination, host[:port], as URLs to it have it. Raises ValueError."""
-    host, written_port = _host_and_port(text.lower())
+    host, written_port = _host_and_port(ascii_host(text).lower())
     if written_port is None:
         return host
     return f"{host}:{_web_port(written_port, 'http')}"
@@ -80,14 +85,14 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def _why_no_url(text: str) -> str:
-    if _UNSAFE.search(text):
-        return (
-            "a URL is printable ASCII without space or backslash: "
-            "percent-encode its path and query, write its host as xn--"
-        )
+    if not _SCHEME.match(text):
+        return "a URL starts with http:// or https://"
     if "#" in text:
         return "a URL to call has no #fragment, which would never be sent: remove it"
-    return "a URL starts with http:// or https://"
+    return (
+        "a URL has no spaces, control characters or backslashes: "
+        "percent-encode them in its path and query"
+    )
 
 
 # Most messages go to few hosts, whose parsing is most of what a new message costs to check.
@@ -246,10 +251,10 @@ class EgressRules(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Self:
         """From a comma list of networks, addresses, hosts, `*.suffix` (each but a network may have
         `:port`) and `private`. ValueError names the bad entry."""
-        entries = [entry for part in text.lower().split(",") if (entry := part.strip())]
-        rules = [_rule(entry) for entry in entries if entry != "private"]
+        entries = [entry for part in text.split(",") if (entry := part.strip())]
+        rules = [_rule(entry) for entry in entries if entry.lower() != "private"]
         return cls(
-            private="private" in entries,
+            private=len(rules) < len(entries),
             addresses=tuple(rule for rule in rules if isinstance(rule, _AddressRule)),
             hosts=tuple(rule for rule in rules if isinstance(rule, _HostRule)),
         )
@@ -325,7 +330,8 @@ def _sentence(closed: _Closed, address: str, host: str) -> str:
 
 def _rule(entry: str) -> _AddressRule | _HostRule:
     try:
-        return _network_rule(entry) if "/" in entry else _place_rule(entry)
+        encoded = ascii_host(entry).lower()
+        return _network_rule(encoded) if "/" in encoded else _place_rule(encoded)
     except ValueError as error:
         raise ValueError(
             f"{entry!a} in EGRESS_ALLOW is no network, address, host, *.suffix or private: {error}"

@@ -55,7 +55,7 @@ _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
 _URL_SCHEMA: Final = {
     "minLength": len("http://h"),
     "maxLength": MAX_URL,
-    "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://[!-\[\]-~]+$",
+    "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://[^\u0000-\u0020\\\u007f-\u00a0]+$",
 }
 _ID_SCHEMA: Final = {
     "minLength": 1,
@@ -106,7 +106,8 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     webhook_url: Annotated[
         str,
         Meta(
-            description="Where to send it: `http` or `https`, at most 2,048 characters.",
+            description="Where to send it: `http` or `https`, at most 2,048 characters. Other than "
+            "ASCII is encoded: the host by IDNA, the rest by percent-encoding.",
             examples=["https://example.com/hook"],
             extra_json_schema=_URL_SCHEMA,
         ),
@@ -187,6 +188,7 @@ class Spec(msgspec.Struct, frozen=True):
     timeout_ms: int | None = None  # None: REQUEST_TIMEOUT
     delay_ms: int | None = None  # as asked; None: an instant was asked for
     timezone: str | None = None  # as asked
+    given_url: str | None = None  # as asked; None: the URL that is called
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -264,6 +266,7 @@ def accept(
     body = check("/payload", _body, new.payload, content_type) if content_type else None
     checks.done()
     # What is None here was not asked for: whatever failed has been raised by done().
+    asked_url = cast("WebhookUrl", url)
     spec = Spec(
         new.method or "POST",
         headers or {},
@@ -272,8 +275,9 @@ def accept(
         timeout_ms,
         delay_ms,
         asked_zone,
+        asked_url.given,
     )
-    return Accepted(message_id, cast("WebhookUrl", url), due_at, spec)
+    return Accepted(message_id, asked_url, due_at, spec)
 
 
 class _Checks:

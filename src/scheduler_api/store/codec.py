@@ -48,6 +48,7 @@ class _StoredSpec(msgspec.Struct, frozen=True, array_like=True):
     timeout_ms: int | None = None
     delay_ms: int | None = None
     timezone: str | None = None
+    given_url: str | None = None
 
 
 _encode_spec = msgspec.msgpack.Encoder().encode
@@ -119,6 +120,7 @@ def _pack_spec(spec: Spec) -> bytes:
         spec.timeout_ms,
         spec.delay_ms,
         spec.timezone,
+        spec.given_url,
     ]
     while values and values[-1] is None:
         values.pop()
@@ -135,6 +137,7 @@ def _unpack_spec(packed: bytes) -> Spec:
         stored.timeout_ms,
         stored.delay_ms,
         stored.timezone,
+        stored.given_url,
     )
 
 

@@ -75,7 +75,7 @@ def pack_line(message: Archived) -> bytes:
     breaks = isinstance(body, Raw) and any(byte in bytes(body) for byte in b"\r\n")
     line = Line(
         id=message.id,
-        webhook_url=record.url,
+        webhook_url=spec.given_url or record.url,
         schedule_to=format_instant(from_ms(record.scheduled_ms)),
         created_at=format_instant(from_ms(record.created_ms)),
         next_attempt=UNSET if due_ms is None else format_instant(from_ms(due_ms)),
