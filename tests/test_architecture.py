@@ -21,13 +21,14 @@ LUA = PACKAGE / "store" / "lua"
 # Room, or module at the top → the rooms and modules of ours that it may import.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "domain": set(),
-    "store": {"domain"},
+    "store": {"domain", "memory"},
     "delivery": {"", "domain", "store"},
     "api": {"", "domain", "store"},
     "settings": {"domain"},
     "telemetry": {"output"},
     "output": set(),
     "descriptors": set(),
+    "memory": set(),
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
