@@ -12,7 +12,7 @@ import trustme
 from tests.support.commands import run_in
 from tests.support.outside import PASSWORD, Outside
 from tests.support.receiver import Receiver
-from tests.system.processes import SERVE, Server, serving
+from tests.system.processes import SERVE, Server, serving, started
 
 
 @asynccontextmanager
@@ -107,3 +107,20 @@ async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
         assert (await server.ask("GET", "/messages/meanwhile"))[0] == 404
         assert await server.stop() == 0
     assert [it.headers["Scheduler-Message-Id"] for it in receiver.requests] == ["before"]
+
+
+async def test_a_wrong_password_is_told_at_the_start_to_callers_and_by_commands(
+    tmp_path: Path, outside: Outside
+) -> None:
+    wrong = outside.environ | {"REDIS_PASSWORD": "wrong"}
+    async with started(tmp_path, SERVE, None, **wrong) as server:
+        event = await server.event("store_away_at_start")
+        assert "refuses the login" in event["reason"]
+        await server.event("store_lost")
+        status, body, _ = await server.ask("GET", "/messages")
+        assert (status, body["code"]) == (503, "store_unavailable")
+        assert body["detail"] == event["reason"]
+        done = await run_in(tmp_path, "fsck", stdin=b"", **wrong)
+        assert done.returncode == 1
+        assert done.stderr.decode() == f"Error: {event['reason']}\n"
+        assert await server.stop() == 0
