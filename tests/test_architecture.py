@@ -21,14 +21,14 @@ LUA = PACKAGE / "store" / "lua"
 # Room, or module at the top → the rooms and modules of ours that it may import.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "domain": set(),
-    "store": {"domain", "memory"},
+    "store": {"domain"},
     "delivery": {"", "domain", "store"},
     "api": {"", "domain", "store"},
-    "settings": {"domain"},
+    "settings": {"domain", "store_url"},
+    "store_url": set(),
     "telemetry": {"output"},
     "output": set(),
     "descriptors": set(),
-    "memory": set(),
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},
@@ -39,7 +39,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("domain", "store", "delivery", "api"),
         *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen", "protocol"),
     },
-    "cli": {"", "domain", "settings", "server", "listen", "telemetry", "transfer", "inspection"},
+    "cli": {
+        *("", "domain", "settings", "server"),
+        *("listen", "telemetry", "transfer", "inspection", "store_url"),
+    },
     "": {"server"},  # __init__.py: the version, and `app` on first use
     "__main__": {"cli"},
 }

@@ -192,6 +192,26 @@ def free_port() -> int:
         return int(closed.getsockname()[1])
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:hidden@x?family=0", "the options after ?"),
+        ("redis://:hidden@x/prod", "the number of a database"),
+        ("redis+cluster://:hidden@x", "give redis://HOST, rediss://HOST or unix:///PATH"),
+        ("hidden", "give redis://HOST"),
+    ],
+)
+def test_an_address_of_the_original_that_cannot_be_is_one_line_and_exit_2(
+    url: str, told: str
+) -> None:
+    done = run("import", "--from-original", url)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: --from-original has a wrong value: ")
+    assert told in done.stderr
+    assert "hidden" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_serve_with_a_taken_port_for_its_receiver_is_one_line_and_exit_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

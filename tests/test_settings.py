@@ -161,6 +161,9 @@ def test_a_name_file_that_is_no_text_is_told_without_its_content(tmp_path: Path)
         ),
         ("REDIS_URL", "redis+sentinel://a,b:2/m", "redis_url", "redis+sentinel://a,b:2/m"),
         ("REDIS_URL", "redis+sentinel://u:p@a/m/3", "redis_url", "redis+sentinel://u:p@a/m/3"),
+        ("REDIS_URL", "redis://a/", "redis_url", "redis://a/"),
+        ("REDIS_URL", "redis://a?db=3&protocol=2", "redis_url", "redis://a?db=3&protocol=2"),
+        ("REDIS_URL", "rediss://a?ssl_ca_certs=/c", "redis_url", "rediss://a?ssl_ca_certs=/c"),
     ],
 )
 def test_a_right_value_is_read(name: str, text: str, field: str, value: object) -> None:
@@ -223,6 +226,20 @@ def test_a_wrong_value_is_told_with_its_name_and_what_would_be_right(
         ("REDIS_URL", "redis://:hidden@x:0", "each HOST"),
         ("REDIS_URL", "unix://", "each HOST"),
         ("REDIS_URL", "hidden", "redis://"),
+        ("REDIS_URL", "redis://:hidden@x/prod", "the number of a database, such as /0"),
+        ("REDIS_URL", "rediss://:hidden@x/0/1", "the number of a database"),
+        ("REDIS_URL", "redis://:hidden@x?family=0", "options after ? that this kind has are user"),
+        ("REDIS_URL", "redis://x?decode_responses=hidden", "options after ?"),
+        ("REDIS_URL", "redis://x/0?hidden", "options after ?"),
+        ("REDIS_URL", "redis://x?ssl_ca_certs=hidden", "options after ?"),
+        ("REDIS_URL", "redis+cluster://x?db=1", "options after ?"),
+        ("REDIS_URL", "unix:///s?socket_keepalive=1", "options after ?"),
+        ("REDIS_URL", "redis://x?sentinel_password=hidden", "options after ?"),
+        ("REDIS_URL", "redis://x?socket_timeout=hidden", "option socket_timeout has a wrong value"),
+        ("REDIS_URL", "redis://x?socket_timeout=0", "option socket_timeout has a wrong value"),
+        ("REDIS_URL", "redis://x?db=-1", "option db has a wrong value"),
+        ("REDIS_URL", "redis://x?password=", "option password has a wrong value"),
+        ("REDIS_URL", "rediss://x?ssl_cert_reqs=hidden", "option ssl_cert_reqs has a wrong value"),
     ],
 )
 def test_a_wrong_secret_is_told_without_quoting_it(name: str, text: str, right: str) -> None:
@@ -259,6 +276,63 @@ def test_redis_host_port_and_password_make_one_address() -> None:
 )
 def test_the_address_of_the_store(environ: dict[str, str], address: str | None) -> None:
     assert load(**environ).redis_address == address
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "dotenv", "address"),
+    [
+        ({"REDIS_HOST": "f"}, {}, "REDIS_URL=redis://d", "redis://f:6379/0"),
+        ({"REDIS_HOST": "f"}, {"REDIS_URL": "redis://e"}, "", "redis://f:6379/0"),
+        ({}, {"REDIS_HOST": "e", "REDIS_PORT": "7"}, "REDIS_URL=redis://d", "redis://e:7/0"),
+        ({"REDIS_URL": "redis://f"}, {"REDIS_HOST": "e"}, "REDIS_HOST=d", "redis://f"),
+        ({}, {"REDIS_HOST": "e"}, "REDIS_HOST=d\nREDIS_URL=redis://d", "redis://e:6379/0"),
+        ({"REDIS_HOST": " "}, {}, "REDIS_URL=redis://d", "redis://d"),
+        ({"REDIS_HOST": "f"}, {"REDIS_PASSWORD": "p"}, "REDIS_URL=nonsense", "redis://:p@f:6379/0"),
+    ],
+)
+def test_the_store_that_an_earlier_source_names_holds(
+    flags: dict[str, str], environ: dict[str, str], dotenv: str, address: str, tmp_path: Path
+) -> None:
+    """Whether that source names it by REDIS_URL or by REDIS_HOST."""
+    (tmp_path / ".env").write_text(dotenv)
+    assert settings.load(flags, environ, tmp_path / ".env").redis_address == address
+
+
+@pytest.mark.parametrize("used", [{}, {"REDIS_URL": "redis://a"}])
+def test_a_port_that_is_not_used_is_not_judged(used: dict[str, str]) -> None:
+    """Kubernetes sets it beside a Service named redis."""
+    loaded = load(REDIS_PORT="tcp://10.0.0.7:6379", **used)
+    assert loaded.redis_address == used.get("REDIS_URL")
+
+
+@pytest.mark.parametrize("name", ["REDIS_PORT", "API_PORT"])
+def test_a_port_of_kubernetes_that_is_used_is_told_with_what_to_do(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"Kubernetes sets it .* enableServiceLinks: false"):
+        load(REDIS_HOST="redis", **{name: "tcp://10.0.0.7:6379"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "quoted"),
+    [
+        (
+            {"API_TOKEN": '"abc"', "REDIS_PASSWORD": "'p'", "REDIS_HOST": "h"},
+            ["API_TOKEN", "REDIS_PASSWORD"],
+        ),
+        ({"DATA_DIR": '"./data"'}, ["DATA_DIR"]),
+        ({"API_TOKEN": "a\"b'", "REDIS_HOST": "\"h'"}, []),
+        ({"API_TOKEN": '"'}, []),
+        ({}, []),
+    ],
+)
+def test_values_that_stand_in_quotes_are_known(environ: dict[str, str], quoted: list[str]) -> None:
+    """Docker's --env-file takes the quotes for a part of the value."""
+    assert load(**environ).in_quotes() == quoted
+
+
+def test_quotes_in_dotenv_are_no_part_of_the_value(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_TOKEN=\"abc\"\nREDIS_HOST='h'\n")
+    loaded = settings.load(environ={}, dotenv=tmp_path / ".env")
+    assert (loaded.api_token, loaded.in_quotes()) == ("abc", [])
 
 
 def test_a_copy_is_not_waited_for_on_a_cluster() -> None:

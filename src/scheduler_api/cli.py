@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from scheduler_api import __version__, settings
+from scheduler_api import __version__, settings, store_url
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.settings import Settings, SettingsError
 
@@ -148,6 +148,8 @@ def import_(file: str | None, from_original: str | None) -> None:
 
     if (file is None) == (from_original is None):
         raise click.UsageError("Give FILE or --from-original URL.")
+    if from_original is not None:
+        from_original = _one_server(from_original)
     with _told():
         outcome = asyncio.run(_import(_quiet(settings.load()), file, from_original))
     click.echo(f"{outcome.restored:,} imported, {outcome.same:,} were there already", err=True)
@@ -155,6 +157,18 @@ def import_(file: str | None, from_original: str | None) -> None:
         click.echo(f"refused: {refused.subject}: {refused.reason}", err=True)
     if outcome.refusals:
         raise click.ClickException(f"{outcome.refusals:,} refused")
+
+
+def _one_server(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        checked = store_url.checked(url)
+        if "+" in urlsplit(checked).scheme:
+            raise ValueError("give redis://HOST, rediss://HOST or unix:///PATH")
+    except ValueError as error:
+        raise WrongSettings(f"--from-original has a wrong value: {error}") from None
+    return checked
 
 
 @main.command()

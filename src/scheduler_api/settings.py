@@ -6,21 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
+from scheduler_api import store_url
 from scheduler_api.domain import moments, signing
 from scheduler_api.domain.destination import EgressRules
 
 SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}  # unit → bytes
 SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))  # unit, seconds; longest first
-REDIS_URLS = (  # what REDIS_URL may look like; rediss is encrypted
-    *("redis://HOST", "rediss://HOST", "unix:///PATH"),
-    *("redis+cluster://HOST,HOST", "rediss+cluster://HOST,HOST"),
-    *("redis+sentinel://HOST,HOST/MASTER", "rediss+sentinel://HOST,HOST/MASTER"),
-)
 
 
 class SettingsError(ValueError):
@@ -40,6 +36,20 @@ def _whole(low: int, high: int) -> Kind:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
             raise ValueError(f"give a whole number from {low} to {high}")
         return int(text)
+
+    return Kind(read)
+
+
+def _port(low: int) -> Kind:
+    number = _whole(low, 65_535)
+
+    def read(text: str) -> int:
+        if text.startswith("tcp://"):
+            raise ValueError(
+                "Kubernetes sets it beside a Service of that name; set the port in the Pod, or "
+                "enableServiceLinks: false"
+            )
+        return int(number.read(text))
 
     return Kind(read)
 
@@ -132,32 +142,6 @@ def _token(text: str) -> str:
     return text.strip()
 
 
-def _redis_url(text: str) -> str:
-    text = text.strip()
-    try:
-        good = _names_a_store(urlsplit(text))
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError(f"give {', '.join(REDIS_URLS)}, each HOST with its :PORT if need be")
-    return text
-
-
-def _names_a_store(url: SplitResult) -> bool:
-    scheme, _, kind = url.scheme.partition("+")
-    if url.scheme == "unix":
-        return bool(url.path)
-    hosts = url.netloc.rpartition("@")[2].split(",")
-    places = [urlsplit(f"//{host}") for host in hosts]
-    named = all(place.hostname and place.port != 0 for place in places)
-    right = {
-        "": len(places) == 1 and "+" not in url.scheme,
-        "cluster": url.path in ("", "/"),
-        "sentinel": re.fullmatch(r"/[^/]+(/[0-9]*)?", url.path) is not None,
-    }
-    return scheme in ("redis", "rediss") and named and right.get(kind, False)
-
-
 def _spell_folder(folder: Path) -> str:
     return str(folder) if folder.is_absolute() else f"./{folder}"
 
@@ -180,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
 
     api_host: Annotated[Text, Meta(description="Address to listen on")] = "0.0.0.0"
     api_port: Annotated[
-        int, _whole(0, 65_535), Meta(description="Port to listen on; 0 takes a free one")
+        int, _port(0), Meta(description="Port to listen on; 0 takes a free one")
     ] = 8000
     root_path: Annotated[
         str,
@@ -194,7 +178,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     ] = ""
     redis_url: Annotated[
         str,
-        Kind(_redis_url, secret=True),
+        Kind(store_url.checked, secret=True),
         Meta(
             description="Outside store: redis://, rediss://, unix://, redis+cluster://, redis+sentinel://"
         ),
@@ -202,9 +186,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     redis_host: Annotated[
         Text, Meta(description="Outside store by name; with no REDIS_URL either: the embedded one")
     ] = ""
-    redis_port: Annotated[
-        int, _whole(1, 65_535), Meta(description="Port of the store at REDIS_HOST")
-    ] = 6379
+    redis_port: Annotated[int, _port(1), Meta(description="Port of the store at REDIS_HOST")] = 6379
     redis_password: Annotated[
         str, Kind(str, secret=True), Meta(description="Password of the store at REDIS_HOST")
     ] = ""
@@ -301,6 +283,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         return f"redis://{login}{host}:{self.redis_port}/0"
 
+    def in_quotes(self) -> list[str]:
+        """Variables whose text begins and ends with a quote, which docker --env-file keeps."""
+        texts = {rule.variable: getattr(self, rule.field) for rule in RULES}
+        return [
+            variable
+            for variable, text in texts.items()
+            if isinstance(text, str | Path) and re.fullmatch(r"(['\"]).*\1", str(text), re.DOTALL)
+        ]
+
     def redacted(self) -> dict[str, str]:
         """Every variable as text; secrets as stars."""
         return {rule.variable: rule.shown(getattr(self, rule.field)) for rule in RULES}
@@ -344,6 +335,13 @@ class _Rule(NamedTuple):
             raise SettingsError(f"{self.variable} {given}: {error}") from None
 
 
+class _Found(NamedTuple):
+    """What a source says of a setting."""
+
+    text: str
+    source: int  # 0: flags, 1: environment, 2: .env
+
+
 def _rules() -> Iterator[_Rule]:
     for info in msgspec.structs.fields(Settings):
         notes = info.type.__metadata__
@@ -376,13 +374,24 @@ def load(
     Raises SettingsError. Every NAME may also come as NAME_FILE; empty text counts as not given.
     """
     sources = (flags, os.environ if environ is None else environ, _dotenv(dotenv))
-    given = {rule.field: rule.read(text) for rule in RULES if (text := _find(rule, sources))}
+    found = {rule.field: one for rule in RULES if (one := _find(rule, sources))}
+    _leave_out_unused(found)
+    given = {rule.field: rule.read(found[rule.field].text) for rule in RULES if rule.field in found}
     settings = Settings(**given)
     if settings.redis_password and not (settings.redis_host or settings.redis_url):
         raise SettingsError("REDIS_PASSWORD is given without REDIS_HOST: give both or none")
     if settings.durability == "replica" and "+cluster:" in settings.redis_url:
         raise SettingsError("DURABILITY is 'replica', which a Cluster cannot wait for: leave it")
     return settings
+
+
+def _leave_out_unused(found: dict[str, _Found]) -> None:
+    """Of REDIS_URL and REDIS_HOST, the one of the earlier source holds; without a host, no port."""
+    url, host = found.get("redis_url"), found.get("redis_host")
+    if url and host and host.source < url.source:
+        del found["redis_url"]
+    if "redis_url" in found or not host:
+        found.pop("redis_port", None)
 
 
 def _dotenv(path: Path | None) -> Mapping[str, str | None]:
@@ -397,8 +406,8 @@ def _dotenv(path: Path | None) -> Mapping[str, str | None]:
         raise SettingsError(f"{path} cannot be read: {error}") from None
 
 
-def _find(rule: _Rule, sources: tuple[Mapping[str, str | None], ...]) -> str:
-    for source in sources:
+def _find(rule: _Rule, sources: tuple[Mapping[str, str | None], ...]) -> _Found | None:
+    for number, source in enumerate(sources):
         plain = source.get(rule.variable) or ""
         file = source.get(f"{rule.variable}_FILE") or ""
         if plain.strip() and file:
@@ -406,8 +415,8 @@ def _find(rule: _Rule, sources: tuple[Mapping[str, str | None], ...]) -> str:
             raise SettingsError(f"{name} and {name}_FILE are both given: give one of them")
         found = _content(rule.variable, file) if file else plain
         if found.strip():
-            return found
-    return ""
+            return _Found(found, number)
+    return None
 
 
 def _content(variable: str, file: str) -> str:

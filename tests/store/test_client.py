@@ -9,6 +9,7 @@ import trustme
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
+from scheduler_api import store_url
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store import client as client_module
 from scheduler_api.store.store import Store
@@ -50,6 +51,30 @@ async def test_a_connection_that_was_closed_meanwhile_is_dialled_anew(
         await other.client_kill_filter(_type="normal", **engines.everywhere(other))
         await client.incr("calls")
         assert await other.get("calls") == b"1"
+
+
+SCHEMES = {
+    "unix": "/nobody",
+    **{f"redis{s}": "127.0.0.1" for s in ("", "s")},
+    **{f"redis{s}+cluster": "127.0.0.1" for s in ("", "s")},
+    **{f"redis{s}+sentinel": "127.0.0.1/m" for s in ("", "s")},
+}
+VALUES = {"db": "0", "protocol": "3", "ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_every_option_that_an_address_may_have_is_taken_by_its_client(scheme: str) -> None:
+    """Else the first connection would end in a TypeError."""
+    for option in store_url.options(scheme):
+        address = f"{scheme}://{SCHEMES[scheme]}?{option}={VALUES.get(option, '1')}"
+        assert store_url.checked(address) == address
+        client = client_module.open_client(address)
+        if isinstance(client, RedisCluster):
+            for node in client.nodes_manager.startup_nodes.values():
+                assert node.connection_class(**node.connection_kwargs)
+        else:
+            client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await client_module.close(client)
 
 
 async def test_a_cluster_is_entered_with_a_password(tmp_path: Path) -> None:

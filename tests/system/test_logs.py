@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.support.receiver import Receiver
-from tests.system.processes import free_port, serving
+from tests.system.processes import free_port, serving, started
 
 CANARY = "canary7f3a9c"
 SECRET = "whsec_" + base64.b64encode(f"{CANARY}-signing-secret-0000".encode()).decode()
@@ -42,3 +42,11 @@ async def test_no_secret_is_logged_and_every_line_is_json(
         assert encoded not in line
     for line in server.logged():
         assert {"timestamp", "level", "event"} <= json.loads(line).keys()
+
+
+async def test_a_token_in_quotes_is_warned_of_at_the_start(tmp_path: Path) -> None:
+    """docker --env-file keeps them, and then no caller's token is right."""
+    async with started(tmp_path, API_TOKEN='"abc"') as server:
+        event = await server.event("setting_quoted")
+        assert (event["level"], event["setting"]) == ("warning", "API_TOKEN")
+        assert "abc" not in "".join(server.logged())

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 
@@ -18,6 +19,8 @@ from scheduler_api.server.compose import running
 from scheduler_api.server.ending import Ending
 from scheduler_api.settings import Settings, load
 from scheduler_api.token_file import Token
+
+log = structlog.get_logger()
 
 API_GRACE: Final = 5  # seconds that open requests to the API may take to end
 IDLE_TIMEOUT: Final = 75  # seconds; longer than proxies keep theirs (60), which would send on a
@@ -43,8 +46,16 @@ def app() -> Starlette:
     """The application by the environment: what `uvicorn scheduler_api:app` serves."""
     telemetry.guard_streams()
     settings = load()
-    telemetry.configure(settings.log_level, settings.log_format)
+    configure_log(settings)
     return application(settings)
+
+
+def configure_log(settings: Settings) -> None:
+    """Begin the log, with what is odd about the settings."""
+    telemetry.configure(settings.log_level, settings.log_format)
+    for name in settings.in_quotes():
+        reason = "the quotes are part of its value; docker --env-file keeps them: remove them there"
+        log.warning("setting_quoted", setting=name, reason=reason)
 
 
 def new_runner() -> asyncio.Runner:

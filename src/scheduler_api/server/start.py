@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from scheduler_api import telemetry, token_file, welcome
+from scheduler_api import token_file, welcome
 from scheduler_api.server.ending import Ending
-from scheduler_api.server.run import new_runner, run
+from scheduler_api.server.run import configure_log, new_runner, run
 from scheduler_api.server.worker import work
 from scheduler_api.server.workers import Workers
 from scheduler_api.settings import Settings, SettingsError
@@ -31,7 +31,7 @@ def serve(settings: Settings, listen: int | None = None) -> None:
 
     Raises: SettingsError, SchedulerError if the start is refused; OSError if a port is taken.
     """
-    telemetry.configure(settings.log_level, settings.log_format)
+    configure_log(settings)
     if listen is not None and settings.workers > 1:
         raise SettingsError("--listen is for a try-out in one process: leave WORKERS at 1")
     with _bound_socket(settings) as sock:
