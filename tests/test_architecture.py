@@ -51,7 +51,7 @@ ONLY_IN: Mapping[str, set[str]] = {
     "redis": {"store"},
     "starlette": {"api", "protocol", "server"},
     "uvicorn": {"protocol", "server"},
-    "httptools": {"protocol"},
+    "httptools": {"protocol", "delivery"},
     "aiohttp": {"delivery", "listen"},
     "click": {"cli"},
     "dotenv": {"settings"},

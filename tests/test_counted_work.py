@@ -351,8 +351,9 @@ async def test_our_functions_called_for_a_delivery(
         await deliver(own_store, receiver, delivered, "before", 20)
         with our_calls() as found:
             await deliver(own_store, receiver, delivered, "a", MANY)
-    # 77 with the create, and a few for each claim and settle more than these slots need.
-    assert 60 < found.total() / MANY < 82
+    # 90 with the create, and a few for each claim and settle more than these slots need; 20 of them
+    # read the answer, which takes aiohttp's own reader 35.
+    assert 72 < found.total() / MANY < 95
 
 
 def blocks() -> int:

@@ -15,9 +15,11 @@ import pytest
 import trustme
 
 from scheduler_api.delivery import egress, transport
-from scheduler_api.delivery.sender import RESPONSE_BYTES, Sender
+from scheduler_api.delivery.response import BODY_BYTES
+from scheduler_api.delivery.sender import Sender
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, Start, send
+from tests.support.cutting import cutting
 from tests.support.dropping import dropping
 from tests.support.factories import accepted
 from tests.support.faults import proxying
@@ -27,6 +29,7 @@ from tests.support.waiting import wait_until
 
 BUFFERED = 16 * 1024 * 1024  # bytes: more than the sockets between two processes hold
 HEAD = b"HTTP/1.1 200 OK\r\n"
+BAD = (None, "bad_response")
 LONG_AGO, YESTERDAY = (datetime.now(UTC) - timedelta(days=days) for days in (30, 1))
 
 Answers = Callable[[Callable[[str], list[str]]], None]
@@ -315,8 +318,30 @@ async def test_an_answer_that_never_ends_is_left_after_its_beginning(
 ) -> None:
     async with endless_server(HEAD + b"\r\n", b"x" * 65_536) as (url, written):
         assert await ends(sender, claim, url) == (200, None)
-        await wait_until("its server has seen that", lambda: sum(written) > RESPONSE_BYTES)
+        await wait_until("its server has seen that", lambda: sum(written) > BODY_BYTES)
     assert sum(written) < BUFFERED
+
+
+@pytest.mark.parametrize(
+    ("begin", "later"),
+    [
+        pytest.param(
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nok", b"\r\n?\r\n", id="a chunk's size"
+        ),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n2\r\nok", b"okay\r\n", id="a chunk's end"),
+        pytest.param(b"Content-Length: 3\r\n\r\nok", b"okay", id="more than its length"),
+        pytest.param(b"Content-Length: many\r\n\r\n", b"", id="no length"),
+    ],
+)
+async def test_a_body_that_goes_wrong_frees_its_slot_at_once(
+    sender: Sender, claim: Claims, begin: bytes, later: bytes
+) -> None:
+    async with cutting() as here:
+        here.answers.append(([HEAD + begin, later], False))  # the server does not leave
+        url = f"http://127.0.0.1:{here.port}/"
+        attempt = (await send(sender, await claim(url, timeout="5m"))).attempt
+    assert (attempt.status, attempt.error) == (200, None)
+    assert attempt.duration_ms < 30_000
 
 
 @pytest.mark.parametrize("more", [b"X: y\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
@@ -327,17 +352,17 @@ async def test_a_head_that_drips_is_no_answer(sender: Sender, claim: Claims, mor
 
 
 @pytest.mark.parametrize(
-    ("begin", "more"),
+    ("begin", "more", "found"),
     [
-        pytest.param(HEAD, b"X: y\r\n" * 1000, id="headers without end"),
-        pytest.param(HEAD + b"X: ", b"y" * 65_536, id="a header without end"),
-        pytest.param(b"HTTP/1.1 200 ", b"y" * 65_536, id="a first line without end"),
-        pytest.param(b"", b"y" * 65_536, id="no HTTP without end"),
+        pytest.param(HEAD, b"X: y\r\n" * 1000, (200, None), id="headers without end"),
+        pytest.param(HEAD + b"X: ", b"y" * 65_536, (200, None), id="a header without end"),
+        pytest.param(b"HTTP/1.1 200 ", b"y" * 65_536, BAD, id="a first line without end"),
+        pytest.param(b"", b"y" * 65_536, BAD, id="no HTTP without end"),
     ],
 )
 async def test_a_head_that_never_ends_is_left_early(
-    sender: Sender, claim: Claims, begin: bytes, more: bytes
+    sender: Sender, claim: Claims, begin: bytes, more: bytes, found: tuple[object, object]
 ) -> None:
     async with endless_server(begin, more) as (url, written):
-        assert await ends(sender, claim, url) == (None, "bad_response")
+        assert await ends(sender, claim, url) == found
     assert sum(written) < BUFFERED

@@ -146,6 +146,14 @@ async def test_a_redirect_is_not_followed(
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.parametrize("query", ["", "?", "?a=b?", "?a=%3F&b"])
+async def test_path_and_query_are_sent_as_given(sender: Sender, claim: Claims, query: str) -> None:
+    heads: list[bytes] = []
+    async with raw_server(b"HTTP/1.1 204 No\r\n\r\n", heads=heads) as url:
+        await send(sender, await claim(f"{url}a/../b//%2f{query}"))
+    assert heads[0].startswith(f"POST /a/../b//%2f{query} HTTP/1.1\r\n".encode())
+
+
 async def test_cookies_are_not_kept(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     receiver.answer_headers = {"Set-Cookie": "a=b"}
     claimed = await claim(receiver.url)

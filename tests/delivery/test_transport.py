@@ -13,12 +13,16 @@ from yarl import URL
 
 from scheduler_api.delivery.deadlines import Deadlines
 from scheduler_api.delivery.egress import GuardedConnector
-from scheduler_api.delivery.transport import Answer, Transport, open_transport
+from scheduler_api.delivery.response import ResponseReader
+from scheduler_api.delivery.transport import Transport, open_transport
+from tests.support.cutting import cutting
 from tests.support.dropping import dropping
 from tests.support.factories import LOOPBACK
 from tests.support.raw import raw_server
 from tests.support.waiting import wait_until
 
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+TIMED_OUT = b"HTTP/1.1 408 Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE"]
 
 
@@ -31,33 +35,96 @@ async def transport() -> AsyncIterator[Transport]:
 
 async def asked(
     transport: Transport, url: str, method: str = "POST", body: bytes | None = b"body"
-) -> Answer:
+) -> ResponseReader:
     """What comes of one request."""
     deadline = Deadlines().at(time.monotonic() + 60)
-    return await transport.send(method, URL(url), {}, body, deadline)
+    return await transport.send(method, URL(url), "/", {}, body, deadline)
 
 
-async def send(transport: Transport, method: str, port: int) -> int:
-    """Its status, when its answer is read."""
+async def send(transport: Transport, method: str, port: int) -> int | None:
+    """The status of its answer."""
     body = None if method == "GET" else b"body"
-    answer = await asked(transport, f"http://127.0.0.1:{port}/", method, body)
-    await answer.content.read()
-    answer.release()
-    return answer.status
+    return (await asked(transport, f"http://127.0.0.1:{port}/", method, body)).status
 
 
 @pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("answered", [0, 1])
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_request_whose_connection_drops_is_on_the_wire_once(
-    transport: Transport, method: str, answered: int, reset: bool
+async def test_a_request_whose_new_connection_drops_is_on_the_wire_once(
+    transport: Transport, method: str, reset: bool
 ) -> None:
-    async with dropping(answered, reset=reset) as here:
-        for _ in range(answered):
-            assert await send(transport, method, here.port) == 200
-        with pytest.raises((aiohttp.ServerDisconnectedError, OSError)):
+    async with dropping(0, reset=reset) as here:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
             await send(transport, method, here.port)
-    assert here.requests == [method] * (answered + 1)
+    assert here.requests == [method]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_whose_kept_connection_drops_is_sent_once_more_on_a_new_one(
+    transport: Transport, method: str, reset: bool
+) -> None:
+    async with dropping(1, reset=reset) as here:
+        assert await send(transport, method, here.port) == 200
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await send(transport, method, here.port)
+    assert here.requests == [method] * 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_that_a_kept_connection_ignores_is_answered_on_a_new_one(
+    transport: Transport, method: str
+) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False), ([], True)]
+        assert await send(transport, method, here.port) == 200
+        assert await send(transport, method, here.port) == 299
+    assert here.connections == [2, 1]
+
+
+async def test_no_other_idle_connection_is_tried_after_one_that_ended_unanswered(
+    transport: Transport,
+) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False)] * 3
+        first = await asyncio.gather(*(send(transport, "POST", here.port) for _ in range(3)))
+        assert first == [200] * 3
+        here.answers = [([], True)]
+        assert await send(transport, "POST", here.port) == 299
+    assert sorted(here.connections) == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("part", [b"H", ANSWER[:-1]])
+async def test_a_kept_connection_that_ends_within_its_answer_is_not_tried_again(
+    transport: Transport, part: bytes
+) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False), ([part], True)]
+        assert await send(transport, "POST", here.port) == 200
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await send(transport, "POST", here.port)
+    assert here.connections == [2]
+
+
+async def test_a_408_that_ends_a_kept_connection_is_no_answer(transport: Transport) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False), ([TIMED_OUT], True)]
+        assert await send(transport, "POST", here.port) == 200
+        assert await send(transport, "POST", here.port) == 299
+    assert here.connections == [2, 1]
+
+
+async def test_any_other_408_is_an_answer(transport: Transport) -> None:
+    kept = TIMED_OUT.replace(b"Connection: close\r\n", b"")
+    async with cutting() as here:
+        here.answers = [
+            ([ANSWER], False),
+            ([kept], False),
+            ([TIMED_OUT], True),
+            ([TIMED_OUT], True),
+        ]
+        found = [await send(transport, "POST", here.port) for _ in range(3)]
+    assert found == [200, 408, 408], "kept alive; then on a kept connection, and on the new one"
+    assert here.connections == [3, 1]
 
 
 async def test_a_connection_that_was_never_made_says_so(transport: Transport) -> None:
@@ -67,7 +134,7 @@ async def test_a_connection_that_was_never_made_says_so(transport: Transport) ->
         await send(transport, "POST", here.port)
 
 
-async def test_a_connection_that_ends_as_it_is_made_is_a_reset_one() -> None:
+async def test_a_connection_that_ends_as_it_is_made_is_a_lost_one() -> None:
     class Ending(GuardedConnector):
         async def connect(self, *args: Any, **options: Any) -> Connection:
             connection = await super().connect(*args, **options)
@@ -77,42 +144,42 @@ async def test_a_connection_that_ends_as_it_is_made_is_a_reset_one() -> None:
             return connection
 
     async with dropping() as here, Ending(LOOPBACK) as connector:
-        with pytest.raises(aiohttp.ClientConnectionResetError):
+        with pytest.raises(aiohttp.ServerDisconnectedError):
             await send(Transport(connector), "POST", here.port)
     assert here.requests == []
 
 
-async def test_an_answer_that_nobody_asked_for_is_nobodys(transport: Transport) -> None:
-    stray, sent = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("stray", [TIMED_OUT, ANSWER, b"\r\n", b"x", b"x" * 1_000_000])
+async def test_bytes_on_an_idle_connection_end_it_and_no_attempt(
+    transport: Transport, stray: bytes
+) -> None:
+    idle: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError):
+        idle.append(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\nbody"):
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                await stray.wait()
-                writer.write(b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n")
-                sent.set()
+                writer.write(ANSWER)
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await send(transport, "POST", port) == 200
-        (pooled,) = transport._connector._conns.values()
-        protocol = pooled[0][0]
-        stray.set()
-        await sent.wait()
-        await wait_until("it is there", lambda: protocol.should_close)
-        with pytest.raises(aiohttp.ClientConnectionResetError):
-            await send(transport, "POST", port)
+        ((protocol, _),) = next(iter(transport._connector._conns.values()))
+        idle[0].write(stray)
+        await wait_until("it is there", lambda: not protocol.is_connected())
         assert await send(transport, "POST", port) == 200
+        assert len(idle) == 2, "on another connection"
 
 
-async def test_heads_that_announce_another_are_passed_over(transport: Transport) -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    async with raw_server(hints, late=b"HTTP/1.1 204 No Content\r\n\r\n") as url:
-        answer = await asked(transport, url)
-    assert answer.status == 204
-    answer.close()
+async def test_what_aiohttp_asks_itself_it_reads_itself() -> None:
+    async with (
+        raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as url,
+        GuardedConnector(LOOPBACK) as connector,
+        aiohttp.ClientSession(connector=connector) as session,
+    ):
+        Transport(connector)
+        assert await (await session.get(url)).text() == "ok"
 
 
 async def test_a_connection_with_half_a_request_on_it_is_not_used_again(
@@ -134,9 +201,7 @@ async def test_a_connection_with_half_a_request_on_it_is_not_used_again(
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         for _ in range(2):
-            answer = await asked(transport, url, body=body)
-            assert answer.status == 413
-            answer.release()
+            assert (await asked(transport, url, body=body)).status == 413
         go.set()
         await wait_until("both ends", lambda: len(taken) == 2)
     assert max(taken) < len(body)  # the rest was not sent when the receiver went on reading

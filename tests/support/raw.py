@@ -60,7 +60,8 @@ async def mute_server() -> AsyncIterator[str]:
     """Takes connections, and never says a word → host and port."""
 
     async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await reader.read()
+        while await reader.read(65_536):
+            pass
 
     async with _serving(handle) as url:
         yield url.split("/")[2]

@@ -73,7 +73,11 @@ class Deadline:
         trace: TracebackType | None,
     ) -> None:
         self._deadlines.discard(self)
-        ours = self._passed and self._task.uncancel() <= self._cancelling
+        task = self._task
+        del (
+            self._task
+        )  # it keeps its error, whose frames keep this: a circle with the request in it
+        ours = self._passed and task.uncancel() <= self._cancelling
         if ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error
 

@@ -6,15 +6,25 @@ from typing import Final
 
 from yarl import URL
 
+_find_target: Final = re.compile(r"[^:]*://[^/?#]*([^#]*)").match
 _find_control: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
-def serialized(method: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> bytes:
+def target_of(url: str) -> str:
+    """Path and query, character for character; yarl drops a `?` with nothing after it."""
+    found = _find_target(url)
+    target = found[1] if found else ""
+    return target if target.startswith("/") else f"/{target}"
+
+
+def serialized(
+    method: str, url: URL, target: str, headers: Mapping[str, str], body: bytes | None
+) -> bytes:
     """Head and body. `Host` and `Content-Length` are added: they are not among the headers.
 
     Raises: ValueError for a control character, which could smuggle in a header of its own.
     """
-    lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body is not None or method != "GET":  # RFC 9110, section 8.6
         lines.append(f"Content-Length: {len(body or b'')}")

@@ -9,14 +9,15 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 import structlog
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from scheduler_api import __version__
 from scheduler_api.delivery.deadlines import Deadline, Deadlines
 from scheduler_api.delivery.egress import Verdict, guarding, out_of_sockets
-from scheduler_api.delivery.transport import Answer, Transport
-from scheduler_api.domain.message import EXCERPT_BYTES, Attempt
+from scheduler_api.delivery.request import target_of
+from scheduler_api.delivery.response import ResponseReader
+from scheduler_api.delivery.transport import BadResponse, Transport
+from scheduler_api.domain.message import Attempt
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import parse_retry_after
 from scheduler_api.domain.signing import sign
@@ -24,7 +25,6 @@ from scheduler_api.store.queue import Claimed
 
 log = structlog.get_logger()
 
-RESPONSE_BYTES: Final = 64 * 1024  # read of an answer; then the connection is closed
 _MS: Final = timedelta(milliseconds=1)
 # Unless the caller gives another.
 _ALWAYS: Final = {
@@ -41,7 +41,7 @@ _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.ClientSSLError, "tls_error"),
     (aiohttp.ClientConnectorError, "connect_error"),
     (aiohttp.InvalidURL, "bad_request"),
-    (HttpProcessingError, "bad_response"),
+    (BadResponse, "bad_response"),
     (aiohttp.ClientError, "disconnected"),
     (OSError, "disconnected"),
 )
@@ -85,28 +85,38 @@ class Sender:
         url = URL(claimed.url, encoded=True)
         with guarding(url.raw_host or "") as verdict:
             try:
-                status, excerpt, retry_after = await self._request(url, claimed, start)
-                error = None
+                response = await self._request(url, claimed, start)
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
-                if _nothing_sent(caught, verdict):
-                    raise NothingSent from caught
-                status, excerpt, retry_after = None, None, None
-                error = _name(caught, verdict, claimed)
-        attempt = self._attempt(claimed, start, status, error, excerpt)
-        return Sent(attempt, parse_retry_after(retry_after, start.at))
+                return Sent(self._failed(caught, verdict, claimed, start))
+        attempt = self._attempt(claimed, start, response, None)
+        if not response.status or response.status < 400:
+            return Sent(attempt)
+        return Sent(attempt, parse_retry_after(response.header("retry-after"), start.at))
+
+    def _failed(
+        self, error: Exception, verdict: Verdict, claimed: Claimed, start: Start
+    ) -> Attempt:
+        try:
+            if _nothing_sent(error, verdict):
+                raise NothingSent from error
+            return self._attempt(claimed, start, None, _name(error, verdict, claimed))
+        finally:
+            _forget_frames(error)
 
     def cut_off(self, claimed: Claimed, start: Start) -> Sent:
         """The attempt of a request that we ended, as the process stops."""
-        return Sent(self._attempt(claimed, start, None, "shutdown", None))
+        return Sent(self._attempt(claimed, start, None, "shutdown"))
 
     def _attempt(
         self,
         claimed: Claimed,
         start: Start,
-        status: int | None,
+        response: ResponseReader | None,
         error: str | None,
-        excerpt: str | None,
     ) -> Attempt:
+        status, excerpt = None, None
+        if response:
+            status, excerpt = response.status, response.excerpt
         return Attempt(
             number=claimed.attempts + 1,
             started_at=start.at,
@@ -117,17 +127,11 @@ class Sender:
             lateness_ms=(start.at - max(claimed.due_at, claimed.created_at)) // _MS,
         )
 
-    async def _request(
-        self, url: URL, claimed: Claimed, start: Start
-    ) -> tuple[int, str | None, str | None]:
+    async def _request(self, url: URL, claimed: Claimed, start: Start) -> ResponseReader:
         spec, deadline = claimed.spec, self._deadline(claimed, start)
         headers = self._headers(claimed, start.at)
-        answer = await self._transport.send(spec.method, url, headers, spec.body, deadline)
-        try:
-            excerpt = await _excerpt(answer, deadline)
-            return answer.status, excerpt, answer.headers.get("Retry-After")
-        finally:
-            answer.release()
+        target = target_of(claimed.url)
+        return await self._transport.send(spec.method, url, target, headers, spec.body, deadline)
 
     def _deadline(self, claimed: Claimed, start: Start) -> Deadline:
         own = claimed.spec.timeout_ms
@@ -170,27 +174,18 @@ def _override(headers: dict[str, str], given: dict[str, str]) -> None:
     headers.update(given)
 
 
-async def _excerpt(answer: Answer, deadline: Deadline) -> str | None:
-    """The beginning of the body; the status stands, however the body ends."""
-    if answer.content.is_eof():  # it came together with the head
-        kept = answer.content.read_nowait(EXCERPT_BYTES)
-    else:
-        kept = await _beginning(answer, deadline)
-    return kept.decode(errors="replace") if kept else None
+def _forget_frames(error: BaseException) -> None:
+    """Cut an error, and those that led to it, off from the frames they passed through.
 
-
-async def _beginning(answer: Answer, deadline: Deadline) -> bytes:
-    kept, size = b"", 0
-    try:
-        with deadline:
-            while size <= RESPONSE_BYTES and (chunk := await answer.content.readany()):
-                kept += chunk[: EXCERPT_BYTES - len(kept)]
-                size += len(chunk)
-    except (aiohttp.ClientError, OSError):  # TimeoutError is one too
-        size = RESPONSE_BYTES + 1
-    if size > RESPONSE_BYTES:
-        answer.close()
-    return kept
+    In these is the request. Whatever keeps the error, a task or a circle of references in a
+    library, would keep the request until the garbage collector looks, which is seldom.
+    """
+    errors: list[BaseException | None] = [error]
+    while errors:
+        one = errors.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            errors += [one.__cause__, one.__context__]
 
 
 def _nothing_sent(error: Exception, verdict: Verdict) -> bool:

@@ -1,0 +1,45 @@
+"""A server that cuts answers into packets as it is asked to."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+MINE = b"HTTP/1.1 299 Mine\r\nContent-Length: 4\r\n\r\nmine"  # to any further request
+
+
+@dataclass
+class Cutting:
+    """The next answers, and how many requests each connection has carried."""
+
+    port: int = 0
+    answers: list[tuple[Sequence[bytes], bool]] = field(default_factory=list)
+    connections: list[int] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        mine = len(self.connections)
+        self.connections.append(0)
+        ends = False
+        try:
+            while not ends and await reader.readuntil(b"\r\n\r\n"):
+                self.connections[mine] += 1
+                pieces, ends = self.answers.pop(0) if self.answers else ([MINE], False)
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0)  # a turn of the loop: the piece is on its way
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # its caller has left
+        writer.close()
+
+
+@asynccontextmanager
+async def cutting() -> AsyncIterator[Cutting]:
+    """One on a free loopback port."""
+    here = Cutting()
+    async with await asyncio.start_server(here.serve, "127.0.0.1", 0) as server:
+        here.port = server.sockets[0].getsockname()[1]
+        yield here
