@@ -55,12 +55,13 @@ async def tried(
     error: str | None = None,
     *,
     message_id: str = "a",
+    location: str | None = None,
 ) -> None:
     """The message, which is due, is claimed, tried and settled."""
     queue = queue_of(store, message_id)
     (claimed,) = (await queue.claim(1)).messages
     now = datetime.now(UTC).replace(microsecond=0)
-    attempt = Attempt(claimed.attempts + 1, now, 12, status, error, "busy", 3)
+    attempt = Attempt(claimed.attempts + 1, now, 12, status, error, "busy", 3, location)
     assert await queue.settle(Outcome(claimed, attempt, verdict, timedelta(hours=1)))
 
 
@@ -323,6 +324,13 @@ async def test_get_shows_the_attempts_and_why_the_message_stands_where_it_does(
         "responseExcerpt": "busy",
         "latenessMs": 3,
     }
+
+
+async def test_get_shows_where_a_redirect_leads(api: Api, live_store: Store) -> None:
+    await create(api, id="a")
+    await tried(live_store, "retry", 302, location="https://elsewhere.example/")
+    (attempt,) = (await show(api, "a"))["attempts"]
+    assert attempt["location"] == "https://elsewhere.example/"
 
 
 async def test_get_shows_that_a_message_is_being_sent(api: Api, live_store: Store) -> None:

@@ -137,13 +137,37 @@ async def test_retry_after_is_read_from_the_answer(
     assert sent.retry_after == timedelta(minutes=2)
 
 
-async def test_a_redirect_is_not_followed(
-    sender: Sender, claim: Claims, receiver: Receiver
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_says_where_it_leads(
+    sender: Sender, claim: Claims, receiver: Receiver, status: int
 ) -> None:
-    receiver.statuses, receiver.answer_headers = [307], {"Location": receiver.url}
+    receiver.statuses, receiver.answer_headers = [status], {"Location": receiver.url}
     sent = await send(sender, await claim(receiver.url))
-    assert sent.attempt.status == 307
+    assert (sent.attempt.status, sent.attempt.location) == (status, receiver.url)
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "given", "shown"),
+    [
+        (302, b"Location: /" + b"x" * 300, "/" + "x" * 199),
+        (302, "Location: /é".encode(), "/é"),
+        (302, b"Location: /\xff", "/\N{REPLACEMENT CHARACTER}"),
+        (302, b"Location: /a\r\nLocation: /b", "/a"),
+        (302, b"Location:", None),
+        (302, b"X: y", None),
+        (200, b"Location: /", None),
+        (201, b"Location: /", None),
+        (404, b"Location: /", None),
+    ],
+)
+async def test_the_location_of_a_redirect_is_shown_as_it_came(
+    sender: Sender, claim: Claims, status: int, given: bytes, shown: str | None
+) -> None:
+    answer = b"HTTP/1.1 %d x\r\n%b\r\nContent-Length: 0\r\n\r\n" % (status, given)
+    async with raw_server(answer) as url:
+        sent = await send(sender, await claim(url))
+    assert (sent.attempt.status, sent.attempt.location) == (status, shown)
 
 
 @pytest.mark.parametrize("query", ["", "?", "?a=b?", "?a=%3F&b"])

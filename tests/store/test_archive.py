@@ -16,7 +16,7 @@ from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support.clock import Clock, prelude
 from tests.support.factories import LOOPBACK, URL, accepted
-from tests.support.states import PENDING, bring, everything, outcome
+from tests.support.states import PENDING, attempt, bring, everything, outcome
 
 AT = "2027-01-15T08:00:00Z"  # NOW
 
@@ -102,6 +102,18 @@ async def test_attempts_crashes_and_the_next_attempt_move(
     assert after == before
     assert (len(after.attempts), after.crashes, after.state) == (1, 1, "retrying")
     assert after.next_attempt_at != after.scheduled_at
+
+
+@pytest.mark.parametrize("location", [None, "https://elsewhere.example/é"])
+async def test_where_a_redirect_led_moves(store: Store, other: Store, location: str | None) -> None:
+    await store.messages.create("a", accepted())
+    (claimed,) = (await store.queues[0].claim(1)).messages
+    redirected = replace(outcome(claimed, "retry"), attempt=attempt(status=302, location=location))
+    assert await store.queues[0].settle(redirected)
+    (line,) = await lines(store)
+    assert (b"location" in line) == (location is not None)
+    before, after = await moved(store, other, "a")
+    assert before.attempts == after.attempts == [attempt(status=302, location=location)]
 
 
 @pytest.mark.parametrize("state", PENDING)

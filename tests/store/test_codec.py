@@ -12,6 +12,7 @@ from scheduler_api.store.codec import (
     append_attempt,
     from_ms,
     pack_cursor,
+    pack_progress,
     pack_tail,
     to_ms,
     unpack_cursor,
@@ -118,11 +119,25 @@ def test_attempts_are_appended_as_they_were() -> None:
 
 
 def test_what_a_later_version_has_added_to_an_attempt_is_kept() -> None:
-    (stored,) = msgspec.msgpack.decode(append_attempt(b"", attempt(1)))
+    first = attempt(1, location="http://elsewhere/")
+    (stored,) = msgspec.msgpack.decode(append_attempt(b"", first))
     later = msgspec.msgpack.encode([[*stored, "added"]])
     log = append_attempt(later, attempt(2))
     assert msgspec.msgpack.decode(log)[0] == [*stored, "added"]
-    assert unpack_log(log) == [attempt(1), attempt(2)]
+    assert unpack_log(log) == [first, attempt(2)]
+
+
+def test_only_an_attempt_with_a_location_stores_one() -> None:
+    log = append_attempt(append_attempt(b"", attempt(1)), attempt(2, location="/elsewhere"))
+    without, with_it = msgspec.msgpack.decode(log)
+    assert len(with_it) == len(without) + 1
+    assert [each.location for each in unpack_log(log)] == [None, "/elsewhere"]
+    assert unpack_log(unpack_progress(pack_progress(2, 0, unpack_log(log))).log) == unpack_log(log)
+
+
+def test_attempts_stored_before_locations_were_are_read() -> None:
+    before = [7, 1_800_000_000_000, 5, 302, None, "seen", 1]
+    assert unpack_log(msgspec.msgpack.encode([before])) == [attempt(7, status=302)]
 
 
 def test_the_oldest_attempts_go_when_there_are_too_many() -> None:

@@ -105,6 +105,13 @@ class AttemptView(msgspec.Struct, rename="camel"):
     error: str | None
     response_excerpt: str | None
     lateness_ms: int
+    location: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Where a redirect leads, its first 200 characters; it is not followed.",
+            examples=["https://example.com/hook/"],
+        ),
+    ] = UNSET
 
 
 class MessageView(msgspec.Struct, rename="camel"):
@@ -219,6 +226,7 @@ def _view(message: Message) -> MessageView:
 
 def _attempt(attempt: Attempt) -> AttemptView:
     number, started_at, *rest = msgspec.structs.astuple(attempt)
+    rest[-1] = attempt.location or UNSET
     return AttemptView(number, format_instant(started_at), *rest)
 
 

@@ -17,7 +17,7 @@ from scheduler_api.delivery.egress import Verdict, guarding, out_of_sockets
 from scheduler_api.delivery.request import target_of
 from scheduler_api.delivery.response import ResponseReader
 from scheduler_api.delivery.transport import BadResponse, Transport
-from scheduler_api.domain.message import Attempt
+from scheduler_api.domain.message import LOCATION_CHARACTERS, Attempt
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import parse_retry_after
 from scheduler_api.domain.signing import sign
@@ -114,9 +114,11 @@ class Sender:
         response: ResponseReader | None,
         error: str | None,
     ) -> Attempt:
-        status, excerpt = None, None
+        status, excerpt, location = None, None, None
         if response:
             status, excerpt = response.status, response.excerpt
+            if status and 300 <= status < 400:  # not followed
+                location = (response.header("location") or "")[:LOCATION_CHARACTERS] or None
         return Attempt(
             number=claimed.attempts + 1,
             started_at=start.at,
@@ -125,6 +127,7 @@ class Sender:
             error=error,
             response_excerpt=excerpt,
             lateness_ms=(start.at - max(claimed.due_at, claimed.created_at)) // _MS,
+            location=location,
         )
 
     async def _request(self, url: URL, claimed: Claimed, start: Start) -> ResponseReader:

@@ -68,6 +68,7 @@ class _StoredAttempt(msgspec.Struct, frozen=True, array_like=True):
     error: str | None
     excerpt: str | None
     lateness_ms: int
+    location: str | None = None
 
 
 _encode_log = msgspec.msgpack.Encoder().encode
@@ -201,9 +202,12 @@ def append_attempt(log: bytes, attempt: Attempt) -> bytes:
     return _encode_log([*earlier, _stored(attempt)])
 
 
-def _stored(attempt: Attempt) -> _StoredAttempt:
+def _stored(attempt: Attempt) -> tuple[object, ...]:
+    """A _StoredAttempt without the location that most attempts lack."""
     number, started_at, *rest = msgspec.structs.astuple(attempt)
-    return _StoredAttempt(number, to_ms(started_at), *rest)
+    if attempt.location is None:
+        rest.pop()
+    return (number, to_ms(started_at), *rest)
 
 
 def pack_limits(limits: Limits, share: int, partitions: int) -> bytes:
