@@ -21,7 +21,7 @@ LUA = PACKAGE / "store" / "lua"
 # Room, or module at the top → the rooms and modules of ours that it may import.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "domain": set(),
-    "store": {"domain"},
+    "store": {"domain", "memory"},
     "delivery": {"", "domain", "store"},
     "api": {"", "domain", "store"},
     "settings": {"domain", "store_url"},
@@ -29,6 +29,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "telemetry": {"output"},
     "output": set(),
     "descriptors": set(),
+    "memory": set(),
     "token_file": {"settings"},
     "welcome": {"settings", "token_file"},
     "listen": {"domain", "telemetry"},

@@ -91,7 +91,9 @@ async def test_a_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
 ) -> None:
     """F20, over the time-out: whether it was stored is unknown, a second call finds out."""
     proxy.latency(1.0)
-    assert await service.refusal(id="a", webhookUrl=receiver.url) == "store_unavailable"
+    # The first where a connection had to be opened, and nothing was sent.
+    codes = ("store_unavailable", "outcome_unknown")
+    assert await service.refusal(id="a", webhookUrl=receiver.url) in codes
     assert await service.health() == (503, "disconnected")
     await proxy.heal()
     await service.healed()
@@ -110,7 +112,8 @@ async def test_a_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
     upstream.tell(signal.SIGSTOP)
     assert await service.refusal() == "store_unavailable"
     assert await service.refusal("/health/ready") == "store_unavailable"
-    assert await service.refusal(id="late", webhookUrl=receiver.url) == "store_unavailable"
+    codes = ("store_unavailable", "outcome_unknown")
+    assert await service.refusal(id="late", webhookUrl=receiver.url) in codes
     assert await service.health() == (503, "disconnected")
     assert receiver.ids() == []
     upstream.tell(signal.SIGCONT)

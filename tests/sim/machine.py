@@ -16,6 +16,7 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
 from scheduler_api.store.scripts import scripts_of
+from scheduler_api.store.uploads import Uploads
 from tests.sim.replica import LEASE, Rules
 from tests.sim.server import OTHER, PARTITIONS, Server
 
@@ -69,7 +70,8 @@ class Divided:
 
     def messages(self, concurrency: int) -> Messages:
         """As the api asks for them."""
-        return Messages(self.scripts, self.heads, concurrency=self.shares(concurrency))
+        shares = self.shares(concurrency)
+        return Messages(self.scripts, self.heads, Uploads(), concurrency=shares)
 
     def destinations(self, concurrency: int) -> Destinations:
         """As the api asks for them."""

@@ -9,6 +9,7 @@ import pytest
 from scheduler_api.domain.message import Accepted, Attempt
 from scheduler_api.domain.retry import Retry, decide
 from scheduler_api.store.codec import from_ms
+from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome
 from tests.sim.machine import Machine
 from tests.sim.server import at_once
@@ -48,7 +49,7 @@ class Hour:
         """Store them."""
         for start in range(0, len(messages), CLAIMED_AT_ONCE):
             batch = messages[start : start + CLAIMED_AT_ONCE]
-            packed = [(message_id.encode(), one) for message_id, one in batch]
+            packed = [new_of(message_id.encode(), one) for message_id, one in batch]
             at_once(self.messages._create(0, packed))
 
     def run(self) -> None:

@@ -30,6 +30,7 @@ from scheduler_api.store.archive import Restorable
 from scheduler_api.store.codec import from_ms, to_ms
 from scheduler_api.store.invariants import Snapshot, destination_claimed, findings
 from scheduler_api.store.keys import partition_of
+from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import Claim, Queue
 from tests.sim.flow import Flow
 from tests.sim.ledger import Broken, Ledger, Offer
@@ -428,7 +429,7 @@ class World:
         return partition_of(message_id.encode(), self.data.partitions)
 
     def _create_in(self, partition: int, offers: list[Offer]) -> None:
-        batch = [(offer.message_id.encode(), offer.accepted) for offer in offers]
+        batch = [new_of(offer.message_id.encode(), offer.accepted) for offer in offers]
         kept = set(self._stored("payloads"))
         try:
             replies = at_once(self.messages._create(partition, batch))
@@ -472,10 +473,13 @@ class World:
             return  # whoever comes first says how new data are divided
         other, id_ = self._machine.other, self.rng.choice(IDS)
         messages, partition = other.messages(1), partition_of(id_.encode(), other.partitions)
-        new = [(id_.encode(), _OFFERED[HOSTS[0], DELAYS[0]])]
+        new = [new_of(id_.encode(), _OFFERED[HOSTS[0], DELAYS[0]])]
         calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
             lambda: messages._create(partition, new),
+            lambda: messages._create(partition, new),
             lambda: messages.get(id_),
+            lambda: messages.get(id_),
+            lambda: messages.cancel(id_),
             lambda: messages.cancel(id_),
             lambda: other.queues("other", 1, DAY)[partition].claim(1),
         ]

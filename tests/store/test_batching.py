@@ -1,11 +1,16 @@
 """Single calls gathered into one."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
+from scheduler_api.domain.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 from scheduler_api.store.batching import AT_ONCE, Batcher
+from scheduler_api.store.uploads import CALL_BYTES
 from tests.support.waiting import wait_until
 
 
@@ -113,3 +118,83 @@ async def test_an_error_does_not_reach_a_caller_that_is_gone() -> None:
     fail.set()
     with pytest.raises(ValueError, match="refused"):
         await stays
+
+
+async def test_a_call_has_at_most_so_many_bytes_and_at_least_one_item() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.double)
+    sizes = [CALL_BYTES // 2, CALL_BYTES // 2, 1, 3 * CALL_BYTES, 1]
+    await asyncio.gather(*(batcher.submit(n, size) for n, size in enumerate(sizes)))
+    assert calls.batches == [[0, 1], [2], [3], [4]]
+
+
+async def test_enough_bytes_do_not_wait_for_the_delay() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.double, delay=60)
+    assert await asyncio.wait_for(batcher.submit(1, CALL_BYTES), 5) == 2
+
+
+class Away:
+    """A store that loses each call, when it is told to."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.lost = asyncio.Event()
+        self.batches: list[list[int]] = []
+
+    async def call(self, batch: Sequence[int]) -> list[int]:
+        self.batches.append(list(batch))
+        await self.lost.wait()
+        raise self.error
+
+
+async def test_items_that_waited_for_all_of_a_lost_call_are_refused_unsent() -> None:
+    away = Away(OutcomeUnknown())
+    batcher = Batcher(away.call, most=1)
+    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE)]
+    await wait_until("the calls", lambda: len(away.batches) == AT_ONCE)
+    tasks += [asyncio.create_task(batcher.submit(number)) for number in range(50)]
+    await asyncio.wait(tasks, timeout=0.01)
+    tasks[-1].cancel()
+    away.lost.set()
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in told[:AT_ONCE]] == [OutcomeUnknown] * AT_ONCE
+    # Those came after the first calls had begun, so that one more round is tried for them.
+    later = [type(one) for one in told[AT_ONCE:-1]]
+    assert later == [OutcomeUnknown] * AT_ONCE + [StoreUnavailable] * (49 - AT_ONCE)
+    assert isinstance(told[-1], asyncio.CancelledError)
+    assert len(away.batches) == 2 * AT_ONCE
+
+
+async def test_items_that_waited_while_a_full_store_refused_are_tried() -> None:
+    away = Away(StoreFull())
+    away.lost.set()
+    batcher = Batcher(away.call, most=1)
+    told = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
+    assert [type(one) for one in told] == [StoreFull] * 20
+    assert len(away.batches) == 20
+
+
+async def test_nothing_of_an_item_stays_after_an_error() -> None:
+    """An error holds the frames that it passed; none of them may hold the error, or an item."""
+
+    class Item:
+        """Of which it can be told whether it is still there."""
+
+    async def refuse_items(_: Sequence[Item]) -> list[int]:
+        raise ValueError("refused")
+
+    batcher: Batcher[Item, int] = Batcher(refuse_items)
+    item = Item()
+    there = weakref.ref(item)
+    gc.disable()
+    try:
+        submitted = batcher.submit(item)
+        del item
+        with suppress(ValueError):
+            await submitted
+        del submitted
+        await wait_until("the call's end", lambda: not batcher._running)
+        assert there() is None
+    finally:
+        gc.enable()

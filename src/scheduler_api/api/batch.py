@@ -18,6 +18,7 @@ from scheduler_api.api.openapi import REFERENCE
 from scheduler_api.domain.errors import (
     Invalid,
     Malformed,
+    OutcomeUnknown,
     PayloadTooLarge,
     SchedulerError,
     Unavailable,
@@ -79,8 +80,9 @@ async def create_many(request: Request) -> Response:
     asked = decode(await read_body(request, ours.max_body), _MANY, _MANY_FIELDS)
     found = [one async for one in _checked(asked.messages, ours)]
     new = [one for one in found if not isinstance(one, SchedulerError)]
+    del asked  # the body is held once while it waits
     stored = await ours.store.messages.create_many(new)
-    _raise_if_away(stored)
+    _raise_if_away(found, stored)
     results = list(_results(found, stored))
     created = sum(result.status == 201 for result in results)
     log.info("messages_created", created=created, refused=len(results) - created)
@@ -99,11 +101,22 @@ async def _checked(
             await asyncio.sleep(0)
 
 
-def _raise_if_away(stored: Sequence[Stored]) -> None:
-    """That nothing could be stored is told as to a single call, so that clients try again."""
+def _raise_if_away(found: Sequence[New | SchedulerError], stored: Sequence[Stored]) -> None:
+    """That nothing could be stored is told as to a single call, so that clients try again.
+
+    If some may have been stored, with the ids that make it safe to do so, in the batch's order.
+    """
     away = [one for one in stored if isinstance(one, Unavailable)]
-    if away and len(away) == len(stored):
-        raise away[0]
+    if not away or len(away) < len(stored):
+        return
+    if any(isinstance(one, OutcomeUnknown) for one in away):
+        ids = [None if isinstance(one, SchedulerError) else one[0] for one in found]
+        raise OutcomeUnknown(
+            "Which messages were stored is unknown; repeating the request is safe, each message "
+            "with its one of these `messageIds` as its `id`.",
+            messageIds=ids,
+        )
+    raise away[0]
 
 
 def _results(found: Iterable[New | SchedulerError], stored: Iterable[Stored]) -> Iterable[Result]:

@@ -143,8 +143,11 @@ async def create(request: Request) -> Response:
     """Store a message for later."""
     ours = context(request)
     message_id, accepted = checked(await read_body(request, ours.max_body), ours)
-    scheduled_at = await ours.store.messages.create(message_id, accepted)
-    log.info("message_created", message_id=message_id, destination=accepted.url.authority)
+    destination = accepted.url.authority
+    storing = ours.store.messages.create(message_id, accepted)
+    del accepted  # the body is held once while it waits
+    scheduled_at = await storing
+    log.info("message_created", message_id=message_id, destination=destination)
     created = Created(message_id, format_instant(scheduled_at))
     root = request.scope.get("root_path", "")
     return JSON(created, 201, {"Location": f"{root}/messages/{quote(message_id, safe='')}"})

@@ -14,6 +14,7 @@ from scheduler_api.domain.destination import MAX_AUTHORITY
 from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
+    OutcomeUnknown,
     SchedulerError,
     StoreFull,
     StoreUnavailable,
@@ -134,9 +135,9 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
-    every = [] if endpoint.public else [Unauthenticated, StoreUnavailable, StoreFull]
+    every = [Unauthenticated, StoreUnavailable, OutcomeUnknown, StoreFull]
     of_query = [] if endpoint.any_query or Invalid in endpoint.errors else [Invalid]
-    return [*endpoint.errors, *of_query, *every]
+    return [*endpoint.errors, *of_query, *([] if endpoint.public else every)]
 
 
 def _status(error: type[SchedulerError]) -> int:

@@ -17,9 +17,9 @@ SchedulerError
 └── Unavailable          503  nothing was changed, or nobody can tell
     ├── TooManyConnections
     ├── ShuttingDown          outcome unknown
-    ├── StoreUnavailable
+    ├── StoreUnavailable      nothing was changed
+    │   └── OutcomeUnknown    the change was sent, and is not confirmed
     ├── StoreFull
-    ├── OutcomeUnknown        stored, but no replica has it yet
     ├── StoreNotDurable       refused by STRICT
     ├── StoreStartFailed      the embedded store did not come up
     └── DataRefused           this process must not touch these data
@@ -160,9 +160,15 @@ class ShuttingDown(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot be reached; whether the change was made is unknown, repeating is safe."""
+    """The store cannot be reached; nothing was changed, try again."""
 
     code = "store_unavailable"
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """Whether the change was made is unknown; repeating it is safe, with the same id."""
+
+    code = "outcome_unknown"
 
 
 class StoreFull(Unavailable):
@@ -170,12 +176,6 @@ class StoreFull(Unavailable):
 
     code = "store_full"
     retry_after = 30
-
-
-class OutcomeUnknown(Unavailable):
-    """No replica has confirmed the message in time: unknown outcome, safe to repeat."""
-
-    code = "outcome_unknown"
 
 
 class StoreNotDurable(Unavailable):

@@ -1,7 +1,7 @@
 """Whole messages, as they move from one store to another; asked by transfer.py."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
@@ -17,6 +17,7 @@ from scheduler_api.store.codec import (
 )
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.uploads import calls
 
 AT_ONCE: Final = 100  # messages a call
 COLUMNS: Final = 5  # of a message in the reply of list.lua
@@ -78,11 +79,11 @@ class Archive:
                 for number, message in enumerate(messages)
                 if partition_of(message.id.encode(), len(self._scripts)) == partition
             ]
-            for start in range(0, len(here), AT_ONCE):
-                batch = here[start : start + AT_ONCE]
-                args = [part for number in batch for part in _restored(messages[number])]
-                reply = await scripts.run("restore", *args)
-                words |= {n: word.decode() for n, word in zip(batch, reply, strict=True)}
+            reply: list[bytes] = []
+            for some in calls((_restored(messages[number]) for number in here), _size, AT_ONCE):
+                reply += await scripts.run("restore", *(part for parts in some for part in parts))
+            for number, word in zip(here, reply, strict=True):
+                words[number] = cast("Restored", word.decode())
         return [words[number] for number in range(len(messages))]
 
 
@@ -109,7 +110,15 @@ def _archived(message_id: bytes, due: int, record: bytes, packed: bytes) -> Arch
     )
 
 
-def _restored(message: Restorable) -> tuple[bytes | str | int, ...]:
+Parts = tuple[bytes, int, int | str, bytes, bytes]  # of a message, as restore.lua takes them
+
+
+def _size(parts: Parts) -> int:
+    *_, tail, progress = parts
+    return len(tail) + len(progress)
+
+
+def _restored(message: Restorable) -> Parts:
     created = "" if message.created_ms is None else message.created_ms
     return (
         message.id.encode(),

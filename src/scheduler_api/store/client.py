@@ -5,6 +5,8 @@ is no second time, as the first node did not run it.
 """
 
 import asyncio
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
@@ -29,7 +31,18 @@ Client = Redis | RedisCluster
 CONNECTIONS: Final = 16  # at the most, to one server; calls are gathered, so that few are needed
 CLUSTER_CALLS: Final = 64  # under way at once, over all nodes of a cluster
 TIMEOUT: Final = 2.0  # seconds for a connection, for an answer, for a free connection
+SLOWEST: Final = 4 * 1024**2  # bytes a second that a store takes; a large command gets more time
 SENTINEL_PORT: Final = 26_379
+
+
+class Call:
+    """One call of a client; whether anything of it may have reached a server."""
+
+    begun = False
+
+
+# Set by whoever wants to know that of its next call.
+CALL: Final[ContextVar[Call]] = ContextVar("CALL", default=Call())  # noqa: B039
 
 
 def open_client(address: str) -> Client:
@@ -126,7 +139,27 @@ def _places(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
 
 
 class _Packing(AbstractConnection):
-    """Writes commands by hiredis; redis-py's own packing takes a third of a create."""
+    """Writes commands by hiredis; redis-py's own packing takes a third of a create.
+
+    Gives a large command time by its size, and notes in `CALL` that it is being sent.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._patience = self.socket_timeout or 0.0  # seconds for a small command
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """As AbstractConnection; without `check_health` it is a handshake, or the ping before."""
+        packed = cast("Sequence[bytes]", command)  # all of redis-py's own calls give one
+        if check_health:
+            if not self.is_connected:
+                await self.connect_check_health(check_health=False)
+            await self.check_health()  # type: ignore[no-untyped-call]
+            self.socket_timeout = self._patience + sum(map(len, packed)) / SLOWEST
+            CALL.get().begun = True
+        await super().send_packed_command(command, check_health=False)
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """The command as it is sent. Raises: TypeError for what is no text, bytes or number."""

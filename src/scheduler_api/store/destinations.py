@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler_api.domain.errors import DestinationNotFound
+from scheduler_api.domain.errors import DestinationNotFound, OutcomeUnknown, Unavailable
 from scheduler_api.domain.limits import Destination, Hold, Limits
 from scheduler_api.store.codec import pack_limits, unpack_hold, unpack_limits, unpack_results
 from scheduler_api.store.scripts import Scripts
@@ -48,15 +48,21 @@ class Destinations:
     async def set_limit(self, name: str, limits: Limits | None) -> Destination:
         """Replace its settings; None: back to the default.
 
-        Raises: DestinationNotFound, if there are none to be taken away; StoreUnavailable.
+        Raises: DestinationNotFound, if there are none to be taken away; StoreUnavailable;
+        OutcomeUnknown, also if some partitions have them and others do not.
         """
-        had = [
-            await scripts.run("set_limit", name.encode(), self._field(limits, partition))
-            for partition, scripts in enumerate(self._partitions)
-        ]
-        if not limits and not any(had):
-            raise DestinationNotFound(f"{name} has no settings of its own.")
-        return await self._one(name)
+        had: list[int] = []
+        try:
+            for partition, scripts in enumerate(self._partitions):
+                field = self._field(limits, partition)
+                had.append(await scripts.run("set_limit", name.encode(), field))
+            if limits or any(had):
+                return await self._one(name)
+        except Unavailable as error:
+            if not had:
+                raise
+            raise OutcomeUnknown from error
+        raise DestinationNotFound(f"{name} has no settings of its own.")
 
     def _share(self, partition: int) -> int:
         return share(self._concurrency, partition, len(self._partitions))

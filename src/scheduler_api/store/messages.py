@@ -6,7 +6,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from scheduler_api.domain.errors import DuplicateMessage, MessageNotFound, Unavailable
+from scheduler_api.domain.errors import (
+    DuplicateMessage,
+    MessageNotFound,
+    OutcomeUnknown,
+    StoreUnavailable,
+    Unavailable,
+)
 from scheduler_api.domain.message import Accepted, Listed, Message, Page, State
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.store.batching import Batcher
@@ -25,6 +31,7 @@ from scheduler_api.store.codec import (
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.scripts import ERRORS, Scripts
+from scheduler_api.store.uploads import SMALL, Uploads, calls
 
 ANNOUNCED_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
 CREATED_AT_ONCE: Final = 100  # of a batch; such a call holds up the store for 1–2 ms
@@ -35,7 +42,7 @@ HEAD: Final = 3  # the column that is empty where a damaged data set has no reco
 Row = tuple[Any, ...]  # of a list in the script's reply: id, due ms, place, head, counts
 Position = tuple[int, bytes]  # in a list: due ms and id of a message; serves every partition
 START: Final[Position] = (-1, b"")  # before every message
-New = tuple[bytes, Accepted]  # its id, and what was asked
+New = tuple[bytes, str, bytes]  # its id, when it is to be sent as create.lua takes it, its record
 Stored = datetime | DuplicateMessage | Unavailable  # when it is scheduled for, or why it is not
 
 
@@ -43,11 +50,17 @@ class Messages:
     """The messages of all partitions."""
 
     def __init__(
-        self, scripts: Sequence[Scripts], heads: Heads, *, concurrency: Sequence[int]
+        self,
+        scripts: Sequence[Scripts],
+        heads: Heads,
+        uploads: Uploads,
+        *,
+        concurrency: Sequence[int],
     ) -> None:
         """`concurrency`: how many may be in flight to one destination; of each partition."""
         self._scripts = scripts
         self._heads = heads
+        self._uploads = uploads
         self._concurrency = concurrency
         self._creating: list[Batcher[New, datetime | DuplicateMessage]] = [
             Batcher(partial(self._create, partition)) for partition in range(len(scripts))
@@ -57,9 +70,18 @@ class Messages:
         return partition_of(message_id, len(self._scripts))
 
     async def create(self, message_id: str, accepted: Accepted) -> datetime:
-        """When it is scheduled for. Raises: DuplicateMessage, StoreUnavailable, StoreFull."""
+        """When it is scheduled for. Raises: DuplicateMessage, StoreUnavailable, StoreFull.
+
+        OutcomeUnknown, with the fact `messageId`: it may have been stored.
+        """
         packed = message_id.encode()
-        created = await self._creating[self._partition(packed)].submit((packed, accepted))
+        new = new_of(packed, accepted)
+        submitted = self._creating[self._partition(packed)].submit(new, len(new[2]))
+        del accepted, new  # the body is held once while it waits
+        try:
+            created = await submitted
+        except OutcomeUnknown as error:
+            raise _unknown(message_id, error) from error
         if isinstance(created, DuplicateMessage):
             raise created
         return created
@@ -70,35 +92,50 @@ class Messages:
         The calls to one partition follow each other, so that of two with one id the first is
         stored; nothing stands between them and the store, as for single ones.
         """
-        packed = [(message_id.encode(), accepted) for message_id, accepted in batch]
+        packed = [message_id.encode() for message_id, _ in batch]
         places: dict[int, list[int]] = {}  # partition → which of the batch it keeps
-        for place, (message_id, _) in enumerate(packed):
+        for place, message_id in enumerate(packed):
             places.setdefault(self._partition(message_id), []).append(place)
         results = await asyncio.gather(
-            *(self._create_all(one, [packed[i] for i in these]) for one, these in places.items())
+            *(
+                self._create_all(one, [(packed[i], batch[i][1]) for i in these])
+                for one, these in places.items()
+            )
         )
         found: dict[int, Stored] = {}
         for these, stored in zip(places.values(), results, strict=True):
             found.update(zip(these, stored, strict=True))
         return [found[place] for place in range(len(packed))]
 
-    async def _create_all(self, partition: int, batch: Sequence[New]) -> Sequence[Stored]:
+    async def _create_all(
+        self, partition: int, batch: Sequence[tuple[bytes, Accepted]]
+    ) -> Sequence[Stored]:
         """After a failure the rest is not tried: each call would wait for the same store."""
         stored: list[Stored] = []
-        for start in range(0, len(batch), CREATED_AT_ONCE):
+        news = (new_of(message_id, accepted) for message_id, accepted in batch)
+        for some in calls(news, _size, CREATED_AT_ONCE):
             try:
-                stored += await self._create(partition, batch[start : start + CREATED_AT_ONCE])
+                stored += await self._create(partition, some)
+            except OutcomeUnknown as error:
+                stored += [_unknown(message_id.decode(), error) for message_id, *_ in some]
+                return stored + [StoreUnavailable()] * (len(batch) - len(stored))
             except Unavailable as error:
-                return stored + [error] * (len(batch) - start)
+                return stored + [error] * (len(batch) - len(stored))
         return stored
 
     async def _create(
         self, partition: int, batch: Sequence[New]
     ) -> list[datetime | DuplicateMessage]:
         args: list[bytes | str | int] = [ANNOUNCED_WITHIN]
-        for message_id, accepted in batch:
-            args += (message_id, _asked_due(accepted), pack_tail(accepted))
-        _, announced, *replies = await self._scripts[partition].run_safely("create", *args)
+        size = 0
+        for new in batch:
+            args += new
+            size += len(new[2])
+        run = self._scripts[partition].run_safely
+        calling = (
+            run("create", *args) if size <= SMALL else self._uploads.run(size, run, "create", *args)
+        )
+        _, announced, *replies = await calling
         if announced:
             self._heads.announce(partition)
         return [_created(*replies[i : i + 3]) for i in range(0, len(replies), 3)]
@@ -167,9 +204,29 @@ class Messages:
         """Remove one that waits. Raises: MessageNotFound, MessageFinished, MessageInFlight, …"""
         asked = message_id.encode()
         partition = self._partition(asked)
-        word = await self._scripts[partition].run("cancel", asked, self._concurrency[partition])
+        try:
+            word = await self._scripts[partition].run("cancel", asked, self._concurrency[partition])
+        except OutcomeUnknown as error:
+            raise OutcomeUnknown(
+                "Whether the message was cancelled is unknown; repeating the request is safe.",
+                messageId=message_id,
+            ) from error
         if word != b"ok":
             raise ERRORS[word]
+
+
+def _size(new: New) -> int:
+    return len(new[2])
+
+
+def _unknown(message_id: str, error: OutcomeUnknown) -> OutcomeUnknown:
+    """That the message may have been stored; the reason if it is another than silence."""
+    reason = "" if str(error) == str(OutcomeUnknown()) else f"{error} "
+    return OutcomeUnknown(
+        f"{reason}Whether the message was stored is unknown; "
+        "repeating the request with this `messageId` as its `id` is safe.",
+        messageId=message_id,
+    )
 
 
 def _position(row: Row) -> Position:
@@ -182,10 +239,11 @@ def _share_of_page(most: int, partitions: int) -> int:
     return min(ROWS_A_CALL, most if partitions == 1 else 2 * most // partitions + 1)
 
 
-def _asked_due(accepted: Accepted) -> str:
-    if accepted.due_at is None:
-        return f"+{accepted.spec.delay_ms}"
-    return f"={to_ms(accepted.due_at)}"
+def new_of(message_id: bytes, accepted: Accepted) -> New:
+    """What create.lua takes of a message."""
+    due_at = accepted.due_at
+    due = f"+{accepted.spec.delay_ms}" if due_at is None else f"={to_ms(due_at)}"
+    return message_id, due, pack_tail(accepted)
 
 
 def _created(word: bytes, scheduled: int, progress: bytes) -> datetime | DuplicateMessage:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from scheduler_api.domain.limits import reached
-from scheduler_api.domain.message import Attempt, Spec
+from scheduler_api.domain.message import EXCERPT_BYTES, Attempt, Spec
 from scheduler_api.domain.results import bucket
 from scheduler_api.store.batching import Batcher
 from scheduler_api.store.clock import StoreClock
@@ -158,7 +158,8 @@ class Queue:
 
     async def settle(self, outcome: Outcome) -> bool:
         """End a claim; False: it was no longer held, nothing changed. Raises: StoreUnavailable."""
-        return await self._settling.submit(outcome)
+        # Its log is all that can be large, and gets an attempt's excerpt more.
+        return await self._settling.submit(outcome, len(outcome.claimed.log) + EXCERPT_BYTES)
 
     async def _settle(self, batch: Sequence[Outcome]) -> list[bool]:
         args: list[bytes | str | int] = [self.epoch, self._concurrency, MOST_KEPT]

@@ -16,12 +16,13 @@ from scheduler_api.domain.errors import (
     MessageInFlight,
     MessageNotFound,
     OtherPartitions,
+    OutcomeUnknown,
     SchedulerError,
     SchemaTooNew,
     StoreFull,
     StoreUnavailable,
 )
-from scheduler_api.store.client import Client
+from scheduler_api.store.client import CALL, Call, Client
 from scheduler_api.store.durability import Durability, confirm
 from scheduler_api.store.keys import SCHEMA, Keys
 from scheduler_api.store.reasons import reason
@@ -43,6 +44,9 @@ NAMES: Final = (
     *("inspect", "tally", "repair", "recount"),
     *("list_destinations", "set_limit"),
 )
+
+# Those that write nothing: when one has failed, nothing can have changed.
+READING: Final = {"get", "list", "inspect", "tally", "list_destinations"}
 
 # Those that end claims. They run on data of a newer schema too, as nobody else can end them; where
 # the data have another number of partitions they find no claim of this process, and change nothing.
@@ -99,11 +103,13 @@ class Scripts:
         self._names = {name: _sha(text) for name, text in self._sources.items()}
 
     async def run(self, name: str, *args: Any) -> Any:
-        """The script's reply. Raises: StoreUnavailable, StoreFull, DataRefused."""
+        """The script's reply. Raises: StoreUnavailable, OutcomeUnknown, StoreFull, DataRefused."""
+        call = Call()
+        CALL.set(call)
         try:
             return await self._run(name, args)
         except FAILURES as error:
-            return await self._run_again(error, partial(self._run, name, args))
+            return await self._run_again(name, call, error, partial(self._run, name, args))
 
     async def mark(self) -> None:
         """Mark the partition, if it is new or of an older schema. Raises as `run`.
@@ -119,18 +125,27 @@ class Scripts:
         self._marked = True
 
     async def _run_again(
-        self, error: Exception, run: Callable[[], Coroutine[Any, Any, Any]]
+        self, name: str, call: Call, error: Exception, run: Callable[[], Coroutine[Any, Any, Any]]
     ) -> Any:
         """The reply, if the script refused a partition without a mark; otherwise raises."""
         if not str(error).startswith("UNMARKED"):
-            raise await failure(self._redis, error) from error
+            raise await self._failure(name, call, error) from error
         if self._marked:
             log.error("store_reset", partition=self._partition)
         await self.mark()
+        call = Call()
+        CALL.set(call)
         try:
             return await run()
         except FAILURES as failed:
-            raise await failure(self._redis, failed) from failed
+            raise await self._failure(name, call, failed) from failed
+
+    async def _failure(self, name: str, call: Call, error: Exception) -> SchedulerError:
+        found = await failure(self._redis, error)
+        if type(found) is not StoreUnavailable or name in READING or not _may_have_run(call, error):
+            return found
+        is_default = str(found) == str(StoreUnavailable())
+        return OutcomeUnknown(None if is_default else str(found))
 
     async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
         keys = self._keys
@@ -143,10 +158,17 @@ class Scripts:
         """As `run`, and a replica has it too, if one is wanted. Raises: OutcomeUnknown, …"""
         if not self._durability.replica:
             return await self.run(name, *args)
+        call = Call()
+        CALL.set(call)
         try:
             reply, *copies = await self._run_and_wait(name, args)
         except FAILURES as error:
-            reply, *copies = await self._run_again(error, partial(self._run_and_wait, name, args))
+            reply, *copies = await self._run_again(
+                name, call, error, partial(self._run_and_wait, name, args)
+            )
+        for copy in copies:
+            if isinstance(copy, Exception):
+                raise OutcomeUnknown(str(unavailable(copy))) from copy
         confirm(copies)
         return reply
 
@@ -154,14 +176,14 @@ class Scripts:
         replies = await self._pipelined("evalsha", self._names[name], args)
         if isinstance(replies[0], exceptions.NoScriptError):  # not run: it may be run again
             replies = await self._pipelined("eval", self._sources[name], args)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        if isinstance(replies[0], Exception):
+            raise replies[0]
         return replies
 
     async def _pipelined(self, command: str, script: str, args: Sequence[Any]) -> list[Any]:
         """On one connection, as a server waits for what that one has written."""
         waits = await self._durability.waits()
+        CALL.get().begun = False  # that was no part of it
         redis = cast("Redis", self._redis)  # the settings refuse it on a cluster
         async with redis.pipeline(transaction=False) as pipeline:
             pipeline.execute_command(command, script, len(self._keys), *self._keys, *args)
@@ -187,6 +209,13 @@ def scripts_of(
         for one in keys[1:]
     )
     return [first, *others]
+
+
+def _may_have_run(call: Call, error: Exception) -> bool:
+    """Whether a script may have written something, though the call of it has failed."""
+    if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):
+        return "script:" in str(error)  # else the server has refused to run it
+    return call.begun
 
 
 @cache

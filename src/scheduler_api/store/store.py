@@ -19,6 +19,7 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
 from scheduler_api.store.scripts import FAILURES, failure, scripts_of
+from scheduler_api.store.uploads import Uploads
 
 
 class Store:
@@ -49,7 +50,7 @@ class Store:
         scripts = self._scripts
         shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
-        self.messages = Messages(scripts, self.heads, concurrency=shares)
+        self.messages = Messages(scripts, self.heads, Uploads(), concurrency=shares)
         self.archive = Archive(scripts)
         self.fscks = tuple(
             partial(
