@@ -15,7 +15,11 @@ from scheduler_api import store_url
 from scheduler_api.domain import moments, signing
 from scheduler_api.domain.destination import EgressRules
 
-SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "kib": 1024, "mib": 1024**2}  # unit → bytes
+SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3} | {  # unit → bytes
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+}
 SPANS = (("d", 86_400), ("h", 3_600), ("m", 60))  # unit, seconds; longest first
 
 
@@ -97,6 +101,11 @@ def _size(low: str, high: str) -> Kind:
     return Kind(read, _spell_size)
 
 
+def _size_or_nothing(low: str, high: str) -> Kind:
+    size = _size(low, high)
+    return Kind(size.read, lambda value: size.show(value) if value else "")
+
+
 def _bytes(text: str) -> int | None:
     match = re.fullmatch(r"([0-9]{1,12}) ?([a-z]*)", text.lower())
     unit = SIZES.get(match[2]) if match else None
@@ -112,7 +121,7 @@ def _spell_span(span: timedelta) -> str:
 
 
 def _spell_size(size: int) -> str:
-    for unit, length in (("MiB", SIZES["mib"]), ("KiB", SIZES["kib"])):
+    for unit, length in (("GiB", SIZES["gib"]), ("MiB", SIZES["mib"]), ("KiB", SIZES["kib"])):
         if not size % length:
             return f"{size // length}{unit}"
     return str(size)
@@ -267,6 +276,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
         _size("1KiB", "64MiB"),
         Meta(description="Largest request body, 1KiB to 64MiB"),
     ] = 1024**2
+    max_memory: Annotated[
+        int,
+        _size_or_nothing("64MiB", "4096GiB"),
+        Meta(description="Memory of the processes and the embedded store; empty: 3/4 of all"),
+    ] = 0
     workers: Annotated[int, _whole(1, 64), Meta(description="Processes")] = 1
     shutdown_grace: Annotated[
         timedelta,

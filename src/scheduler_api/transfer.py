@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.machine import shares
 from scheduler_api.settings import Settings
 from scheduler_api.store.archive import Position, Restorable
 from scheduler_api.store.lines import pack_line, position_of, unpack_line, unpack_original
@@ -55,7 +56,8 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
     Raises: StoreStartFailed, StoreUnavailable, DataRefused.
     """
     address, folder = settings.redis_address, settings.data_dir
-    async with redis_at(address, folder, settings.shutdown_grace) as redis:
+    memory = shares(settings.max_memory, settings.workers, embedded=not address)
+    async with redis_at(address, folder, settings.shutdown_grace, memory.store) as redis:
         store = Store(
             redis,
             prefix=settings.redis_prefix,

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
 from scheduler_api.api.endpoint import Context
+from scheduler_api.memory import Budget
 from scheduler_api.protocol import HttpProtocol
 from scheduler_api.store.client import close, connect
 from scheduler_api.store.store import Store
@@ -22,6 +23,7 @@ from tests.support.waiting import wait_until
 
 TOKEN = "the-token-of-the-tests"
 MAX_BODY = 1024 * 1024  # bytes
+BODIES = 4 * MAX_BODY  # bytes, of all requests together
 
 
 @dataclass
@@ -64,6 +66,7 @@ def application(store: Store, scheduler: Scheduler, token: str = TOKEN) -> Starl
         refusal=LOOPBACK.refusal_of_literal,
         default_zone="UTC",
         max_body=MAX_BODY,
+        bodies=Budget(BODIES),
         is_running=lambda: scheduler.running,
     )
     return app

@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from structlog.testing import LogCapture
 
 from scheduler_api.domain.errors import StoreStartFailed
@@ -184,6 +184,17 @@ async def test_the_store_is_durable_and_refuses_to_evict(tmp_path: Path, open_st
         "port": "0",
     }.items():
         assert await call(store.socket, "CONFIG", "GET", name) == {name: value}
+
+
+async def test_its_data_are_limited_and_a_full_one_refuses(
+    tmp_path: Path, open_store: Open
+) -> None:
+    limited = open_store(tmp_path, fsync="no", max_memory=4 * 1024**2)
+    await limited.start()
+    assert await call(limited.socket, "CONFIG", "GET", "maxmemory") == {"maxmemory": "4194304"}
+    fill = "for i = 1, 8 do redis.call('SET', i, string.rep('x', 1024 * 1024)) end"
+    with pytest.raises(OutOfMemoryError):
+        await call(limited.socket, "EVAL", fill, "0")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_api.api.bodies import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.http import JSON, decode, problem, read_body
+from scheduler_api.api.http import JSON, decode, problem
 from scheduler_api.api.messages import Created, checked
 from scheduler_api.api.openapi import REFERENCE
 from scheduler_api.domain.errors import (
@@ -77,7 +78,7 @@ _MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
 async def create_many(request: Request) -> Response:
     """Store up to 1,000 messages; each is answered for itself."""
     ours = context(request)
-    asked = decode(await read_body(request, ours.max_body), _MANY, _MANY_FIELDS)
+    asked = decode(await read_body(request, ours.max_body, ours.bodies), _MANY, _MANY_FIELDS)
     found = [one async for one in _checked(asked.messages, ours)]
     new = [one for one in found if not isinstance(one, SchedulerError)]
     del asked  # the body is held once while it waits

@@ -8,8 +8,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_api.api.bodies import read_body
 from scheduler_api.api.endpoint import context, endpoint
-from scheduler_api.api.http import JSON, Instant, decode, query, read_body
+from scheduler_api.api.http import JSON, Instant, decode, query
 from scheduler_api.domain.destination import parse_destination
 from scheduler_api.domain.errors import (
     DestinationNotFound,
@@ -86,7 +87,8 @@ async def put(request: Request) -> Response:
     """Set how much a destination may get, or pause it; replaces what was set before."""
     ours = context(request)
     name = _name(request)
-    limits = accept_limits(decode(await read_body(request, ours.max_body), _NEW, _NEW_FIELDS))
+    body = await read_body(request, ours.max_body, ours.bodies)
+    limits = accept_limits(decode(body, _NEW, _NEW_FIELDS))
     destination = await ours.store.destinations.set_limit(name, limits)
     log.info("destination_limited", destination=name, **_facts(limits))
     return JSON(_view(destination))

@@ -9,8 +9,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from scheduler_api.api.auth import BearerToken
+from scheduler_api.api.bodies import HELD
 from scheduler_api.api.http import header, refuse_query
 from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.memory import Budget
 from scheduler_api.store.store import Store
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -24,6 +26,7 @@ class Context(msgspec.Struct, frozen=True):
     refusal: Callable[[str, int], str | None]  # why a host and port may not be dialled
     default_zone: str  # IANA name
     max_body: int  # bytes
+    bodies: Budget  # for what requests bring
     is_running: Callable[[], bool]  # whether due messages are being looked for
 
 
@@ -52,7 +55,11 @@ class Endpoint(msgspec.Struct, frozen=True):
             context(request).token.check(header(scope, b"authorization") or b"")
         if scope["query_string"] and self.query is None and not self.any_query:
             refuse_query(request)
-        response = await self.handle(request)
+        try:
+            response = await self.handle(request)
+        finally:
+            if HELD in scope:
+                context(request).bodies.give(scope.pop(HELD))
         await response(scope, receive, send)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -18,6 +18,7 @@ from scheduler_api.domain.errors import (
     HeadTooLarge,
     Invalid,
     Malformed,
+    MemoryFull,
     NotFound,
     PayloadTooLarge,
     RequestTimeout,
@@ -97,7 +98,7 @@ def problem(error: SchedulerError) -> Problem:
         headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after)
-    elif isinstance(error, PayloadTooLarge):
+    if isinstance(error, (PayloadTooLarge, MemoryFull)):
         headers["Connection"] = "close"  # the rest of the body is not read
     return Problem(status, title, error.code, str(error), facts, headers)
 
@@ -109,28 +110,6 @@ def header(scope: Scope, name: bytes) -> bytes | None:
             given: bytes = value
             return given
     return None
-
-
-async def read_body(request: Request, most: int) -> bytes:
-    """The body, at most `most` bytes. Raises: PayloadTooLarge, before it is read whole."""
-    if int(header(request.scope, b"content-length") or 0) > most:
-        raise _too_large(most)
-    chunks, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > most:
-            raise _too_large(most)
-        more = message.get("more_body", False)
-    return b"".join(chunks)
-
-
-def _too_large(most: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is over {most:,} bytes; see MAX_BODY.")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str]) -> T:

@@ -13,8 +13,9 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_api.api.bodies import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.http import JSON, Instant, decode, query, read_body
+from scheduler_api.api.http import JSON, Instant, decode, query
 from scheduler_api.domain.errors import (
     DuplicateMessage,
     Invalid,
@@ -142,7 +143,7 @@ class MessageView(msgspec.Struct, rename="camel"):
 async def create(request: Request) -> Response:
     """Store a message for later."""
     ours = context(request)
-    message_id, accepted = checked(await read_body(request, ours.max_body), ours)
+    message_id, accepted = checked(await read_body(request, ours.max_body, ours.bodies), ours)
     destination = accepted.url.authority
     storing = ours.store.messages.create(message_id, accepted)
     del accepted  # the body is held once while it waits

@@ -14,6 +14,7 @@ from scheduler_api.domain.destination import MAX_AUTHORITY
 from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
+    MemoryFull,
     OutcomeUnknown,
     SchedulerError,
     StoreFull,
@@ -136,6 +137,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
     every = [Unauthenticated, StoreUnavailable, OutcomeUnknown, StoreFull]
+    every += [MemoryFull] if endpoint.body else []
     of_query = [] if endpoint.any_query or Invalid in endpoint.errors else [Invalid]
     return [*endpoint.errors, *of_query, *([] if endpoint.public else every)]
 

@@ -20,6 +20,7 @@ SchedulerError
     ├── StoreUnavailable      nothing was changed
     │   └── OutcomeUnknown    the change was sent, and is not confirmed
     ├── StoreFull
+    ├── MemoryFull            refused before its body was read
     ├── StoreNotDurable       refused by STRICT
     ├── StoreStartFailed      the embedded store did not come up
     └── DataRefused           this process must not touch these data
@@ -176,6 +177,12 @@ class StoreFull(Unavailable):
 
     code = "store_full"
     retry_after = 30
+
+
+class MemoryFull(Unavailable):
+    """The service holds as many bodies as MAX_MEMORY allows; nothing was stored, try again."""
+
+    code = "memory_full"
 
 
 class StoreNotDurable(Unavailable):

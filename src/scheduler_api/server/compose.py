@@ -17,6 +17,8 @@ from scheduler_api.delivery.sender import Sender
 from scheduler_api.delivery.takeover import taking_over
 from scheduler_api.delivery.transport import open_transport
 from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
+from scheduler_api.machine import shares
+from scheduler_api.memory import Budget
 from scheduler_api.settings import Settings
 from scheduler_api.store.processes import Processes
 from scheduler_api.store.store import Store, redis_at
@@ -37,9 +39,10 @@ class Service(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
     """Store and dispatcher, from open to drained. Raises: StoreStartFailed, DataRefused."""
-    grace = settings.shutdown_grace
+    grace, address = settings.shutdown_grace, settings.redis_address
+    memory = shares(settings.max_memory, settings.workers, embedded=not address)
     async with (
-        redis_at(settings.redis_address, settings.data_dir, grace) as redis,
+        redis_at(address, settings.data_dir, grace, memory.store) as redis,
         open_transport(settings.egress_allow) as transport,
     ):
         store = Store(
@@ -73,6 +76,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             refusal=lru_cache(4096)(settings.egress_allow.refusal_of_literal),
             default_zone=settings.default_timezone,
             max_body=settings.max_body,
+            bodies=Budget(memory.requests),
             is_running=lambda: dispatcher.running,
         )
         async with taking_over(Processes(settings.data_dir, store.epoch), store.queues):

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -64,6 +65,7 @@ appendonly yes
 appendfsync {fsync}
 aof-load-truncated yes
 save ""
+maxmemory {max_memory}
 maxmemory-policy noeviction
 """
 
@@ -76,16 +78,19 @@ class EmbeddedStore:
         folder: Path,
         *,
         fsync: str = "always",
+        max_memory: int = 0,
         binary: Path | None = None,
         log: "FilteringBoundLogger | None" = None,
     ) -> None:
+        """`max_memory`: bytes of its data, beyond which new messages are refused; 0: no limit."""
         self.folder = folder.resolve()
         self.socket = _socket_path(self.folder)
         self.owner = False
         self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._members = FileLock(self.folder / "members.lock")
         self._ownership = FileLock(self.folder / "owner.lock")
-        self._server = _Server(self.folder, self.socket, fsync, binary, self._log)
+        config = {"fsync": fsync, "max_memory": str(max_memory)}
+        self._server = _Server(self.folder, self.socket, config, binary, self._log)
         self._supervision: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -176,11 +181,11 @@ class _Server:
         self,
         folder: Path,
         socket: Path,
-        fsync: str,
+        config: Mapping[str, str],
         binary: Path | None,
         log: "FilteringBoundLogger",
     ) -> None:
-        self._folder, self._socket, self._fsync = folder, socket, fsync
+        self._folder, self._socket, self._config = folder, socket, config
         self._binary = binary
         self._log = log
         self._journal = folder / "store.log"
@@ -264,7 +269,7 @@ class _Server:
     def _configuration(self) -> bytes:
         paths = {"socket": self._socket, "folder": self._folder, "log": self._journal}
         escaped = {name: str(path).translate(CONFIG_ESCAPES) for name, path in paths.items()}
-        return os.fsencode(CONFIG.format(fsync=self._fsync, **escaped))
+        return os.fsencode(CONFIG.format(**self._config, **escaped))
 
     def _rotate_journal(self) -> None:
         if _size(self._journal) > LOG_LIMIT:

@@ -97,13 +97,17 @@ class Store:
 
 
 @asynccontextmanager
-async def redis_at(address: str | None, folder: Path, patience: timedelta) -> AsyncIterator[Client]:
+async def redis_at(
+    address: str | None, folder: Path, patience: timedelta, max_memory: int = 0
+) -> AsyncIterator[Client]:
     """A client of the Redis at `address`, or of the embedded store in `folder`.
+
+    `max_memory`: bytes of the embedded store's data; 0: as many as the machine has.
 
     The embedded store stops with its last process; its owner waits for the others `patience`.
     Raises: StoreStartFailed.
     """
-    embedded = None if address else EmbeddedStore(folder)
+    embedded = None if address else EmbeddedStore(folder, max_memory=max_memory)
     if embedded:
         await embedded.start()
         address = f"unix://{quote(str(embedded.socket))}"
