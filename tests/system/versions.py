@@ -17,18 +17,18 @@ COMPATIBLE: Final[Edits] = {
     "__init__.py": [('"2.0.0"', '"2.1.0"')],
     "domain/message.py": [
         (
-            "    timezone: str | None = None  # as asked\n\n\nclass Accepted",
-            "    timezone: str | None = None; added: str = ''\n\n\nclass Accepted",
+            "    given_url: str | None = None  # as asked; None: the URL that is called\n",
+            "    given_url: str | None = None; added: str = ''\n",
         )
     ],
     "store/codec.py": [
         (
-            "    timezone: str | None = None\n",
-            "    timezone: str | None = None; added: str | None = None\n",
+            "    given_url: str | None = None\n",
+            "    given_url: str | None = None; added: str | None = None\n",
         ),
         (
-            "        spec.timezone,\n    ]",
-            f"        spec.timezone,\n        '{ADDED}',\n    ]",
+            "        spec.given_url,\n    ]",
+            f"        spec.given_url,\n        '{ADDED}',\n    ]",
         ),
         (
             "    lateness_ms: int\n\n\n_encode_log",
