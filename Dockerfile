@@ -1,10 +1,17 @@
 # Not Alpine: the store's binary needs glibc.
 FROM python:3.13-slim AS build
 WORKDIR /src
-RUN python -m venv /opt/scheduler-api
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements ./requirements
+RUN python -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes -r requirements/build.txt \
+ && python -m venv /opt/scheduler-api \
+ && /opt/scheduler-api/bin/pip install --require-hashes -r requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN /opt/scheduler-api/bin/pip install --no-cache-dir --disable-pip-version-check .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheel . \
+ && /opt/scheduler-api/bin/pip install --no-index --no-deps /opt/wheel/*.whl
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="Scheduler API" \

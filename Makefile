@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test faults engines sim crash rolling guarantee check lint report format bench image
+.PHONY: help run test faults engines sim crash rolling guarantee lowest check lint report format constraints bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
 BIN := .venv/bin
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## Set up what is needed and start the server, with a receiver to try it on
 	@echo "Starting the server on port 8000 and a receiver on port 8001; Ctrl-C stops both."
@@ -48,12 +48,20 @@ engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cl
 	    tests/store/test_store.py tests/delivery/test_dispatcher.py || exit 1; \
 	done
 
+# Lower bounds of pyproject.toml, in an environment of their own.
+LOWEST := .venv/lowest
+lowest: $(LOWEST)/stamp ## Run the tests that depend most on libraries with the lowest versions allowed
+	$(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile tests/test_private_apis.py \
+	  tests/test_settings.py tests/test_telemetry.py tests/domain/test_international.py \
+	  tests/store tests/api tests/delivery --ignore tests/api/test_contract.py
+
 guarantee: ## The figures of the last simulation and crash campaigns in one table
 	@$(BIN)/python -m tests.guarantee
 
-check: lint ## What CI runs: lint, types, tests under branch coverage, faults, engines, simulation, crashes
+check: lint ## What CI runs: lint, types, tests under branch coverage and with the lowest versions, campaigns
 	@$(MAKE) --no-print-directory test COVER=1
 	@$(MAKE) --no-print-directory report
+	@$(MAKE) --no-print-directory lowest
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory engines
 	@$(MAKE) --no-print-directory sim
@@ -74,11 +82,23 @@ format: .venv/dev.stamp ## Put the code into its form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# uv resolves for all systems and Python versions at once, which pip does not.
+LOCK := UV_CUSTOM_COMPILE_COMMAND='make constraints' .venv/uv/bin/uv pip compile --quiet \
+  --universal --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade)
+constraints: .venv/dev.stamp .venv/uv/bin/uv ## Write requirements/ after a change of pyproject.toml; UPGRADE=1 takes the newest versions
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], \
+	  "editables", sep="\n")' | $(LOCK) - --output-file requirements/build.txt
+	$(LOCK) pyproject.toml --output-file requirements/run.txt
+	$(LOCK) --extra dev pyproject.toml requirements/build.txt --constraints requirements/run.txt \
+	  --output-file requirements/dev.txt
+
 bench: .venv/dev.stamp ## Measure on this machine; WHAT="deliver --peer bullmq" names what
 	$(BIN)/python -m bench $(WHAT)
 
 image: ## Build the container image
 	docker build --tag $(IMAGE) .
+
+PIP := -m pip install --quiet --disable-pip-version-check
 
 .venv/bin/python:
 	@echo "Making a virtual environment in .venv ..."
@@ -87,12 +107,26 @@ image: ## Build the container image
 	@$(PYTHON) -m venv .venv \
 	  || { rm -rf .venv; echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-.venv/run.stamp: pyproject.toml | .venv/bin/python
+.venv/run.stamp: pyproject.toml requirements/run.txt | .venv/bin/python
 	@echo "Installing what the server needs (half a minute, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/run.txt
+	@$(BIN)/python $(PIP) --no-deps -e .
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
+.venv/dev.stamp: pyproject.toml requirements/dev.txt | .venv/bin/python
 	@echo "Installing what the server and its tests need (a minute, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ .venv/run.stamp
+
+$(LOWEST)/stamp: pyproject.toml tests/lowest.py .venv/dev.stamp
+	@echo "Installing the lowest versions (a minute, once) ..."
+	@rm -rf $(LOWEST)
+	@$(BIN)/python -m venv $(LOWEST)
+	@$(BIN)/python -m tests.lowest > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/uv/bin/uv: | .venv/bin/python
+	@$(BIN)/python -m venv .venv/uv
+	@.venv/uv/bin/python $(PIP) 'uv>=0.13,<0.14'

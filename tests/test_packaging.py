@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from scheduler_api import __version__, settings
+from tests.lowest import lowest
 
 yaml = pytest.importorskip("yaml", reason="comes with schemathesis")
 
@@ -34,7 +37,7 @@ def test_the_image_has_two_stages_on_glibc_and_runs_as_a_fixed_user() -> None:
     assert said("USER") == ["10001:10001"]
     assert said("STOPSIGNAL") == ["SIGTERM"]
     assert said("VOLUME") == ["/data"]
-    assert "DATA_DIR=/data" in said("ENV")[0]
+    assert "DATA_DIR=/data" in said("ENV")[-1]
 
 
 def test_the_image_starts_the_command_without_a_shell_on_the_default_port() -> None:
@@ -48,7 +51,7 @@ def test_the_image_starts_the_command_without_a_shell_on_the_default_port() -> N
 
 def test_what_the_image_copies_is_not_ignored() -> None:
     kept = {it[1:] for it in (ROOT / ".dockerignore").read_text().split() if it.startswith("!")}
-    copied = {name.strip("./") for it in said("COPY")[:2] for name in it.split()[:-1]}
+    copied = {name.strip("./") for it in said("COPY")[:3] for name in it.split()[:-1]}
     assert copied == kept
     assert all((ROOT / name).exists() for name in kept - {"README.md"})
 
@@ -87,8 +90,58 @@ def test_make_alone_prints_its_targets() -> None:
     targets = set(re.findall(r"^make (\w+)", done.stdout, re.MULTILINE))
     assert targets == {
         *("help", "run", "test", "faults", "engines", "sim", "crash", "rolling", "guarantee"),
-        *("check", "format", "bench", "image"),
+        *("lowest", "check", "format", "constraints", "bench", "image"),
     }
+
+
+def locked(name: str) -> dict[str, list[Version]]:
+    """Versions of each library in a file of requirements/; several only with markers."""
+    text = (ROOT / "requirements" / name).read_text("utf-8")
+    assert "://" not in text
+    assert "index" not in text
+    found: dict[str, list[Version]] = {}
+    for entry in re.split(r"\n(?=\S)", re.sub(r"(?m)^ *#.*\n", "", text).strip()):
+        pin, *hashes = entry.split(" \\\n")
+        needed = Requirement(pin)
+        [only] = needed.specifier
+        assert only.operator == "=="
+        assert hashes, f"{pin} has no hash"
+        assert all(re.fullmatch(r" *--hash=sha256:[0-9a-f]{64}", it) for it in hashes)
+        found.setdefault(needed.name, []).append(Version(only.version))
+    return found
+
+
+def test_locked_versions_are_those_that_the_project_allows() -> None:
+    project = PROJECT["project"]
+    wanted = {
+        "run.txt": project["dependencies"],
+        "dev.txt": [*project["dependencies"], *project["optional-dependencies"]["dev"]],
+        "build.txt": PROJECT["build-system"]["requires"],
+    }
+    for name, lines in wanted.items():
+        versions = locked(name)
+        for needed in map(Requirement, lines):
+            [version] = versions[needed.name.lower()]
+            assert needed.specifier.contains(version), f"{needed}: run `make constraints`"
+
+
+def test_tests_run_with_the_locked_versions_of_the_image() -> None:
+    run, build, dev = locked("run.txt"), locked("build.txt"), locked("dev.txt")
+    assert dev | run | build == dev
+
+
+def test_the_image_installs_only_files_whose_hash_is_locked() -> None:
+    installs = [it for rest in said("RUN") for it in rest.split("&& ") if "pip install" in it]
+    assert len(installs) == 3
+    for command in installs:
+        assert "--require-hashes -r requirements/" in command or "--no-index" in command
+
+
+def test_lowest_names_the_lower_bound_of_each_library() -> None:
+    bounds = dict(line.split("==") for line in lowest())
+    needed = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+    assert list(bounds) == [it.name for it in needed]
+    assert all(it.specifier.contains(bounds[it.name]) for it in needed)
 
 
 def test_make_run_starts_the_server_with_a_receiver() -> None:
