@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hiredis
+import httptools
 import pytest
 from aiohttp import BaseConnector
 from aiohttp.client_proto import ResponseHandler
@@ -27,7 +28,11 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.sentinel import SentinelConnectionPool
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
+from scheduler_api.domain.errors import HeadTooLarge
 from scheduler_api.store import client as client_module
 from scheduler_api.store.client import close, connect, connect_cluster, open_client
 from tests.support import engines
@@ -46,7 +51,7 @@ class Private(NamedTuple):
     reason: str  # why no documented API does the same
 
 
-USED = (
+USED: tuple[Private, ...] = (
     Private(
         BaseConnector,
         "_factory",
@@ -112,6 +117,36 @@ USED = (
     ),
 )
 
+# uvicorn documents no protocol of one's own. tests/api/test_requests.py and tests/protocol try what
+# ours makes of these.
+IN_UVICORN = (
+    (HttpToolsProtocol, "parser", "what ends with an upgrade is parsed again"),
+    (HttpToolsProtocol, "url", "a head that asks for an upgrade is built again from it"),
+    (HttpToolsProtocol, "headers", "their number is limited; trailers are kept out of them"),
+    (HttpToolsProtocol, "scope", "tells whether the newest request has a cycle"),
+    (HttpToolsProtocol, "cycle", "a refusal waits for the response before it"),
+    (HttpToolsProtocol, "pipeline", "refusals of pipelined requests stand in line"),
+    (HttpToolsProtocol, "flow", "a client whose bytes are not read has no clock"),
+    (HttpToolsProtocol, "limit_concurrency", "its refusals would be text, of health too"),
+    (HttpToolsProtocol, "timeout_keep_alive_task", "the longest idle makes room for others"),
+    (HttpToolsProtocol, "_unset_keepalive_if_required", "stray bytes do not stop that timer"),
+    (HttpToolsProtocol, "_should_upgrade", "True keeps it from running half a request"),
+    (HttpToolsProtocol, "_start_asgi_task", "refusals are answered as requests are"),
+    (HttpToolsProtocol, "on_response_complete", "starts what is in line behind a refusal"),
+    (RequestResponseCycle, "body", "the application meets an error where it reads it"),
+    (RequestResponseCycle, "message_event", "wakes who reads it"),
+    (RequestResponseCycle, "keep_alive", "False closes the connection after the response"),
+    (RequestResponseCycle, "response_started", "such a response can only be cut off"),
+    (RequestResponseCycle, "response_complete", "then the next response may begin"),
+    (RequestResponseCycle, "disconnected", "cuts a response off without an error in the log"),
+    (RequestResponseCycle, "more_body", "who still owes a body may be closed for others"),
+    (FlowControl, "read_paused", "a client whose bytes are not read has no clock"),
+)
+USED += tuple(
+    Private(owner, name, "protocol.connection", reason) for owner, name, reason in IN_UVICORN
+)
+USED += (Private(ServerState, "connections", "protocol.connections", "all of them are watched"),)
+
 # Libraries with such uses: pyproject.toml allows only minor versions that were tested.
 PINNED = ("aiohttp", "hiredis", "httptools", "redis", "uvicorn")
 
@@ -168,6 +203,51 @@ def test_library_with_private_uses_is_pinned_to_tested_minor_versions(
     assert bounds["<"].count(".") == 1, (
         f"{library} <{bounds['<']} also allows minor versions that were not tested"
     )
+
+
+def test_cycle_of_uvicorn_takes_what_a_refusal_gives_it() -> None:
+    given = {
+        node.arg
+        for node in ast.walk(ast.parse(SOURCES["protocol.connection"]))
+        if isinstance(node, ast.keyword)
+    }
+    wanted = set(inspect.signature(RequestResponseCycle).parameters)
+    assert wanted <= given
+
+
+def test_httptools_calls_what_the_protocol_defines() -> None:
+    calls: list[str] = []
+
+    class Callbacks:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: calls.append(name)
+
+    parser = httptools.HttpRequestParser(Callbacks())
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    parser.feed_data(memoryview(head + b"1\r\na\r\n0\r\nTrailer: b\r\n\r\n"))
+    begun = ["on_message_begin", "on_url", "on_header", "on_headers_complete"]
+    chunk = ["on_chunk_header", "on_body", "on_chunk_complete"]
+    trailers = ["on_chunk_header", "on_header", "on_chunk_complete"]
+    assert calls == [*begun, *chunk, *trailers, "on_message_complete"]
+
+
+def test_httptools_tells_where_the_head_of_an_upgrade_ends() -> None:
+    parser = httptools.HttpRequestParser(object())
+    head = b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with pytest.raises(httptools.HttpParserUpgrade) as caught:
+        parser.feed_data(memoryview(b"before" + head + b"after")[6:])
+    assert caught.value.args == (len(head),)
+
+
+def test_httptools_passes_on_the_error_of_a_callback() -> None:
+    class Callbacks:
+        def on_headers_complete(self) -> None:
+            raise HeadTooLarge
+
+    parser = httptools.HttpRequestParser(Callbacks())
+    with pytest.raises(httptools.HttpParserCallbackError) as caught:
+        parser.feed_data(b"GET / HTTP/1.1\r\n\r\n")
+    assert isinstance(caught.value.__context__, HeadTooLarge)
 
 
 async def test_redis_py_writes_what_pack_command_returns(tmp_path: Path) -> None:

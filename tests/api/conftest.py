@@ -5,11 +5,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth import BearerToken
@@ -38,6 +40,7 @@ class Api:
     """A server, and a client that has the token."""
 
     app: Starlette
+    server: uvicorn.Server
     port: int
     client: aiohttp.ClientSession
     scheduler: Scheduler
@@ -57,9 +60,11 @@ async def raw(port: int, request: bytes) -> bytes:
         writer.close()
 
 
-def application(store: Store, scheduler: Scheduler, token: str = TOKEN) -> Starlette:
+def application(
+    store: Store, scheduler: Scheduler, token: str = TOKEN, **options: Any
+) -> Starlette:
     """The application, with all it needs."""
-    app = create_app()
+    app = create_app(**options)
     app.state.context = Context(
         store=store,
         token=BearerToken(token),
@@ -73,12 +78,12 @@ def application(store: Store, scheduler: Scheduler, token: str = TOKEN) -> Starl
 
 
 @asynccontextmanager
-async def serving(
-    app: Starlette, http: str | type[asyncio.Protocol] = HttpProtocol
-) -> AsyncIterator[int]:
-    """The port on loopback where `app` is served."""
+async def served(
+    app: ASGIApp, http: str | type[asyncio.Protocol] = HttpProtocol, **options: Any
+) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """A server of `app`, and its port on loopback."""
     config = uvicorn.Config(
-        app, http=http, ws="none", lifespan="off", log_config=None, access_log=False
+        app, http=http, ws="none", lifespan="off", log_config=None, access_log=False, **options
     )
     # Its steps without its loop, its signals and its pauses, which take most of the time.
     server = uvicorn.Server(config)
@@ -87,7 +92,7 @@ async def serving(
     with socket.create_server(("127.0.0.1", 0)) as sock:
         await server.startup([sock])
         try:
-            yield int(sock.getsockname()[1])
+            yield server, int(sock.getsockname()[1])
         finally:
             for listener in server.servers:
                 listener.close()
@@ -98,14 +103,23 @@ async def serving(
 
 
 @asynccontextmanager
+async def serving(
+    app: ASGIApp, http: str | type[asyncio.Protocol] = HttpProtocol, **options: Any
+) -> AsyncIterator[int]:
+    """The port on loopback where `app` is served."""
+    async with served(app, http, **options) as (_, port):
+        yield port
+
+
+@asynccontextmanager
 async def opened(app: Starlette, scheduler: Scheduler, token: str = TOKEN) -> AsyncIterator[Api]:
     """`app` served, and a client for it."""
     headers = {"Authorization": f"Bearer {token}"}
     async with (
-        serving(app) as port,
+        served(app) as (server, port),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as client,
     ):
-        yield Api(app, port, client, scheduler)
+        yield Api(app, server, port, client, scheduler)
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from yarl import URL as EncodedURL  # noqa: N811  URL is a text here
 from scheduler_api.api.app import RESOURCES, create_app
 from scheduler_api.store.store import Store
 from tests.api.conftest import TOKEN, Api
+from tests.support.exchange import responses
 from tests.support.factories import URL
 from tests.support.problems import problem
+from tests.support.waiting import wait_until
 
 AUTHORIZED = b"POST /messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % TOKEN.encode()
 EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -203,6 +205,48 @@ async def test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole(fragil
     assert b"begun" in answer
     assert not answer.endswith(b"0\r\n\r\n")
     assert "request_failed" in [entry["event"] for entry in logs]
+
+
+async def hanging(_: Request) -> Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def hanging_stream(_: Request) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"begun"
+        await asyncio.Event().wait()
+
+    return StreamingResponse(chunks())
+
+
+async def cut_off(api: Api, path: str) -> bytes:
+    """What is answered to a request that the end of the server cuts off."""
+    api.app.router.routes += [Route("/hanging", hanging), Route("/stream", hanging_stream)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    tasks = api.server.server_state.tasks
+    await wait_until("a request", lambda: bool(tasks))
+    begun = await reader.readuntil(b"begun\r\n") if path == "/stream" else b""
+    await api.server.shutdown()
+    rest = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return begun + rest
+
+
+async def test_a_request_that_the_end_of_the_server_cuts_off_is_503(api: Api) -> None:
+    api.server.config.timeout_graceful_shutdown = 0
+    (response,) = responses(await cut_off(api, "/hanging"))
+    assert response.problem["code"] == "shutting_down"
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert response.headers["connection"] == "close"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_response_that_the_end_of_the_server_cuts_off_is_not_ended(api: Api) -> None:
+    api.server.config.timeout_graceful_shutdown = 0
+    answer = await cut_off(api, "/stream")
+    assert answer.endswith(b"begun\r\n")
 
 
 async def test_a_caller_that_leaves_in_the_middle_stores_nothing_and_is_no_error(

@@ -146,6 +146,9 @@ REFUSED = {
         *([401], True),
         code="unauthenticated",
     ),
+    "no token, then a bad chunk": Row(
+        post(CHUNKED, chunk(JSON) + b"zz\r\n", b""), [401], False, code="unauthenticated"
+    ),
     "no such address, with a body": Row(
         post(SIZE, JSON).replace(b"/messages", b"/nope"), [404], True, code="not_found"
     ),

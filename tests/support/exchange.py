@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tests.support.problems import MEMBERS
@@ -32,7 +32,7 @@ class Response(NamedTuple):
         return found
 
 
-PROBED = Response(204, {"allow": "GET, HEAD, OPTIONS"}, b"")
+PROBED = 204  # its status, which no other request of a test has
 
 
 class Exchange(NamedTuple):
@@ -61,32 +61,51 @@ def bytewise(request: bytes) -> list[bytes]:
     return [*parts, *([middle] if middle else []), *(last[n : n + 1] for n in range(len(last)))]
 
 
+async def turns() -> None:
+    """Of the loop: a server that runs in it has then read what was sent."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
 async def exchange(
-    port: int, packets: Iterable[bytes], count: int = 1, methods: Sequence[str] = ()
+    port: int,
+    packets: Iterable[bytes],
+    count: int = 1,
+    methods: Sequence[str] = (),
+    until_read: Callable[[], Awaitable[None]] = turns,
 ) -> Exchange:
     """Send these, read `count` responses, then send one more request to see whether it is answered.
 
-    The server runs in this loop, so it has read a packet before the next one is sent. `methods`:
-    of the requests, where one is HEAD.
+    `until_read` is awaited after each packet. `methods`: of the requests, where one is HEAD.
     """
     with socket.socket() as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        connection = _Connection(sock, methods)
+        connection = _Connection(sock, methods, until_read)
         for packet in packets:
             await connection.send(packet)
         await connection.receive(lambda found: len(found) >= count)
         await connection.send(PROBE)
-        found = await connection.receive(lambda found: found[-1:] == [PROBED])
-        kept = found[-1:] == [PROBED]
+        found = await connection.receive(_probed)
+        kept = _probed(found)
         return Exchange(found[:-1] if kept else found, kept)
+
+
+def _probed(found: list[Response]) -> bool:
+    return found[-1:] != [] and found[-1].status == PROBED
 
 
 class _Connection:
     """Of a client that sends what it likes."""
 
-    def __init__(self, sock: socket.socket, methods: Sequence[str]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        methods: Sequence[str],
+        until_read: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._until_read = until_read
         self._sock = sock
         self._methods = methods
         self._loop = asyncio.get_running_loop()
@@ -99,8 +118,7 @@ class _Connection:
             await self._loop.sock_sendall(self._sock, packet)
         except (BrokenPipeError, ConnectionResetError):
             return
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await self._until_read()
 
     async def receive(self, enough: Callable[[list[Response]], bool]) -> list[Response]:
         """All responses so far, once they are enough or the server has closed."""

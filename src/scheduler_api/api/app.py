@@ -49,11 +49,14 @@ _FIXED: Final[Mapping[tuple[str, str], Endpoint]] = {
 
 
 def create_app(
-    lifespan: Callable[[Starlette], Any] | None = None, *, foreign: bool = False
+    lifespan: Callable[[Starlette], Any] | None = None,
+    *,
+    foreign: bool = False,
+    root_path: str = "",
 ) -> Starlette:
     """The application; `lifespan` sets `app.state.context` before the first request.
 
-    `foreign`: the requests are read by another protocol than ours.
+    `foreign`: the requests are read by another protocol than ours. `root_path`: for such a server.
     """
     app = _Application(
         routes=[
@@ -64,7 +67,7 @@ def create_app(
         ],
         lifespan=lifespan,
     )
-    app.foreign = foreign
+    app.foreign, app.root_path = foreign, root_path
     app.router.redirect_slashes = False  # it would build a URL from the Host of the caller
     return app
 
@@ -73,11 +76,12 @@ class _Application(Starlette):
     """Starlette with one layer around its router, where its own three handle errors in turn."""
 
     foreign: bool  # the requests are read by another protocol than ours
+    root_path: str  # for such a server
 
     def build_middleware_stack(self) -> ASGIApp:
         """That layer."""
         outermost = _Outermost(self.router)
-        return UnderForeignServer(outermost) if self.foreign else outermost
+        return UnderForeignServer(outermost, self.root_path) if self.foreign else outermost
 
 
 class _Outermost:

@@ -15,14 +15,18 @@ _CLOSE = (b"connection", b"close")
 class UnderForeignServer:
     """The application, for requests whose framing nobody of ours has checked."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        """`root_path`: of a proxy before the server, which was perhaps not told it."""
         self._app = app
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the refusal of it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if (root := self._root_path) and not scope.get("root_path"):
+            scope = {**scope, "root_path": root, "path": root + scope["path"]}
         upgrade = scope["method"] == "CONNECT" or header(scope, b"upgrade") is not None
         app = _refusal(scope, upgrade) or self._app
 
@@ -30,7 +34,7 @@ class UnderForeignServer:
             if upgrade:
                 # uvicorn may read what follows as a request: close, so that none is answered.
                 message = _with_headers(message, [_CLOSE])
-            elif message.get("status") == 413:
+            elif message.get("status") in (413, 503):
                 # A close with unread bytes would lose the response; uvicorn discards them.
                 message = _with_headers(message, [])
             await send(message)

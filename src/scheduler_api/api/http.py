@@ -23,6 +23,7 @@ from scheduler_api.domain.errors import (
     PayloadTooLarge,
     RequestTimeout,
     SchedulerError,
+    TooManyConnections,
     Unauthenticated,
     Unavailable,
     pointer_step,
@@ -98,8 +99,8 @@ def problem(error: SchedulerError) -> Problem:
         headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, (PayloadTooLarge, MemoryFull)):
-        headers["Connection"] = "close"  # the rest of the body is not read
+    if isinstance(error, PayloadTooLarge | MemoryFull | TooManyConnections):
+        headers["Connection"] = "close"  # the rest of the body is not read; others get the place
     return Problem(status, title, error.code, str(error), facts, headers)
 
 

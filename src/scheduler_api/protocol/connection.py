@@ -151,7 +151,9 @@ class HttpProtocol(HttpToolsProtocol):
         # meets the error. One that reads none is answered as ever.
         self._stop_parsing()
         cycle.keep_alive = False
-        if cycle.response_complete:
+        if cycle.response_started:
+            cycle.disconnected = True  # one that is not complete is cut off
+            cycle.message_event.set()
             self.transport.close()
         else:
             cycle.body = _Unreadable(error)  # type: ignore[assignment]
@@ -224,7 +226,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def idle_until(self) -> float:
-        """When uvicorn closes it, by the loop's clock; those that send slowly come last."""
+        """When it is closed as idle, by the loop's clock; never: infinite."""
+        if self.transport.lingering:
+            return 0.0
         timer = self.timeout_keep_alive_task
         return timer.when() if timer else float("inf")
 

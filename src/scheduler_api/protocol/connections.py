@@ -4,6 +4,7 @@ One look a second at all of them: a timer for each request would cost a tenth of
 """
 
 import asyncio
+import time
 from collections import deque
 from typing import Any, ClassVar, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -15,7 +16,7 @@ from scheduler_api.api.http import problem
 from scheduler_api.domain.errors import TooManyConnections
 
 TICK: Final = 1.0  # seconds between two looks
-SEARCH_EVERY: Final = 0.1  # seconds between two searches for connections to close
+SEARCH_SHARE: Final = 0.1  # of the time at most, for searches for connections to close
 ALWAYS_ANSWERED: Final = "/health/live"  # else a busy process would be taken for a dead one
 
 
@@ -54,8 +55,9 @@ class Connections:
         self._limit = limit
         self._loop = loop
         self._looking = False  # whether a look is to come
+        self._evicted: set[Connection] = set()  # which are just being closed
         self._candidates: deque[Connection] = deque()  # to be closed for others, in this order
-        self._searched_at = float("-inf")
+        self._search_at = float("-inf")  # not before
 
     @classmethod
     def of(
@@ -68,20 +70,27 @@ class Connections:
         return found
 
     def add(self, newcomer: Connection) -> None:
-        """Watch it; if it is one too many, close one that has nothing to do."""
+        """Watch it; if there are too many, close some that have nothing to do."""
         if not self._looking:
             self._look_later()
-        if self._limit is None or len(self._open) <= self._limit:
+        if not self.crowded:
             return
-        if victim := self._victim(newcomer):
-            victim.evict()
+        for _ in range(self._excess):
+            if victim := self._victim(newcomer):
+                self._evicted.add(victim)
+                victim.evict()
         newcomer.app = _Crowded(self, newcomer.app)
         self._candidates.append(newcomer)
 
     @property
     def crowded(self) -> bool:
         """Whether there are too many."""
-        return self._limit is not None and len(self._open) > self._limit
+        return self._limit is not None and len(self._open) > self._limit and self._excess > 0
+
+    @property
+    def _excess(self) -> int:
+        self._evicted &= self._open
+        return len(self._open) - len(self._evicted) - (self._limit or 0)
 
     def _look_later(self) -> None:
         # Only while there are connections: an idle process sleeps.
@@ -97,14 +106,15 @@ class Connections:
         self._look_later()
 
     def _victim(self, newcomer: Connection) -> "Connection | None":
-        now = self._loop.time()
-        if not self._candidates and now - self._searched_at >= SEARCH_EVERY:
-            self._searched_at = now
+        now = time.perf_counter()
+        if not self._candidates and now >= self._search_at:
             found = [one for one in self._open if one.evictable and one is not newcomer]
             self._candidates.extend(sorted(found, key=_order))
+            ended = time.perf_counter()
+            self._search_at = ended + (ended - now) / SEARCH_SHARE
         while self._candidates:
             one = self._candidates.popleft()
-            if one in self._open and one.evictable:
+            if one in self._open and one.evictable and one not in self._evicted:
                 return one
         return None
 

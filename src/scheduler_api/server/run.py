@@ -39,7 +39,7 @@ def application(settings: Settings) -> Starlette:
             app.state.context = service.context
             yield
 
-    return create_app(lifespan, foreign=True)
+    return create_app(lifespan, foreign=True, root_path=settings.root_path)
 
 
 def app() -> Starlette:

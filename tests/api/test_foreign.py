@@ -1,0 +1,85 @@
+"""The table of requests under uvicorn's own protocol, as by `uvicorn scheduler_api:app`: what it
+reads wrongly is refused, and no request ever gets two responses."""
+
+import pytest
+
+from scheduler_api.store.store import Store
+from tests.api.conftest import Scheduler, application, raw, serving
+from tests.api.test_requests import (
+    CHUNKED,
+    CLOSED,
+    CONNECT,
+    CUTS,
+    FRAMING,
+    GOOD,
+    LAST,
+    REFUSED,
+    SIZE,
+    SYNTAX,
+    UPGRADE,
+    Row,
+    post,
+)
+from tests.support.exchange import exchange, responses
+
+HARMLESS = "without its field", "with a wrong length", "with a bad chunk"
+
+
+def under_uvicorn(kind: str, name: str, row: Row) -> Row:
+    """What comes of it there."""
+    if kind == "connect" or (kind == "upgrade" and name not in HARMLESS):
+        bodiless = row.statuses[0] == 200
+        return row._replace(statuses=[200 if bodiless else 400], kept=False, stored=0)
+    return row._replace(kept=row.kept or row.statuses == [413])
+
+
+ROWS = {
+    f"{kind}: {name}": under_uvicorn(kind, name, row)
+    for kind, rows in {
+        "good": GOOD,
+        "upgrade": UPGRADE,
+        "closed": CLOSED,
+        "refused": REFUSED,
+        "framing": FRAMING,
+        "syntax": SYNTAX,
+        "connect": CONNECT,
+    }.items()
+    for name, row in rows.items()
+    # It takes trailers for header fields; the token is a good one.
+    if name not in ("a token in the trailers", "no token, then a bad chunk")
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+async def test_request_gets_one_response_under_the_protocol_of_uvicorn(
+    live_store: Store, row: Row
+) -> None:
+    app = application(live_store, Scheduler(), foreign=True)
+    async with serving(app, "auto") as port:
+        for n, cut in enumerate(CUTS, 1):
+            methods = [row.method] * len(row.statuses)
+            found = await exchange(port, cut(row.request), len(row.statuses), methods)
+            assert [one.status for one in found.responses] == row.statuses, cut
+            assert found.kept == row.kept, cut
+            assert await live_store.messages.count() == n * row.stored, cut
+
+
+@pytest.mark.parametrize("name", ["h2c", "h2c in chunks", "a request as its body"])
+async def test_refused_upgrade_is_a_problem_that_says_what_to_do(
+    live_store: Store, name: str
+) -> None:
+    async with serving(application(live_store, Scheduler(), foreign=True), "auto") as port:
+        found = await exchange(port, [UPGRADE[name].request])
+    (response,) = found.responses
+    assert response.problem["code"] == "malformed_request"
+    assert "Upgrade" in response.problem["detail"]
+
+
+async def test_length_and_chunks_are_refused_where_the_server_lets_them_pass(
+    live_store: Store,
+) -> None:
+    async with serving(application(live_store, Scheduler(), foreign=True), "h11") as port:
+        answer = await raw(port, post(SIZE + CHUNKED + b"Connection: close\r\n", LAST))
+    (response,) = responses(answer)
+    assert response.problem["code"] == "malformed_request"
+    assert await live_store.messages.count() == 0
