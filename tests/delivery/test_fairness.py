@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from scheduler_api.domain.limits import Limits
 from scheduler_api.store.store import Store
@@ -13,10 +14,13 @@ from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
 from tests.support.factories import accepted
 from tests.support.receiver import Receiver, receiving
+from tests.support.silent import answer_names, silent_port
 from tests.support.waiting import wait_until
 
 CONCURRENCY = 64 * PARTITIONS  # of a destination, as in live_store
 SLOTS = CONCURRENCY + 36
+SHARE = (SLOTS - 1) // 3 + 1  # of the slots that one slow destination may have
+LATE = 2_000  # ms: by far less than a request that hangs takes, and more than a busy machine
 DOWN = 50 * PARTITIONS  # messages to a host that is down
 TRIED = 8 * PARTITIONS  # of these at the most, until each partition takes it for down
 
@@ -49,16 +53,118 @@ async def test_a_host_that_hangs_holds_up_no_other(
     await create(live_store, 300, other.url, "fast", delay="200ms")
     await start(slots=SLOTS)
     await wait_until("all fast ones", lambda: len(other.requests) == 300, 30)
-    await wait_until("as many as may hang", lambda: len(receiver.requests) == CONCURRENCY)
+    await wait_until("as many as may hang", lambda: len(receiver.requests) == SHARE)
 
     async def all_others_wait() -> bool:  # a look parks some hundred
         found = await live_store.destinations.get(destination(receiver))
-        return (found.in_flight, found.waiting) == (CONCURRENCY, 2_000 - CONCURRENCY)
+        return (found.in_flight, found.waiting) == (SHARE, 2_000 - SHARE)
 
     await wait_until("all others to be parked", all_others_wait)
     receiver.hold.set()
     await wait_until("all that hung", lambda: len(receiver.requests) == 2_000, 60)
     await wait_until("nothing pending", lambda: _nothing_pending(live_store))
+
+
+async def lateness(store: Store, name: str, count: int) -> list[int]:
+    """Of each attempt, in ms."""
+    messages = [await store.messages.get(f"{name}-{n}") for n in range(count)]
+    return [attempt.lateness_ms for message in messages for attempt in message.attempts]
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
+    """The URL of one of many hosts that hang."""
+    answer_names(monkeypatch, lambda _: ["127.0.0.1"])
+    with silent_port() as port:
+        yield lambda number: f"http://hanging{number}.example:{port}/"
+
+
+async def hang(
+    redis: Redis, store: Store, url: Callable[[int], str], hosts: int, each: int
+) -> None:
+    """Messages to so many hosts; returns when all of them are open, or parked."""
+    for number in range(hosts):
+        await create(store, each, url(number), f"hangs{number}")
+
+    async def none_is_due() -> bool:
+        counts = [await redis.zcard(f"{keys.base}due") for keys in store.keys]
+        return not any(counts)
+
+    await wait_until("all of them are open or wait apart", none_is_due, 30)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "each", "slots"),
+    [(1, 80, 64), (4, 80, 256), (16, 20, 256), (100, 4, 256), (300, 2, 256), (3, 5, 8)],
+)
+async def test_hosts_that_hang_leave_slots_for_one_that_answers(
+    start: Start,
+    live_store: Store,
+    receiver: Receiver,
+    redis: Redis,
+    hanging: Callable[[int], str],
+    hosts: int,
+    each: int,
+    slots: int,
+) -> None:
+    await start(slots=slots)
+    await create(live_store, 1, receiver.url, "known")
+    await wait_until("it is known", lambda: len(receiver.requests) == 1)
+    await hang(redis, live_store, hanging, hosts, each)
+    await create(live_store, 40, receiver.url, "fast")
+    await wait_until("all fast ones", lambda: len(receiver.requests) == 41)
+    await wait_until("their outcomes", lambda: settled(live_store, "fast", 40))
+    assert max(await lateness(live_store, "fast", 40)) < LATE
+
+
+async def settled(store: Store, name: str, count: int) -> bool:
+    found = [await store.messages.get(f"{name}-{n}") for n in range(count)]
+    return all(message.state == "delivered" for message in found)
+
+
+@pytest.mark.parametrize(("hosts", "each"), [(4, 80), (16, 20), (100, 4)])
+async def test_hosts_that_hang_leave_slots_for_one_that_was_never_seen(
+    start: Start,
+    live_store: Store,
+    receiver: Receiver,
+    redis: Redis,
+    hanging: Callable[[int], str],
+    hosts: int,
+    each: int,
+) -> None:
+    await start(slots=256)
+    await hang(redis, live_store, hanging, hosts, each)
+    await create(live_store, 40, receiver.url, "new")
+    await wait_until("all new ones", lambda: settled(live_store, "new", 40))
+    assert max(await lateness(live_store, "new", 40)) < LATE
+
+
+async def test_hosts_that_begin_to_hang_while_they_hold_all_slots_leave_some(
+    start: Start, live_store: Store, receiver: Receiver, other: Receiver
+) -> None:
+    await start(slots=64)
+    await create(live_store, 10, receiver.url, "quick")
+    await wait_until("it is known as quick", lambda: settled(live_store, "quick", 10))
+    receiver.hold.clear()
+    await create(live_store, 100, receiver.url, "hangs")
+    await wait_until("it has all but the slots kept", lambda: len(receiver.requests) == 10 + 60)
+    await create(live_store, 40, other.url, "fast")
+    await wait_until("all fast ones", lambda: settled(live_store, "fast", 40))
+    assert max(await lateness(live_store, "fast", 40)) < LATE
+    receiver.hold.set()
+    await wait_until("all that hung", lambda: len(receiver.requests) == 110)
+
+
+async def test_what_waits_for_a_slot_goes_on_when_slots_are_free_again(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
+    receiver.hold.clear()
+    await start(slots=12)
+    await create(live_store, 30, receiver.url, "slow")
+    await wait_until("its share", lambda: len(receiver.requests) == 4)
+    receiver.hold.set()
+    await wait_until("all of them", lambda: settled(live_store, "slow", 30))
+    assert len(receiver.requests) == 30
 
 
 async def _nothing_pending(store: Store) -> bool:

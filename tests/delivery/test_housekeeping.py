@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.housekeeping import Connection
 from scheduler_api.delivery.leases import Lease, Leases
+from scheduler_api.delivery.shares import Shares
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.client import close, connect
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed
@@ -106,7 +107,7 @@ async def test_nothing_to_reap_is_no_news(store: Store) -> None:
 async def test_only_leases_near_their_end_are_renewed(
     store: Store, clock: Clock, redis: Redis
 ) -> None:
-    leases = Leases(LEASE)
+    leases = Leases(LEASE, Shares(8))
     old, young = await claim(store, "old"), await claim(store, "young")
     forever = [working() for _ in range(2)]
     now = time.monotonic()
@@ -122,7 +123,7 @@ async def test_only_leases_near_their_end_are_renewed(
 
 
 async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) -> None:
-    leases = Leases(LEASE)
+    leases = Leases(LEASE, Shares(8))
     tasks = []
     for n in range(CLAIMED_AT_ONCE + 1):
         await store.messages.create(f"m{n}", accepted(webhookUrl=f"http://127.0.0.1:2/{n}"))
@@ -139,7 +140,7 @@ async def test_more_leases_than_fit_a_call_are_renewed_in_several(store: Store) 
 async def test_a_partition_that_is_away_keeps_no_other_from_renewing(
     store: Store, clock: Clock, redis: Redis
 ) -> None:
-    leases, forever = Leases(LEASE), [working() for _ in range(2)]
+    leases, forever = Leases(LEASE, Shares(8)), [working() for _ in range(2)]
     claimed = await claim(store, "a")
     with socket.socket() as closed:  # bound, never listening
         closed.bind(("127.0.0.1", 0))
@@ -158,7 +159,7 @@ async def test_a_partition_that_is_away_keeps_no_other_from_renewing(
 
 
 async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> None:
-    leases = Leases(LEASE)
+    leases = Leases(LEASE, Shares(8))
     claimed = await claim(store, "a")
     task = working()
     leases.hold(Lease(store.queues[0], claimed, time.monotonic() + LEASE), task)
@@ -173,7 +174,7 @@ async def test_a_request_that_outlives_its_lease_is_given_up(store: Store) -> No
 
 
 async def test_an_outcome_to_be_settled_outlives_its_lease(store: Store) -> None:
-    leases = Leases(LEASE)
+    leases = Leases(LEASE, Shares(8))
     settling = working()
     lease = Lease(store.queues[0], await claim(store, "a"), time.monotonic())
     leases.hold(lease, settling)
@@ -184,7 +185,7 @@ async def test_an_outcome_to_be_settled_outlives_its_lease(store: Store) -> None
 
 
 async def test_an_outcome_to_be_settled_outlives_a_renewal_that_is_refused(store: Store) -> None:
-    leases = Leases(LEASE)
+    leases = Leases(LEASE, Shares(8))
     settling, sending = working(), working()
     claimed = await claim(store, "a")
     lease = Lease(store.queues[0], claimed, time.monotonic())

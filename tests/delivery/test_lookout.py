@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from scheduler_api.store.queue import Claim, Queue
+from scheduler_api.store.queue import Claim, Queue, Share
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
 from tests.support import engines
@@ -43,8 +43,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
     """Every claim."""
     made, claim = list[Look](), Queue.claim
 
-    async def noted(self: Queue, most: int, ahead: float) -> Claim:
-        found = await claim(self, most, ahead)
+    async def noted(self: Queue, most: int, ahead: float, share: Share) -> Claim:
+        found = await claim(self, most, ahead, share)
         made.append((self.epoch, bool(found.messages)))
         return found
 

@@ -45,7 +45,7 @@ def claimed(url: str, timeout_ms: int = 60_000) -> Claimed:
     """A message with a body of its own."""
     now = datetime.now(UTC)
     spec = Spec(body=bytes(BODY), timeout_ms=timeout_ms)
-    return Claimed("m", "w", 1, now, now, now, url, spec, 0, 0, b"")
+    return Claimed("m", "w", 1, now, now, now, url, b"here", spec, 0, 0, b"")
 
 
 async def attempts(sender: Sender, url: str, timeout_ms: int) -> list[int | str | None]:

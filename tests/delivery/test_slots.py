@@ -6,14 +6,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler_api.delivery.leases import Leases
+from scheduler_api.delivery.shares import Shares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.wakeup import Wakeup
+
+
+def made(count: int) -> Slots:
+    shares = Shares(count)
+    return Slots(count, Leases(15, shares), shares)
 
 
 @pytest.fixture
 def slots() -> Slots:
     """Eight, of which none is held."""
-    return Slots(8, Leases(15))
+    return made(8)
 
 
 async def woken(wakeup: Wakeup) -> bool:
@@ -34,7 +40,7 @@ def test_what_is_reserved_is_not_free_until_it_is_given_back(slots: Slots) -> No
 
 
 def test_no_more_is_reserved_than_one_claim_takes() -> None:
-    slots = Slots(250, Leases(15))
+    slots = made(250)
     assert [slots.reserve() for _ in range(4)] == [100, 100, 50, 0]
 
 

@@ -122,8 +122,38 @@ PLANTED: Final = (
     Planted(
         "a claim exceeds the limit by one",
         "claim",
-        "if rooms[dest] == 0 then",
-        "if rooms[dest] == -1 then",
+        "if rooms[dest] == 0 or",
+        "if rooms[dest] == -1 or",
+    ),
+    Planted(
+        "a claim gives a slow destination any slot",
+        "claim",
+        "if slots == 0 or count < 0 then",
+        "if slots == 0 or count < 99 then",
+    ),
+    Planted(
+        "what a process has no slot for is parked where nobody looks",
+        "claim",
+        "  if withheld[dest] then withhold(dest) end\n",
+        "",
+    ),
+    Planted(
+        "claims do not hear that something waits for a slot of a process",
+        "claim",
+        "  call('HSET', META, 'withheld', 1)\n",
+        "",
+    ),
+    Planted(
+        "a destination is struck off the withheld while messages of it are parked",
+        "claim",
+        "if has_room and still_parked(dest) then",
+        "if false then",
+    ),
+    Planted(
+        "nobody looks again at what waits for a slot of a process",
+        "claim",
+        "if WITHHOLDS and (next_at < 0",
+        "if false and (next_at < 0",
     ),
     Planted(
         "what is over the limit is parked where nobody looks",
@@ -134,8 +164,8 @@ PLANTED: Final = (
     Planted(
         "freed slots are handed to one parked message",
         PRELUDE,
-        "call('ZPOPMIN', PARKED .. dest, math.min(free, UNPARKED_AT_ONCE))",
-        "call('ZPOPMIN', PARKED .. dest, 1)",
+        "math.min(free, most or UNPARKED_AT_ONCE, UNPARKED_AT_ONCE)",
+        "1",
     ),
     Planted(
         "a cancelled message keeps the slot that it was handed",

@@ -3,6 +3,7 @@
 Claims, settles, renews and reaps by the product's Queue; sends to receivers in the ledger.
 """
 
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -12,7 +13,8 @@ from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.message import Attempt
 from scheduler_api.domain.retry import Delivered, Retry, decide
 from scheduler_api.store.codec import from_ms
-from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue
+from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue, Share
+from tests.sim.fair import objection
 from tests.sim.ledger import Broken, Offer
 from tests.sim.server import at_once
 
@@ -24,6 +26,7 @@ Result = TypeVar("Result")
 LEASE: Final = 15_000  # ms
 SAFETY_POLL: Final = 10_000  # ms; see delivery/wakeup.py
 NEXT_DUTIES: Final = LEASE // 3  # ms between two renewals
+QUICK: Final = -1  # instead of a number of open requests
 AHEAD: Final = 1_000  # ms; more than the dispatcher's, so that more is held back
 
 
@@ -143,7 +146,7 @@ class Replica:
         """Claim what there are slots for; reap if a lease has run out and it is allowed."""
         world, queue = self.world, lookout.queue
         lookout.look_at = world.now + SAFETY_POLL
-        free = self.free()
+        free, share = self.free(), self._share()
         if free <= 0:
             return
         try:
@@ -152,7 +155,7 @@ class Replica:
                 lookout.since = world.now
             if lookout.missed and not world.rules.keeps_nonce:
                 queue._nonce = None
-            claim = world.watch(lookout.partition, lambda: self._claim(queue, free))
+            claim = world.watch(lookout.partition, lambda: self._claim(queue, free, share))
         except Unavailable:
             lookout.missed = True
             lookout.since = None
@@ -170,16 +173,27 @@ class Replica:
         self.leases += leases
         if lookout.missed:
             world.knows_all(self, lookout.partition)
+        elif found := objection(share, [one.destination for one in claim.messages]):
+            raise Broken(found)
         elif len(leases) < free:
             world.nothing_due(lookout.partition, told=claim.due_in == 0)
+        world.looks_again(lookout.partition, claim.due_in)
         lookout.missed = False
         self._wake(lookout, claim.due_in, claim.lease_in)
 
-    def _claim(self, queue: Queue, free: int) -> Claim:
+    def _share(self) -> Share:
+        if not self.world.rations:
+            return Share()
+        counts = Counter(one.claimed.destination for one in self.leases if one.sending)
+        open_ = dict(counts) | {name.encode(): QUICK for name in self.world.quick}
+        named = [part for name in sorted(open_) for part in (name, open_[name])]
+        return Share(self.slots, self.free(), named)
+
+    def _claim(self, queue: Queue, free: int, share: Share) -> Claim:
         server = self.world.server
         server.loses_reply = self.world.strikes()
         try:
-            return self._ask(queue.claim(free, AHEAD / 1000))
+            return self._ask(queue.claim(free, AHEAD / 1000, share))
         finally:
             server.loses_reply = False
 

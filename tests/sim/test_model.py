@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from scheduler_api.store import destinations
 from scheduler_api.store.fsck import COLUMNS
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.scripts import Scripts
@@ -150,10 +151,16 @@ async def test_each_script_does_on_the_model_what_it_does_on_the_server(
 
 def ordered(script: str, reply: Any) -> Any:
     """The rows of a scan in the order of ids: the server has one of its own."""
-    if script != "inspect":
-        return reply
-    cursor, *rest = reply
-    return cursor, sorted(rest[i : i + COLUMNS] for i in range(0, len(rest), COLUMNS))
+    if script == "list_destinations":
+        return sorted_rows(reply, destinations.COLUMNS)
+    if script == "inspect":
+        return reply[0], sorted_rows(reply[1:], COLUMNS)
+    return reply
+
+
+def sorted_rows(parts: list[Any], columns: int) -> list[list[Any]]:
+    """In rows of so many parts."""
+    return sorted(parts[i : i + columns] for i in range(0, len(parts), columns))
 
 
 def told(prelude: str, key: str) -> str:

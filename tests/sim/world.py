@@ -45,6 +45,7 @@ STEPS: Final = (10, 30)  # of a schedule, before it is healed
 ROUNDS: Final = 400  # in which a healed world has to come to rest
 IDS: Final = ("a", "b", "c", "d", "e", "f")
 DAY: Final = 86_400_000  # ms
+LOOK_AGAIN: Final = 0.25  # seconds; see lua/claim.lua
 IMAGES: Final = 6  # steps that a store without `always` may lose
 
 ABSENCES: Final = (10, 2_000, LEASE + NEXT_DUTIES, LEASE + NEXT_DUTIES)  # ms, of the store
@@ -73,6 +74,7 @@ ANSWERS: Final = (
 TAKEN_OUT: Final = (
     *(("ZREM", "due"), ("ZREM", "leases"), ("ZREM", "taken"), ("HDEL", "claims")),
     *(("HDEL", "inflight"), ("SREM", "parking"), ("ZREM", "opens")),
+    ("ZREM", "withheld"),
 )
 PUT_IN: Final = (("ZADD", "due"), ("ZADD", "delivered"), ("ZADD", "taken"))
 
@@ -103,6 +105,9 @@ class World:
         self._ruled = rng.random() < 0.4  # whether destinations get settings
         self._flaky = rng.random() < 0.25  # whether destinations cannot be reached at times
         self._unreachable: set[str] = set()
+        self.rations = rng.random() < 0.5  # whether processes ration their slots
+        # Destinations that processes take for quick, so that they may have any slot.
+        self.quick = set(rng.choice((HOSTS[:0], HOSTS[:0], HOSTS[:1], HOSTS)))
         self.flow = Flow(self.concurrency, self.data.partitions)
         self.ledger = Ledger(self.flow)
         self.ledger.strict = not (self.loses_tail or self.wild_clock or self.damaged)
@@ -266,6 +271,7 @@ class World:
             limits=of("limits"),
             unreachable=of("unreachable"),
             opens=of("opens").keys(),
+            withheld=of("withheld").keys() if b"withheld" in of("meta") else frozenset(),
         )
 
     def is_held_by(self, lease: Lease) -> bool:
@@ -309,6 +315,12 @@ class World:
         scores = self._in(partition, "due").values()
         if min(scores, default=self.store_ms + 1) <= self.store_ms:
             raise Broken("a claim has left messages that are due")
+
+    def looks_again(self, partition: int, due_in: float | None) -> None:
+        """A claim says when to look again at what it had no slot for."""
+        withheld = self._in(partition, "withheld")
+        if withheld and (due_in is None or due_in > LOOK_AGAIN) and self.ledger.strict:
+            raise Broken("nobody looks again at what waits for a slot")
 
     # Steps.
 
@@ -376,6 +388,8 @@ class World:
         return min(scores, default=self.store_ms + 1) <= self.store_ms
 
     def _wait(self) -> None:
+        if self.rng.random() < 0.2:
+            self.quick ^= {self.rng.choice(self._hosts)}
         self._advance(self.rng.choice((1, 50, 1000, 5_000, 20_000)))
 
     def _answer(self, replica: Replica, lease: Lease) -> None:

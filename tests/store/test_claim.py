@@ -102,6 +102,7 @@ async def test_a_claimed_message_is_all_that_its_attempt_needs(store: Store, clo
         scheduled_at=from_ms(NOW),
         due_at=from_ms(NOW) + RETRY_AFTER,
         url=URL,
+        destination=URL.split("/")[2].encode(),
         spec=asked.spec,
         attempts=1,
         crashes=0,
@@ -239,7 +240,7 @@ async def test_the_same_nonce_is_answered_with_the_same_set(
     store: Store, redis: Redis, scripts: Scripts
 ) -> None:
     await create(store, *(f"{number}" for number in range(CONCURRENCY + 1)))
-    call = ("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0)
+    call = ("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0, 0, 0)
     first = await scripts.run(*call)
     before = await everything(redis, store.keys[0])
     assert rows(await scripts.run(*call)) == rows(first)
@@ -285,7 +286,7 @@ async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a")
-    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0)
+    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0, 0, 0)
     await scripts.run(*call)
     await clock.advance(LEASE - 1)
     await scripts.run(*call)  # whose reply says: a whole lease from now on
@@ -297,7 +298,7 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0)
+    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0, 0, 0)
     _, fence, *_ = await scripts.run(*call)
     await scripts.run(
         "settle",
@@ -313,8 +314,10 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
 
 async def test_the_nonce_of_another_process_returns_nothing(store: Store, scripts: Scripts) -> None:
     await create(store, "a")
-    await scripts.run("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0)
-    _, messages = rows(await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY, 0))
+    await scripts.run("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0, 0, 0)
+    _, messages = rows(
+        await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY, 0, 0, 0)
+    )
     assert messages == set()
 
 

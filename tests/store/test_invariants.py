@@ -83,6 +83,7 @@ def test_parked_messages_of_an_idle_destination_are_stranded() -> None:
     [
         {"limits": {HOST: b"0 0 1 [null,null,true]"}},
         {"opens": {HOST}},
+        {"withheld": {HOST}},
     ],
 )
 def test_parked_messages_of_an_idle_destination_may_wait_for_a_reason(

@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "cancel": ("waits", CONCURRENCY),
     "mark": (SCHEMA, 1, 1),
     "greet": (LEASE,),
-    "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY, 0),
+    "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY, 0, 0, 0),
     "settle": (
         *(EPOCH, CONCURRENCY, 2),
         *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes", 7),
@@ -72,7 +72,7 @@ NUMBERS = [
     ("cancel", 1),
     *[("mark", i) for i in range(2)],
     ("greet", 0),
-    *[("claim", i) for i in (0, 1, 4, 5)],
+    *[("claim", i) for i in (0, 1, 4, 5, 6, 7)],
     *[("settle", i) for i in (1, 2, 6, 14, 22, 30)],
     ("release", 1),
     ("renew", 1),
@@ -95,7 +95,7 @@ async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
     await store.queues[0].release([])
     names = [f"taken-{number}" for number in range(CONCURRENCY)] + ["parked-1", "parked-2"]
     await scripts.run("create", 0, *(part for name in names for part in (name, "+0", TAIL)))
-    _, fence, *_ = await scripts.run("claim", 100, LEASE, EPOCH, "before", CONCURRENCY, 0)
+    _, fence, *_ = await scripts.run("claim", 100, LEASE, EPOCH, "before", CONCURRENCY, 0, 0, 0)
     assert fence == FENCE
     await store.messages.create("waits", accepted(webhookUrl="http://127.0.0.1:3/"))
     await clock.advance(2 * DAY)

@@ -10,7 +10,7 @@ from scheduler_api.store.keys import Keys
 OWNED = {  # keys beside parked:*; the clock is the tests'
     *("due", "taken", "leases", "claims", "inflight", "payloads", "progress"),
     *("delivered", "failed", "workers", "meta", "clock"),
-    *("parking", "limits", "rate", "unreachable", "opens", "even", "odd"),
+    *("parking", "limits", "rate", "unreachable", "opens", "withheld", "even", "odd"),
 }
 
 
@@ -51,6 +51,7 @@ async def snapshot(redis: Redis, keys: Keys) -> Snapshot:
         limits=await fields("limits"),
         unreachable=await fields("unreachable"),
         opens=await ids("opens"),
+        withheld=await ids("withheld") if b"withheld" in await fields("meta") else frozenset(),
         strangers=names - parked - owned,
     )
 

@@ -13,6 +13,7 @@ from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.lookout import Lookout
 from scheduler_api.delivery.sender import NothingSent, Sender, Sent, Start
+from scheduler_api.delivery.shares import Shares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.starts import Starts
 from scheduler_api.domain.errors import DataRefused, Unavailable
@@ -41,8 +42,9 @@ class Dispatcher:
         self._heads = heads
         self._sender = sender
         self._lease = lease.total_seconds()
-        self._leases = Leases(self._lease)
-        self._slots = Slots(slots, self._leases)
+        shares = Shares(slots)
+        self._leases = Leases(self._lease, shares)
+        self._slots = Slots(slots, self._leases, shares)
         self._starts = Starts()
         self._lookouts = [
             Lookout(queue, self._slots, check, self._launch, self._lease) for queue in queues

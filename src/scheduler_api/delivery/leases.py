@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from scheduler_api.delivery.shares import Shares
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Queue
 
 log = structlog.get_logger()
@@ -30,9 +31,10 @@ class Lease:
 class Leases:
     """All of them; what is about to end is renewed, what has ended is given up."""
 
-    def __init__(self, seconds: float) -> None:
-        """`seconds`: a lease's length."""
+    def __init__(self, seconds: float, shares: Shares) -> None:
+        """`seconds`: a lease's length; `shares`: hears whose request holds a slot."""
         self._seconds = seconds
+        self._shares = shares
         self._held: dict[asyncio.Task[None], Lease] = {}
         self.sending: set[Lease] = set()  # whose request is open: each holds a slot
 
@@ -53,15 +55,20 @@ class Leases:
         lease.task = task
         self._held[task] = lease
         self.sending.add(lease)
+        self._shares.begin(lease.claimed.destination, lease)
         task.add_done_callback(self._ended)
 
     def sent(self, lease: Lease) -> None:
         """The request has ended; its outcome is to be settled, even after the lease's end."""
-        self.sending.discard(lease)
+        if lease in self.sending:
+            self.sending.remove(lease)
+            self._shares.end(lease.claimed.destination, lease)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Also from `sending`: a task that is cancelled before it begins has never said so.
-        self.sending.discard(self._held.pop(task))
+        lease = self._held.pop(task)
+        if lease in self.sending:
+            self.sent(lease)
 
     async def renew(self, left: float) -> None:
         """Extend those that have so many seconds left, or less. Raises: StoreUnavailable."""

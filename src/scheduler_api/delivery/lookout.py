@@ -110,7 +110,7 @@ class Lookout:
 
     async def _claim(self, reserved: int) -> Claim:
         try:
-            claim = await self._queue.claim(reserved, AHEAD)
+            claim = await self._queue.claim(reserved, AHEAD, self._slots.share(reserved))
             self.connection.found()
             if abs(claim.jump) > self._lease * JUMP:
                 self._note_jump(claim.jump)

@@ -6,8 +6,9 @@ from typing import Final
 import structlog
 
 from scheduler_api.delivery.leases import Leases
+from scheduler_api.delivery.shares import QUICK, Shares
 from scheduler_api.delivery.wakeup import Wakeup
-from scheduler_api.store.queue import CLAIMED_AT_ONCE
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, Share
 
 log = structlog.get_logger()
 
@@ -18,10 +19,11 @@ GATHER_SLOTS: Final = 0.002  # seconds that a freed slot waits for others before
 class Slots:
     """Shared by all partitions: reserved before a claim, so that they cannot claim too much."""
 
-    def __init__(self, count: int, leases: Leases) -> None:
-        """`leases`: whose open requests hold a slot each."""
+    def __init__(self, count: int, leases: Leases, shares: Shares) -> None:
+        """`leases`: whose open requests hold a slot each; `shares`: to which destinations."""
         self._count = count
         self._leases = leases
+        self._shares = shares
         self._reserved = 0
         self._closed = False
         self._enough = max(1, min(CLAIMED_AT_ONCE, count) // 2)  # slots worth a claim at once
@@ -29,10 +31,21 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Neither reserved nor held."""
+        """Neither reserved nor held, nor kept for other destinations than hold them now."""
         if self._closed:
             return 0
+        left = self._count - len(self._leases.sending) - self._reserved - self._shares.kept
+        return left if left > 0 else 0
+
+    @property
+    def _left(self) -> int:
+        # Those that are kept included.
         return self._count - len(self._leases.sending) - self._reserved
+
+    @property
+    def keep_some(self) -> bool:
+        """Whether it is only for others that none is free."""
+        return not self._closed and self._left > self.free == 0
 
     @property
     def scarce(self) -> bool:
@@ -41,9 +54,15 @@ class Slots:
 
     def reserve(self) -> int:
         """As many as one claim can use and are free: set apart until they are given back."""
-        reserved = min(self.free, CLAIMED_AT_ONCE)
+        self._shares.review()
+        reserved = min(self._shares.most(self.free), CLAIMED_AT_ONCE)
         self._reserved += reserved
         return reserved
+
+    def share(self, reserved: int) -> Share:
+        """What a claim for so many reserved ones has to know."""
+        free = self._left + reserved
+        return Share(self._count, free, self._shares.named(free))
 
     def give_back(self, reserved: int) -> None:
         """The claim is done: what it brought holds its slots by itself."""
@@ -63,6 +82,8 @@ class Slots:
     def starve(self, wakeup: Wakeup) -> None:
         """More is due than there are slots: to be woken in turn."""
         self._hungry[wakeup] = None
+        if self.keep_some:  # until those that hold the others turn out to be slow
+            wakeup.within(QUICK)
 
     def feed(self, wakeup: Wakeup) -> None:
         """It looks now: not hungry, unless it says so again."""
@@ -70,10 +91,14 @@ class Slots:
 
     def freed(self) -> None:
         """Slots may be free: wake who is first in turn; several are filled by one claim."""
-        if not self._hungry or self.free <= 0:
+        if not self._hungry or self._closed:
+            return
+        # As `free` has it; this is asked after each request.
+        free = self._count - len(self._leases.sending) - self._reserved - self._shares.kept
+        if free <= 0:
             return
         wakeup = next(iter(self._hungry))
-        if self.scarce:
+        if free < self._enough:
             wakeup.within(GATHER_SLOTS)
         else:
             wakeup.now()

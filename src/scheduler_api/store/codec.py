@@ -83,6 +83,7 @@ class Record(msgspec.Struct, frozen=True):
     created_ms: int
     scheduled_ms: int
     url: str
+    destination: bytes
     spec: Spec
 
 
@@ -153,7 +154,9 @@ def unpack_record(record: bytes) -> Record:
         raise ValueError(f"a record of version {record[:1]!r} is not known")
     end = record.index(b"\n", _HEAD)
     created, scheduled, url = unpack_head(record[: end + 1])
-    return Record(created, scheduled, url, _unpack_spec(record[end + 1 :]))
+    start, size = record[_HEAD - 2 : _HEAD]  # as destination_of has it, without another call
+    destination = record[_HEAD + start : _HEAD + start + size]
+    return Record(created, scheduled, url, destination, _unpack_spec(record[end + 1 :]))
 
 
 def unpack_head(head: bytes) -> tuple[int, int, str]:

@@ -64,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     limits: Mapping[bytes, bytes] = {}
     unreachable: Mapping[bytes, bytes] = {}
     opens: Set[bytes] = frozenset()  # destinations
+    withheld: Set[bytes] = frozenset()  # destinations; empty if `meta` does not say that it exists
     strangers: Set[bytes] = frozenset()  # keys of the partition that nobody owns
 
 
@@ -155,11 +156,12 @@ def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
 
 
 def _held_up(snapshot: Snapshot, dest: bytes, concurrency: int) -> bool:
-    """Whether there is a reason to park: paused, at its limit, or known when it opens."""
+    """Whether there is a reason to park: paused, at its limit, or claims will look at it again."""
     own, _, paused, *_ = snapshot.limits.get(dest, b"0 0 0").split(b" ", 3)
     failures, _ = snapshot.unreachable.get(dest, b"0 0").split(b" ")
     most = 1 if int(failures) >= BREAKS_AT else int(own) or concurrency
-    return paused == b"1" or snapshot.inflight.get(dest, 0) >= most or dest in snapshot.opens
+    looked_at = dest in snapshot.opens or dest in snapshot.withheld
+    return paused == b"1" or snapshot.inflight.get(dest, 0) >= most or looked_at
 
 
 def _waiting(snapshot: Snapshot) -> Set[bytes]:

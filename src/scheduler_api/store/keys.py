@@ -18,6 +18,8 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:rate                   HASH   destination → when its rate lets the next message through, ms
     …:unreachable            HASH   destination → "failures to connect in a row, ms of next probe"
     …:opens                  ZSET   destination → when its rate or the next probe lets one go
+    …:withheld               ZSET   destination → when a claim last left its parked messages there,
+                                    because its process had no slot to spare for it
     …:even  …:odd            HASH   destination → what its attempts came to (codec.py), in one hour
                                     since 1970 each, which the field '' says
     …:payloads               HASH   id → record (codec.py): what never changes
@@ -25,7 +27,8 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
                                     only for messages that were tried
     …:delivered  …:failed    ZSET   id → when the record expires, ms: finished messages
     …:workers                HASH   epoch of a process → "ms of its last claim, its nonce"
-    …:meta                   HASH   schema, partitions (of the data set), fence (counter),
+    …:meta                   HASH   schema, partitions (of the data set), fence (counter), withheld
+                                    (exists iff that key does),
                                     run_id (the store's, last greeted), outage_until (ms; until
                                     then nobody reaps)
     …:wakeup                        sharded pub/sub channel: a message became the head of `due`
@@ -60,6 +63,7 @@ _NAMES: Final = (
     "rate",
     "unreachable",
     "opens",
+    "withheld",
     "even",
     "odd",
     "wakeup",

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -51,10 +51,19 @@ class Claimed(msgspec.Struct, frozen=True):
     scheduled_at: datetime
     due_at: datetime  # when this attempt was due
     url: str
+    destination: bytes  # as the store counts its requests
     spec: Spec
     attempts: int  # made before
     crashes: int
     log: bytes  # the attempts before, packed
+
+
+class Share(NamedTuple):
+    """What a process says of its slots, so that a claim gives none too many to one destination."""
+
+    slots: int = 0  # that the process has; 0: it does not ration them
+    free: int = 0  # of these
+    open: Sequence[bytes | int] = ()  # destination, its open requests (-1: it answers quickly) …
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -112,9 +121,10 @@ class Queue:
             self._settle, delay=SETTLE_WITHIN, most=CLAIMED_AT_ONCE
         )
 
-    async def claim(self, most: int, ahead: float = 0.0) -> Claim:
+    async def claim(self, most: int, ahead: float = 0.0, share: Share = Share()) -> Claim:  # noqa: B008  immutable
         """Lease up to `most` messages that are due, or will be in `ahead` seconds.
 
+        What `share` leaves a destination no slot for is parked until it does.
         Raises: StoreUnavailable, SchemaTooNew.
 
         After an error the next call carries the same nonce: if the script had run and only its
@@ -130,6 +140,9 @@ class Queue:
             self._nonce,
             self._concurrency,
             int(ahead * 1000),
+            share.slots,
+            share.free,
+            *share.open,
         )
         self._nonce, self._claimed_ms = None, now
         jump = self._clock.heard(now, asked, time.monotonic())
@@ -297,6 +310,7 @@ def _claimed(
         scheduled_at=from_ms(record.scheduled_ms),
         due_at=from_ms(due),
         url=record.url,
+        destination=record.destination,
         spec=record.spec,
         attempts=progress.attempts,
         crashes=progress.crashes,

@@ -69,7 +69,7 @@ def source(name: str, prelude: str | None = None, partitions: int = 1) -> str:
     lua = files("scheduler_api.store") / "lua"
     first, _, rest = (lua / f"{name}.lua").read_text().partition("\n")
     marked = str(name not in UNMARKED_TOO).lower()
-    look = f"local SCHEMA, FENCE = known_data({SCHEMA}, {partitions}, {marked})\n"
+    look = f"local SCHEMA, FENCE, WITHHOLDS = known_data({SCHEMA}, {partitions}, {marked})\n"
     look = "" if name in ENDINGS else look
     return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{look}{rest}"
 

@@ -4,21 +4,29 @@
 -- ARGV[1] how many (1–100)   ARGV[2] lease, ms   ARGV[3] epoch of the process
 -- ARGV[4] nonce: the same again returns the same set again
 -- ARGV[5] limit of a destination   ARGV[6] ms ahead of its instant that a message may be leased
+-- ARGV[7] slots of the process; 0: it does not ration them   ARGV[8] how many of them are free
+-- ARGV[9…] destination, requests that the process has open to it, for each that it knows; -1: the
+--          destination answers quickly and may have any slot
 -- Returns {now, fence, when anything may be claimed next, head of `leases` (ms, -1: never), number
 --          of ids dropped because they had no record, schema of the data (0: they bear no mark),
 --          fence of the last claim of any process, then id, due ms, record, progress ('' if never
 --          tried) for each}
 local most, lease, epoch, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
+local slots, free_slots = number(ARGV[7]), number(ARGV[8])
 local early = math.floor(ahead / 2) -- a claim is due so much before the head: it may take several
 local LOOK = 128 -- ids looked at from each end of what is due
 local OPENED = 16 -- destinations whose time has come, looked at in one call
+local LOOK_AGAIN = 250 -- ms until a process looks again at destinations that it has no slot for
+local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
 local BYTES = 4 * 1024 * 1024 -- of records taken, so that large bodies cannot block
 
 local ids, dues, records = {}, {}, {} -- of the messages that are returned
 local bytes, missing = 0, {} -- of the records; ids without one
 
 local function answer(fence, next_at, next_end, last)
+  local again_at = now + LOOK_AGAIN
+  if WITHHOLDS and (next_at < 0 or next_at > again_at) then next_at = again_at end
   local reply = {now, tonumber(fence), next_at, next_end, #missing, SCHEMA, last}
   local progress = #ids > 0 and call('HMGET', PROGRESS, unpack(ids))
   for i, id in ipairs(ids) do
@@ -26,6 +34,20 @@ local function answer(fence, next_at, next_end, last)
     append(reply, records[i], progress[i] or '')
   end
   return reply
+end
+
+local open = {} -- requests that the process has to each destination, those of this call included
+for i = 9, #ARGV, 2 do open[ARGV[i]] = number(ARGV[i + 1]) end
+
+-- How many more requests the process may open to a destination. Slow destinations share half of the
+-- slots: each may have twice as many as it leaves free of that half, so that however many of them
+-- there are, some stay free. Of the other half each destination gets one to begin with.
+local function share(dest)
+  local count, left = open[dest] or 0, free_slots - #ids
+  if slots == 0 or count < 0 then return math.huge end
+  local more = math.ceil((2 * left - slots - count) / 3)
+  if count == 0 and left > KEPT or left == slots then return math.max(1, more) end
+  return math.max(0, more)
 end
 
 local function take(id, due, record)
@@ -75,16 +97,42 @@ local last = next_end >= 0 and call('HGET', WORKERS, epoch)
 if last and last:match(' (%S+)$') == nonce then return again() end
 
 local first = soonest(early)
-if first < 0 or first > now then return answer(0, first, next_end, FENCE) end
+if not WITHHOLDS and (first < 0 or first > now) then return answer(0, first, next_end, FENCE) end
 
 -- Lets go on what waits for a destination's rate, or for the next probe.
-local function open()
+local function let_go()
   local moved = 0
   for _, dest in ipairs(call('ZRANGE', OPENS, '-inf', now, 'BYSCORE', 'LIMIT', 0, OPENED)) do
     call('ZREM', OPENS, dest)
     moved = moved + unpark(dest, limit, now)
     if moved > 2 * LOOK then return end
   end
+end
+
+-- Lets go on what waits for a slot of a process, if this one has some for it. Those that were looked
+-- at last come last, so that all have their turn.
+local function reopen()
+  if not WITHHOLDS then return end
+  for _, dest in ipairs(call('ZRANGE', WITHHELD, 0, OPENED - 1)) do
+    local has_room, count = room(dest, limit, now) > 0, share(dest)
+    if count > 0 or not has_room then unpark(dest, limit, now, count) end
+    if has_room and still_parked(dest) then
+      call('ZADD', WITHHELD, now, dest)
+    else
+      call('ZREM', WITHHELD, dest) -- what is still parked has another reason
+    end
+  end
+  WITHHOLDS = call('EXISTS', WITHHELD) == 1
+  if not WITHHOLDS then call('HDEL', META, 'withheld') end
+end
+
+-- Notes that messages were parked for want of a slot of this process; others may have one.
+local function withhold(dest)
+  if call('ZSCORE', WITHHELD, dest) then return end
+  call('ZADD', WITHHELD, now, dest)
+  call('HSET', META, 'withheld', 1)
+  call('SPUBLISH', WAKEUP, now)
+  WITHHOLDS = true
 end
 
 -- Counts what was leased for a destination's rate; whether it has one.
@@ -95,8 +143,9 @@ local function spend(dest, count)
   return true
 end
 
-open()
-local rooms, leased, parked, leases, claims, taken, gone = {}, {}, {}, {}, {}, {}, {}
+let_go()
+reopen()
+local rooms, leased, parked, withheld, leases, claims, taken, gone = {}, {}, {}, {}, {}, {}, {}, {}
 local found, candidates = due_now(), {}
 for i = 1, #found, 2 do append(candidates, found[i]) end
 local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
@@ -127,13 +176,15 @@ for i, id in ipairs(candidates) do
     bytes = bytes + #record
     rooms[dest] = rooms[dest] or room(dest, limit, now)
     append(taken, due, id)
-    if rooms[dest] == 0 then
+    if rooms[dest] == 0 or share(dest) == 0 then
+      withheld[dest] = rooms[dest] > 0 or nil
       parked[dest] = parked[dest] or {}
       append(parked[dest], due, id)
     else
       rooms[dest], leased[dest] = rooms[dest] - 1, (leased[dest] or 0) + 1
       append(leases, now + lease, id)
       append(claims, id, table.concat({fence, epoch, nonce, dest}, ' '))
+      if (open[dest] or 0) >= 0 then open[dest] = (open[dest] or 0) + 1 end
       take(id, due, record)
     end
   end
@@ -154,7 +205,8 @@ end
 for dest, waiting in pairs(parked) do
   call('ZADD', PARKED .. dest, unpack(waiting))
   call('SADD', PARKING, dest)
-  timed[dest] = true
+  timed[dest] = not withheld[dest] or nil
+  if withheld[dest] then withhold(dest) end
 end
 for dest in pairs(timed) do unpark(dest, limit, now) end -- notes when it opens
 return answer(fence, soonest(early), head(LEASES), math.max(fence, FENCE))

@@ -1,6 +1,6 @@
 -- Inserted after the first line of every script: the keys, the clock, and the moves they share.
 local DUE, TAKEN, LEASES, CLAIMS, INFLIGHT, PAYLOADS, PROGRESS, DELIVERED, FAILED, WORKERS, META,
-  PARKED, PARKING, LIMITS, RATE, UNREACHABLE, OPENS, EVEN, ODD, WAKEUP = unpack(KEYS)
+  PARKED, PARKING, LIMITS, RATE, UNREACHABLE, OPENS, WITHHELD, EVEN, ODD, WAKEUP = unpack(KEYS)
 local call = redis.call
 
 -- An argument that is a number; raises otherwise. To be asked for before anything is written, as a
@@ -23,16 +23,17 @@ local READ = 16
 -- holds. Raises SCHEMA if the schema is newer than `known`, PARTITIONS if the data have another number
 -- of partitions than the caller, UNMARKED if the number is missing and `marked` demands it: the caller
 -- would otherwise use a partition that nobody else looks at.
--- Returns the schema (0: none) and, as it is in the same hash, the last fence of any process.
+-- Returns the schema (0: none) and, as they are in the same hash, the last fence of any process, and
+-- whether `withheld` has entries.
 local function known_data(known, partitions, marked)
-  local found = call('HMGET', META, 'schema', 'partitions', 'fence')
+  local found = call('HMGET', META, 'schema', 'partitions', 'fence', 'withheld')
   local schema, divided = tonumber(found[1] or 0), tonumber(found[2])
   if schema > known then error({err = 'SCHEMA ' .. schema}) end
   if divided and divided ~= partitions then
     error({err = 'PARTITIONS ' .. divided .. ' ' .. partitions})
   end
   if marked and not divided then error({err = 'UNMARKED'}) end
-  return schema, tonumber(found[3] or 0)
+  return schema, tonumber(found[3] or 0), found[4] and true
 end
 
 -- Milliseconds by the store's clock; rounded down, so that nothing is ever early.
@@ -180,14 +181,14 @@ local UNPARKED_AT_ONCE = 100 -- of one destination; the next claim goes on
 
 -- After every change that can open a slot: one message for each open slot goes back to `due`.
 -- (Handing over just one strands the rest when that one is cancelled before its claim.)
--- Notes in `opens` when to look again, if time decides. Returns how many.
-local function unpark(dest, limit, now)
+-- Notes in `opens` when to look again, if time decides. `most`: no more than these. Returns how many.
+local function unpark(dest, limit, now, most)
   local free, _, opens_at = room(dest, limit, now)
   if free == 0 then
     if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end
     return 0
   end
-  local freed = call('ZPOPMIN', PARKED .. dest, math.min(free, UNPARKED_AT_ONCE))
+  local freed = call('ZPOPMIN', PARKED .. dest, math.min(free, most or UNPARKED_AT_ONCE, UNPARKED_AT_ONCE))
   if #freed == 0 then return 0 end
   local ids, dues = {}, {}
   for i = 1, #freed, 2 do
@@ -196,7 +197,7 @@ local function unpark(dest, limit, now)
   end
   call('ZREM', TAKEN, unpack(ids))
   call('ZADD', DUE, unpack(dues))
-  if still_parked(dest) and free > UNPARKED_AT_ONCE then call('ZADD', OPENS, now, dest) end
+  if still_parked(dest) and free > UNPARKED_AT_ONCE and not most then call('ZADD', OPENS, now, dest) end
   return #freed / 2
 end
 

@@ -4,13 +4,15 @@
 -- ARGV[1…] destinations (0–100)
 -- Returns {claims, ids and claims in turn; destinations and their counts in turn; for each of the
 --          destinations: number parked, its settings and its failures to connect ('' if there are
---          none), 1 if it is in `opens`, 1 if it is in `parking`}
+--          none), 1 if it is in `opens` or
+--          `withheld`, 1 if it is in `parking`}
 local rows = {}
 for _, dest in ipairs(ARGV) do
   local n = #rows
   rows[n + 1] = call('ZCARD', PARKED .. dest)
   rows[n + 2], rows[n + 3] = call('HGET', LIMITS, dest) or '', call('HGET', UNREACHABLE, dest) or ''
-  rows[n + 4] = call('ZSCORE', OPENS, dest) and 1 or 0
+  local opens = call('ZSCORE', OPENS, dest) or WITHHOLDS and call('ZSCORE', WITHHELD, dest)
+  rows[n + 4] = opens and 1 or 0
   rows[n + 5] = call('SISMEMBER', PARKING, dest)
 end
 return {call('HGETALL', CLAIMS), call('HGETALL', INFLIGHT), rows}

@@ -1,0 +1,28 @@
+"""Whether a claim leaves other destinations what slow ones may not have of a process's slots."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from scheduler_api.store.queue import Share
+
+
+def objection(share: Share, claimed: Sequence[bytes]) -> str | None:
+    """What is wrong with a claim for these destinations, in their order, in words.
+
+    A slow one may have twice what it leaves free of half of the slots. It may have one more if it
+    has none open and a 32nd stays free, or if nothing at all is open.
+    """
+    if not share.slots:  # they are not rationed
+        return None
+    known = dict(zip(share.open[::2], share.open[1::2], strict=True))
+    counts, free = Counter[bytes](), share.free
+    for name in claimed:
+        count = known.get(name, 0)
+        if isinstance(count, int) and count >= 0:
+            count += counts[name]
+            first = free == share.slots or (count == 0 and free > share.slots // 32)
+            if not first and count >= 2 * (free - share.slots / 2):
+                return f"{count + 1} opened for {name!r} with {free} of {share.slots} slots free"
+        counts[name] += 1
+        free -= 1
+    return None

@@ -1,0 +1,159 @@
+"""Claim: what a process has no slot to spare for waits apart until this or another one has."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from scheduler_api.domain.limits import Limits
+from scheduler_api.store.queue import Claim, Share
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY
+from tests.store.conftest import Published, Replica
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import outcome
+
+A, B = "127.0.0.1:3001", "127.0.0.1:3002"
+AGAIN = 0.25  # seconds until a process looks again at what it had no slot for
+NOTHING_FREE = Share(slots=8, free=1, open=[A.encode(), 3])  # a process to which A is slow
+ALL_FREE = Share(slots=8, free=8)
+
+
+async def create(store: Store, *names: str, to: str = A) -> None:
+    asked = accepted(webhookUrl=f"http://{to}/")
+    await asyncio.gather(*(store.messages.create(name, asked) for name in names))
+
+
+def ids(claim: Claim) -> list[str]:
+    return sorted(claimed.id for claimed in claim.messages)
+
+
+async def waiting(store: Store, name: str = A) -> int:
+    return (await store.destinations.get(name)).waiting
+
+
+async def test_a_slow_destination_gets_twice_what_it_leaves_of_half_of_the_slots(
+    store: Store,
+) -> None:
+    await create(store, "a1", "a2", "a3", "a4")
+    assert len(ids(await store.queues[0].claim(8, 0.0, ALL_FREE))) == 3
+    assert await waiting(store) == 1
+
+
+async def test_a_quick_destination_gets_all_that_its_limit_allows(store: Store) -> None:
+    await create(store, "a1", "a2", "a3", "a4")
+    share = Share(slots=8, free=8, open=[A.encode(), -1])
+    assert len(ids(await store.queues[0].claim(8, 0.0, share))) == CONCURRENCY
+
+
+async def test_what_is_behind_a_slow_destination_is_claimed_at_once(store: Store) -> None:
+    await create(store, *(f"a{number}" for number in range(300)))
+    await create(store, "b", to=B)
+    share = Share(slots=64, free=10, open=[A.encode(), 30])
+    found = []
+    claim = await store.queues[0].claim(8, 0.0, share)
+    while claim.due_in == 0:  # each looks at 256
+        found += ids(claim)
+        claim = await store.queues[0].claim(8, 0.0, share)
+    assert [*found, *ids(claim)] == ["b"]
+    assert await waiting(store) == 300
+
+
+async def test_of_destinations_without_an_open_request_each_gets_one_until_few_slots_are_left(
+    store: Store,
+) -> None:
+    for number in range(8):
+        await create(store, f"{number}-1", f"{number}-2", to=f"127.0.0.1:{4000 + number}")
+    share = Share(slots=64, free=6)
+    assert len(ids(await store.queues[0].claim(6, 0.0, share))) == 4
+
+
+async def test_a_process_with_nothing_open_sends_one_whatever_it_knows(store: Store) -> None:
+    await create(store, "a1", "a2")
+    share = Share(slots=1, free=1, open=[A.encode(), 1])
+    assert len(ids(await store.queues[0].claim(1, 0.0, share))) == 1
+
+
+async def test_a_claim_that_finds_only_what_it_has_no_slot_for_is_not_repeated_at_once(
+    store: Store, clock: Clock
+) -> None:
+    await create(store, "a1", "a2")
+    for _ in range(3):
+        claim = await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+        assert (ids(claim), claim.due_in) == ([], AGAIN)
+        await clock.advance(250)
+
+
+async def test_another_process_hears_of_it_and_takes_it(
+    store: Store, replica: Replica, published: Published
+) -> None:
+    await create(store, "a1", "a2")
+    await published()
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    assert len(await published()) == 1
+    other = replica()
+    assert ids(await other.queues[0].claim(8, 0.0, ALL_FREE)) == ["a1", "a2"]
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    assert await published() == []
+
+
+async def test_it_goes_on_in_the_same_process_once_slots_are_free(
+    store: Store, redis: Redis
+) -> None:
+    await create(store, "a1", "a2", "a3", "a4")
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    claim = await store.queues[0].claim(8, 0.0, ALL_FREE)
+    assert len(ids(claim)) == 3
+    assert claim.due_in == AGAIN
+    for message in claim.messages:
+        await store.queues[0].settle(outcome(message))
+    claim = await store.queues[0].claim(8, 0.0, ALL_FREE)
+    assert len(ids(claim)) == 1
+    claim = await store.queues[0].claim(8, 0.0, ALL_FREE)
+    assert claim.due_in is None
+    assert not await redis.exists(f"{store.keys[0].base}withheld")
+
+
+async def test_more_withheld_destinations_than_one_claim_looks_at_all_have_their_turn(
+    store: Store,
+) -> None:
+    hosts = [f"127.0.0.1:{4000 + number}" for number in range(40)]
+    for host in hosts:
+        await create(store, host.partition(":")[2], to=host)
+    full = Share(slots=64, free=1, open=[part for host in hosts for part in (host.encode(), 30)])
+    await store.queues[0].claim(1, 0.0, full)
+    free = Share(slots=64, free=64)
+    claims = [await store.queues[0].claim(64, 0.0, free) for _ in range(3)]
+    found = [name for claim in claims for name in ids(claim)]
+    assert sorted(found) == [str(4000 + number) for number in range(40)]
+
+
+async def test_a_paused_destination_is_not_looked_at_again_and_again(
+    store: Store,
+) -> None:
+    await create(store, "a1", "a2")
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    await store.destinations.set_limit(A, Limits(paused=True))
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    claim = await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    assert claim.due_in is None
+    await store.destinations.set_limit(A, Limits())
+    assert ids(await store.queues[0].claim(8, 0.0, ALL_FREE)) == ["a1", "a2"]
+
+
+async def test_a_cancelled_one_does_not_strand_the_others(store: Store, clock: Clock) -> None:
+    await create(store, "a1")
+    await clock.advance(1)
+    await create(store, "a2")
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    await store.messages.cancel("a1")
+    assert ids(await store.queues[0].claim(8, 0.0, ALL_FREE)) == ["a2"]
+
+
+async def test_the_last_one_that_is_cancelled_leaves_nothing(store: Store, redis: Redis) -> None:
+    await create(store, "a1")
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    await store.messages.cancel("a1")
+    claim = await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    assert claim.due_in is None
+    assert not await redis.exists(f"{store.keys[0].base}withheld")
