@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scheduler_api.delivery.egress import GuardedConnector, PooledResolver, guarding
+from scheduler_api.delivery.egress import GuardedConnector, guarding
+from scheduler_api.delivery.resolver import Resolver
 from scheduler_api.domain.destination import EgressRules
 from tests.support.dropping import dropping
 
@@ -187,7 +188,7 @@ async def test_a_name_that_does_not_resolve_is_a_dns_error_and_no_refusal(names:
 
 async def test_addresses_come_as_aiohttp_expects_them_with_the_zone_of_a_link(names: Names) -> None:
     names({"h": ["192.0.2.1", "2001:db8::1", "fe80::1%7"]})
-    resolver = PooledResolver()
+    resolver = Resolver()
     found = await resolver.resolve("h", 80)
     await resolver.close()
     assert [(one["host"], one["port"], one["family"]) for one in found] == [
@@ -215,7 +216,7 @@ async def test_forty_slow_names_do_not_hold_up_a_good_one(monkeypatch: pytest.Mo
         return [_info("127.0.0.1", port)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    resolver = PooledResolver()
+    resolver = Resolver()
     slow = [asyncio.create_task(resolver.resolve(f"slow{n}", 80)) for n in range(40)]
     good = await resolver.resolve("good", 80)
     assert good[0]["host"] == "127.0.0.1"

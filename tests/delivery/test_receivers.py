@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import trustme
 
-from scheduler_api.delivery import egress, transport
+from scheduler_api.delivery import egress, resolver, transport
 from scheduler_api.delivery.response import BODY_BYTES
 from scheduler_api.delivery.sender import Sender
 from scheduler_api.store.store import Store
@@ -81,7 +81,7 @@ async def test_a_name_that_nobody_resolves_delays_no_other(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(egress, "RESOLVE_TIMEOUT", 0.2)
+    monkeypatch.setattr(resolver, "RESOLVE_TIMEOUT", 0.2)
     asked, answered = set[str](), threading.Event()
 
     def hang(name: str) -> list[str]:
@@ -125,7 +125,7 @@ async def test_of_fifty_addresses_four_are_dialled(
 
     monkeypatch.setattr(egress.Verdict, "judge", note)
     assert await ends(sender, claim, "http://many.example:2/") == (None, "connect_error")
-    assert sorted(set(dialled)) == addresses[: egress.MOST_ADDRESSES]
+    assert sorted(set(dialled)) == addresses[: resolver.MAX_ADDRESSES]
 
 
 async def test_nobody_listens(sender: Sender, claim: Claims) -> None:

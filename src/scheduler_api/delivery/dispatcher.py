@@ -12,7 +12,7 @@ import structlog
 from scheduler_api.delivery import housekeeping
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.lookout import Lookout
-from scheduler_api.delivery.sender import NothingSent, Sender, Sent, Start
+from scheduler_api.delivery.sender import LookupNeverBegan, NothingSent, Sender, Sent, Start
 from scheduler_api.delivery.shares import Shares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.starts import Starts
@@ -138,8 +138,11 @@ class Dispatcher:
     async def _deliver(self, lease: Lease) -> None:
         try:
             sent = await self._send(lease)
-        except NothingSent:
-            self._slots.close_for_a_while()
+        except NothingSent as reason:
+            if isinstance(reason, LookupNeverBegan):
+                log.info("lookup_postponed", message_id=lease.claimed.id)
+            else:
+                self._slots.close_for_a_while()
             await self._give_back(lease)
             return
         finally:

@@ -3,30 +3,16 @@
 Asked by the transport; what may be dialled is decided in domain/destination.py.
 """
 
-import asyncio
 import errno
 import socket
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
-from itertools import chain, islice, zip_longest
 from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
+from scheduler_api.delivery.resolver import Resolver
 from scheduler_api.domain.destination import EgressRules
-
-# Names resolved at one time; a dozen slow ones must not hold up a good one.
-RESOLVER_THREADS = 64
-
-# How long an answer is waited for, in seconds: the system gives up a dead name server after 5 s
-# and asks the next.
-RESOLVE_TIMEOUT = 10.0
-
-# Addresses of a name that are tried: with fifty dead ones an attempt would dial to its end.
-MOST_ADDRESSES = 4
 
 # How long a connection is kept for the next request, in seconds: less than the 5 s after which
 # many servers close, so that a request seldom meets a connection that is just going.
@@ -94,7 +80,7 @@ class GuardedConnector(aiohttp.TCPConnector):
 
     def __init__(self, rules: EgressRules) -> None:
         self._rules = rules
-        self._own_resolver = PooledResolver()
+        self._own_resolver = Resolver()
         super().__init__(
             limit=0,  # the dispatcher's slots are the limit
             keepalive_timeout=KEEP_ALIVE,
@@ -105,6 +91,10 @@ class GuardedConnector(aiohttp.TCPConnector):
             # The only place that sees every address: a resolver is never asked about literals.
             socket_factory=self._open,
         )
+
+    def waits_for_lookup(self, host: str) -> bool:
+        """Whether a lookup of that name waits for its turn."""
+        return self._own_resolver.waits(host)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close connections and resolver; aiohttp closes only a resolver that it made itself."""
@@ -132,58 +122,3 @@ def out_of_sockets() -> bool:
     except OSError as error:
         return error.errno in SHORTAGE
     return False
-
-
-class PooledResolver(AbstractResolver):
-    """The system's resolver on threads of its own; the loop's default pool has six on two cores."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The first addresses of `host`; OSError if it has none, or nobody answers in time."""
-        loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._pool, _resolve, host, port, family)
-        try:
-            return await asyncio.wait_for(asked, RESOLVE_TIMEOUT)
-        except TimeoutError as error:
-            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers") from error
-
-    async def close(self) -> None:
-        """Let the threads go; one that waits for a name server ends with its answer."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _resolve(host: str, port: int, family: int) -> list[ResolveResult]:
-    # As bytes: from a str, Python's own IDNA raises UnicodeError on labels it dislikes.
-    infos = socket.getaddrinfo(
-        host.encode(), port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-    )
-    found = (
-        ResolveResult(
-            hostname=host,
-            host=_with_zone(address),
-            port=port,
-            family=its_family,
-            proto=protocol,
-            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-        )
-        for its_family, _, protocol, _, address in infos
-    )
-    return list(_few(found))
-
-
-def _few(found: Iterable[ResolveResult]) -> Iterator[ResolveResult]:
-    """Of each family in turn, as one of them may lead nowhere."""
-    families: dict[int, list[ResolveResult]] = {}
-    for one in found:
-        families.setdefault(one["family"], []).append(one)
-    turns = chain.from_iterable(zip_longest(*families.values()))
-    return islice(filter(None, turns), MOST_ADDRESSES)
-
-
-def _with_zone(address: tuple[str | int | bytes, ...]) -> str:
-    zone = address[3] if len(address) == 4 else 0
-    return f"{address[0]!s}%{zone!s}" if zone else str(address[0])

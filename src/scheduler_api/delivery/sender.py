@@ -15,6 +15,7 @@ from scheduler_api import __version__
 from scheduler_api.delivery.deadlines import Deadline, Deadlines
 from scheduler_api.delivery.egress import Verdict, guarding, out_of_sockets
 from scheduler_api.delivery.request import target_of
+from scheduler_api.delivery.resolver import NeverBegan
 from scheduler_api.delivery.response import ResponseReader
 from scheduler_api.delivery.transport import BadResponse, Transport
 from scheduler_api.domain.message import LOCATION_CHARACTERS, Attempt
@@ -49,6 +50,10 @@ _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 
 class NothingSent(Exception):
     """No request was made, for want of a socket: no attempt, and nothing told of the receiver."""
+
+
+class LookupNeverBegan(NothingSent):
+    """No request was made, because too many other names are being looked up."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -97,6 +102,8 @@ class Sender:
         self, error: Exception, verdict: Verdict, claimed: Claimed, start: Start
     ) -> Attempt:
         try:
+            if _never_looked_up(error, verdict, self._transport):
+                raise LookupNeverBegan from error
             if _nothing_sent(error, verdict):
                 raise NothingSent from error
             return self._attempt(claimed, start, None, _name(error, verdict, claimed))
@@ -189,6 +196,14 @@ def _forget_frames(error: BaseException) -> None:
         if one is not None and one.__traceback__ is not None:
             one.__traceback__ = None
             errors += [one.__cause__, one.__context__]
+
+
+def _never_looked_up(error: Exception, verdict: Verdict, transport: Transport) -> bool:
+    """Whether it failed before anybody was asked for the host's name."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return isinstance(error.os_error, NeverBegan)
+    timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
+    return timed_out and not verdict.dialled and transport.waits_for_lookup(verdict.host)
 
 
 def _nothing_sent(error: Exception, verdict: Verdict) -> bool:

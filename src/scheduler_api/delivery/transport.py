@@ -19,9 +19,10 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from scheduler_api.delivery.deadlines import Deadline
-from scheduler_api.delivery.egress import RESOLVE_TIMEOUT, GuardedConnector
+from scheduler_api.delivery.egress import GuardedConnector
 from scheduler_api.delivery.protocol import ResponseProtocol
 from scheduler_api.delivery.request import serialized
+from scheduler_api.delivery.resolver import RESOLVE_TIMEOUT
 from scheduler_api.delivery.response import ResponseReader
 from scheduler_api.domain.destination import EgressRules
 
@@ -83,6 +84,11 @@ class Transport:
         if reader.status is None:
             raise BadResponse if reader.invalid else aiohttp.ServerDisconnectedError
         return reader
+
+    def waits_for_lookup(self, host: str) -> bool:
+        """Whether a lookup of that name has not begun."""
+        connector = self._connector
+        return isinstance(connector, GuardedConnector) and connector.waits_for_lookup(host)
 
     def _connect(self, dialling: aiohttp.ClientRequest) -> Awaitable[Connection]:
         return self._connector.connect(dialling, traces=[], timeout=_TIMEOUT)
