@@ -43,3 +43,35 @@ def test_the_limit_is_raised_as_far_as_it_may_be(allowed: tuple[int, int]) -> No
 def test_a_limit_is_never_lowered(allowed: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed[1], allowed[1]))
     assert descriptors.limit() == allowed[1]
+
+
+@pytest.mark.parametrize("error", [ValueError("not allowed to raise maximum limit"), OSError(22)])
+@pytest.mark.parametrize("allows", [10_240, 600, 100])
+def test_a_kernel_that_allows_less_than_it_names_is_asked_for_less(
+    error: Exception, allows: int, allowed: tuple[int, int]
+) -> None:
+    """As that of macOS does; a start must not fail for it."""
+    has = 128
+    resource.setrlimit(resource.RLIMIT_NOFILE, (has, allowed[1]))
+    real = resource.setrlimit
+
+    def setrlimit(which: int, limits: tuple[int, int]) -> None:
+        if limits[0] > allows:
+            raise error
+        real(which, limits)
+
+    with pytest.MonkeyPatch.context() as kernel:
+        kernel.setattr(resource, "setrlimit", setrlimit)
+        found = descriptors.limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (found, allowed[1])
+    if allows > has:
+        assert allows / 2 < found <= allows
+    else:
+        assert found == has
+
+
+def test_a_process_without_a_limit_keeps_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    monkeypatch.delattr(resource, "setrlimit")
+    assert descriptors.limit() == descriptors.ENOUGH

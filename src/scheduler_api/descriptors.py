@@ -24,7 +24,18 @@ def budget(wanted: int, limit: int) -> Budget:
 def limit() -> int:
     """How many may be open, which is from now on as many as this process may ask for."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now == resource.RLIM_INFINITY:
+        return ENOUGH
     wanted = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
-    if now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    while wanted > now and not _raise_to(wanted, most):
+        wanted //= 2
     return max(now, wanted)
+
+
+def _raise_to(wanted: int, most: int) -> bool:
+    """Whether the kernel allows it: that of macOS has a limit below the one that it names."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    except (OSError, ValueError):
+        return False
+    return True
