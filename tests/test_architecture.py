@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "cli": {
         *("", "domain", "settings", "server"),
-        *("listen", "telemetry", "transfer", "inspection", "store_url"),
+        *("listen", "output", "telemetry", "transfer", "inspection", "store_url"),
     },
     "": {"server"},  # __init__.py: the version, and `app` on first use
     "__main__": {"cli"},

@@ -164,6 +164,20 @@ def test_a_guarded_stream_is_guarded_once_and_keeps_its_descriptor(tmp_path: Pat
         assert stream.read() == "á \\ud800\n".encode()
 
 
+def test_a_guarded_stream_takes_over_the_notice_of_the_last_guard(tmp_path: Path) -> None:
+    with opened("pipe", tmp_path) as stream:
+        with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
+            first = guarded(plain)
+        for _ in range(100):
+            print("x" * 1000, file=guarded(first, lambda count: b"%d dropped\n" % count))
+        read = stream.read()
+        print("read again", file=first)
+        read += stream.read()
+    lines = read.decode().splitlines()
+    assert lines[-1] == "read again"
+    assert lines[-2] == f"{100 - len(lines) + 2} dropped"
+
+
 def test_a_stream_in_memory_is_written_as_it_is() -> None:
     memory = io.StringIO()
     stream = guarded(memory)

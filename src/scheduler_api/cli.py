@@ -3,18 +3,20 @@
 # Heavy modules are imported where they are used: `--version` and `--help` answer at once.
 # ruff: noqa: PLC0415
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import replace
 
 from scheduler_api import __version__, settings, store_url
 from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.output import guarded
 from scheduler_api.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -33,7 +35,31 @@ class WrongSettings(click.ClickException):
     exit_code = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Ends with a line that says so where stdout cannot be written; stderr stops no command."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """As click does it."""
+        sys.stderr = guarded(sys.stderr)
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # a command reports its own: this is of what it prints
+            click.echo(f"Error: cannot write to stdout ({error.strerror})", err=True)
+            sys.exit(1)
+        finally:
+            _discard_unwritten()
+
+
+def _discard_unwritten() -> None:
+    """What cannot be written now, Python would try again at its end, and exit with 120."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scheduler-api", message="%(prog)s %(version)s")
 def main() -> None:
     """Send a webhook to the future: this payload, to this URL, at this instant."""
@@ -92,6 +118,7 @@ def listen(host: str, port: int) -> None:
     """Print every webhook that arrives; check signatures when SIGNING_SECRET is set."""
     import asyncio
 
+    sys.stdout = guarded(sys.stdout, _missing_lines)
     with _told():
         secrets = settings.load().signing_secrets
     try:
@@ -109,7 +136,8 @@ def healthcheck() -> None:
         status, text = _ask(CALLED.get(chosen.api_host, chosen.api_host), chosen.api_port)
     except OSError as error:
         raise click.ClickException(f"no answer: {error}") from None
-    click.echo(f"{status} {text}")
+    with suppress(OSError):  # the exit code is the answer
+        click.echo(f"{status} {text}")
     if status != 200:
         raise click.exceptions.Exit(1)
 
@@ -214,6 +242,10 @@ def open_to(chosen: Settings, port: int) -> Settings:
     )
 
 
+def _missing_lines(count: int) -> bytes:
+    return f"({count} lines could not be printed)\n".encode()
+
+
 async def _listen(host: str, port: int, secrets: tuple[bytes, ...]) -> None:
     import asyncio
     import signal
@@ -239,7 +271,9 @@ def _quiet(chosen: Settings) -> Settings:
 async def _export(chosen: Settings, file: str, resume: bool) -> int:
     from scheduler_api import transfer
 
-    with ExitStack() as stack:
+    if file == "-" and sys.stdout is None:
+        raise OSError("stdout is closed: give a FILE")
+    with _writing(file), ExitStack() as stack:
         into = None if file == "-" else transfer.ExportFile(Path(file), resume=resume)
         async with transfer.opened(chosen) as store:
             out = stack.enter_context(into) if into else sys.stdout.buffer
@@ -247,6 +281,19 @@ async def _export(chosen: Settings, file: str, resume: bool) -> int:
             bar = stack.enter_context(_bar("Exporting", await store.messages.count()))
             bar(into.lines if into else 0)
             return await transfer.export(store, out, last, bar)
+
+
+@contextmanager
+def _writing(file: str) -> Iterator[None]:
+    """Says of a full disk or a closed pipe what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if not error.strerror or error.filename:  # it names what it is about
+            raise
+        what = "to stdout" if file == "-" else f"{file}.part"
+        then = "" if file == "-" else ": when it can be, go on with --resume"
+        raise OSError(f"cannot write {what} ({error.strerror}){then}") from None
 
 
 async def _import(chosen: Settings, file: str | None, original: str | None) -> "Imported":

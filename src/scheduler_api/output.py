@@ -38,7 +38,7 @@ class Output(io.RawIOBase):
         """`notice`: what it returns is written before the first line that is taken again."""
         self._sink = sink
         self._descriptor = descriptor
-        self._notice = notice
+        self.notice = notice
         self._dropped = 0  # lines since the last notice
         self._rest = b""  # of a line of which only the beginning was taken
         self._lock = RLock()
@@ -64,7 +64,7 @@ class Output(io.RawIOBase):
             self._dropped += 1
             return
         reported = self._dropped
-        data = self._notice(reported) + line if reported else line
+        data = self.notice(reported) + line if reported else line
         if taken := self._send(data):
             self._dropped -= reported
             self._rest = data[taken:]
@@ -97,10 +97,15 @@ class Output(io.RawIOBase):
 
 
 def guarded(stream: TextIO | None, notice: Notice = _NO_NOTICE) -> TextIO:
-    """A stream to the same place, of which no write raises or blocks; itself if it is one."""
+    """A stream to the same place, of which no write raises or blocks.
+
+    One that is so already is returned itself, with this notice.
+    """
     if stream is None:  # its descriptor was closed when Python started
         return _text(Output(Sink(len), notice=notice))
-    if isinstance(getattr(stream, "buffer", None), Output):
+    output = getattr(stream, "buffer", None)
+    if isinstance(output, Output):
+        output.notice = notice
         return stream
     with suppress(OSError, ValueError):
         stream.flush()

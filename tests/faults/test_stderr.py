@@ -164,14 +164,13 @@ async def test_a_stderr_that_takes_nothing_harms_no_message_and_no_exit(
             report(await survive(server, receiver, outside))
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize(
     ("command", "workers"),
     [
         pytest.param(CLOSED, "1", id="closed"),
-        pytest.param(LIMITED, "1", id="file at its limit", marks=pytest.mark.machine),
-        pytest.param(
-            LIMITED, "2", id="file of two workers at its limit", marks=pytest.mark.machine
-        ),
+        pytest.param(LIMITED, "1", id="file at its limit"),
+        pytest.param(LIMITED, "2", id="file of two workers at its limit"),
     ],
 )
 async def test_a_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_exit(
