@@ -3,13 +3,15 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
+import socket as socketlib
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +25,9 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from structlog.testing import LogCapture
 
 from scheduler_api.domain.errors import StoreStartFailed
-from scheduler_api.store import embedded
-from scheduler_api.store.embedded import EmbeddedStore, find_binary
+from scheduler_api.store import embedded, embedded_server, socket_path
+from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.embedded_server import find_binary
 from tests.support.waiting import wait_until
 
 MEMBER = """
@@ -93,14 +96,6 @@ def member() -> Iterator[Members]:
     for process in processes:
         process.terminate()
         process.communicate(timeout=20)
-
-
-@pytest.fixture
-def temp_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A temp folder of the test's own with a short name, for the sockets of long folders."""
-    with tempfile.TemporaryDirectory() as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield
 
 
 async def told(process: "subprocess.Popen[str]") -> str:
@@ -200,7 +195,6 @@ async def test_its_data_are_limited_and_a_full_one_refuses(
 @pytest.mark.parametrize(
     "name", ["with a space", 'with "quotes" \\and\' more', "line\nbreak", "x" * 150]
 )
-@pytest.mark.usefixtures("temp_folder")
 async def test_any_folder_name_works(tmp_path: Path, open_store: Open, name: str) -> None:
     store = open_store(tmp_path / name)
     await store.start()
@@ -219,14 +213,30 @@ async def test_only_the_owner_of_the_process_may_read(tmp_path: Path, open_store
     assert set(modes.values()) == {0o600}
 
 
-@pytest.mark.usefixtures("temp_folder")
-async def test_a_temp_folder_that_others_may_enter_is_refused(
-    tmp_path: Path, open_store: Open
+async def test_the_socket_of_a_long_folder_is_in_it_where_nobody_cleans(
+    tmp_path: Path, open_store: Open, member: Members
 ) -> None:
     store = open_store(tmp_path / ("x" * 150))
-    store.socket.parent.mkdir(mode=0o755)
-    with pytest.raises(StoreStartFailed, match="is not private"):
-        await store.start()
+    await store.start()
+    assert (store.folder / "store.sock").is_socket()
+    await call(store.socket, "SET", "key", "shared")
+    joined = member(store.folder)
+    assert await told(joined) == "member"
+
+
+async def test_without_proc_a_long_folder_is_reached_by_a_link_in_the_home_folder(
+    tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_path, "DESCRIPTORS", tmp_path / "absent")
+    with tempfile.TemporaryDirectory() as home:
+        monkeypatch.setenv("HOME", home)
+        first, second = (open_store(tmp_path / ("x" * 150)) for _ in range(2))
+        await first.start()
+        await second.start()
+        assert await call(second.socket, "SET", "key", "shared")
+        assert second.socket.is_relative_to(home)
+        await second.stop()
+        await first.stop()
 
 
 async def test_a_second_process_joins_and_sees_the_same_data(
@@ -287,8 +297,8 @@ async def test_an_orphan_is_ended_before_a_fresh_start(
 async def test_an_orphan_that_does_not_end_is_left_alone(
     tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "ORPHAN_ASKS", 1)
-    monkeypatch.setattr(embedded, "ASK_LIMIT", 0.2)
+    monkeypatch.setattr(embedded_server, "ORPHAN_ASKS", 1)
+    monkeypatch.setattr(embedded_server, "ASK_LIMIT", 0.2)
     orphan = start_by_hand(tmp_path)
     store = open_store(tmp_path)
     await wait_until("the orphan answers", lambda: answers(store.socket))
@@ -318,17 +328,20 @@ async def test_a_supervision_that_swallows_a_cancel_ends_nevertheless(
     tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking = asyncio.Event()
+    answers = iter([b""])  # nobody answers before the start
 
     async def swallow(*_: object) -> bytes:
         """As wait_for of Python 3.11, when the answer comes together with the cancel."""
+        for answer in answers:
+            return answer
         asking.set()
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        return embedded.PONG
+        return embedded_server.PONG
 
     store = open_store(tmp_path)
     await store.start()
-    monkeypatch.setattr(embedded, "_ask", swallow)
+    monkeypatch.setattr(embedded_server, "ask", swallow)
     os.kill(await pid_of(store.socket), signal.SIGKILL)
     await wait_until("it is asked for", asking.is_set)
     async with asyncio.timeout(30):
@@ -349,6 +362,163 @@ async def test_a_store_that_cannot_come_back_is_tried_again(
     manifest.write_bytes(whole)
     await wait_until("the store is back", lambda: words(log)[-1] == "store_started")
     assert await answers(store.socket)
+
+
+def remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
+def remove_socket(folder: Path) -> None:
+    (folder / "store.sock").unlink()
+
+
+def replace_socket(folder: Path) -> None:
+    remove_socket(folder)
+    with socketlib.socket(socketlib.AF_UNIX) as other:
+        other.bind(str(folder / "store.sock"))
+
+
+def remove_store_lock(folder: Path) -> None:
+    (folder / "store.lock").unlink()
+
+
+def remove_locks_and_socket(folder: Path) -> None:
+    remove(folder, "*.lock")
+    remove_socket(folder)
+
+
+@pytest.mark.parametrize(
+    "lose", [remove_socket, replace_socket, remove_store_lock, remove_locks_and_socket]
+)
+async def test_a_store_whose_files_were_removed_is_started_again_with_its_data(
+    tmp_path: Path, open_store: Open, log: LogCapture, lose: Callable[[Path], None]
+) -> None:
+    store = open_store(tmp_path)
+    await store.start()
+    await call(store.socket, "SET", "key", "kept")
+    lose(tmp_path)
+    await wait_until("the store is back", lambda: words(log).count("store_started") == 2)
+    assert await call(store.socket, "GET", "key") == "kept"
+    assert servers(tmp_path) == [await pid_of(store.socket)]
+    assert "store_unreachable" in words(log)
+
+
+@pytest.mark.parametrize("name", ["data", "x" * 150])
+async def test_a_folder_that_was_removed_is_made_anew_for_all_processes(
+    tmp_path: Path, open_store: Open, log: LogCapture, name: str
+) -> None:
+    owner, other = open_store(tmp_path / name), open_store(tmp_path / name)
+    await owner.start()
+    await other.start()
+    shutil.rmtree(owner.folder)
+    await wait_until("a store again", lambda: words(log).count("store_started") == 2)
+    await wait_until("one owner", lambda: owner.owner != other.owner)
+    await wait_until("the owner's way", lambda: answers(owner.socket))
+    await wait_until("the other's way", lambda: answers(other.socket))
+    assert len(servers(owner.folder)) == 1
+
+
+async def test_a_folder_that_cannot_be_made_anew_is_waited_for(
+    tmp_path: Path, open_store: Open, log: LogCapture
+) -> None:
+    owner, other = open_store(tmp_path / "data"), open_store(tmp_path / "data")
+    await owner.start()
+    await other.start()
+    shutil.rmtree(owner.folder)
+    owner.folder.touch()
+    await wait_until("a start fails", lambda: "store_start_failed" in words(log))
+    owner.folder.unlink()
+    await wait_until("a store again", lambda: words(log).count("store_started") == 2)
+
+
+async def test_a_store_stops_although_its_folder_was_removed(
+    tmp_path: Path, open_store: Open
+) -> None:
+    store = open_store(tmp_path / "data")
+    await store.start()
+    pid = await pid_of(store.socket)
+    shutil.rmtree(store.folder)
+    store.folder.touch()
+    await store.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_store_that_is_frozen_is_killed_and_started_again(
+    tmp_path: Path, open_store: Open, log: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_server, "ASK_LIMIT", 0.1)
+    monkeypatch.setattr(embedded_server, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(embedded_server, "PING_EVERY", 2)
+    monkeypatch.setattr(embedded_server, "SILENCE_LIMIT", 3)
+    store = open_store(tmp_path)
+    await store.start()
+    await call(store.socket, "SET", "key", "kept")
+    os.kill(await pid_of(store.socket), signal.SIGSTOP)
+    await wait_until("the store is back", lambda: words(log).count("store_started") == 2)
+    assert await call(store.socket, "GET", "key") == "kept"
+    reasons = [one["reason"] for one in log.entries if one["event"] == "store_unreachable"]
+    assert reasons == ["no answer to 3 PINGs"]
+
+
+async def test_a_store_that_answers_now_and_then_is_left_alone(
+    tmp_path: Path, open_store: Open, log: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def every_third(*_: object) -> bytes:
+        nonlocal asked
+        asked += 1
+        return b"-LOADING\r\n" if asked % 3 == 0 else b""
+
+    store = open_store(tmp_path)
+    await store.start()
+    monkeypatch.setattr(embedded_server, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(embedded_server, "SILENCE_LIMIT", 3)
+    monkeypatch.setattr(embedded_server, "ask", every_third)
+    await wait_until("many asks", lambda: asked > 30)
+    monkeypatch.undo()
+    assert words(log) == ["store_started"]
+
+
+@pytest.mark.parametrize("removed", ["owner.lock", "*.lock"])
+async def test_two_processes_never_run_two_stores_although_the_locks_were_removed(
+    tmp_path: Path, open_store: Open, removed: str
+) -> None:
+    first, second = open_store(tmp_path), open_store(tmp_path)
+    await first.start()
+    await call(first.socket, "SET", "key", "kept")
+    remove(tmp_path, removed)
+    await second.start()  # before the first one looks again
+    assert await call(second.socket, "INCR", "count") == 1
+    await wait_until("one owner", lambda: first.owner != second.owner)
+    assert len(servers(tmp_path)) == 1
+    await first.stop()
+    await wait_until("the second owns it", lambda: second.owner)
+    await wait_until("its store", lambda: answers(second.socket))
+    assert await call(second.socket, "GET", "key") == "kept"
+    assert await call(second.socket, "GET", "count") == "1"
+    await second.stop()
+    assert servers(tmp_path) == []
+
+
+async def test_a_stranger_that_does_not_end_is_left_alone(
+    tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_server, "ORPHAN_ASKS", 2)
+    store = open_store(tmp_path)
+    (tmp_path / "store.sock").unlink(missing_ok=True)
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            writer.write(b"-ERR Errors trying to SHUTDOWN\r\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(deaf, tmp_path / "store.sock"):
+        with pytest.raises(StoreStartFailed, match="An earlier store still runs"):
+            await store.start()
+    assert servers(tmp_path) == []
 
 
 async def test_four_processes_at_once_share_one_store(tmp_path: Path, member: Members) -> None:
@@ -425,16 +595,16 @@ async def test_a_torn_tail_is_loaded_without_its_last_command(
 
 
 async def test_a_long_log_is_put_aside(tmp_path: Path, open_store: Open) -> None:
-    (tmp_path / "store.log").write_bytes(b"x" * (embedded.LOG_LIMIT + 1))
+    (tmp_path / "store.log").write_bytes(b"x" * (embedded_server.LOG_LIMIT + 1))
     await open_store(tmp_path).start()
-    assert (tmp_path / "store.log.1").stat().st_size == embedded.LOG_LIMIT + 1
+    assert (tmp_path / "store.log.1").stat().st_size == embedded_server.LOG_LIMIT + 1
     assert (tmp_path / "store.log").stat().st_size < 10_000
 
 
 async def test_a_store_that_never_answers_is_ended(
     tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "START_LIMIT", 0.3)
+    monkeypatch.setattr(embedded_server, "START_LIMIT", 0.3)
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\necho waiting for nothing\nexec sleep 60\n")
     silent.chmod(0o700)
@@ -455,7 +625,7 @@ async def test_an_owner_without_a_store_is_not_joined_for_ever(
 async def test_a_store_that_does_not_stop_is_killed(
     tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(embedded_server, "STOP_LIMIT", 0.2)
     store = open_store(tmp_path)
     await store.start()
     os.kill(await pid_of(store.socket), signal.SIGSTOP)
