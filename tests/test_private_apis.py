@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import hiredis
 import httptools
 import pytest
-from aiohttp import BaseConnector
+from aiohttp import BaseConnector, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 from packaging.requirements import Requirement
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -63,6 +63,24 @@ USED: tuple[Private, ...] = (
         "_conns",
         "delivery.transport",
         "nothing else closes the idle connections to one destination",
+    ),
+    Private(
+        TCPConnector,
+        "_create_connection",
+        "delivery.proxy",
+        "called once for each new connection: the destination is judged before the proxy is asked",
+    ),
+    Private(
+        TCPConnector,
+        "_create_direct_connection",
+        "delivery.proxy",
+        "tells an unreachable proxy from an unreachable destination",
+    ),
+    Private(
+        TCPConnector,
+        "_resolve_host",
+        "delivery.proxy",
+        "resolves a destination by the connector's cache",
     ),
     Private(
         ResponseHandler,

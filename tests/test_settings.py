@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import trustme
 from msgspec.structs import replace
 
 from scheduler_api import settings
@@ -372,3 +373,51 @@ def test_values_are_shown_in_the_form_in_which_they_are_given() -> None:
     assert shown["DATA_DIR"] == "/data"
     assert "private=True" in shown["EGRESS_ALLOW"]
     assert replace(Settings(), max_body=2048).redacted()["MAX_BODY"] == "2KiB"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://proxy:3128",
+        "http://proxy",
+        "http://user:p%40ss@proxy.example:80/",
+        "http://[::1]:3128",
+        "http://10.0.0.1:65535",
+    ],
+)
+def test_egress_proxy_is_the_url_of_an_http_proxy(text: str) -> None:
+    found = load(EGRESS_PROXY=f" {text}\n")
+    assert found.egress_proxy == text
+    assert found.redacted()["EGRESS_PROXY"] == "***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("proxy:3128", "https://proxy:3128", "socks5://proxy:1080", "http://", "http://:3128"),
+        *("http://proxy:0", "http://proxy:65536", "http://proxy:x", "http://proxy/path"),
+        *("http://proxy?a", "http://proxy#a", "http://a@b@proxy", "http://u:a/b@proxy"),
+    ],
+)
+def test_egress_proxy_that_is_none_is_refused_without_quoting_it(text: str) -> None:
+    with pytest.raises(SettingsError, match="EGRESS_PROXY has a wrong value: give http://HOST"):
+        load(EGRESS_PROXY=text)
+
+
+def test_egress_ca_file_has_certificates(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    found = load(EGRESS_CA_FILE=str(file))
+    assert found.egress_ca_file == file
+    assert found.redacted()["EGRESS_CA_FILE"] == str(file)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_egress_ca_file_without_certificates_is_refused(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"EGRESS_CA_FILE is .*: give a file of certificates"):
+        load(EGRESS_CA_FILE=str(file))

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from scheduler_api import store_url
+from scheduler_api import egress_options, store_url
 from scheduler_api.domain import moments, signing
 from scheduler_api.domain.destination import EgressRules
 
@@ -253,6 +253,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
         Egress,
         Meta(description="Opens private addresses: networks, hosts, or the word private"),
     ] = EgressRules()
+    egress_proxy: Annotated[
+        str,
+        Kind(egress_options.checked_proxy, secret=True),
+        Meta(description="HTTP proxy for all webhooks: http://USER:PASSWORD@HOST:PORT"),
+    ] = ""
+    egress_ca_file: Annotated[
+        Path | None,
+        Kind(egress_options.checked_ca_file, lambda file: str(file or "")),
+        Meta(description="Further certificate authorities of receivers, a file in PEM form"),
+    ] = None
     signing_secrets: Annotated[
         tuple[bytes, ...],
         Kind(signing.parse_secrets, secret=True),

@@ -5,7 +5,9 @@ Asked by the transport; what may be dialled is decided in domain/destination.py.
 
 import errno
 import socket
+import ssl
 from contextvars import ContextVar, Token
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -69,6 +71,11 @@ class Verdict:
 _verdict: ContextVar[Verdict] = ContextVar("verdict")
 
 
+def current_verdict() -> Verdict:
+    """Of the attempt under way; outside of `guarding` no host is known, and no host rule holds."""
+    return _verdict.get(None) or Verdict("")
+
+
 def guarding(host: str) -> Verdict:
     """`with guarding(url.host) as verdict:` around one request to that host; if it fails,
     `verdict.refusal` tells why it was not sent."""
@@ -78,11 +85,13 @@ def guarding(host: str) -> Verdict:
 class GuardedConnector(aiohttp.TCPConnector):
     """Judges each address just before it is dialled, whether resolved or written in the URL."""
 
-    def __init__(self, rules: EgressRules) -> None:
+    def __init__(self, rules: EgressRules, trust: ssl.SSLContext | None = None) -> None:
+        """`trust`: the certificates of receivers; None: of the system."""
         self._rules = rules
         self._own_resolver = Resolver()
         super().__init__(
             limit=0,  # the dispatcher's slots are the limit
+            ssl=trust or True,
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=DNS_TTL,
             # Named, or an aiodns that happens to be installed would resolve, blind to the names
@@ -103,9 +112,8 @@ class GuardedConnector(aiohttp.TCPConnector):
 
     def _open(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        # Outside of `guarding` no host is known, and no rule for hosts applies.
-        verdict = _verdict.get(None) or Verdict("")
-        verdict.judge(self._rules, str(address[0]), int(address[1]))
+        verdict = current_verdict()
+        self._judge(verdict, str(address[0]), int(address[1]))
         try:
             made = socket.socket(family, kind, protocol)
         except OSError as error:
@@ -113,6 +121,17 @@ class GuardedConnector(aiohttp.TCPConnector):
             raise
         verdict.opened = True
         return made
+
+    def _judge(self, verdict: Verdict, address: str, port: int) -> None:
+        verdict.judge(self._rules, address, port)
+
+
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """Trusts the certificates in that file, too. Raises: OSError (ssl.SSLError is one)."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(("http/1.1",))
+    return context
 
 
 def out_of_sockets() -> bool:

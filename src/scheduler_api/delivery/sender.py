@@ -14,6 +14,7 @@ from yarl import URL
 from scheduler_api import __version__
 from scheduler_api.delivery.deadlines import Deadline, Deadlines
 from scheduler_api.delivery.egress import Verdict, guarding, out_of_sockets
+from scheduler_api.delivery.proxy import ProxyError
 from scheduler_api.delivery.request import target_of
 from scheduler_api.delivery.resolver import NeverBegan
 from scheduler_api.delivery.response import ResponseReader
@@ -36,6 +37,7 @@ _ALWAYS: Final = {
 
 # What an attempt without an answer is called; the first that fits.
 _ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (ProxyError, "proxy_error"),
     (aiohttp.ConnectionTimeoutError, "connect_timeout"),
     (TimeoutError, "timeout"),
     (aiohttp.ClientConnectorDNSError, "dns_error"),
@@ -217,6 +219,8 @@ def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:
     if verdict.refusal:
         log.warning("egress_denied", message_id=claimed.id, reason=verdict.refusal)
         return "egress_denied"
+    if isinstance(error, ProxyError):
+        log.warning("proxy_failed", message_id=claimed.id, reason=str(error))
     for kind, name in _ERRORS:
         if isinstance(error, kind):
             return name

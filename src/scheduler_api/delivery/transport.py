@@ -12,15 +12,18 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.connector import Connection
+from multidict import CIMultiDict
 from yarl import URL
 
 from scheduler_api.delivery.deadlines import Deadline
-from scheduler_api.delivery.egress import GuardedConnector
+from scheduler_api.delivery.egress import GuardedConnector, trusting
 from scheduler_api.delivery.protocol import ResponseProtocol
+from scheduler_api.delivery.proxy import WRONG_LOGIN, ProxiedConnector, Proxy, ProxyError
 from scheduler_api.delivery.request import serialized
 from scheduler_api.delivery.resolver import RESOLVE_TIMEOUT
 from scheduler_api.delivery.response import ResponseReader
@@ -43,8 +46,10 @@ class BadResponse(Exception):
 class Transport:
     """One way out for all requests; connections are kept for a while."""
 
-    def __init__(self, connector: aiohttp.BaseConnector) -> None:
+    def __init__(self, connector: aiohttp.BaseConnector, proxy: Proxy | None = None) -> None:
+        """`proxy`: of a ProxiedConnector."""
         self._connector = connector
+        self._proxy = proxy
         self._loop = asyncio.get_running_loop()
         protocol: partial[Any] = partial(ResponseProtocol, loop=self._loop)
         connector._factory = protocol
@@ -61,10 +66,13 @@ class Transport:
     ) -> ResponseReader:
         """The answer: a status, and as much of its body as came by the deadline.
 
-        Raises: aiohttp.ClientError, BadResponse, OSError, ValueError; of these
+        Raises: aiohttp.ClientError, ProxyError, BadResponse, OSError, ValueError; of these
         ConnectionTimeoutError if there is no connection in time, TimeoutError if no answer has come
         by the deadline.
         """
+        absolute = self._proxy is not None and url.scheme == "http"
+        if self._proxy is not None and absolute:
+            target, headers = self._proxy.in_absolute_form(url, target, headers)
         data = serialized(method, url, target, headers, body)
         dialling = self._dialling(url.origin())
         reader = ResponseReader()
@@ -83,6 +91,8 @@ class Transport:
                 raise
         if reader.status is None:
             raise BadResponse if reader.invalid else aiohttp.ServerDisconnectedError
+        if absolute and reader.status == WRONG_LOGIN:
+            raise ProxyError(f"it answered with {WRONG_LOGIN}")
         return reader
 
     def waits_for_lookup(self, host: str) -> bool:
@@ -99,7 +109,14 @@ class Transport:
 
     def _dial(self, origin: URL) -> aiohttp.ClientRequest:
         """What the connector reads from a request: where to, and whether by TLS."""
-        return aiohttp.ClientRequest("GET", origin, loop=self._loop)
+        if self._proxy is None:
+            return aiohttp.ClientRequest("GET", origin, loop=self._loop)
+        url, login = self._proxy
+        # They are part of the pool's key: with the Host that aiohttp would add, and change the key.
+        headers = CIMultiDict({**login, "Host": origin.host_port_subcomponent or ""})
+        return aiohttp.ClientRequest(
+            "GET", origin, loop=self._loop, proxy=url, proxy_headers=headers
+        )
 
 
 async def _answered(connection: Connection, data: bytes, reader: ResponseReader) -> bool:
@@ -136,7 +153,11 @@ def _let_go(connection: Connection, reader: ResponseReader) -> None:
 
 
 @asynccontextmanager
-async def open_transport(rules: EgressRules) -> AsyncIterator[Transport]:
-    """A transport that dials what `rules` allow."""
-    async with GuardedConnector(rules) as connector:
-        yield Transport(connector)
+async def open_transport(
+    rules: EgressRules, proxy: str = "", ca_file: Path | None = None
+) -> AsyncIterator[Transport]:
+    """A transport that dials what `rules` allow; `proxy` and `ca_file`: as in the settings."""
+    trust = trusting(ca_file) if ca_file else None
+    connector = ProxiedConnector(rules, trust) if proxy else GuardedConnector(rules, trust)
+    async with connector:
+        yield Transport(connector, Proxy.parse(proxy) if proxy else None)

@@ -43,7 +43,9 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
     memory = shares(settings.max_memory, settings.workers, embedded=not address)
     async with (
         redis_at(address, settings.data_dir, grace, memory.store) as redis,
-        open_transport(settings.egress_allow) as transport,
+        open_transport(
+            settings.egress_allow, settings.egress_proxy, settings.egress_ca_file
+        ) as transport,
     ):
         store = Store(
             redis,

@@ -1,0 +1,94 @@
+"""A forward proxy on loopback: it passes on what it is asked for, and notes what it was asked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+@dataclass
+class ForwardProxy:
+    """What was asked, and what is answered instead of passing it on."""
+
+    url: str = ""
+    place: tuple[str, int] | None = None  # where every name leads; None: where it says
+    heads: list[str] = field(default_factory=list)  # of requests, in order of arrival
+    connections: int = 0
+    instead: bytes | None = None  # the answer to every request; b"" hangs up
+    silent: bool = False  # whether nothing is ever answered
+
+    def targets(self) -> list[str]:
+        """The first lines of the requests, without the version."""
+        return [head.partition(" HTTP/")[0] for head in self.heads]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await self._serve(reader, writer)
+        finally:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        if self.silent:
+            await reader.read()
+        elif self.instead is not None:
+            writer.write(self.instead)
+        elif head.startswith("CONNECT "):
+            await self._tunnel(head, reader, writer)
+        else:
+            await self._forward(head, reader, writer)
+
+    async def _tunnel(
+        self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        far_reader, far_writer = await self._dial(f"//{head.split()[1]}")
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+
+    async def _forward(
+        self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """In origin form, without the login; then all that either side says."""
+        url = head.split()[1]
+        far_reader, far_writer = await self._dial(url)
+        back = asyncio.create_task(_pass_on(far_reader, writer))
+        while True:
+            lines = head.replace(url, urlsplit(url)._replace(scheme="", netloc="").geturl(), 1)
+            kept = [it for it in lines.split("\r\n") if not it.startswith("Proxy-")]
+            far_writer.write("\r\n".join(kept).encode())
+            length = head.lower().partition("content-length: ")[2].split("\r\n")[0]
+            far_writer.write(await reader.readexactly(int(length or 0)))
+            try:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            except asyncio.IncompleteReadError:
+                far_writer.close()
+                await back
+                return
+            self.heads.append(head)
+
+    async def _dial(self, url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self.place or (urlsplit(url).hostname, urlsplit(url).port)
+        return await asyncio.open_connection(host, port)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def forward_proxy() -> AsyncIterator[ForwardProxy]:
+    """Running, until the block ends."""
+    proxy = ForwardProxy()
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        yield proxy
