@@ -12,11 +12,11 @@ from scheduler_api.descriptors import Budget, budget
 @pytest.mark.parametrize(
     ("wanted", "limit", "expected"),
     [
-        (256, 65_536, Budget(256, 65_232)),
-        (256, 1024, Budget(256, 720)),
-        (256, 64, Budget(8, 8)),
-        (256, 10, Budget(1, 1)),
-        (1, 64, Budget(1, 15)),
+        (256, 65_536, Budget(256, 16_564, 48_924)),
+        (256, 1024, Budget(256, 436, 540)),
+        (256, 64, Budget(8, 10, 6)),
+        (256, 10, Budget(1, 1, 1)),
+        (1, 64, Budget(1, 4, 12)),
     ],
 )
 def test_deliveries_get_what_they_want_but_at_most_half(

@@ -83,6 +83,12 @@ USED: tuple[Private, ...] = (
         "resolves a destination by the connector's cache",
     ),
     Private(
+        BaseConnector,
+        "_acquired",
+        "delivery.egress",
+        "nothing else says how many connections are open",
+    ),
+    Private(
         ResponseHandler,
         "_parser",
         "delivery.protocol",

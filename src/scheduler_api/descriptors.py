@@ -11,14 +11,19 @@ class Budget(NamedTuple):
     """Connections that may be open at once."""
 
     deliveries: int
+    receivers: int  # those of deliveries, and those that are kept for the next ones
     callers: int  # of the API; with more of them, each call is answered 503
 
 
 def budget(wanted: int, limit: int) -> Budget:
-    """What `limit` descriptors are for if `wanted` deliveries are: they get half at the most."""
+    """What `limit` descriptors are for if `wanted` deliveries are: they get at most half.
+
+    A quarter of the others is for connections that are kept.
+    """
     left = max(2, limit - OWN)
     deliveries = min(wanted, left // 2)
-    return Budget(deliveries, left - deliveries)
+    kept = (left - deliveries) // 4
+    return Budget(deliveries, deliveries + kept, left - deliveries - kept)
 
 
 def limit() -> int:

@@ -127,10 +127,8 @@ class Dispatcher:
     async def _deliver_when_due(self, lease: Lease) -> None:
         try:
             await self._starts.wait(lease.queue.instant(lease.claimed.due_at))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the lease was lost, or the process stops
             self._land(lease)
-            if not self._stopping:
-                raise  # the lease was lost: another process has the message
             await self._give_back(lease)
         else:
             await self._deliver(lease)
@@ -143,14 +141,16 @@ class Dispatcher:
                 log.info("lookup_postponed", message_id=lease.claimed.id)
             else:
                 self._slots.close_for_a_while()
-            await self._give_back(lease)
-            return
+            sent = None
         finally:
             self._land(lease)
         if sent:
             await self._settle(lease, sent)
+        else:
+            await self._give_back(lease)
 
     async def _send(self, lease: Lease) -> Sent | None:
+        """The attempt; None if there was none, or the lease was lost."""
         claimed = lease.claimed
         if not self._leases.usable(lease):
             log.warning("lease_lost", message_id=claimed.id)
@@ -160,12 +160,21 @@ class Dispatcher:
             return await self._sender.send(claimed, start)
         except asyncio.CancelledError:
             if not self._stopping:
-                raise  # the lease was lost: another process has the message
+                return None
             return self._sender.cut_off(claimed, start)
 
     async def _give_back(self, lease: Lease) -> None:
-        with suppress(Unavailable):  # then its lease runs out
-            await lease.queue.release([lease.claimed])
+        # Were it left to the end of its lease, a crash would be counted, although no process died.
+        # If the lease was lost, the message is another process's, and this changes nothing.
+        while True:
+            try:
+                await lease.queue.release([lease.claimed])
+            except Unavailable as error:
+                if self._stopping:
+                    return
+                await asyncio.sleep(self._lookouts[lease.queue.partition].connection.lost(error))
+            else:
+                return
 
     def _land(self, lease: Lease) -> None:
         self._leases.sent(lease)

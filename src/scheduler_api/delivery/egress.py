@@ -7,6 +7,8 @@ import errno
 import socket
 import ssl
 from contextvars import ContextVar, Token
+from heapq import nsmallest
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +24,12 @@ KEEP_ALIVE = 4.0
 
 # How long an answer of the resolver is believed, in seconds.
 DNS_TTL = 10
+
+# Connections that are open or kept, unless the process may have more or fewer.
+CONNECTIONS = 1024
+
+# This part of the connections is closed at once when no more may be open.
+ROOM = 16
 
 # Why no socket could be made, though the destination may be well.
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -85,9 +93,20 @@ def guarding(host: str) -> Verdict:
 class GuardedConnector(aiohttp.TCPConnector):
     """Judges each address just before it is dialled, whether resolved or written in the URL."""
 
-    def __init__(self, rules: EgressRules, trust: ssl.SSLContext | None = None) -> None:
-        """`trust`: the certificates of receivers; None: of the system."""
+    def __init__(
+        self,
+        rules: EgressRules,
+        trust: ssl.SSLContext | None = None,
+        *,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        """`trust`: the certificates of receivers; None: of the system.
+
+        `connections`: how many may be open, those that are kept included.
+        """
         self._rules = rules
+        self._connections = connections
+        self._made = 0  # sockets since the connections were counted, and their number then
         self._own_resolver = Resolver()
         super().__init__(
             limit=0,  # the dispatcher's slots are the limit
@@ -100,6 +119,27 @@ class GuardedConnector(aiohttp.TCPConnector):
             # The only place that sees every address: a resolver is never asked about literals.
             socket_factory=self._open,
         )
+
+    def _make_room(self) -> None:
+        idle = self._count_idle()
+        count = len(self._acquired) + idle  # with those that are being dialled
+        if count > self._connections:
+            # Some more, as a socket is closed only in the next turn of the loop.
+            closed = min(idle, count - self._connections + self._connections // ROOM)
+            self._close_oldest(closed)
+            count -= closed
+        self._made = count
+
+    def _count_idle(self) -> int:
+        return sum(map(len, self._conns.values()))
+
+    def _close_oldest(self, count: int) -> None:
+        ages = [(since, key) for key, kept in self._conns.items() for _, since in kept]
+        for _, key in nsmallest(count, ages, key=itemgetter(0)):
+            protocol, _ = self._conns[key].popleft()
+            protocol.close()
+            if not self._conns[key]:
+                del self._conns[key]
 
     def waits_for_lookup(self, host: str) -> bool:
         """Whether a lookup of that name waits for its turn."""
@@ -114,10 +154,15 @@ class GuardedConnector(aiohttp.TCPConnector):
         family, kind, protocol, _, address = info
         verdict = current_verdict()
         self._judge(verdict, str(address[0]), int(address[1]))
+        self._made += 1
+        if self._made > self._connections:
+            self._make_room()
         try:
             made = socket.socket(family, kind, protocol)
         except OSError as error:
-            verdict.starved |= error.errno in SHORTAGE
+            if error.errno in SHORTAGE:
+                verdict.starved = True
+                self._close_oldest(self._count_idle())
             raise
         verdict.opened = True
         return made

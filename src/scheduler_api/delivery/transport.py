@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from scheduler_api.delivery.deadlines import Deadline
-from scheduler_api.delivery.egress import GuardedConnector, trusting
+from scheduler_api.delivery.egress import CONNECTIONS, GuardedConnector, trusting
 from scheduler_api.delivery.protocol import ResponseProtocol
 from scheduler_api.delivery.proxy import WRONG_LOGIN, ProxiedConnector, Proxy, ProxyError
 from scheduler_api.delivery.request import serialized
@@ -154,10 +154,17 @@ def _let_go(connection: Connection, reader: ResponseReader) -> None:
 
 @asynccontextmanager
 async def open_transport(
-    rules: EgressRules, proxy: str = "", ca_file: Path | None = None
+    rules: EgressRules,
+    proxy: str = "",
+    ca_file: Path | None = None,
+    *,
+    connections: int = CONNECTIONS,
 ) -> AsyncIterator[Transport]:
-    """A transport that dials what `rules` allow; `proxy` and `ca_file`: as in the settings."""
+    """A transport that dials what `rules` allow; `proxy` and `ca_file`: as in the settings.
+
+    `connections`: how many may be open, those that are kept included.
+    """
     trust = trusting(ca_file) if ca_file else None
-    connector = ProxiedConnector(rules, trust) if proxy else GuardedConnector(rules, trust)
-    async with connector:
+    kind = ProxiedConnector if proxy else GuardedConnector
+    async with kind(rules, trust, connections=connections) as connector:
         yield Transport(connector, Proxy.parse(proxy) if proxy else None)

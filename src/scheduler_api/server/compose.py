@@ -40,11 +40,15 @@ class Service(msgspec.Struct, frozen=True):
 async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
     """Store and dispatcher, from open to drained. Raises: StoreStartFailed, DataRefused."""
     grace, address = settings.shutdown_grace, settings.redis_address
+    open_files = _open_files(settings.max_in_flight)
     memory = shares(settings.max_memory, settings.workers, embedded=not address)
     async with (
         redis_at(address, settings.data_dir, grace, memory.store) as redis,
         open_transport(
-            settings.egress_allow, settings.egress_proxy, settings.egress_ca_file
+            settings.egress_allow,
+            settings.egress_proxy,
+            settings.egress_ca_file,
+            connections=open_files.receivers,
         ) as transport,
     ):
         store = Store(
@@ -68,7 +72,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             store.heads,
             sender,
             store.check,
-            slots=_slots(settings.max_in_flight),
+            slots=open_files.deliveries,
             lease=settings.lease,
         )
         context = Context(
@@ -91,12 +95,12 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
                 log.info("drained")
 
 
-def _slots(wanted: int) -> int:
+def _open_files(wanted: int) -> descriptors.Budget:
     limit = descriptors.limit()
-    slots = descriptors.budget(wanted, limit).deliveries
-    if slots < wanted:
-        log.warning("few_descriptors", limit=limit, max_in_flight=slots)
-    return slots
+    budget = descriptors.budget(wanted, limit)
+    if budget.deliveries < wanted:
+        log.warning("few_descriptors", limit=limit, max_in_flight=budget.deliveries)
+    return budget
 
 
 def _collect_seldom() -> None:
