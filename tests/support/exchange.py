@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tests.support.problems import MEMBERS
 
-TURNS = 4  # of the loop, in which a server in it reads what was sent
+TURNS = 2  # of the loop, in which a server in it reads what was sent
 PATIENCE = 10.0  # seconds
 PROBE = b"OPTIONS /health/live HTTP/1.1\r\nHost: probe\r\n\r\n"
 

@@ -69,24 +69,27 @@ class HttpProtocol(HttpToolsProtocol):
         self.received += size
         self._unparsed = self._unparsed + size if self.unfinished else size
         try:
-            self._feed(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._go_on(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self.refuse(_reason(error))
         else:
             if self.unfinished and self._unparsed > MAX_HEAD:
                 self.refuse(HeadTooLarge())
 
-    def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
+    def _go_on(self, rest: memoryview) -> None:
+        """Parse what follows a head that asks for another protocol."""
         while True:
+            if self.parser.get_method() == b"CONNECT":
+                self._answer(_no_tunnel())
+                return
+            self._ignore_upgrade()
             try:
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                if self.parser.get_method() == b"CONNECT":
-                    self._answer(_no_tunnel())
-                    return
                 rest = rest[upgrade.args[0] :]
-                self._ignore_upgrade()
             else:
                 return
 

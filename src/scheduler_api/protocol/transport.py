@@ -24,15 +24,11 @@ class CoalescingTransport(asyncio.Transport):
         self._held = b""
         self.lingering = False  # closed for writing; what arrives is discarded
         # Passed on as they are: a method for each would cost what is to be saved.
-        self._is_closing = transport.is_closing
+        self.is_closing = self._is_closing = transport.is_closing  # type: ignore[method-assign]
         self.abort = transport.abort  # type: ignore[method-assign]
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
         self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
-
-    def is_closing(self) -> bool:
-        """Whether nothing more can be written."""
-        return self.lingering or self._is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send it after what was held back; or hold it back until the loop's next turn."""
@@ -61,4 +57,5 @@ class CoalescingTransport(asyncio.Transport):
             self._transport.close()
             return
         self.lingering = True
+        self.is_closing = lambda: True  # type: ignore[method-assign]
         self._transport.write_eof()
