@@ -213,7 +213,7 @@ async def dispatching(store: Store, lease: timedelta = LEASE) -> AsyncIterator[D
         transport = await stack.enter_async_context(open_transport(LOOPBACK))
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         dispatcher = Dispatcher(
-            store.queues, store.heads, sender, store.check, slots=SLOTS, lease=lease
+            store.queues, store.heads, sender, store.growth, store.check, slots=SLOTS, lease=lease
         )
         dispatcher.start()
         stack.push_async_callback(dispatcher.drain, timedelta(seconds=1))

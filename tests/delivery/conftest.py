@@ -61,6 +61,7 @@ async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
                 store.queues,
                 store.heads,
                 sender,
+                store.growth,
                 check or store.check,
                 slots=slots,
                 lease=timedelta(seconds=lease),

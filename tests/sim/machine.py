@@ -11,6 +11,7 @@ from datetime import timedelta
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.destinations import Destinations, share
 from scheduler_api.store.fsck import Fsck
+from scheduler_api.store.growth import Growth
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
@@ -71,7 +72,7 @@ class Divided:
     def messages(self, concurrency: int) -> Messages:
         """As the api asks for them."""
         shares = self.shares(concurrency)
-        return Messages(self.scripts, self.heads, Uploads(), concurrency=shares)
+        return Messages(self.scripts, self.heads, Uploads(), Growth(), concurrency=shares)
 
     def destinations(self, concurrency: int) -> Destinations:
         """As the api asks for them."""

@@ -252,8 +252,11 @@ function reads.TIME()
   return {seconds, micros}
 end
 
--- Which run of the store this is, alone.
-function reads.INFO() return string.format('# Server\r\nrun_id:%040x\r\n', store_run) end
+-- Which run of the store this is, and that it uses some of its memory, alone.
+function reads.INFO()
+  local memory = 'used_memory:1\r\ntotal_system_memory:100\r\nmaxmemory:0\r\n'
+  return string.format('# Server\r\nrun_id:%040x\r\n%s', store_run, memory)
+end
 
 function reads.ECHO(text) return seam(text_of(text)) end
 

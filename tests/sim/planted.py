@@ -252,6 +252,18 @@ PLANTED: Final = (
         "ipairs({DELIVERED, FAILED, DUE})",
     ),
     Planted(
+        "a store short of memory forgets what is pending",
+        "trim",
+        "ipairs({DELIVERED, FAILED})",
+        "ipairs({DELIVERED, FAILED, DUE})",
+    ),
+    Planted(
+        "what is forgotten for want of memory stays on its shelf",
+        "trim",
+        "    call('ZREM', shelf, unpack(oldest))\n",
+        "",
+    ),
+    Planted(
         "a restart of the store grants nobody the time to settle",
         "greet",
         "outage_until = known and now + lease or 0",

@@ -605,6 +605,7 @@ class World:
         faults = [
             *(self._kill, self._kill, self._pause, self._pause, self._cut_off, self._terminate),
             *(self._move_clock, self._restart_store, self._cut_off_store, self._fill, self._purge),
+            self._trim,
         ]
         if self._flaky:
             faults += [self._lose_destination] * 4
@@ -707,6 +708,11 @@ class World:
     def _purge(self) -> None:
         for queue in self.data.queues("purger", self.concurrency, self._keep):
             at_once(queue.purge())
+
+    def _trim(self) -> None:
+        """The store is short of memory."""
+        for queue in self.data.queues("purger", self.concurrency, self._keep):
+            at_once(queue.trim(0))
 
     # The end.
 

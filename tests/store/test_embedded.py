@@ -187,9 +187,13 @@ async def test_its_data_are_limited_and_a_full_one_refuses(
     limited = open_store(tmp_path, fsync="no", max_memory=4 * 1024**2)
     await limited.start()
     assert await call(limited.socket, "CONFIG", "GET", "maxmemory") == {"maxmemory": "4194304"}
-    with pytest.raises(OutOfMemoryError):
+
+    async def fill() -> None:
         for key in "abcdefgh":
             await call(limited.socket, "SET", key, "x" * 1024**2)
+
+    with pytest.raises(OutOfMemoryError):
+        await fill()
 
 
 @pytest.mark.parametrize(

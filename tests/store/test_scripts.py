@@ -51,6 +51,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "reap": (100, CONCURRENCY, 1, DAY, 10, -1),
     "recover": (100, CONCURRENCY, 1, DAY, 10, EPOCH, "0"),
     "purge": (100, DAY),
+    "trim": (100, 0),
     "inspect": ("payloads", "", "0", 50),
     "tally": ("127.0.0.1:2",),
     "repair": (DAY, DAY, "", "taken-0", "nobody"),

@@ -1,13 +1,23 @@
 """Calls cut and bounded by bytes."""
 
 import asyncio
-from collections.abc import Sequence
+import gc
+import signal
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from scheduler_api.domain.errors import OutcomeUnknown, StoreFull, StoreUnavailable
+from scheduler_api.store.store import Store as RealStore
 from scheduler_api.store.uploads import CALL_BYTES, UNDER_WAY, Uploads, calls
+from tests.support.factories import accepted
+from tests.support.valkey import Valkey, client, valkey_server
 from tests.support.waiting import wait_until
+
+MIB = 1024**2
 
 
 class Store:
@@ -101,3 +111,55 @@ async def test_when_the_store_is_full_uploads_that_wait_are_tried() -> None:
     told = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(one) for one in told] == [StoreFull] * 3
     assert store.seen == [0, 1, 2]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What references count as held stays; memory is traced."""
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Valkey]:
+    async with valkey_server(tmp_path) as one:
+        yield one
+
+
+@pytest.mark.parametrize("ending", ["full", "gone", "frozen"])
+@pytest.mark.parametrize("many", [False, True])
+async def test_nothing_stays_of_creates_that_the_store_has_refused_or_lost(
+    server: Valkey, ending: str, *, many: bool
+) -> None:
+    async with client(f"{server.address}?socket_timeout=0.2") as redis:
+        store = RealStore(redis)
+        await store.check()
+        await store.messages.create("first", accepted(delay="1d"))
+        if ending == "full":
+            await redis.config_set("maxmemory", 1)
+        elif ending == "gone":
+            await server.stop(signal.SIGKILL)
+        else:
+            server.tell(signal.SIGSTOP)
+
+        async def refused(number: int) -> None:
+            new = accepted(delay="1d", payload="x" * MIB)
+            if many:
+                (one,) = await store.messages.create_many([(f"{number}", new)])
+                assert isinstance(one, (StoreFull, StoreUnavailable))
+            else:
+                with pytest.raises((StoreFull, StoreUnavailable)):
+                    await store.messages.create(f"{number}", new)
+
+        await refused(0)
+        with uncollected():
+            for number in range(1, 9):
+                await refused(number)
+            held, _ = tracemalloc.get_traced_memory()
+        assert held < 4 * MIB, "what the last one or two left may still be there"

@@ -26,7 +26,7 @@ class Health(msgspec.Struct):
     scheduled_jobs: int
     uptime: str
     version: str
-    warnings: list[str]  # what of the store's settings may lose messages
+    warnings: list[str]  # of settings of the store that may lose messages, and a store nearly full
 
 
 class Alive(msgspec.Struct):
@@ -46,8 +46,10 @@ async def health(request: Request) -> Response:
     """Tell whether the service works: the store answers and the scheduler runs."""
     ours = context(request)
     running = ours.is_running()
+    warnings = [*ours.store.durability.warnings]
     try:
         count, connected = await ours.store.messages.count(), True
+        warnings += await ours.store.fullness()
     except DataRefused:  # of a newer version: the scheduler stops with its next look at them
         count, connected, running = 0, True, False
     except Unavailable:
@@ -60,7 +62,7 @@ async def health(request: Request) -> Response:
         scheduled_jobs=count,
         uptime=format_duration(timedelta(seconds=int(time.monotonic() - _STARTED))),
         version=__version__,
-        warnings=ours.store.durability.warnings,
+        warnings=warnings,
     )
     return JSON(body, 200 if healthy else 503, None if healthy else {"Retry-After": "1"})
 

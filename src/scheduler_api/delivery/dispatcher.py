@@ -18,6 +18,7 @@ from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.starts import Starts
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
+from scheduler_api.store.growth import Growth
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue
 
@@ -32,6 +33,7 @@ class Dispatcher:
         queues: Sequence[Queue],
         heads: Heads,
         sender: Sender,
+        growth: Growth,
         check: Callable[[int], Awaitable[None]],
         *,
         slots: int,
@@ -41,6 +43,7 @@ class Dispatcher:
         self._queues = queues
         self._heads = heads
         self._sender = sender
+        self._growth = growth
         self._lease = lease.total_seconds()
         shares = Shares(slots)
         self._leases = Leases(self._lease, shares)
@@ -63,6 +66,7 @@ class Dispatcher:
             asyncio.create_task(self._heads.listen(self._wake)),
             asyncio.create_task(housekeeping.renew(self._leases, self._lease)),
             asyncio.create_task(housekeeping.give_up(self._leases, self._lease / 20)),
+            asyncio.create_task(housekeeping.trim(self._queues, self._growth)),
             *(asyncio.create_task(housekeeping.purge(queue)) for queue in self._queues),
             *(asyncio.create_task(housekeeping.sweep(queue)) for queue in self._queues),
         ]

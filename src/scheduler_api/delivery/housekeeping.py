@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -12,12 +12,14 @@ import structlog
 
 from scheduler_api.delivery.leases import Leases
 from scheduler_api.domain.errors import Unavailable
+from scheduler_api.store.growth import Growth
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, Queue
 
 log = structlog.get_logger()
 
 PURGE_EVERY: Final = 180.0  # seconds
 SWEEP_EVERY: Final = 180.0  # seconds
+TRIM_EVERY: Final = 0.1  # seconds at least between two looks at the store's memory
 MOST_BACKOFF: Final = 1.0  # seconds between two tries to reach the store
 
 # Of a lease, all four. What is renewed so often has four fifths of its lease left at the least; so
@@ -122,6 +124,27 @@ async def purge(queue: Queue) -> None:
             pass
 
     await repeat(once, PURGE_EVERY)
+
+
+async def trim(queues: Sequence[Queue], growth: Growth) -> None:
+    """Make room for what grows at the cost of what is finished, until cancelled."""
+
+    async def once() -> None:
+        await growth.much.wait()
+        growth.looked()
+        forgotten = 0
+        try:
+            # In another order each time: none is always the one that forgets.
+            for queue in random.sample(queues, len(queues)):
+                while trimmed := await queue.trim():
+                    forgotten += trimmed
+        except Unavailable:
+            growth.much.set()
+            raise
+        if forgotten:
+            log.warning("finished_messages_forgotten", forgotten=forgotten, reason="memory")
+
+    await repeat(once, TRIM_EVERY, first=0, again=MOST_BACKOFF)
 
 
 async def sweep(queue: Queue) -> None:

@@ -71,6 +71,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             store.queues,
             store.heads,
             sender,
+            store.growth,
             store.check,
             slots=open_files.deliveries,
             lease=settings.lease,

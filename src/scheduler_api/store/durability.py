@@ -35,12 +35,12 @@ class Durability:
 
     async def look(self) -> None:
         """Ask servers that were not asked before, and log what weakens them. Raises: RedisError."""
-        servers = await _servers(self._redis)
-        run_ids = {info["run_id"] for _, info, _ in servers}
+        found = await servers(self._redis)
+        run_ids = {info["run_id"] for _, info, _ in found}
         if run_ids == self._run_ids:
             return
-        before, self.warnings = self.warnings, await self._told(servers)
-        self._waits = _waits(servers[0][1])
+        before, self.warnings = self.warnings, await self._told(found)
+        self._waits = _waits(found[0][1])
         self._run_ids = run_ids
         for warning in self.warnings:
             if warning not in before:
@@ -69,14 +69,14 @@ def confirm(copies: Sequence[int | list[int]]) -> None:
         raise OutcomeUnknown
 
 
-async def _servers(redis: Client) -> list[Server]:
+async def servers(redis: Client, section: str | None = None) -> list[Server]:
     """The one, or each of a cluster's primaries that answers. Raises: RedisError, if none does."""
     if not isinstance(redis, RedisCluster):
-        return [("", await redis.info(), {})]
+        return [("", await redis.info(section), {})]
     await redis.initialize()
     nodes = redis.get_primaries()
     told = await asyncio.gather(
-        *(redis.info(target_nodes=node) for node in nodes), return_exceptions=True
+        *(redis.info(section, target_nodes=node) for node in nodes), return_exceptions=True
     )
     found: list[Server] = [
         (node.name, info, {"target_nodes": node})

@@ -10,6 +10,7 @@ from scheduler_api.domain.errors import (
     DuplicateMessage,
     MessageNotFound,
     OutcomeUnknown,
+    StoreFull,
     StoreUnavailable,
     Unavailable,
 )
@@ -28,6 +29,7 @@ from scheduler_api.store.codec import (
     unpack_progress,
     unpack_record,
 )
+from scheduler_api.store.growth import BESIDE, LOOK_AFTER, Growth
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.scripts import ERRORS, Scripts
@@ -54,6 +56,7 @@ class Messages:
         scripts: Sequence[Scripts],
         heads: Heads,
         uploads: Uploads,
+        growth: Growth,
         *,
         concurrency: Sequence[int],
     ) -> None:
@@ -61,6 +64,7 @@ class Messages:
         self._scripts = scripts
         self._heads = heads
         self._uploads = uploads
+        self._growth = growth
         self._concurrency = concurrency
         self._creating: list[Batcher[New, datetime | DuplicateMessage]] = [
             Batcher(partial(self._create, partition)) for partition in range(len(scripts))
@@ -135,7 +139,14 @@ class Messages:
         calling = (
             run("create", *args) if size <= SMALL else self._uploads.run(size, run, "create", *args)
         )
-        _, announced, *replies = await calling
+        try:
+            _, announced, *replies = await calling
+        except StoreFull:
+            self._growth.much.set()  # finished messages may be in the way
+            raise
+        self._growth.bytes += size + BESIDE * len(batch)
+        if self._growth.bytes > LOOK_AFTER:
+            self._growth.much.set()
         if announced:
             self._heads.announce(partition)
         return [_created(*replies[i : i + 3]) for i in range(0, len(replies), 3)]

@@ -35,6 +35,7 @@ CLAIMED_AT_ONCE: Final = 100  # a claim of 100 holds up the store for about 1 ms
 SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
 MOST_CRASHES: Final = 5  # processes that died with a message before it is given up
 MOST_KEPT: Final = 100_000  # finished records on a shelf, whatever their age
+KEEP_BELOW: Final = 75  # percent of the store's memory; beyond it pending messages come first
 SILENCE: Final = timedelta(days=1)  # after which a process that claimed nothing is struck off
 SWEPT_AT_ONCE: Final = 100  # destinations
 FAILURES_PAST: Final = timedelta(days=1)  # failures to connect that nobody counts any more
@@ -243,6 +244,10 @@ class Queue:
     async def purge(self) -> int:
         """Forget finished messages whose retention is over: how many."""
         return int(await self._scripts.run("purge", CLAIMED_AT_ONCE, _ms(SILENCE)))
+
+    async def trim(self, percent: int = KEEP_BELOW) -> int:
+        """Forget finished messages while the store uses more of its memory: how many."""
+        return int(await self._scripts.run("trim", CLAIMED_AT_ONCE, percent))
 
     async def sweep(self) -> int:
         """Look again at destinations with parked messages: how many were unparked."""

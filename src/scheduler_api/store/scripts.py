@@ -40,6 +40,7 @@ NAMES: Final = (
     *("create", "get", "list", "cancel"),
     "mark",
     *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge", "sweep"),
+    "trim",
     "restore",
     *("inspect", "tally", "repair", "recount"),
     *("list_destinations", "set_limit"),
@@ -128,6 +129,7 @@ class Scripts:
         self, name: str, call: Call, error: Exception, run: Callable[[], Coroutine[Any, Any, Any]]
     ) -> Any:
         """The reply, if the script refused a partition without a mark; otherwise raises."""
+        _let_go(error)
         if not str(error).startswith("UNMARKED"):
             raise await self._failure(name, call, error) from error
         if self._marked:
@@ -138,6 +140,7 @@ class Scripts:
         try:
             return await run()
         except FAILURES as failed:
+            _let_go(failed)
             raise await self._failure(name, call, failed) from failed
 
     async def _failure(self, name: str, call: Call, error: Exception) -> SchedulerError:
@@ -209,6 +212,16 @@ def scripts_of(
         for one in keys[1:]
     )
     return [first, *others]
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop the frames that an error of redis-py has passed: they hold the bodies of the call.
+
+    Some hold the error too, so that all would stay until the garbage collector looks.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _may_have_run(call: Call, error: Exception) -> bool:

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from scheduler_api.store import fullness
 from scheduler_api.store.archive import Archive
 from scheduler_api.store.client import Client, close, open_client
 from scheduler_api.store.destinations import Destinations, share
 from scheduler_api.store.durability import Durability
 from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.fsck import Fsck
+from scheduler_api.store.growth import Growth
 from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
@@ -50,7 +52,8 @@ class Store:
         scripts = self._scripts
         shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
         self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
-        self.messages = Messages(scripts, self.heads, Uploads(), concurrency=shares)
+        self.growth = Growth()
+        self.messages = Messages(scripts, self.heads, Uploads(), self.growth, concurrency=shares)
         self.archive = Archive(scripts)
         self.fscks = tuple(
             partial(
@@ -83,6 +86,10 @@ class Store:
         """`check` of all partitions: before anything is written to one of them."""
         for partition in range(len(self.keys)):
             await self.check(partition)
+
+    async def fullness(self) -> list[str]:
+        """What to know before the store is full. Raises: StoreUnavailable."""
+        return await fullness.warnings(self._redis)
 
     async def check(self, partition: int = 0) -> None:
         """Mark a partition that is new or of an older schema; see how durable the store is.

@@ -1,0 +1,193 @@
+"""Trim: finished messages go before their time while the store is short of memory, no others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from scheduler_api.delivery import housekeeping
+from scheduler_api.domain.errors import MessageNotFound, StoreFull
+from scheduler_api.store.growth import LOOK_AFTER, Growth
+from scheduler_api.store.queue import CLAIMED_AT_ONCE, KEEP_BELOW
+from scheduler_api.store.store import Store
+from tests.support import invariants
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import FINISHED, PENDING, bring, outcome
+from tests.support.waiting import wait_until
+
+MIB = 1024**2
+LATER = {"delay": "1d", "payload": "x" * MIB}
+
+
+async def there(store: Store, message_id: str) -> bool:
+    try:
+        await store.messages.get(message_id)
+    except MessageNotFound:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("state", FINISHED)
+async def test_trim_forgets_a_finished_message_of_a_store_short_of_memory(
+    store: Store, state: str
+) -> None:
+    await bring(store, state)
+    assert await store.queues[0].trim(0) == 1
+    assert not await there(store, "a")
+    assert await store.queues[0].trim(0) == 0
+
+
+@pytest.mark.parametrize("state", PENDING)
+async def test_trim_never_forgets_a_pending_message(store: Store, state: str) -> None:
+    await bring(store, state)
+    assert await store.queues[0].trim(0) == 0
+    assert await there(store, "a")
+
+
+@pytest.mark.parametrize("state", FINISHED)
+async def test_trim_forgets_nothing_while_there_is_memory(store: Store, state: str) -> None:
+    await bring(store, state)
+    assert await store.queues[0].trim(100) == 0
+    assert await there(store, "a")
+
+
+async def test_trim_forgets_the_delivered_before_the_failed_and_the_oldest_first(
+    store: Store, clock: Clock
+) -> None:
+    await bring(store, "failed", "failed")
+    names = [f"{number}" for number in range(CLAIMED_AT_ONCE + 1)]
+    for name in names:
+        await bring(store, "delivered", name)
+        await clock.advance(1)
+    assert await store.queues[0].trim(0) == CLAIMED_AT_ONCE
+    assert [await there(store, name) for name in ("0", names[-2], names[-1], "failed")] == [
+        *(False, False),
+        *(True, True),
+    ]
+    assert await store.queues[0].trim(0) == 2
+
+
+@pytest.fixture
+async def limited(own_store: Store, own_redis: Redis) -> AsyncIterator[Store]:
+    """A store of 32 MiB."""
+    await own_store.check()
+    await own_redis.config_set("maxmemory", 32 * MIB)
+    yield own_store
+    await invariants.check(own_redis, own_store.keys[0], 64)
+
+
+async def deliver(store: Store, count: int, name: str = "m") -> None:
+    """So many of a megabyte, each as soon as it is created."""
+    new = accepted(payload="x" * MIB)
+    for number in range(count):
+        await store.messages.create(f"{name}{number}", new)
+        (claimed,) = (await store.queues[0].claim(1)).messages
+        assert await store.queues[0].settle(outcome(claimed))
+
+
+async def used(redis: Redis) -> int:
+    return int((await redis.info("memory"))["used_memory"])
+
+
+async def test_trim_ends_as_soon_as_the_store_is_below_its_part(
+    limited: Store, own_redis: Redis
+) -> None:
+    await deliver(limited, 24)
+    assert await used(own_redis) > KEEP_BELOW / 100 * 32 * MIB
+    assert 0 < await limited.queues[0].trim() <= 20
+    assert 0.1 * 32 * MIB < await used(own_redis) <= KEEP_BELOW / 100 * 32 * MIB
+    assert not await there(limited, "m0")
+    assert await there(limited, "m23")
+    assert await limited.queues[0].trim() == 0
+
+
+async def test_a_store_full_of_finished_messages_takes_new_ones_after_a_trim(
+    limited: Store,
+) -> None:
+    with pytest.raises(StoreFull):
+        await deliver(limited, 40)
+    while await limited.queues[0].trim():
+        pass
+    await limited.messages.create("new", accepted(**LATER))
+
+
+async def test_a_store_full_of_pending_messages_loses_none_to_a_trim(limited: Store) -> None:
+    stored = await limited.messages.create_many([(f"{n}", accepted(**LATER)) for n in range(40)])
+    kept = await limited.messages.count()
+    assert kept < len(stored)
+    assert await limited.queues[0].trim() == 0
+    assert await limited.messages.count() == kept
+
+
+async def test_a_store_without_a_limit_has_the_memory_of_its_machine(
+    own_store: Store, own_redis: Redis
+) -> None:
+    await own_store.check()
+    await deliver(own_store, 4)
+    assert await own_store.queues[0].trim() == 0
+    assert (await own_redis.info("memory"))["total_system_memory"] > 0
+
+
+async def test_growth_says_when_to_look(own_store: Store) -> None:
+    growth = own_store.growth
+    assert growth.much.is_set(), "of what is there from before nothing is known"
+    growth.looked()
+    large = accepted(**LATER)
+    for number in range(LOOK_AFTER // MIB - 1):
+        await own_store.messages.create(f"{number}", large)
+    assert not growth.much.is_set()
+    await own_store.messages.create_many([("a", large), ("b", large)])
+    assert growth.much.is_set()
+
+
+async def test_growth_is_looked_at_when_the_store_is_full(
+    own_store: Store, own_redis: Redis
+) -> None:
+    await own_store.check()
+    own_store.growth.looked()
+    await own_redis.config_set("maxmemory", 1)
+    with pytest.raises(StoreFull):
+        await own_store.messages.create("a", accepted())
+    assert own_store.growth.much.is_set()
+
+
+async def test_fullness_warns_of_a_store_that_is_nearly_full(
+    own_store: Store, own_redis: Redis
+) -> None:
+    assert await own_store.fullness() == []
+    await own_redis.config_set("maxmemory", await used(own_redis) + 64)
+    (warning,) = await own_store.fullness()
+    assert warning.startswith("the store uses ")
+    assert "raise MAX_MEMORY" in warning
+    await own_redis.config_set("maxmemory", 64 * MIB)
+    assert await own_store.fullness() == []
+
+
+async def test_the_store_is_trimmed_when_it_has_grown_and_one_event_says_so(
+    limited: Store,
+) -> None:
+    await deliver(limited, 27)
+    with capture_logs() as logs:
+        trimming = asyncio.create_task(housekeeping.trim(limited.queues, limited.growth))
+        await wait_until("the event", lambda: len(logs) > 0)
+        await housekeeping.end([trimming])
+    (told,) = logs
+    assert (told["event"], told["reason"]) == ("finished_messages_forgotten", "memory")
+    assert told["forgotten"] > 0
+
+
+async def test_a_store_that_was_away_is_looked_at_again(absent: Store) -> None:
+    class Counting(Growth):
+        looks = 0
+
+        def looked(self) -> None:
+            super().looked()
+            self.looks += 1
+
+    growth = Counting()
+    trimming = asyncio.create_task(housekeeping.trim(absent.queues, growth))
+    await wait_until("the second look", lambda: growth.looks == 2)
+    await housekeeping.end([trimming])
