@@ -20,7 +20,9 @@ from tests.test_cli import server
 
 COMMAND = (sys.executable, "-m", "scheduler_api")
 FULL = b"Error: cannot write to stdout (No space left on device)\n"
-MANY = 100  # messages: more bytes of them than a buffer holds
+MANY = 100  # messages
+PAYLOAD = "x" * 30_000  # with which they are more bytes than a buffer holds, or FILE_LIMIT
+FILE_LIMIT = 1024**2  # bytes; coverage writes a file too
 
 
 async def run(
@@ -48,7 +50,10 @@ def outside(valkey: str, prefix: str) -> dict[str, str]:
 async def messages(live_store: Store) -> int:
     """Pending in that store → how many."""
     await live_store.check_all()
-    creates = (live_store.messages.create(f"m{number}", accepted()) for number in range(MANY))
+    creates = (
+        live_store.messages.create(f"m{number}", accepted(payload=PAYLOAD))
+        for number in range(MANY)
+    )
     await asyncio.gather(*creates)
     return MANY
 
@@ -109,7 +114,7 @@ async def test_an_export_whose_reader_has_gone_is_one_line_and_exit_1(
 async def test_an_export_onto_a_full_disk_says_how_to_go_on_and_does(
     tmp_path: Path, outside: dict[str, str], messages: int
 ) -> None:
-    limited = ("prlimit", "--fsize=4096", *COMMAND, "export", "all")
+    limited = ("prlimit", f"--fsize={FILE_LIMIT}", *COMMAND, "export", "all")
     done = await asyncio.to_thread(
         subprocess.run,
         limited,

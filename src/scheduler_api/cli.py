@@ -3,7 +3,6 @@
 # Heavy modules are imported where they are used: `--version` and `--help` answer at once.
 # ruff: noqa: PLC0415
 
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -46,17 +45,6 @@ class _Commands(click.Group):
         except OSError as error:  # a command reports its own: this is of what it prints
             click.echo(f"Error: cannot write to stdout ({error.strerror})", err=True)
             sys.exit(1)
-        finally:
-            _discard_unwritten()
-
-
-def _discard_unwritten() -> None:
-    """What cannot be written now, Python would try again at its end, and exit with 120."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
