@@ -7,6 +7,7 @@ A request that is refused is answered by a problem, exactly one, and nothing of 
 from typing import NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler_api.protocol.connection import MAX_FIELDS, MAX_HEAD
 from scheduler_api.store.store import Store
@@ -317,7 +318,9 @@ async def test_request_gets_one_response_however_it_is_cut(
 ) -> None:
     for n, cut in enumerate(CUTS, 1):
         methods = [row.method] * len(row.statuses)
-        found = await exchange(api.port, cut(row.request), len(row.statuses), methods)
+        with capture_logs() as logs:
+            found = await exchange(api.port, cut(row.request), len(row.statuses), methods)
+        assert {entry["event"] for entry in logs} <= {"message_created"}, "no fault of ours"
         assert [one.status for one in found.responses] == row.statuses, cut
         assert found.kept == row.kept, cut
         check(found.responses)
