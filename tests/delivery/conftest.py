@@ -56,6 +56,7 @@ async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
             slots: int = 64,
             lease: float = 5,
             check: Callable[[int], Awaitable[None]] | None = None,
+            **limits: int,
         ) -> Dispatcher:
             dispatcher = Dispatcher(
                 store.queues,
@@ -65,6 +66,7 @@ async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
                 check or store.check,
                 slots=slots,
                 lease=timedelta(seconds=lease),
+                **limits,
             )
             dispatcher.start()
             stack.push_async_callback(dispatcher.drain, timedelta(seconds=1))

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
 from scheduler_api.store.growth import Growth
 from scheduler_api.store.heads import Heads
-from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue
+from scheduler_api.store.queue import CLAIM_BYTES, Claim, Claimed, Outcome, Queue
 
 log = structlog.get_logger()
 
@@ -38,8 +39,13 @@ class Dispatcher:
         *,
         slots: int,
         lease: timedelta,
+        memory: int = sys.maxsize,
+        max_body: int = 0,
     ) -> None:
-        """`queues`: one a partition; `check`: asked whenever one was found. Raises: DataRefused."""
+        """`queues`: one a partition; `check`: asked whenever one was found. Raises: DataRefused.
+
+        `memory`: bytes of the messages that are sent at once; `max_body`: of one.
+        """
         self._queues = queues
         self._heads = heads
         self._sender = sender
@@ -47,7 +53,9 @@ class Dispatcher:
         self._lease = lease.total_seconds()
         shares = Shares(slots)
         self._leases = Leases(self._lease, shares)
-        self._slots = Slots(slots, self._leases, shares)
+        self._slots = Slots(
+            slots, self._leases, shares, memory=memory, a_claim=CLAIM_BYTES + max_body
+        )
         self._starts = Starts()
         self._lookouts = [
             Lookout(queue, self._slots, check, self._launch, self._lease) for queue in queues

@@ -37,6 +37,7 @@ class Leases:
         self._shares = shares
         self._held: dict[asyncio.Task[None], Lease] = {}
         self.sending: set[Lease] = set()  # whose request is open: each holds a slot
+        self.bytes = 0  # of their messages
 
     def __len__(self) -> int:
         return len(self._held)
@@ -55,6 +56,7 @@ class Leases:
         lease.task = task
         self._held[task] = lease
         self.sending.add(lease)
+        self.bytes += lease.claimed.size
         self._shares.begin(lease.claimed.destination, lease)
         task.add_done_callback(self._ended)
 
@@ -62,6 +64,7 @@ class Leases:
         """The request has ended; its outcome is to be settled, even after the lease's end."""
         if lease in self.sending:
             self.sending.remove(lease)
+            self.bytes -= lease.claimed.size
             self._shares.end(lease.claimed.destination, lease)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

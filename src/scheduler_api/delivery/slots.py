@@ -1,6 +1,7 @@
 """How many requests may be open at once, and which partition's lookout waits for one."""
 
 import asyncio
+import sys
 from typing import Final
 
 import structlog
@@ -19,23 +20,48 @@ GATHER_SLOTS: Final = 0.002  # seconds that a freed slot waits for others before
 class Slots:
     """Shared by all partitions: reserved before a claim, so that they cannot claim too much."""
 
-    def __init__(self, count: int, leases: Leases, shares: Shares) -> None:
-        """`leases`: whose open requests hold a slot each; `shares`: to which destinations."""
+    def __init__(
+        self,
+        count: int,
+        leases: Leases,
+        shares: Shares,
+        *,
+        memory: int = sys.maxsize,
+        a_claim: int = 0,
+    ) -> None:
+        """`leases`: whose open requests hold a slot each; `shares`: to which destinations.
+
+        `memory`: bytes of the messages that may be open, twice those of a claim at least;
+        `a_claim`: bytes that one may bring.
+        """
         self._count = count
         self._leases = leases
         self._shares = shares
         self._reserved = 0
+        # Else a single small message that hangs would hold up all others.
+        self._memory = max(memory, 2 * a_claim)
+        self._a_claim = a_claim
+        self._claims = 0  # under way
         self._closed = False
         self._enough = max(1, min(CLAIMED_AT_ONCE, count) // 2)  # slots worth a claim at once
         self._hungry: dict[Wakeup, None] = {}  # in turn
 
     @property
     def free(self) -> int:
-        """Neither reserved nor held, nor kept for other destinations than hold them now."""
-        if self._closed:
+        """Neither reserved nor held, nor kept for other destinations than hold them now.
+
+        None, where there is no memory for what one more claim may bring.
+        """
+        if self._closed or self._lacks_memory:
             return 0
         left = self._count - len(self._leases.sending) - self._reserved - self._shares.kept
         return left if left > 0 else 0
+
+    @property
+    def _lacks_memory(self) -> bool:
+        # Something is always claimed, however large, when nothing else is open.
+        held = self._leases.bytes + self._claims * self._a_claim
+        return held > 0 and held + self._a_claim > self._memory
 
     @property
     def _left(self) -> int:
@@ -45,7 +71,7 @@ class Slots:
     @property
     def keep_some(self) -> bool:
         """Whether it is only for others that none is free."""
-        return not self._closed and self._left > self.free == 0
+        return not self._closed and not self._lacks_memory and self._left > self.free == 0
 
     @property
     def scarce(self) -> bool:
@@ -57,6 +83,7 @@ class Slots:
         self._shares.review()
         reserved = min(self._shares.most(self.free), CLAIMED_AT_ONCE)
         self._reserved += reserved
+        self._claims += reserved > 0
         return reserved
 
     def share(self, reserved: int) -> Share:
@@ -67,6 +94,7 @@ class Slots:
     def give_back(self, reserved: int) -> None:
         """The claim is done: what it brought holds its slots by itself."""
         self._reserved -= reserved
+        self._claims -= 1
 
     def close_for_a_while(self) -> None:
         """This machine has no more sockets: claim nothing until some may be free."""
@@ -95,7 +123,7 @@ class Slots:
             return
         # As `free` has it; this is asked after each request.
         free = self._count - len(self._leases.sending) - self._reserved - self._shares.kept
-        if free <= 0:
+        if free <= 0 or self._lacks_memory:
             return
         wakeup = next(iter(self._hungry))
         if free < self._enough:

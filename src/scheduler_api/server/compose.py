@@ -75,6 +75,8 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             store.check,
             slots=open_files.deliveries,
             lease=settings.lease,
+            memory=memory.deliveries,
+            max_body=settings.max_body,
         )
         context = Context(
             store=store,

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 Verdict = Literal["delivered", "failed", "retry"]
 
+CLAIM_BYTES: Final = 4 * 1024**2  # of records that a claim brings, beside one more: see claim.lua
 CLAIMED_AT_ONCE: Final = 100  # a claim of 100 holds up the store for about 1 ms
 SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
 MOST_CRASHES: Final = 5  # processes that died with a message before it is given up
@@ -57,6 +58,7 @@ class Claimed(msgspec.Struct, frozen=True):
     attempts: int  # made before
     crashes: int
     log: bytes  # the attempts before, packed
+    size: int = 0  # bytes of its record
 
 
 class Share(NamedTuple):
@@ -320,4 +322,5 @@ def _claimed(
         attempts=progress.attempts,
         crashes=progress.crashes,
         log=progress.log,
+        size=len(packed),
     )
