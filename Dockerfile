@@ -30,6 +30,8 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=6s --start-period=30s \
-  CMD ["scheduler-api", "healthcheck"]
+# Above the 10 minutes that a store may load its data, so that nobody ends it meanwhile. The first
+# answer ends the period. --live: a restart does not bring back a store that is away.
+HEALTHCHECK --interval=5s --timeout=6s --start-period=11m \
+  CMD ["scheduler-api", "healthcheck", "--live"]
 CMD ["scheduler-api", "serve"]

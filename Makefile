@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test faults engines sim crash rolling guarantee lowest check lint report format constraints bench image
+.PHONY: help run test faults engines sim crash rolling campaigns guarantee lowest check lint report format constraints bench image
 
 PYTHON ?= python3
 IMAGE ?= scheduler-api
@@ -55,6 +55,9 @@ lowest: $(LOWEST)/stamp ## Run the tests that depend most on libraries with the 
 	  tests/test_settings.py tests/test_telemetry.py tests/domain/test_international.py \
 	  tests/store tests/api tests/delivery --ignore tests/api/test_contract.py
 
+campaigns: .venv/dev.stamp ## End processes in every way, and whatever else takes many cases of one kind
+	$(BIN)/python -m pytest -m campaign -s -n 0 tests/campaigns
+
 guarantee: ## The figures of the last simulation and crash campaigns in one table
 	@$(BIN)/python -m tests.guarantee
 
@@ -66,6 +69,7 @@ check: lint ## What CI runs: lint, types, tests under branch coverage and with t
 	@$(MAKE) --no-print-directory engines
 	@$(MAKE) --no-print-directory sim
 	@$(MAKE) --no-print-directory crash
+	@$(MAKE) --no-print-directory campaigns
 	@$(MAKE) --no-print-directory guarantee
 
 lint: .venv/dev.stamp

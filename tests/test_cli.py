@@ -143,6 +143,13 @@ def test_the_health_check_exits_by_the_answer_and_prints_it(status: int, code: i
     assert (done.exit_code, done.stdout) == (code, f"{status} told\n")
 
 
+def test_a_health_check_for_liveness_asks_another_path() -> None:
+    with server(200) as port:  # it answers /health/ready alone
+        done = run("healthcheck", "--live", API_PORT=str(port))
+    assert done.exit_code == 1
+    assert done.stdout.startswith("404")
+
+
 def test_the_health_check_dials_a_concrete_address() -> None:
     with server(200, "127.0.0.2") as port:
         assert run("healthcheck", API_PORT=str(port)).exit_code == 1

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scheduler_api import __version__, settings
+from scheduler_api.store.embedded_server import START_LIMIT
 from tests.lowest import lowest
 
 yaml = pytest.importorskip("yaml", reason="comes with schemathesis")
@@ -46,7 +47,14 @@ def test_the_image_starts_the_command_without_a_shell_on_the_default_port() -> N
     assert json.loads(said("HEALTHCHECK")[0].partition("CMD ")[2]) == [
         "scheduler-api",
         "healthcheck",
+        "--live",
     ]
+
+
+def test_the_health_check_of_the_image_leaves_a_store_the_time_that_it_may_load() -> None:
+    found = re.search(r"--start-period=(\d+)m", said("HEALTHCHECK")[0])
+    assert found
+    assert int(found[1]) * 60 > START_LIMIT
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:
@@ -90,7 +98,7 @@ def test_make_alone_prints_its_targets() -> None:
     targets = set(re.findall(r"^make (\w+)", done.stdout, re.MULTILINE))
     assert targets == {
         *("help", "run", "test", "faults", "engines", "sim", "crash", "rolling", "guarantee"),
-        *("lowest", "check", "format", "constraints", "bench", "image"),
+        *("campaigns", "lowest", "check", "format", "constraints", "bench", "image"),
     }
 
 

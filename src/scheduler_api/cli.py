@@ -116,12 +116,14 @@ def listen(host: str, port: int) -> None:
 
 
 @main.command()
-def healthcheck() -> None:
+@click.option("--live", is_flag=True, help="Ask whether the process works, without the store.")
+def healthcheck(live: bool) -> None:
     """Ask the server on this machine whether it takes traffic; exit 0 or 1."""
+    path = "/health/live" if live else "/health/ready"
     with _told():
         chosen = settings.load()
     try:
-        status, text = _ask(CALLED.get(chosen.api_host, chosen.api_host), chosen.api_port)
+        status, text = _ask(CALLED.get(chosen.api_host, chosen.api_host), chosen.api_port, path)
     except OSError as error:
         raise click.ClickException(f"no answer: {error}") from None
     with suppress(OSError):  # the exit code is the answer
@@ -314,13 +316,13 @@ def _bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
         yield bar.update
 
 
-def _ask(host: str, port: int) -> tuple[int, str]:
+def _ask(host: str, port: int, path: str) -> tuple[int, str]:
     from http.client import HTTPConnection, HTTPException
 
     # Not urllib: it would send even this through the proxy that the environment names.
     connection = HTTPConnection(host, port, timeout=PATIENCE)
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read(1000).decode(errors="replace").strip()
     except HTTPException as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import run_in
 from tests.support.outside import Outside
 from tests.support.receiver import Receiver
 from tests.support.servers import server
@@ -24,6 +25,10 @@ async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
         await service.create(id="before", webhookUrl=receiver.url, delay=1)
         old = tuple(await until_workers(service, 2))
         await outside.stop()
+        port = str(service.port)
+        ready = await run_in(tmp_path, "healthcheck", API_PORT=port)
+        live = await run_in(tmp_path, "healthcheck", "--live", API_PORT=port)
+        assert (ready.returncode, live.returncode) == (1, 0), "a restart would not help"
         kill(*old)
         await wait_until(
             "starts that the store's absence refused",
