@@ -5,10 +5,14 @@ and a test of the behaviour that the module relies on.
 """
 
 import ast
+import importlib
 import inspect
+import re
+import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +65,12 @@ USED: tuple[Private, ...] = (
     Private(
         BaseConnector,
         "_conns",
+        "delivery.egress",
+        "nothing else counts the idle connections and closes the oldest of them",
+    ),
+    Private(
+        BaseConnector,
+        "_conns",
         "delivery.transport",
         "nothing else closes the idle connections to one destination",
     ),
@@ -82,6 +92,7 @@ USED: tuple[Private, ...] = (
         "delivery.proxy",
         "resolves a destination by the connector's cache",
     ),
+    Private(ResponseHandler, "_loop", "delivery.protocol", "makes the future of an exchange"),
     Private(
         BaseConnector,
         "_acquired",
@@ -197,6 +208,35 @@ def others_private(text: str) -> Iterator[str]:
                 yield node.attr
 
 
+def inherited_private(of_ours: type) -> set[str]:
+    """Private attributes of libraries that a class of ours overrides, sets or reads."""
+    libraries = [
+        base
+        for base in of_ours.__mro__
+        if base.__module__.partition(".")[0] in PINNED and base.__module__ != "aiohttp.abc"
+    ]
+    if not libraries:
+        return set()
+    tree = ast.parse(textwrap.dedent(inspect.getsource(of_ours)))
+    ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    ours |= {node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
+    ours |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    private = {name for name in ours if re.match("_[^_]", name)}
+    # By the text of modules: to find the text of each of redis-py's classes takes half a minute.
+    texts = [text_of(base.__module__) for base in libraries]
+    return {
+        name
+        for name in private
+        if any(hasattr(base, name) for base in libraries)
+        or any(re.search(rf"self\.{name}(: [^=\n]+)? = ", text) for text in texts)
+    }
+
+
+@cache
+def text_of(module: str) -> str:
+    return Path(str(sys.modules[module].__file__)).read_text("utf-8")
+
+
 @pytest.mark.parametrize("used", USED, ids=lambda used: f"{used.owner.__name__}.{used.name}")
 def test_private_attribute_exists_and_is_used(used: Private) -> None:
     assert hasattr(used.owner, used.name) or used.name in set_by_methods(used.owner), used.reason
@@ -207,6 +247,35 @@ def test_table_has_every_private_attribute_of_another_object() -> None:
     known = {(used.user, used.name) for used in USED}
     found = {(module, name) for module, text in SOURCES.items() for name in others_private(text)}
     assert found <= known
+
+
+def test_table_has_every_private_attribute_that_a_class_of_ours_inherits() -> None:
+    known = {(used.user, used.name) for used in USED}
+    modules = {
+        name: importlib.import_module(f"scheduler_api.{name}".rstrip("."))
+        for name in SOURCES
+        if name[:2] != "__"
+    }
+    found = {
+        (name, attribute)
+        for name, module in modules.items()
+        for _, of_ours in inspect.getmembers(module, inspect.isclass)
+        if of_ours.__module__ == module.__name__
+        for attribute in inherited_private(of_ours)
+    }
+    assert found <= known
+
+
+def test_inherited_private_finds_what_a_class_takes_from_its_library() -> None:
+    assert inherited_private(_Inheriting) == {"_reader", "_get_parser", "_connect"}
+
+
+class _Inheriting(Connection):
+    def _connect(self) -> Any:
+        return super()._get_parser(), self._reader, self._mine()
+
+    def _mine(self) -> bool:
+        return True
 
 
 def test_others_private_finds_private_attributes() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from standardwebhooks.webhooks import Webhook
 
 from scheduler_api import __version__
+from tests.support.forward_proxy import forward_proxy
 from tests.support.receiver import Received, Receiver
 from tests.support.waiting import wait_until
 from tests.system.processes import Server, serving
@@ -97,3 +98,17 @@ async def test_a_receiver_is_not_called_before_its_time(tmp_path: Path, receiver
         await wait_until("all twenty", lambda: len(receiver.requests) == len(due))
     for request in receiver.requests:
         assert request.at >= due[request.headers["Scheduler-Message-Id"]]
+
+
+async def test_egress_proxy_carries_every_webhook_and_its_login_is_not_shown(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    async with forward_proxy() as proxy:
+        through = proxy.url.replace("//", "//user:s3cret@")
+        async with serving(tmp_path, EGRESS_PROXY=through) as server:
+            await create_with_payload(server, receiver.url)
+            await server.reach("m", "delivered")
+            assert await server.stop() == 0
+    assert proxy.targets() == [f"POST {receiver.url}?q=1"]
+    assert receiver.bodies() == [PAYLOAD]
+    assert not any("s3cret" in line for line in [*server.printed(), *server.logged()])

@@ -19,7 +19,7 @@ class ResponseProtocol(ResponseHandler):
         self.used = False  # whether it has carried a request
         self._reader: ResponseReader | None = None  # of the open exchange
         self._reusable = True
-        self._waiter: asyncio.Future[None] | None = None  # done when nothing more is to be read
+        self._exchanged: asyncio.Future[None] | None = None  # done when nothing more is to be read
 
     @property
     def should_close(self) -> bool:
@@ -31,12 +31,12 @@ class ResponseProtocol(ResponseHandler):
         self._reusable = False
         if self.transport is None:
             return
-        self._reader, self._waiter = reader, self._loop.create_future()
+        self._reader, self._exchanged = reader, self._loop.create_future()
         self.transport.write(data)
         try:
-            await self._waiter
+            await self._exchanged
         finally:
-            self._reader = self._waiter = None
+            self._reader = self._exchanged = None
 
     def data_received(self, data: bytes) -> None:
         """Read on; what nobody asked for ends the connection, or it would be the next answer."""
@@ -58,5 +58,5 @@ class ResponseProtocol(ResponseHandler):
 
     def _finish(self, reader: ResponseReader) -> None:
         self._reader, self._reusable = None, reader.reusable
-        if self._waiter is not None and not self._waiter.done():  # it is, of a cancelled task
-            self._waiter.set_result(None)
+        if self._exchanged is not None and not self._exchanged.done():  # it is, of a cancelled task
+            self._exchanged.set_result(None)
