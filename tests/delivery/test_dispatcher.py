@@ -1,6 +1,7 @@
 """Claim → send → settle, over the real store and a real receiver."""
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from scheduler_api import telemetry
 from scheduler_api.delivery import lookout
 from scheduler_api.domain.errors import MessageNotFound, SchemaTooNew, StoreUnavailable
 from scheduler_api.domain.message import Message
@@ -487,6 +489,42 @@ async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
     await start(check=check)
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await until(live_store, "a", "delivered")
+
+
+class Unspeakable(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+async def test_an_error_that_cannot_be_logged_does_not_end_the_dispatcher(
+    format: str,
+    start: Start,
+    live_store: Store,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether it is a mistake of ours or the cause of the store's absence."""
+    monkeypatch.setattr("scheduler_api.delivery.lookout.AFTER_BREAKING", 0.001)
+    written = io.StringIO()
+    telemetry.configure("INFO", format, written, cache=False)
+    away = StoreUnavailable()
+    away.__cause__ = Unspeakable()
+    mistakes = [Unspeakable(), away]
+
+    async def check(_: int) -> None:
+        if mistakes:
+            raise mistakes.pop()
+
+    await start(check=check)
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await until(live_store, "a", "delivered")
+    for event in ("store_lost", "dispatcher_broke", "store_connected"):
+        assert event in written.getvalue()
 
 
 async def test_data_that_became_those_of_a_newer_version_stop_the_claims(
