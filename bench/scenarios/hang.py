@@ -1,9 +1,12 @@
-"""Hang: as many to a host that never answers as to a fast one, all due at once.
+"""Hang: as many to hosts that never answer as to a fast one, all due at once.
+
+One host, and then four, among which the same number is divided.
 
 The figures are those of the fast host, beside the same without the other.
 """
 
 import time
+from contextlib import ExitStack
 
 import msgspec
 
@@ -16,7 +19,8 @@ from bench.scenarios.lateness import Late, late
 from bench.server import fresh
 from bench.sink import Sink
 
-COUNT = 2_000  # to each
+COUNT = 2_000  # to the fast host, and to those that hang together
+SEVERAL = 4  # hosts that hang
 BESIDE = "fast host alone"
 # The rest are the defaults; open requests to the host that hangs are not waited for in the end.
 SETTINGS = {"SHUTDOWN_GRACE": "1s"}
@@ -26,6 +30,7 @@ class Run(msgspec.Struct, frozen=True):
     """What arrived at the fast host."""
 
     beside_hanging: Late
+    beside_several: Late
     alone: Late
     peer: Late | None  # beside the host that hangs
     foreign: float  # CPU of others meanwhile, % of one core
@@ -34,12 +39,16 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, index: int) -> Run:
     """One run; every second time the fast host goes first."""
     foreign = Foreign()
-    with Sink() as fast, Sink("hang") as hanging:
+    with ExitStack() as stack:
+        fast = stack.enter_context(Sink())
+        several = [stack.enter_context(Sink("hang")) for _ in range(SEVERAL)]
+        hanging = several[0]
         alone = _fast([fast], options) if index % 2 else None
         both = _fast([hanging, fast], options)
+        beside_several = _fast([*several, fast], options)
         alone = alone or _fast([fast], options)
         theirs = _peer(options.peer, [hanging, fast], options) if options.peer else None
-    return Run(both, alone, theirs, foreign.percent())
+    return Run(both, beside_several, alone, theirs, foreign.percent())
 
 
 def rows(runs: list[Run]) -> list[Row]:
@@ -62,22 +71,36 @@ def rows(runs: list[Run]) -> list[Row]:
             )
             for name, field in names.items()
         ),
+        *(
+            Row(
+                f"{name}, beside {SEVERAL} hosts that hang",
+                [float(getattr(run.beside_several, field)) for run in runs],
+                [float(getattr(run.alone, field)) for run in runs],
+            )
+            for name, field in names.items()
+        ),
         Row("foreign CPU, %", [run.foreign for run in runs]),
     ]
 
 
 def problems(run: Run) -> list[str]:
     """Why the figures of this run do not count."""
-    sides = {"beside the host that hangs": run.beside_hanging, "alone": run.alone}
+    sides = {
+        "beside the host that hangs": run.beside_hanging,
+        f"beside {SEVERAL} hosts that hang": run.beside_several,
+        "alone": run.alone,
+    }
     return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
 
 
 def _fast(sinks: list[Sink], options: Options) -> Late:
     """The last of the sinks is the fast one; those before it have the smaller ids."""
     with fresh(SETTINGS) as target:
-        due_ms = _due_ms(options, len(sinks))
-        for sink in sinks:
-            deliver.create(target, sink.hook, due_ms)
+        due_ms = _due_ms(options, min(2, len(sinks)))
+        *hanging, fast = sinks
+        for sink in hanging:
+            deliver.create(target, sink.hook, due_ms[: len(due_ms) // len(hanging)])
+        deliver.create(target, fast.hook, due_ms)
         return late(sinks[-1].collect(options.count, PATIENCE), due_ms)
 
 

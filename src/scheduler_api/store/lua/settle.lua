@@ -10,6 +10,7 @@
 --          'ok', or instead of it what became of the destination: 'broken' or 'mended'}
 local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
+local UNREACHABLE_KNOWN = 10000 -- destinations that could not be connected to
 local reply, unparked, old = {0}, 0, soonest()
 local claims = {} -- id → its claim
 local ended, freed = {}, {} -- ids of the claims that end; destination → how many
@@ -24,10 +25,24 @@ local function reached(dest)
   return failed >= BREAKS_AT and 'mended' or 'ok'
 end
 
+-- Makes room for one more destination: of five chosen at random, the one whose probe was due first
+-- is forgotten. What is parked for it goes on, and counts its failures anew.
+local function forget_unreachable()
+  if call('HLEN', UNREACHABLE) < UNREACHABLE_KNOWN then return end
+  local some, first, first_at = call('HRANDFIELD', UNREACHABLE, 5, 'WITHVALUES'), nil, math.huge
+  for i = 1, #some, 2 do
+    local probe_at = tonumber(some[i + 1]:match('%d+$'))
+    if probe_at < first_at then first, first_at = some[i], probe_at end
+  end
+  call('HDEL', UNREACHABLE, first)
+  if still_parked(first) then call('ZADD', OPENS, now, first) end
+end
+
 -- Requests that were open when the destination broke tell nothing new: each pause counts once.
 local function missed(dest)
   local failed, probe_at = failures(dest, now)
   if failed >= BREAKS_AT and now < probe_at then return 'ok' end
+  if failed == 0 then forget_unreachable() end
   failed, probe_at = failed + 1, now
   if failed >= BREAKS_AT then
     probe_at = now + math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (failed - BREAKS_AT))
