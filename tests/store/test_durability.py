@@ -218,6 +218,19 @@ async def test_without_the_replica_neither_a_message_nor_its_repetition_is_told_
         await safe_store.messages.create("a", accepted(delay=60))
 
 
+async def test_a_wait_that_the_store_refuses_leaves_the_outcome_unknown(
+    primary: str, safe_store: Store
+) -> None:
+    """The script has run by then."""
+    async with client(primary) as redis:
+        await redis.execute_command("ACL", "SETUSER", "default", "-wait", "-waitaof")  # type: ignore[no-untyped-call]
+        with pytest.raises(OutcomeUnknown, match="may not run WAIT") as unknown:
+            await safe_store.messages.create("a", accepted(delay=60))
+        await redis.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]
+    assert unknown.value.facts == {"messageId": "a"}
+    assert await safe_store.messages.count() == 1
+
+
 async def test_without_the_replica_the_api_answers_503_that_is_safe_to_repeat(
     primary: str, safe_store: Store
 ) -> None:

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from scheduler_api.delivery import housekeeping
-from scheduler_api.domain.errors import MessageNotFound, StoreFull
+from scheduler_api.domain.errors import MessageNotFound, StoreFull, StoreUnavailable
 from scheduler_api.store.growth import LOOK_AFTER, Growth
 from scheduler_api.store.queue import CLAIMED_AT_ONCE, KEEP_BELOW
 from scheduler_api.store.store import Store
@@ -152,6 +152,11 @@ async def test_growth_is_looked_at_when_the_store_is_full(
     with pytest.raises(StoreFull):
         await own_store.messages.create("a", accepted())
     assert own_store.growth.much.is_set()
+
+
+async def test_fullness_of_a_store_that_is_away_is_unavailable(absent: Store) -> None:
+    with pytest.raises(StoreUnavailable):
+        await absent.fullness()
 
 
 async def test_fullness_warns_of_a_store_that_is_nearly_full(

@@ -52,7 +52,9 @@ class Slots:
 
         None, where there is no memory for what one more claim may bring.
         """
-        if self._closed or self._lacks_memory:
+        # As `_lacks_memory` has it; this is asked several times for each claim.
+        held = self._leases.bytes + self._claims * self._a_claim
+        if self._closed or (held > 0 and held + self._a_claim > self._memory):
             return 0
         left = self._count - len(self._leases.sending) - self._reserved - self._shares.kept
         return left if left > 0 else 0
@@ -123,7 +125,8 @@ class Slots:
             return
         # As `free` has it; this is asked after each request.
         free = self._count - len(self._leases.sending) - self._reserved - self._shares.kept
-        if free <= 0 or self._lacks_memory:
+        held = self._leases.bytes + self._claims * self._a_claim
+        if free <= 0 or (held > 0 and held + self._a_claim > self._memory):
             return
         wakeup = next(iter(self._hungry))
         if free < self._enough:
