@@ -1,6 +1,8 @@
 """Clocks jump: a replica's, and the store's, by which everything is decided."""
 
+import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,3 +143,35 @@ async def test_leases_of_a_clock_that_was_set_back_end_with_their_process(
     async with replica(store.address, tmp_path / "other") as other:
         await other.reach("open", "delivered")
     assert receiver.ids() == ["open", "open"]
+
+
+async def test_a_replica_on_a_machine_that_was_paused_gives_up_what_others_took_over(
+    upstream: Valkey, receiver: Receiver, tmp_path: Path
+) -> None:
+    """All of its clocks stood still, so that to itself its leases have not ended."""
+    clock = WrongClock(tmp_path, monotonic=True)
+    environ = {"REDIS_URL": upstream.address, "LEASE": "2s"}
+    receiver.hold.clear()
+    ids = [str(number) for number in range(20)]
+    async with serving(tmp_path / "paused", SERVE, None, **clock.environ, **environ) as paused:
+        for message_id in ids:
+            await paused.create(id=message_id, webhookUrl=receiver.url)
+        await wait_until("open requests", lambda: set(receiver.ids()) == set(ids))
+        async with serving(tmp_path / "other", SERVE, None, **environ) as other:
+            began = time.monotonic()
+            paused.tell(signal.SIGSTOP)
+            await wait_until("its successor", lambda: len(receiver.requests) == 2 * len(ids), 20)
+            clock.set(-round(time.monotonic() - began))
+            paused.tell(signal.SIGCONT)
+            await wait_until(
+                "its giving up", lambda: len(paused.events("lease_lost")) == len(ids), 20
+            )
+            receiver.hold.set()
+            for message_id in ids:
+                await other.reach(message_id, "delivered")
+            for message_id in ("after", "wards"):
+                await paused.create(id=message_id, webhookUrl=receiver.url)
+                await paused.reach(message_id, "delivered")
+    assert Counter(receiver.ids()) == Counter([*ids, *ids, "after", "wards"])
+    settled = {it["message_id"] for it in paused.events("message_delivered")}
+    assert settled <= {"after", "wards"}

@@ -9,9 +9,10 @@ HOUR: Final = 3600  # seconds
 class WrongClock:
     """Of the processes that are started with it; what it is wrong by may change while they run."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: where they look how wrong it is."""
+    def __init__(self, folder: Path, *, monotonic: bool = False) -> None:
+        """`folder`: where they look how wrong it is; `monotonic`: that clock is wrong too."""
         self._told = folder / "wrong-by"
+        self._monotonic = monotonic
         self.set(0)
 
     def set(self, seconds: int) -> None:
@@ -22,12 +23,15 @@ class WrongClock:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What makes a process believe it; its monotonic clock stays right, as a machine's does."""
+        """What makes a process believe it.
+
+        Its monotonic clock stays right, as a machine's does, unless the machine stood still.
+        """
         return {
             "LD_PRELOAD": str(library()),
             "FAKETIME_TIMESTAMP_FILE": str(self._told),
             "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "0" if self._monotonic else "1",
         }
 
     @property
