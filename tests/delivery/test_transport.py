@@ -172,6 +172,21 @@ async def test_bytes_on_an_idle_connection_end_it_and_no_attempt(
         assert len(idle) == 2, "on another connection"
 
 
+async def test_an_answer_that_comes_as_its_request_is_cancelled_ends_the_exchange() -> None:
+    async with cutting() as here, GuardedConnector(LOOPBACK) as connector:
+        here.answers = [([b""], False)]
+        transport = Transport(connector)
+        asking = asyncio.create_task(send(transport, "POST", here.port))
+        await wait_until("the request is there", lambda: here.connections == [1])
+        (protocol,) = connector._acquired
+        asking.cancel()
+        protocol.data_received(ANSWER)  # before the task has run again
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await send(transport, "POST", here.port) == 299
+    assert here.connections == [2], "the answer was whole"
+
+
 async def test_what_aiohttp_asks_itself_it_reads_itself() -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as url,
