@@ -110,13 +110,13 @@ PLANTED: Final = (
     Planted(
         "the same nonce claims other messages",
         "claim",
-        "if last and last:match(' (%S+)$') == nonce then return again() end",
+        "if last_nonce == nonce then return again(tonumber(last_at)) end",
         "",
     ),
     Planted(
         "a claim that is asked for again keeps the lease of the lost one",
         "claim",
-        "call('ZADD', LEASES, now + lease, claims[i])",
+        "call('ZADD', LEASES, now + lease, id)",
         "",
     ),
     Planted(
@@ -182,20 +182,20 @@ PLANTED: Final = (
     Planted(
         "an ended claim stays counted as in flight",
         PRELUDE,
-        "if call('HINCRBY', INFLIGHT, dest, -count) <= 0 then call('HDEL', INFLIGHT, dest) end",
+        "for dest, count in pairs(freed) do add_in_flight(dest, -count) end",
         "",
     ),
     Planted(
         "a crash is not counted",
         PRELUDE,
-        "return attempts, crashes + 1, rest",
-        "return attempts, tonumber(crashes), rest",
+        "return attempts or 0, (crashes or 0) + 1, rest or '\\144'",
+        "return attempts or 0, tonumber(crashes or 0), rest or '\\144'",
     ),
     Planted(
         "a crash forgets the attempts made",
         PRELUDE,
-        "return attempts, crashes + 1, rest",
-        "return 0, crashes + 1, rest",
+        "return attempts or 0, (crashes or 0) + 1, rest or '\\144'",
+        "return 0, (crashes or 0) + 1, rest or '\\144'",
     ),
     Planted(
         "with the leases that ran out the others are reaped",
@@ -214,6 +214,30 @@ PLANTED: Final = (
         "release",
         "    call('ZADD', DUE, due, id)\n",
         "",
+    ),
+    Planted(
+        "a release forgets the nonce of a claim whose reply was lost",
+        "release",
+        "  call('SPUBLISH', WAKEUP, now)\nelse\n",
+        "  call('SPUBLISH', WAKEUP, now)\nend\ndo\n",
+    ),
+    Planted(
+        "a lease without a claim stops its partition",
+        "reap",
+        "  if dest then return dest end\n",
+        "  do return dest:lower() end\n",
+    ),
+    Planted(
+        "a claim that `taken` has lost stops its partition",
+        PRELUDE,
+        "    or math.max(now, scheduled(call('HGET', PAYLOADS, id) or ''))\n",
+        "",
+    ),
+    Planted(
+        "a count below zero gives a destination more than it may get",
+        PRELUDE,
+        "return math.max(0, math.floor(tonumber(call('HGET', INFLIGHT, dest) or 0) or 0))",
+        "return tonumber(call('HGET', INFLIGHT, dest) or 0)",
     ),
     Planted(
         "a retry is due by a clock that is slow",
@@ -272,8 +296,8 @@ PLANTED: Final = (
     Planted(
         "a destination's own limit is not looked at",
         PRELUDE,
-        "return concurrency > 0 and concurrency or limit, tonumber(interval), paused == '1'",
-        "return limit, tonumber(interval), paused == '1'",
+        "return concurrency > 0 and concurrency or limit, tonumber(interval) or 0",
+        "return limit, tonumber(interval) or 0",
     ),
     Planted(
         "a paused destination is sent to",

@@ -219,6 +219,12 @@ class Replica:
             lookout.since = None
         return 0
 
+    def give_back(self, lease: Lease) -> None:
+        """Nothing could be sent; if the store does not hear of it, the lease runs out."""
+        self._release([lease], lease.lookout)
+        self.leases.remove(lease)
+        self.given_up.append(lease)
+
     def recover(self) -> None:
         """Take over from a process that died on this machine."""
         for lookout in self.lookouts:

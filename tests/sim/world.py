@@ -72,10 +72,11 @@ ANSWERS: Final = (
 
 # What somebody may do to the keys of a living store: take an entry out, or put one in.
 TAKEN_OUT: Final = (
-    *(("ZREM", "due"), ("ZREM", "leases"), ("ZREM", "taken"), ("HDEL", "claims")),
+    *(("ZREM", "due"), ("ZREM", "leases"), *[("ZREM", "taken"), ("HDEL", "claims")] * 3),
     *(("HDEL", "inflight"), ("SREM", "parking"), ("ZREM", "opens")),
     ("ZREM", "withheld"),
 )
+SPOILT: Final = (("claims", "x"), ("inflight", "-3"), ("inflight", "x"), ("unreachable", "x"))
 PUT_IN: Final = (("ZADD", "due"), ("ZADD", "delivered"), ("ZADD", "taken"))
 
 
@@ -366,6 +367,11 @@ class World:
         ]
         if ready := one.ready():
             steps += [lambda: one.send(ready[0]), lambda: one.send(ready[-1])]
+        unsent = one.unsent()
+        if unsent and any(lookout.missed for lookout in one.lookouts):
+            steps = []  # before the claim is asked for again, which is when it may do harm
+        if unsent and (not steps or self.rng.random() < 0.1):
+            steps += [partial(one.give_back, unsent[0])]
         if opened := one.opened():
             steps += [lambda: self._answer(one, opened[0]), lambda: self._answer(one, opened[-1])]
         if answered := one.answered():
@@ -624,9 +630,22 @@ class World:
         partition = self.rng.randrange(self.data.partitions)
         self.server.full = False
         self._damage(partition)  # once: a second time could make a message look finished
+        if self.rng.random() < 0.7:
+            self._go_on(partition)
         at_once(self._repair(partition))
 
+    def _go_on(self, partition: int) -> None:
+        """Whatever is damaged, no script raises, which would end the work of a partition."""
+        self._advance(self.rng.choice((0, LEASE + NEXT_DUTIES, LEASE + NEXT_DUTIES)))
+        queue = self.data.queues("another", self.concurrency, self._keep)[partition]
+        at_once(queue.reap())
+        at_once(queue.sweep())
+        at_once(queue.recover(self.rng.choice(self.replicas).epoch))
+
     def _damage(self, partition: int) -> None:
+        if self.rng.random() < 0.2:
+            self._spoil(partition)
+            return
         command, place = self.rng.choice((*TAKEN_OUT, *PUT_IN))
         puts_in = (command, place) in PUT_IN
         known = list(self._in(partition, "payloads" if puts_in else place))
@@ -634,6 +653,14 @@ class World:
             score = ["1"] if puts_in else []
             name = self.data.places[partition][place]
             self.server.do(command, name, *score, self.rng.choice(known))
+
+    def _spoil(self, partition: int) -> None:
+        """What a field says is not what it should."""
+        place, value = self.rng.choice(SPOILT)
+        known = list(self._in(partition, place))
+        if known:
+            name = self.data.places[partition][place]
+            self.server.do("HSET", name, self.rng.choice(known), value)
 
     async def _repair(self, partition: int) -> None:
         fsck = self.data.fsck(partition, self.concurrency, self._keep)

@@ -294,6 +294,19 @@ async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
     assert await store.queues[0].reap() == (0, [])
 
 
+async def test_a_lost_claim_comes_back_after_a_second_lost_reply_whoever_else_claims(
+    store: Store, scripts: Scripts, clock: Clock
+) -> None:
+    await create(store, "a", "b")
+    call = ("claim", 2, LEASE, store.queues[0].epoch, "nonce", 100, 0, 0, 0)
+    await scripts.run(*call)
+    await create(store, "c", "d")
+    await scripts.run("claim", 2, LEASE, "other", "nonce", 100, 0, 0, 0)  # these end with them
+    for _ in range(3):
+        assert {row[0] for row in rows(await scripts.run(*call))[1]} == {b"a", b"b"}
+        await clock.advance(7)
+
+
 async def test_a_nonce_does_not_return_what_was_settled_since(
     store: Store, scripts: Scripts
 ) -> None:

@@ -70,3 +70,12 @@ async def test_a_process_that_claimed_nothing_for_long_is_struck_off(
     await clock.advance(1)
     await store.queues[0].purge()
     assert await redis.hlen(workers) == 0
+
+
+async def test_a_long_roll_of_dead_processes_is_shortened_by_some_at_a_time(
+    store: Store, redis: Redis
+) -> None:
+    workers = f"{store.keys[0].base}workers"
+    await redis.hset(workers, mapping={f"dead-{number}": "1 nonce" for number in range(1_000)})
+    await store.queues[0].purge()
+    assert await redis.hlen(workers) == 1_000 - CLAIMED_AT_ONCE

@@ -4,12 +4,14 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.codec import from_ms
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Published, Replica
 from tests.support.clock import Clock
 from tests.support.factories import accepted
+from tests.support.lost_replies import lose_next_reply
 from tests.support.states import bring, everything, fill, outcome
 
 
@@ -83,3 +85,30 @@ async def test_a_process_leaves_the_roll(store: Store, redis: Redis) -> None:
 async def test_nothing_given_back_wakes_nobody(store: Store, published: Published) -> None:
     await store.queues[0].release([])
     assert await published() == []
+
+
+async def test_a_release_keeps_the_nonce_of_a_claim_whose_reply_was_lost(
+    store: Store, impatient: Redis, replica: Replica
+) -> None:
+    other = replica(impatient, concurrency=10)
+    await store.messages.create("held", accepted())
+    held = (await other.queues[0].claim(1)).messages
+    for name in ("lost", "next"):
+        await store.messages.create(name, accepted())
+    await lose_next_reply(impatient, store.keys[0].meta)
+    with pytest.raises(StoreUnavailable):
+        await other.queues[0].claim(1)
+    await other.queues[0].release(held)
+    claim = await other.queues[0].claim(1)
+    assert [one.id for one in claim.messages] == ["lost"]
+    assert await other.queues[0].settle(outcome(claim.messages[0]))
+    assert [one.id for one in (await other.queues[0].claim(9)).messages] == ["held", "next"]
+
+
+async def test_a_release_of_nothing_takes_the_process_off_the_roll(
+    store: Store, redis: Redis
+) -> None:
+    await bring(store, "delivering")
+    assert await redis.hkeys(f"{store.keys[0].base}workers") == [store.epoch.encode()]
+    await store.queues[0].release([])
+    assert not await redis.exists(f"{store.keys[0].base}workers")

@@ -18,6 +18,7 @@ d counts what was delivered, a number the attempts in that bucket (domain/result
 
 import base64
 import binascii
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,8 @@ VERSION: Final = b"\x01"  # of the record's form, its first byte; written by cre
 _HEAD: Final = 15  # bytes before the URL
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+_SPACE: Final = re.compile(rb"\s")
+_RESULT: Final = re.compile(r"(?:^| )(d|[0-9]+):([0-9]+)(?= |$)", re.ASCII)
 
 _USUAL: Final = Spec()
 
@@ -166,9 +169,12 @@ def unpack_head(head: bytes) -> tuple[int, int, str]:
 
 
 def destination_of(record: bytes) -> bytes:
-    """The authority inside a record's URL."""
+    """The authority inside a record's URL; b'?' for what is no record, as in lua/prelude.lua."""
+    if len(record) < _HEAD:
+        return b"?"
     start, size = record[_HEAD - 2 : _HEAD]
-    return record[_HEAD + start : _HEAD + start + size]
+    found = record[_HEAD + start : _HEAD + start + size]
+    return found if found and not _SPACE.search(found) else b"?"
 
 
 def unpack_progress(progress: bytes) -> Progress:
@@ -221,10 +227,11 @@ def pack_limits(limits: Limits, share: int, partitions: int) -> bytes:
 
 
 def unpack_limits(field: bytes) -> Limits | None:
-    """What was asked for; None if the destination has no settings of its own."""
-    if not field:
+    """What was asked for; None if the destination has no settings, or what it has is damaged."""
+    try:
+        concurrency, rate, paused = _decode_limits(field.split(b" ", 3)[3])
+    except (IndexError, msgspec.MsgspecError):
         return None
-    concurrency, rate, paused = _decode_limits(field.split(b" ", 3)[3])
     return Limits(concurrency, Rate.parse(rate) if rate else None, paused)
 
 
@@ -239,8 +246,7 @@ def unpack_hold(why: bytes, until_ms: int) -> Hold | None:
 def unpack_results(fields: bytes) -> Results:
     """What attempts came to; of several fields, one after the other, together."""
     counts = Counter[str]()
-    for part in fields.decode().split():
-        mark, _, count = part.partition(":")
+    for mark, count in _RESULT.findall(fields.decode(errors="replace")):
         counts[mark] += int(count)
     delivered = counts.pop("d", 0)
     return Results(delivered, {int(mark): count for mark, count in counts.items()})

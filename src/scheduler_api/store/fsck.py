@@ -152,7 +152,10 @@ class Fsck:
         snapshot = msgspec.structs.replace(
             snapshot,
             claims=dict(zip(claims[::2], claims[1::2], strict=True)),
-            inflight={d: int(n) for d, n in zip(inflight[::2], inflight[1::2], strict=True)},
+            inflight={
+                dest: int(count) if count.isdigit() else -1
+                for dest, count in zip(inflight[::2], inflight[1::2], strict=True)
+            },
             parked={
                 dest: {b"%d" % n for n in range(number)} for dest, number, *_ in rows if number
             },

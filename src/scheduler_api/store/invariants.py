@@ -5,6 +5,7 @@ look can tell are 1–4, 6, 7 and 18 of the design. 5 is about a claim: a limit 
 lowered below what is in flight.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from typing import Final, Literal
@@ -45,6 +46,11 @@ NUMBERS: Final[Mapping[Rule, int]] = {
 }
 
 BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/prelude.lua
+
+# As lua/prelude.lua reads the fields.
+_CLAIM: Final = re.compile(rb"[0-9]+ \S+ \S+ (\S+)")
+_LIMITS: Final = re.compile(rb"([0-9]+) [0-9.e+-]+ ([0-9])")
+_UNREACHABLE: Final = re.compile(rb"([0-9]+) ([0-9]+)$")
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,13 +100,18 @@ def of_messages(snapshot: Snapshot) -> Iterator[Finding]:
     everywhere = set[bytes]().union(*places.values())
     if len(everywhere) < sum(map(len, places.values())):
         yield from _in_several(places)
-    records, claimed = snapshot.payloads.keys(), snapshot.claims.keys()
+    records = snapshot.payloads.keys()
+    claimed = {one for one, claim in snapshot.claims.items() if destination_claimed(claim)}
     rules: tuple[tuple[Rule, Set[bytes], str], ...] = (
         ("no_record", everywhere - records, "is in a place, but has no record"),
         ("no_place", records - everywhere, "has a record, but is in no place"),
         ("progress_alone", snapshot.progress - records, "has a progress, but no record"),
         ("lease_without_claim", snapshot.leases - claimed, "is leased, but nobody claimed it"),
-        ("claim_without_lease", claimed - snapshot.leases, "is claimed, but not leased"),
+        (
+            "claim_without_lease",
+            snapshot.claims.keys() - snapshot.leases,
+            "is claimed, but not leased",
+        ),
         (
             "taken",
             snapshot.taken ^ _out_of_due(snapshot),
@@ -139,7 +150,8 @@ def _out_of_due(snapshot: Snapshot) -> Set[bytes]:
 
 def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
     """What is wrong with the counts and the parked of destinations."""
-    claims = Counter(destination_claimed(claim) for claim in snapshot.claims.values())
+    claimed = map(destination_claimed, snapshot.claims.values())
+    claims = Counter(dest for dest in claimed if dest)
     for dest in claims.keys() | snapshot.inflight.keys():
         if (counted := snapshot.inflight.get(dest)) != (claims[dest] or None):
             yield Finding("inflight", dest, f"has {claims[dest]} in flight, counted as {counted}")
@@ -157,11 +169,17 @@ def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
 
 def _held_up(snapshot: Snapshot, dest: bytes, concurrency: int) -> bool:
     """Whether there is a reason to park: paused, at its limit, or claims will look at it again."""
-    own, _, paused, *_ = snapshot.limits.get(dest, b"0 0 0").split(b" ", 3)
-    failures, _ = snapshot.unreachable.get(dest, b"0 0").split(b" ")
-    most = 1 if int(failures) >= BREAKS_AT else int(own) or concurrency
+    own, paused = _numbers(_LIMITS, snapshot.limits.get(dest, b""))
+    failures, _ = _numbers(_UNREACHABLE, snapshot.unreachable.get(dest, b""))
+    most = 1 if failures >= BREAKS_AT else own or concurrency
     looked_at = dest in snapshot.opens or dest in snapshot.withheld
-    return paused == b"1" or snapshot.inflight.get(dest, 0) >= most or looked_at
+    return paused == 1 or snapshot.inflight.get(dest, 0) >= most or looked_at
+
+
+def _numbers(pattern: re.Pattern[bytes], field: bytes) -> tuple[int, int]:
+    """The two numbers in a field; zeros if it is missing or damaged, as the scripts take it."""
+    found = pattern.match(field)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _waiting(snapshot: Snapshot) -> Set[bytes]:
@@ -171,5 +189,6 @@ def _waiting(snapshot: Snapshot) -> Set[bytes]:
 
 
 def destination_claimed(claim: bytes) -> bytes:
-    """The destination in a field of `claims`."""
-    return claim.split(b" ", 3)[3]
+    """The destination in a field of `claims`; b'' if the field is damaged."""
+    found = _CLAIM.match(claim)
+    return found[1] if found else b""

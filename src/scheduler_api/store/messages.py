@@ -6,6 +6,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+import structlog
+
 from scheduler_api.domain.errors import (
     DuplicateMessage,
     MessageNotFound,
@@ -34,6 +36,8 @@ from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.scripts import ERRORS, Scripts
 from scheduler_api.store.uploads import SMALL, Uploads, calls
+
+log = structlog.get_logger()
 
 ANNOUNCED_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
 CREATED_AT_ONCE: Final = 100  # of a batch; such a call holds up the store for 1–2 ms
@@ -184,7 +188,7 @@ class Messages:
             total, more, found = await self._next(position, wanted)
             if found:
                 position = _position(found[-1])
-            rows += (_listed(*row) for row in found if row[HEAD])
+            rows += (listed for row in found if row[HEAD] and (listed := _listed(*row)))
             if not more or len(rows) >= limit:
                 return Page(rows, total, pack_cursor(*position) if more else None)
 
@@ -268,9 +272,14 @@ def _created(word: bytes, scheduled: int, progress: bytes) -> datetime | Duplica
     )
 
 
-def _listed(message_id: bytes, due: int, place: bytes, head: bytes, counts: bytes) -> Listed:
-    attempts = unpack_progress(counts).attempts
-    _, _, url = unpack_head(head)
+def _listed(message_id: bytes, due: int, place: bytes, head: bytes, counts: bytes) -> Listed | None:
+    """The row; None if its record cannot be read, which must not hide the others."""
+    try:
+        attempts = unpack_progress(counts).attempts
+        _, _, url = unpack_head(head)
+    except ValueError:
+        log.exception("record_unreadable", message_id=message_id.decode())
+        return None
     return Listed(message_id.decode(), url, _state(place, attempts), from_ms(due), attempts)
 
 

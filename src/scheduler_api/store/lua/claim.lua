@@ -19,6 +19,7 @@ local LOOK = 128 -- ids looked at from each end of what is due
 local OPENED = 16 -- destinations whose time has come, looked at in one call
 local LOOK_AGAIN = 250 -- ms until a process looks again at destinations that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
+local AT_ONE_INSTANT = 1000 -- leases that end in one ms, of which a lost claim's are sought
 local BYTES = 4 * 1024 * 1024 -- of records taken, so that large bodies cannot block
 
 local ids, dues, records = {}, {}, {} -- of the messages that are returned
@@ -56,18 +57,23 @@ local function take(id, due, record)
   append(records, record)
 end
 
-local function again()
-  local fence = 0
-  local claims = call('HGETALL', CLAIMS)
-  for i = 1, #claims, 2 do
-    local its_fence, its_epoch, its_nonce = split_claim(claims[i + 1])
-    if its_epoch == epoch and its_nonce == nonce then
+-- The claim that the process made at `at` and got no reply to. Its leases still end at one instant,
+-- as the process does not know of them and renews none; few others do.
+local function again(at)
+  local fence, ends = 0, at + lease
+  local leased = call('ZRANGE', LEASES, ends, ends, 'BYSCORE', 'LIMIT', 0, AT_ONE_INSTANT)
+  local claims = #leased > 0 and call('HMGET', CLAIMS, unpack(leased))
+  for i, id in ipairs(leased) do
+    local its_fence, its_epoch, its_nonce = split_claim(claims[i])
+    local record = its_epoch == epoch and its_nonce == nonce and call('HGET', PAYLOADS, id)
+    if record then
       fence = its_fence
       -- Anew: the process reckons the leases from its last call, not from the one that got lost.
-      call('ZADD', LEASES, now + lease, claims[i])
-      take(claims[i], call('ZSCORE', TAKEN, claims[i]), call('HGET', PAYLOADS, claims[i]))
+      call('ZADD', LEASES, now + lease, id)
+      take(id, due_of(id, now), record)
     end
   end
+  call('HSET', WORKERS, epoch, now .. ' ' .. nonce)
   return answer(fence, soonest(early), head(LEASES), FENCE)
 end
 
@@ -94,7 +100,8 @@ end
 -- lease, none was lost with a reply.
 local next_end = head(LEASES)
 local last = next_end >= 0 and call('HGET', WORKERS, epoch)
-if last and last:match(' (%S+)$') == nonce then return again() end
+local last_at, last_nonce = (last or ''):match('^(%d+) (%S+)$')
+if last_nonce == nonce then return again(tonumber(last_at)) end
 
 local first = soonest(early)
 if not WITHHOLDS and (first < 0 or first > now) then return answer(0, first, next_end, FENCE) end
@@ -199,7 +206,7 @@ if #claims > 0 then
 end
 local timed = {}
 for dest, count in pairs(leased) do
-  call('HINCRBY', INFLIGHT, dest, count)
+  add_in_flight(dest, count)
   timed[dest] = has_rules() and spend(dest, count) or nil
 end
 for dest, waiting in pairs(parked) do

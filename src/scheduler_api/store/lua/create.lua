@@ -11,13 +11,6 @@ local old_head = head(DUE)
 local created = {} -- id → due, of the messages that are stored
 local replaced, records, dues = {}, {}, {} -- ids; id, record …; due, id …
 
--- What a record's bytes 8–13 say, ms.
-local function scheduled(record)
-  local ms = 0
-  for i = 8, 13 do ms = ms * 256 + record:byte(i) end
-  return ms
-end
-
 -- As asked: the same content, and the same instant unless a delay was asked for.
 local function identical(old, due, tail, relative)
   return old:sub(14) == tail and (relative or scheduled(old) == due)

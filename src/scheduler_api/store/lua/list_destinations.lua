@@ -28,7 +28,7 @@ local function lately(dest)
   local both = ''
   for _, key in ipairs({EVEN, ODD}) do
     local found = call('HMGET', key, '', dest)
-    if tonumber(found[1] or 0) >= hour - 1 then both = both .. (found[2] or '') end
+    if (tonumber(found[1] or 0) or 0) >= hour - 1 then both = both .. (found[2] or '') end
   end
   return both
 end
@@ -37,7 +37,7 @@ local reply = {}
 for _, dest in ipairs(names()) do
   local free, why, opens_at = room(dest, limit, now)
   local n = #reply
-  reply[n + 1], reply[n + 2] = dest, tonumber(call('HGET', INFLIGHT, dest) or 0)
+  reply[n + 1], reply[n + 2] = dest, in_flight(dest)
   reply[n + 3], reply[n + 4] = call('ZCARD', PARKED .. dest), call('HGET', LIMITS, dest) or ''
   reply[n + 5], reply[n + 6] = failures(dest, now), free == 0 and why or ''
   reply[n + 7], reply[n + 8] = opens_at or -1, lately(dest)

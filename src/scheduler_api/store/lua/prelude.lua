@@ -52,10 +52,21 @@ local function u48(number)
   return table.concat(bytes)
 end
 
--- The authority inside the record's URL; its place and size are the record's bytes 14 and 15.
+-- Damaged data must not make a script raise: it would raise in each call, and stop its partition.
+-- So whatever reads an entry that another one promises has a value for the case that it is missing.
+
+-- What a record's bytes 8–13 say, ms; 0 for what is too short to be a record.
+local function scheduled(record)
+  local ms = 0
+  for i = 8, 13 do ms = ms * 256 + (record:byte(i) or 0) end
+  return ms
+end
+
+-- The authority inside the record's URL; its place and size are the record's bytes 14 and 15. '?' for
+-- what is no record.
 local function destination(record)
   local from, size = record:byte(14, 15)
-  return record:sub(16 + from, 15 + from + size)
+  return size and record:sub(16 + from, 15 + from + size):match('^%S+$') or '?'
 end
 
 -- The lowest score of a sorted set, or -1.
@@ -72,8 +83,15 @@ local function soonest(early)
   return math.min(due, opens)
 end
 
+-- Fence, epoch, nonce and destination; nothing if there is no claim, or a damaged one.
 local function split_claim(claim)
-  return claim:match('^(%d+) (%S+) (%S+) (%S+)')
+  return (claim or ''):match('^(%d+) (%S+) (%S+) (%S+)')
+end
+
+-- When a message was due that is claimed; it is due now if `taken` has lost it.
+local function due_of(id, now)
+  return call('ZSCORE', TAKEN, id)
+    or math.max(now, scheduled(call('HGET', PAYLOADS, id) or ''))
 end
 
 local function place(id)
@@ -87,10 +105,24 @@ end
 
 -- Whether this is the claim that the process was given; returns the destination if so.
 local function held(claim, fence, epoch)
-  if not claim then return nil end
   local its_fence, its_epoch, _, dest = split_claim(claim)
   if its_fence == fence and its_epoch == epoch then return dest end
   return nil
+end
+
+local function in_flight(dest)
+  return math.max(0, math.floor(tonumber(call('HGET', INFLIGHT, dest) or 0) or 0))
+end
+
+-- Changes how many claims a destination has; a count that is below zero or no number begins anew.
+local function add_in_flight(dest, by)
+  local count = redis.pcall('HINCRBY', INFLIGHT, dest, by)
+  if type(count) == 'number' and count >= math.max(1, by) then return end
+  if by > 0 then
+    call('HSET', INFLIGHT, dest, by)
+  else
+    call('HDEL', INFLIGHT, dest)
+  end
 end
 
 -- Ends claims, `freed`: how many of each destination. The messages are then in no index, and the
@@ -100,9 +132,7 @@ local function drop_claims(ids, freed)
   call('ZREM', LEASES, unpack(ids))
   call('ZREM', TAKEN, unpack(ids))
   call('HDEL', CLAIMS, unpack(ids))
-  for dest, count in pairs(freed) do
-    if call('HINCRBY', INFLIGHT, dest, -count) <= 0 then call('HDEL', INFLIGHT, dest) end
-  end
+  for dest, count in pairs(freed) do add_in_flight(dest, -count) end
 end
 
 local ruled -- whether any destination has settings or failed to connect: most stores have none
@@ -115,9 +145,9 @@ end
 local function settings(dest, limit)
   local own = has_rules() and call('HGET', LIMITS, dest)
   if not own then return limit, 0, false end
-  local concurrency, interval, paused = own:match('^(%d+) (%S+) (%d)')
-  concurrency = tonumber(concurrency)
-  return concurrency > 0 and concurrency or limit, tonumber(interval), paused == '1'
+  local concurrency, interval, paused = own:match('^(%d+) ([%d.e+-]+) (%d)')
+  concurrency = tonumber(concurrency) or 0
+  return concurrency > 0 and concurrency or limit, tonumber(interval) or 0, paused == '1'
 end
 
 -- The store's clock may be set back. An instant that was noted before and is then further ahead than
@@ -129,9 +159,9 @@ local BREAKS_AT = 5 -- failures to connect in a row; from then on one probe at a
 
 -- How often in a row a destination could not be connected to, and when the next probe may be sent.
 local function failures(dest, now)
-  local found = has_rules() and call('HGET', UNREACHABLE, dest)
-  if not found then return 0, 0 end
+  local found = has_rules() and call('HGET', UNREACHABLE, dest) or ''
   local count, probe_at = found:match('^(%d+) (%d+)$')
+  if not count then return 0, 0 end
   probe_at = tonumber(probe_at)
   return tonumber(count), probe_at > now + LONGEST_PAUSE and now or probe_at
 end
@@ -141,7 +171,7 @@ end
 -- one may be 10 ms ahead of its beat, so that a late timer does not make it slower.
 local function beat(dest, interval, now)
   local ahead = math.max(10, 100 - interval)
-  local next_at = tonumber(call('HGET', RATE, dest) or 0)
+  local next_at = tonumber(call('HGET', RATE, dest) or 0) or 0
   local believed = next_at <= now + ahead + interval + 1
   return believed and math.max(now, next_at) or now, ahead
 end
@@ -154,7 +184,7 @@ local function room(dest, limit, now)
   local failed, probe_at = failures(dest, now)
   local broken = failed >= BREAKS_AT
   if broken and now < probe_at then return 0, 'unreachable', probe_at end
-  local free = (broken and 1 or most) - tonumber(call('HGET', INFLIGHT, dest) or 0)
+  local free = (broken and 1 or most) - in_flight(dest)
   if free <= 0 then return 0, broken and 'unreachable' or 'full' end
   if interval == 0 then return free end
   local next_at, ahead = beat(dest, interval, now)
@@ -223,13 +253,13 @@ end
 local function one_more_crash(id)
   local progress = call('HGET', PROGRESS, id) or '0 0 retry 0\n\144'
   local attempts, crashes, rest = progress:match('^(%d+) (%d+) %a+ %d+\n(.*)$')
-  return attempts, crashes + 1, rest
+  return attempts or 0, (crashes or 0) + 1, rest or '\144'
 end
 
 -- Ends the claim of a process that died: the message waits again, or has failed if it outlived
 -- `most_crashes` processes. Returns whether it waits.
 local function take_back(id, dest, now, most_crashes, keep, most)
-  local due = call('ZSCORE', TAKEN, id)
+  local due = due_of(id, now)
   local attempts, crashes, log = one_more_crash(id)
   local verdict = crashes >= most_crashes and 'failed' or 'retry'
   local progress = table.concat({attempts, ' ', crashes, ' ', verdict, ' ', now, '\n', log})
@@ -252,6 +282,6 @@ end
 local function runs(now)
   local run = call('INFO', 'server'):match('run_id:(%x+)')
   local known = call('HMGET', META, 'run_id', 'outage_until')
-  local outage_until = tonumber(known[2] or 0)
+  local outage_until = tonumber(known[2] or 0) or 0
   return run, known[1], outage_until > now + LONGEST_LEASE and 0 or outage_until
 end

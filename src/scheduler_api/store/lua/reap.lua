@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Returns messages whose lease ran out to `due`; one that outlived too many processes has failed.
+-- A lease that nobody claimed is of a damaged data set: its message waits again, in one place.
 --
 -- ARGV[1] how many (1–100)   ARGV[2] limit of a destination   ARGV[3] most crashes of a message
 -- ARGV[4] how long a failed record is kept, ms   ARGV[5] most records kept on a shelf
@@ -15,8 +16,16 @@ if latest >= 0 and now > latest then return reply end
 local run, known, outage_until = runs(now)
 if known and (run ~= known or now < outage_until) then return reply end
 
-for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
+local function claimed_for(id)
   local _, _, _, dest = split_claim(call('HGET', CLAIMS, id))
+  if dest then return dest end
+  call('ZREM', DELIVERED, id)
+  call('ZREM', FAILED, id)
+  return destination(call('HGET', PAYLOADS, id) or '')
+end
+
+for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
+  local dest = claimed_for(id)
   opened[dest] = true
   if take_back(id, dest, now, most_crashes, keep, most) then
     reply[1] = reply[1] + 1

@@ -12,13 +12,6 @@
 local keep, other, now = {delivered = number(ARGV[1]), failed = number(ARGV[2])}, ARGV[3], clock()
 local PLACES = {due = DUE, leased = LEASES, delivered = DELIVERED, failed = FAILED}
 
--- What the record's bytes 8–13 say, ms.
-local function scheduled(record)
-  local ms = 0
-  for i = 8, 13 do ms = ms * 256 + record:byte(i) end
-  return ms
-end
-
 -- Score by place; and in how many places it is.
 local function places(id, own)
   local at, count = {}, 0
@@ -52,6 +45,11 @@ end
 
 local function repair(id)
   local record, claim = call('HGET', PAYLOADS, id), call('HGET', CLAIMS, id)
+  if claim and not split_claim(claim) then
+    call('HDEL', CLAIMS, id)
+    claim = false
+  end
+  if record == '' then record = false end
   local own = record and destination(record)
   local at, count = places(id, own)
   if sound(record, claim, at, count) then return 'sound' end

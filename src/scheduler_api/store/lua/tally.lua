@@ -1,5 +1,7 @@
 #!lua flags=no-writes
 -- Reads all that is in flight, and what is kept of some destinations.
+-- All, as counts and claims of two instants would not agree: they are no more than the requests that
+-- all processes have open.
 --
 -- ARGV[1…] destinations (0–100)
 -- Returns {claims, ids and claims in turn; destinations and their counts in turn; for each of the
