@@ -99,7 +99,8 @@ async def test_a_destination_has_the_name_that_urls_have(api: Api, live_store: S
     await put(api, "N8N.Example:5678", concurrency=3)
     assert (await show(api))["concurrency"] == 3
     await put(api, "[0:0:0:0:0:0:0:1]:8443", concurrency=2)
-    assert [it.name for it in await live_store.destinations.list()] == ["[::1]:8443", HOST]
+    page = await live_store.destinations.list(10)
+    assert [it.name for it in page.rows] == ["[::1]:8443", HOST]
 
 
 async def test_each_change_is_told_once(api: Api) -> None:
@@ -164,8 +165,41 @@ async def test_the_list_shows_the_load_the_busiest_first(api: Api, live_store: S
     assert [it["state"] for it in found["destinations"]] == ["full", "open", "open"]
     assert [it["default"] for it in found["destinations"]] == [False, True, False]
     first = await listed(api, limit=1)
-    assert (len(first["destinations"]), first["count"], first["total"]) == (1, 1, 3)
+    assert (len(first["destinations"]), first["count"], first["total"]) == (1, 1, None)
     await live_store.queues[0].release(claim.messages)
+
+
+async def test_the_pages_have_every_destination_once(api: Api) -> None:
+    hosts = [f"h{number}.example" for number in range(5)]
+    for host in hosts:
+        await put(api, host, concurrency=1)
+    found, cursor = list[str](), ""
+    while cursor is not None:
+        page = await listed(api, limit=2, cursor=cursor)
+        assert (page["total"], page["count"]) == (None, len(page["destinations"]))
+        assert page["count"] <= 2
+        found += [it["destination"] for it in page["destinations"]]
+        cursor = page["nextCursor"]
+    assert found == hosts
+    page = await listed(api, limit=6)
+    assert (page["count"], page["total"], page["nextCursor"]) == (5, 5, None)
+
+
+async def test_every_spelling_of_a_host_is_one_destination(api: Api) -> None:
+    await put(api, "h.example:443", concurrency=3)
+    for host in ("h.example", "h.example:80", "H.Example.", "h.example.:443"):
+        shown = await show(api, host)
+        assert (shown["destination"], shown["concurrency"]) == ("h.example", 3)
+    async with api.client.delete("/destinations/h.example.") as response:
+        assert response.status == 200
+    async with api.client.get("/destinations/h.example:443") as response:
+        await problem(response, 404, "destination_not_found")
+
+
+@pytest.mark.parametrize("cursor", ["x", "MDow", "OTo5OnA"])
+async def test_a_cursor_of_another_list_is_refused(api: Api, cursor: str) -> None:
+    async with api.client.get("/destinations", params={"cursor": cursor}) as response:
+        assert await wrong_paths(response) == ["?cursor"]
 
 
 async def test_a_destination_tells_how_its_attempts_went(api: Api, live_store: Store) -> None:

@@ -7,6 +7,7 @@ lost; a promise that is broken raises Broken.
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from scheduler_api.domain.destination import destination_name
 from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import MAX_ATTEMPTS
@@ -58,7 +59,7 @@ class Offer:
     @property
     def destination(self) -> str:
         """Where it goes."""
-        return self.accepted.url.authority
+        return destination_name(self.accepted.url.authority)
 
     @property
     def pending(self) -> bool:

@@ -264,6 +264,24 @@ PLANTED: Final = (
         "local due, taken = page_of(DUE), {}",
     ),
     Planted(
+        "the ports of http and https make other destinations",
+        PRELUDE,
+        "name = (port == ':80' or port == ':443') and host or host .. (port or '')",
+        "name = host .. (port or '')",
+    ),
+    Planted(
+        "a final dot makes another destination",
+        PRELUDE,
+        "host = (host or authority):gsub('%.$', '')",
+        "host = host or authority",
+    ),
+    Planted(
+        "the list of destinations leaves out what has settings",
+        "list_destinations",
+        "which == 'limits' and LIMITS or INFLIGHT",
+        "INFLIGHT",
+    ),
+    Planted(
         "what is purged leaves its progress",
         PRELUDE,
         "  call('HDEL', PROGRESS, unpack(ids))\nend",

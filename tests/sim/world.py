@@ -24,7 +24,7 @@ from scheduler_api.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from scheduler_api.domain.limits import Limits, Rate
+from scheduler_api.domain.limits import Destination, Limits, Rate
 from scheduler_api.domain.message import Accepted
 from scheduler_api.store.archive import Restorable
 from scheduler_api.store.codec import from_ms, to_ms
@@ -55,10 +55,18 @@ LIMITS: Final = (
     *(None, None, Limits(1), Limits(2), Limits(4), Limits(paused=True), Limits(1, paused=True)),
     *(Limits(rate=Rate(1, "s")), Limits(rate=Rate(6, "m")), Limits(2, Rate(20, "s"))),
 )
-HOSTS: Final = ("127.0.0.1:2", "127.0.0.1:3")
+HOSTS: Final = ("127.0.0.1:2", "h.example")
+# How callers write a URL to each.
+SPELLINGS: Final = {
+    HOSTS[0]: ("http://127.0.0.1:2/",) * 4,
+    HOSTS[1]: (
+        *("http://h.example/", "http://h.example:80/", "https://H.example.:443/"),
+        "https://h.example./",
+    ),
+}
 DELAYS: Final = ("0s", "0s", "1s", "20s")
 _OFFERED: Final = {
-    (host, delay): accepted(webhookUrl=f"http://{host}/", delay=delay)
+    (host, delay): [accepted(webhookUrl=url, delay=delay) for url in SPELLINGS[host]]
     for host in HOSTS
     for delay in DELAYS
 }
@@ -420,7 +428,7 @@ class World:
 
     def _new_offer(self) -> Offer:
         rng, number = self.rng, len(self.ledger.offers)
-        base = _OFFERED[rng.choice(self._hosts), rng.choice(DELAYS)]
+        base = rng.choice(_OFFERED[rng.choice(self._hosts), rng.choice(DELAYS)])
         body = str(number).encode()
         spec = msgspec.structs.replace(base.spec, body=body)
         asked = Accepted(None, base.url, None, spec)
@@ -493,7 +501,7 @@ class World:
             return  # whoever comes first says how new data are divided
         other, id_ = self._machine.other, self.rng.choice(IDS)
         messages, partition = other.messages(1), partition_of(id_.encode(), other.partitions)
-        new = [new_of(id_.encode(), _OFFERED[HOSTS[0], DELAYS[0]])]
+        new = [new_of(id_.encode(), _OFFERED[HOSTS[0], DELAYS[0]][0])]
         calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
             lambda: messages._create(partition, new),
             lambda: messages._create(partition, new),
@@ -525,7 +533,14 @@ class World:
         self.flow.set_limit(name, limits, self.store_ms)
 
     def _list_destinations(self) -> None:
-        for found in at_once(self.destinations.list()):
+        pages = self._destination_pages()
+        known = {destination_claimed(it).decode() for it in self._stored("claims").values()}
+        for partition in range(self.data.partitions):
+            known |= {name.decode() for name in self._in(partition, "parking")}
+        names = sorted(found.name for found in pages)
+        complete = names == sorted(known | self.flow.limits.keys())
+        self._require(complete, "the list is not of the destinations with load or settings")
+        for found in pages:
             claims = self._stored("claims").values()
             in_flight = sum(destination_claimed(claim).decode() == found.name for claim in claims)
             self._require(found.in_flight == in_flight, "a destination's requests are miscounted")
@@ -535,6 +550,15 @@ class World:
             failures = self.flow.failures(found.name)
             counted = found.connect_failures == failures or self.data.partitions > 1
             self._require(counted, "a destination's failures to connect are miscounted")
+
+    def _destination_pages(self) -> list[Destination]:
+        """All pages of the list."""
+        page = at_once(self.destinations.list(self.rng.choice((1, 2, 100))))
+        rows = page.rows
+        while page.cursor:
+            page = at_once(self.destinations.list(1, page.cursor))
+            rows += page.rows
+        return rows
 
     def _next_up(self) -> str | None:
         """At times a message that is due while others are parked, or leased."""

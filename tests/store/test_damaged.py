@@ -149,7 +149,7 @@ async def test_no_script_raises_whatever_is_damaged_and_a_check_repairs_it(
     await store.messages.create("sound", accepted(webhookUrl="http://other.example/"))
     page = await store.messages.list(100, None)
     assert "sound" in [row.id for row in page.rows]
-    await store.destinations.list()
+    await store.destinations.list(100)
     await store.destinations.get(HOST)
     for _ in range(2):  # what the first lets go on may be damaged too
         assert all(one.act for one in await checked(store, repair=True) if wrong(one))
@@ -165,7 +165,7 @@ async def test_leases_that_nobody_claimed_are_reaped_with_the_others(
     await redis.hdel(f"{store.keys[0].base}claims", "m1")
     await clock.advance(15_000)
     assert await store.queues[0].reap() == (3, [])
-    assert (await store.destinations.list()) == []
+    assert (await store.destinations.list(100)).rows == []
     assert len((await store.queues[0].claim(100)).messages) == 3
 
 

@@ -606,7 +606,9 @@ async def test_destinations_are_listed_with_their_load_the_busiest_first(store: 
     await create(store, 10)
     await store.destinations.set_limit("idle.example", Limits(7, Rate(300, "m"), paused=True))
     await claimed(store)
-    assert await store.destinations.list() == [
+    page = await store.destinations.list(10)
+    assert (page.total, page.cursor) == (3, None)
+    assert page.rows == [
         Destination(HERE, None, CONCURRENCY, 4, 6, 0, Hold("full", None)),
         Destination("quiet.example", None, CONCURRENCY, 1, 0, 0, None),
         Destination(

@@ -194,7 +194,7 @@ async def due_everywhere(store: Store) -> None:
 
 async def test_the_load_of_a_destination_is_that_of_all_partitions(divided: Store) -> None:
     await due_everywhere(divided)
-    (found,) = await divided.destinations.list()
+    (found,) = (await divided.destinations.list(10)).rows
     assert (found.in_flight, found.waiting) == (PARTITIONS, 30 - PARTITIONS)
     assert found.hold == Hold("full", None)
     assert await divided.destinations.get(HERE) == found

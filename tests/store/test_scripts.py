@@ -58,10 +58,12 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "recount": (CONCURRENCY, "127.0.0.1:2"),
     "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
     "sweep": (100, CONCURRENCY + 2, DAY, 15_000),
-    "list_destinations": (CONCURRENCY, 100),
+    "list_destinations": ("inflight", "0", 100),
+    "read_destinations": (CONCURRENCY, "127.0.0.1:2"),
     "set_limit": ("127.0.0.1:2", "9 0 0 [9,null,false]"),
 }
-CHANGE_NOTHING = {"get", "list", "list_destinations", "inspect", "tally"} | {
+CHANGE_NOTHING = {"get", "list", "inspect", "tally"} | {
+    *("list_destinations", "read_destinations"),
     *("repair", "recount", "mark"),  # all is well there
 }
 # Where in those calls a number stands.
@@ -85,7 +87,8 @@ NUMBERS = [
     *[("repair", i) for i in (0, 1)],
     ("recount", 0),
     *[("sweep", i) for i in range(4)],
-    *[("list_destinations", i) for i in range(2)],
+    ("list_destinations", 2),
+    ("read_destinations", 0),
 ]
 
 
@@ -253,7 +256,7 @@ ASKED: dict[str, Call] = {
     "recover": lambda store: store.queues[0].recover("epoch"),
     "purge": lambda store: store.queues[0].purge(),
     "sweep": lambda store: store.queues[0].sweep(),
-    "list_destinations": lambda store: store.destinations.list(),
+    "list_destinations": lambda store: store.destinations.list(1),
     "set_limit": lambda store: store.destinations.set_limit("host.example", None),
     "check": lambda store: store.check(),
 }

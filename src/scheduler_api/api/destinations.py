@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 import structlog
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,9 +29,13 @@ _NEW_FIELDS: Final = NewLimits.__struct_encode_fields__
 
 
 class DestinationQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """How much of the list."""
+    """Which page of the list."""
 
-    limit: Annotated[int, Meta(ge=1, le=1000, description="Destinations at the most.")] = 1000
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Destinations on a page.")] = 1000
+    cursor: Annotated[
+        str | UnsetType,
+        Meta(description="`nextCursor` of the page before; the first page without it."),
+    ] = UNSET
 
 
 _QUERY_FIELDS: Final = DestinationQuery.__struct_encode_fields__
@@ -59,20 +63,26 @@ class DestinationView(msgspec.Struct, rename="camel"):
 
 
 class DestinationList(msgspec.Struct, rename="camel"):
-    """Destinations with load or settings, the busiest first."""
+    """A page of the destinations with load or settings, the busiest first."""
 
     destinations: list[DestinationView]
-    count: int  # in this answer
-    total: int
+    count: int  # on this page
+    total: int | None  # of all, if they are on one page; null: unknown
+    next_cursor: str | None  # null: this is the last page
 
 
 @endpoint({200: DestinationList}, query=DestinationQuery, errors=(Invalid,))
 async def list_(request: Request) -> Response:
-    """List destinations with load or settings, the busiest first."""
+    """List destinations with load or settings.
+
+    Those with load and without settings come first, then those with settings; on a page the busiest
+    come first. A page may have fewer than `limit` although there is a next one. Load that moves
+    between two pages may be missing or shown twice; a destination with settings is shown once.
+    """
     asked = query(request, DestinationQuery, _QUERY_FIELDS)
-    found = await context(request).store.destinations.list()
-    shown = [_view(destination) for destination in found[: asked.limit]]
-    return JSON(DestinationList(shown, len(shown), len(found)))
+    page = await context(request).store.destinations.list(asked.limit, asked.cursor or None)
+    shown = [_view(destination) for destination in page.rows]
+    return JSON(DestinationList(shown, len(shown), page.total, page.cursor))
 
 
 @endpoint({200: DestinationView}, errors=(DestinationNotFound,))

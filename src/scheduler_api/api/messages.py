@@ -16,6 +16,7 @@ from starlette.responses import Response
 from scheduler_api.api.bodies import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
 from scheduler_api.api.http import JSON, Instant, decode, query
+from scheduler_api.domain.destination import destination_name
 from scheduler_api.domain.errors import (
     DuplicateMessage,
     Invalid,
@@ -144,7 +145,7 @@ async def create(request: Request) -> Response:
     """Store a message for later."""
     ours = context(request)
     message_id, accepted = checked(await read_body(request, ours.max_body, ours.bodies), ours)
-    destination = accepted.url.authority
+    destination = destination_name(accepted.url.authority)
     storing = ours.store.messages.create(message_id, accepted)
     del accepted  # the body is held once while it waits
     scheduled_at = await storing

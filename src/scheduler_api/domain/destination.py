@@ -38,6 +38,7 @@ _SCHEME = re.compile(r"(?i:https?)://")
 _SAFE = r"!-\"$-.0->@-\[\]-~"  # the rest, without # / ?
 _URL = re.compile(rf"((?i:https?))://([{_SAFE}]*)([{_SAFE}/?]*)", re.ASCII)
 _AUTHORITY = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:]*)(?::([^@]*))?")
+_NAMED = re.compile(r"(.+?)\.?(?::(?:80|443)|(:[0-9]+))?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 # Underscores are no host name by RFC 952, but every second container has one.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
@@ -48,7 +49,7 @@ class WebhookUrl(msgspec.Struct, frozen=True):
     """A URL that may be stored: canonical scheme and host, in ASCII, the rest as it was given."""
 
     url: str  # the whole URL
-    authority: str  # host[:port] as it stands in the URL: the name of the destination
+    authority: str  # host[:port] as it stands in the URL; see destination_name
     start: int  # where the authority begins in the URL, in characters
     host: str  # name or address, in lower case, without the brackets of IPv6
     port: int  # 1-65535; the scheme's own when the URL names none
@@ -70,11 +71,22 @@ def parse_url(text: str) -> WebhookUrl:
 
 
 def parse_destination(text: str) -> str:
-    """The name of a destination, host[:port], as URLs to it have it. Raises ValueError."""
+    """The name of a destination, from host[:port] in any spelling. Raises ValueError."""
     host, written_port = _host_and_port(ascii_host(text).lower())
     if written_port is None:
-        return host
-    return f"{host}:{_web_port(written_port, 'http')}"
+        return destination_name(host)
+    return destination_name(f"{host}:{_web_port(written_port, 'http')}")
+
+
+@lru_cache(maxsize=4096)
+def destination_name(authority: str) -> str:
+    """The one name of all authorities that lead to the same receiver, of canonical ones.
+
+    The ports of http and https are the host's own, whatever the scheme, and a final dot does not
+    make another host. lua/prelude.lua names the destinations of stored messages by the same rule.
+    """
+    found = _NAMED.fullmatch(authority)
+    return authority if found is None else found[1] + (found[2] or "")
 
 
 def _split(text: str) -> tuple[str, str, str]:

@@ -97,7 +97,7 @@ class Hold(msgspec.Struct, frozen=True):
 class Destination(msgspec.Struct, frozen=True):
     """How a destination is doing."""
 
-    name: str  # host[:port], as in the URLs
+    name: str  # see destination_name
     limits: Limits | None  # None: none of its own
     concurrency: int  # that holds now: its own, or the default
     in_flight: int
@@ -105,6 +105,14 @@ class Destination(msgspec.Struct, frozen=True):
     connect_failures: int  # in a row
     hold: Hold | None  # None: more may be sent
     results: Results = Results()  # of this hour and the last
+
+
+class DestinationPage(msgspec.Struct, frozen=True):
+    """Some of the destinations."""
+
+    rows: list[Destination]  # the busiest first
+    total: int | None  # of all pages, if this is the only one
+    cursor: str | None  # of the next page; None: this is the last
 
 
 def accept_limits(new: NewLimits) -> Limits:

@@ -5,7 +5,7 @@ A record, the field of `payloads`:
     byte 1       version, 1
     bytes 2–7    created, ms, big end first       (written by create.lua, by the store's clock)
     bytes 8–13   scheduled for, ms                (the same)
-    byte 14      where in the URL its authority begins, from 0: the destination
+    byte 14      where in the URL its authority begins, from 0; it names the destination
     byte 15      the authority's size
     then         the URL, a line feed, the Spec as msgpack
 
@@ -22,10 +22,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
+from scheduler_api.domain.destination import destination_name
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.limits import Hold, Limits, Rate
 from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Method, Spec
@@ -35,6 +37,7 @@ VERSION: Final = b"\x01"  # of the record's form, its first byte; written by cre
 _HEAD: Final = 15  # bytes before the URL
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+_STEP: Final = re.compile(rb"([0-9]{1,4}):([0-9]{1,20}):(.{0,255})", re.DOTALL)
 _SPACE: Final = re.compile(rb"\s")
 _RESULT: Final = re.compile(r"(?:^| )(d|[0-9]+):([0-9]+)(?= |$)", re.ASCII)
 
@@ -158,7 +161,7 @@ def unpack_record(record: bytes) -> Record:
     end = record.index(b"\n", _HEAD)
     created, scheduled, url = unpack_head(record[: end + 1])
     start, size = record[_HEAD - 2 : _HEAD]  # as destination_of has it, without another call
-    destination = record[_HEAD + start : _HEAD + start + size]
+    destination = _named(record[_HEAD + start : _HEAD + start + size])
     return Record(created, scheduled, url, destination, _unpack_spec(record[end + 1 :]))
 
 
@@ -169,12 +172,18 @@ def unpack_head(head: bytes) -> tuple[int, int, str]:
 
 
 def destination_of(record: bytes) -> bytes:
-    """The authority inside a record's URL; b'?' for what is no record, as in lua/prelude.lua."""
+    """The destination's name; b'?' for what is no record, as in lua/prelude.lua."""
     if len(record) < _HEAD:
         return b"?"
     start, size = record[_HEAD - 2 : _HEAD]
-    found = record[_HEAD + start : _HEAD + start + size]
-    return found if found and not _SPACE.search(found) else b"?"
+    return _named(record[_HEAD + start : _HEAD + start + size])
+
+
+@lru_cache(maxsize=4096)
+def _named(authority: bytes) -> bytes:
+    if not authority or _SPACE.search(authority):
+        return b"?"
+    return destination_name(authority.decode("latin-1")).encode("latin-1")
 
 
 def unpack_progress(progress: bytes) -> Progress:
@@ -254,16 +263,43 @@ def unpack_results(fields: bytes) -> Results:
 
 def pack_cursor(due_ms: int, message_id: bytes) -> str:
     """The position after a row, opaque to callers."""
-    return base64.urlsafe_b64encode(b"%d:%b" % (due_ms, message_id)).decode().rstrip("=")
+    return _packed_cursor(b"%d:%b" % (due_ms, message_id))
 
 
 def unpack_cursor(cursor: str) -> tuple[int, bytes]:
     """The inverse. Raises: Invalid."""
+    due_ms, separator, message_id = _unpacked_cursor(cursor).partition(b":")
     try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-        due_ms, separator, message_id = packed.partition(b":")
         if separator and message_id and len(due_ms) <= 15:
             return int(due_ms), message_id
-    except (binascii.Error, ValueError):
+    except ValueError:
         pass
-    raise Invalid([FieldError("?cursor", "take the cursor from nextCursor of the page before")])
+    raise _no_cursor()
+
+
+def pack_step(place: int, scan: int, name: bytes) -> str:
+    """The position in a list of destinations, opaque to callers."""
+    return _packed_cursor(b"%d:%d:%b" % (place, scan, name))
+
+
+def unpack_step(cursor: str, last_place: int) -> tuple[int, int, bytes]:
+    """The inverse. Raises: Invalid."""
+    found = _STEP.fullmatch(_unpacked_cursor(cursor))
+    if found is None or int(found[1]) > last_place or int(found[2]) >= 1 << 64:
+        raise _no_cursor()
+    return int(found[1]), int(found[2]), found[3]
+
+
+def _packed_cursor(position: bytes) -> str:
+    return base64.urlsafe_b64encode(position).decode().rstrip("=")
+
+
+def _unpacked_cursor(cursor: str) -> bytes:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _no_cursor() from None
+
+
+def _no_cursor() -> Invalid:
+    return Invalid([FieldError("?cursor", "take the cursor from nextCursor of the page before")])

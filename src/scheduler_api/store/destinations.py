@@ -2,16 +2,25 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from scheduler_api.domain.destination import destination_name
 from scheduler_api.domain.errors import DestinationNotFound, OutcomeUnknown, Unavailable
-from scheduler_api.domain.limits import Destination, Hold, Limits
-from scheduler_api.store.codec import pack_limits, unpack_hold, unpack_limits, unpack_results
+from scheduler_api.domain.limits import Destination, DestinationPage, Hold, Limits
+from scheduler_api.store.codec import (
+    pack_limits,
+    pack_step,
+    unpack_hold,
+    unpack_limits,
+    unpack_results,
+    unpack_step,
+)
 from scheduler_api.store.scripts import Scripts
 
-MOST_PARKING: Final = 1_000  # destinations with parked messages in a list, of each partition
+READ_AT_ONCE: Final = 100  # destinations; such a call holds up the store for less than 1 ms
+READ_FOR_A_PAGE: Final = 2_000  # after which a page ends, however few of them belong on it
 COLUMNS: Final = 8  # of a destination in the script's reply
 
 
@@ -21,6 +30,21 @@ def share(concurrency: int, partition: int, partitions: int) -> int:
     return max(1, whole + (partition < rest))
 
 
+class Step(NamedTuple):
+    """Where a list goes on.
+
+    The places are, of each partition, what is in flight and what is parked; the last one is what
+    has settings. A place is read by the server's own cursor, in no order.
+    """
+
+    place: int
+    scan: int = 0  # the server's cursor in it
+    after: bytes = b""  # the last name that was read of what is at this cursor
+
+
+START: Final = Step(0)
+
+
 class Destinations:
     """The destinations of all partitions, among which what is allowed is divided."""
 
@@ -28,14 +52,6 @@ class Destinations:
         """`concurrency`: the default of a destination, in all partitions together."""
         self._partitions = partitions
         self._concurrency = concurrency
-
-    async def list(self) -> list[Destination]:
-        """Those with load or settings, the busiest first. Raises: StoreUnavailable."""
-        found: dict[str, Destination] = {}
-        for destination in await self._read():
-            here = found.get(destination.name)
-            found[destination.name] = _together(here, destination) if here else destination
-        return sorted(found.values(), key=lambda it: (-it.in_flight - it.waiting, it.name))
 
     async def get(self, name: str) -> Destination:
         """How it is doing. Raises: DestinationNotFound, StoreUnavailable."""
@@ -75,19 +91,59 @@ class Destinations:
         return pack_limits(limits, here, partitions)
 
     async def _one(self, name: str) -> Destination:
-        return reduce(_together, await self._read(name.encode()))
+        (parts,) = await self._read([name])
+        return reduce(_together, parts)
 
-    async def _read(self, *names: bytes) -> Sequence[Destination]:
-        """Each once for every partition that knows it."""
+    async def _read(self, names: Sequence[str]) -> Sequence[Sequence[Destination]]:
+        """Of each its part in every partition."""
+        encoded = [name.encode() for name in names]
         replies = [
-            await scripts.run("list_destinations", self._share(partition), MOST_PARKING, *names)
+            await scripts.run("read_destinations", self._share(partition), *encoded)
             for partition, scripts in enumerate(self._partitions)
         ]
         return [
-            self._unpack(*reply[i : i + COLUMNS])
-            for reply in replies
-            for i in range(0, len(reply), COLUMNS)
+            [self._unpack(*reply[i : i + COLUMNS]) for reply in replies]
+            for i in range(0, len(names) * COLUMNS, COLUMNS)
         ]
+
+    async def list(self, limit: int, cursor: str | None = None) -> DestinationPage:
+        """Those with load or settings. Raises: Invalid (the cursor), StoreUnavailable.
+
+        Those with load and without settings come first, then those with settings. On a page the
+        busiest come first; a page may be short although there are more.
+        """
+        start = Step(*unpack_step(cursor, 2 * len(self._partitions))) if cursor else START
+        at: Step | None = start
+        found: dict[str, Destination] = {}
+        read = 0
+        while at is not None and len(found) < limit and read < READ_FOR_A_PAGE:
+            place = at.place
+            names, at = await self._names(at, min(READ_AT_ONCE, limit - len(found)))
+            read += len(names)
+            for parts in await self._read(names) if names else ():
+                if _belongs(place, parts, start):
+                    found.setdefault(parts[0].name, reduce(_together, parts))
+        rows = sorted(found.values(), key=lambda it: (-it.in_flight - it.waiting, it.name))
+        total = len(rows) if cursor is None and at is None else None
+        return DestinationPage(rows, total, pack_step(*at) if at else None)
+
+    async def _names(self, at: "Step", most: int) -> tuple[Sequence[str], "Step | None"]:
+        """Up to `most` names, and where to go on."""
+        partition, which = divmod(at.place, 2)
+        source = ("inflight", "parking")[which]
+        if partition == len(self._partitions):  # each partition has the settings of all
+            partition, source = 0, "limits"
+        cursor, *found = await self._partitions[partition].run(
+            "list_destinations", source, at.scan, READ_AT_ONCE
+        )
+        names = sorted(name for name in set(found) if name > at.after)
+        following: Step | None = Step(at.place, int(cursor))
+        if len(names) > most:
+            following = at._replace(after=names[most - 1])
+        elif not int(cursor):
+            following = None if source == "limits" else Step(at.place + 1)
+        decoded = (name.decode(errors="replace") for name in names[:most])
+        return list(dict.fromkeys(map(destination_name, decoded))), following
 
     def _unpack(
         self,
@@ -111,6 +167,22 @@ class Destinations:
             hold=unpack_hold(why, until_ms),
             results=unpack_results(results),
         )
+
+
+def _belongs(place: int, parts: Sequence[Destination], start: Step) -> bool:
+    """Whether a destination that was found at a place is shown there, on the page from `start` on.
+
+    What has settings is shown at the last place, anything else at the first where it has load. If
+    it came to that one after it was read, it is shown where it is found.
+    """
+    if parts[0].limits:
+        return place == 2 * len(parts)
+    has = [number > 0 for part in parts for number in (part.in_flight, part.waiting)]
+    if not any(has[place : place + 1]):
+        return False
+    first = has.index(True)
+    read_before = first < start.place or (first == start.place and start != Step(first))
+    return first == place or not read_before
 
 
 def _together(one: Destination, other: Destination) -> Destination:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
+from scheduler_api.domain.destination import destination_name
 from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import EXCERPT_BYTES, Attempt, Spec
 from scheduler_api.domain.results import bucket
@@ -274,10 +275,11 @@ def _bucket(attempt: Attempt) -> int | str:
 def _tell_of_destination(outcome: Outcome, word: bytes) -> None:
     """One event when a destination was lost, one when it is back."""
     if word == b"broken":
-        destination = urlsplit(outcome.claimed.url).netloc
+        destination = destination_name(urlsplit(outcome.claimed.url).netloc)
         log.warning("destination_unreachable", destination=destination, error=outcome.attempt.error)
     elif word == b"mended":
-        log.info("destination_reached", destination=urlsplit(outcome.claimed.url).netloc)
+        destination = destination_name(urlsplit(outcome.claimed.url).netloc)
+        log.info("destination_reached", destination=destination)
 
 
 def _webhook_id(message_id: bytes, record: bytes) -> str:

@@ -43,7 +43,7 @@ NAMES: Final = (
     "trim",
     "restore",
     *("inspect", "tally", "repair", "recount"),
-    *("list_destinations", "set_limit"),
+    *("list_destinations", "read_destinations", "set_limit"),
 )
 
 # Those that write nothing: when one has failed, nothing can have changed.

@@ -1,45 +1,32 @@
 #!lua flags=no-writes
--- Reads how destinations are doing: those named, or those with load or settings.
+-- Reads names of destinations step by step: those with something in flight, with parked messages or
+-- with settings.
 --
--- ARGV[1] limit of a destination   ARGV[2] how many destinations with parked messages at the most
--- ARGV[3…] names; without any: all
--- Returns for each: name, in flight, parked, its settings ('' if it has none of its own), failures
---          to connect in a row, why nothing more may be leased now ('' if something may), from when
---          on, ms (-1 if that is no matter of time), what its attempts came to in this hour and
---          the last, one after the other
-local limit, most, now = number(ARGV[1]), number(ARGV[2]), clock()
+-- ARGV[1] which: inflight, parking or limits   ARGV[2] cursor ('0' at the beginning)
+-- ARGV[3] how many, about (1–100); a few hundred at most, where the server keeps them in one piece
+-- Returns {cursor to go on from ('0' at the end), names…}
+local which, cursor, count = ARGV[1], ARGV[2], number(ARGV[3])
 
-local function names()
-  if #ARGV > 2 then return {unpack(ARGV, 3)} end
-  local found, seen = {}, {}
-  local parking = call('SSCAN', PARKING, 0, 'COUNT', most)[2]
-  for _, some in ipairs({call('HKEYS', LIMITS), call('HKEYS', INFLIGHT), parking}) do
-    for _, dest in ipairs(some) do
-      if not seen[dest] then found[#found + 1] = dest end
-      seen[dest] = true
-    end
+-- The next cursor, names or pairs of a name and something, and their step.
+local function scanned()
+  if which == 'parking' then
+    local found = call('SSCAN', PARKING, cursor, 'COUNT', count)
+    return found[1], found[2], 1
   end
-  return found
+  local found = call('HSCAN', which == 'limits' and LIMITS or INFLIGHT, cursor, 'COUNT', count)
+  return found[1], found[2], 2
 end
 
-local hour = this_hour(now)
-
-local function lately(dest)
-  local both = ''
-  for _, key in ipairs({EVEN, ODD}) do
-    local found = call('HMGET', key, '', dest)
-    if (tonumber(found[1] or 0) or 0) >= hour - 1 then both = both .. (found[2] or '') end
-  end
-  return both
+-- Whether the settings under an earlier spelling are those of the destination.
+local function holds(name)
+  if which ~= 'limits' or named(name) == name then return true end
+  local _, field = stored_settings(named(name))
+  return field == name
 end
 
-local reply = {}
-for _, dest in ipairs(names()) do
-  local free, why, opens_at = room(dest, limit, now)
-  local n = #reply
-  reply[n + 1], reply[n + 2] = dest, in_flight(dest)
-  reply[n + 3], reply[n + 4] = call('ZCARD', PARKED .. dest), call('HGET', LIMITS, dest) or ''
-  reply[n + 5], reply[n + 6] = failures(dest, now), free == 0 and why or ''
-  reply[n + 7], reply[n + 8] = opens_at or -1, lately(dest)
+local next_cursor, found, step = scanned()
+local reply = {next_cursor}
+for i = 1, #found, step do
+  if holds(found[i]) then append(reply, found[i]) end
 end
 return reply

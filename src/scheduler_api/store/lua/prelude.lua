@@ -62,11 +62,25 @@ local function scheduled(record)
   return ms
 end
 
--- The authority inside the record's URL; its place and size are the record's bytes 14 and 15. '?' for
--- what is no record.
+-- Authority → the destination's name: without the port of http or https, without the host's final dot.
+-- As `destination_name` of domain/destination.py. '?' for what is none.
+local names = {}
+local function named(authority)
+  local name = names[authority]
+  if not name then
+    local host, port = authority:match('^(%S-)(:%d+)$')
+    host = (host or authority):gsub('%.$', '')
+    name = (port == ':80' or port == ':443') and host or host .. (port or '')
+    if not name:match('^%S+$') then name = '?' end
+    names[authority] = name
+  end
+  return name
+end
+
+-- Of the authority inside the record's URL; its place and size are the record's bytes 14 and 15.
 local function destination(record)
   local from, size = record:byte(14, 15)
-  return size and record:sub(16 + from, 15 + from + size):match('^%S+$') or '?'
+  return named(size and record:sub(16 + from, 15 + from + size) or '')
 end
 
 -- The lowest score of a sorted set, or -1.
@@ -141,9 +155,26 @@ local function has_rules()
   return ruled
 end
 
+-- The fields of `limits` that a destination's settings may be in: its name, and what earlier versions
+-- named it, for which a port or a final dot made another destination.
+local function spellings(dest)
+  local host, port = dest:match('^(.-)(:%d+)$')
+  if host then return {dest, host .. '.' .. port} end
+  return {dest, dest .. ':80', dest .. ':443', dest .. '.', dest .. '.:80', dest .. '.:443'}
+end
+
+-- A destination's settings as they are stored, and in which field; nothing if it has none.
+local function stored_settings(dest)
+  local fields = spellings(dest)
+  local found = call('HMGET', LIMITS, unpack(fields))
+  for i, field in ipairs(fields) do
+    if found[i] then return found[i], field end
+  end
+end
+
 -- A destination's own settings: limit, ms between two messages (0: no rate), whether it is paused.
 local function settings(dest, limit)
-  local own = has_rules() and call('HGET', LIMITS, dest)
+  local own = has_rules() and stored_settings(dest)
   if not own then return limit, 0, false end
   local concurrency, interval, paused = own:match('^(%d+) ([%d.e+-]+) (%d)')
   concurrency = tonumber(concurrency) or 0

@@ -5,13 +5,10 @@
 --         for none of its own
 -- Returns 1 if it had settings before, else 0
 local dest, own, now = ARGV[1], ARGV[2], clock()
-local old = call('HGET', LIMITS, dest)
-if old == own or not old and own == '' then return old and 1 or 0 end
-if own == '' then
-  call('HDEL', LIMITS, dest)
-else
-  call('HSET', LIMITS, dest, own)
-end
+local old, field = stored_settings(dest)
+if field == dest and old == own or not old and own == '' then return old and 1 or 0 end
+if old then call('HDEL', LIMITS, unpack(spellings(dest))) end
+if own ~= '' then call('HSET', LIMITS, dest, own) end
 -- Another rate begins anew: the wait for the next beat of the old one is over.
 local BEAT = '^%d+ (%S+)'
 if (old or ''):match(BEAT) ~= own:match(BEAT) then call('HDEL', RATE, dest) end

@@ -12,7 +12,7 @@ local rows = {}
 for _, dest in ipairs(ARGV) do
   local n = #rows
   rows[n + 1] = call('ZCARD', PARKED .. dest)
-  rows[n + 2], rows[n + 3] = call('HGET', LIMITS, dest) or '', call('HGET', UNREACHABLE, dest) or ''
+  rows[n + 2], rows[n + 3] = stored_settings(dest) or '', call('HGET', UNREACHABLE, dest) or ''
   local opens = call('ZSCORE', OPENS, dest) or WITHHOLDS and call('ZSCORE', WITHHELD, dest)
   rows[n + 4] = opens and 1 or 0
   rows[n + 5] = call('SISMEMBER', PARKING, dest)
