@@ -107,6 +107,7 @@ async def test_a_claimed_message_is_all_that_its_attempt_needs(store: Store, clo
         attempts=1,
         crashes=0,
         log=again.log,
+        size=again.size,
     )
     assert (first.attempts, first.due_at, first.log) == (0, from_ms(NOW), b"")
 
