@@ -99,7 +99,7 @@ async def test_a_process_without_sockets_lets_its_kept_connections_go(
         assert not transport._connector._conns
 
 
-def shortage(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+def shortage(monkeypatch: pytest.MonkeyPatch, times: int, reason: int = errno.EMFILE) -> None:
     """The next sockets that are to be made for receivers cannot be."""
     left = times
 
@@ -108,7 +108,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
             nonlocal left
             left -= 1
             if left >= 0:
-                raise OSError(errno.EMFILE, "Too many open files")
+                raise OSError(reason, os.strerror(reason))
             super().__init__(*args, **more)
 
     monkeypatch.setattr("scheduler_api.delivery.egress.socket.socket", Scarce)
@@ -143,6 +143,32 @@ async def test_a_message_that_got_no_socket_counts_no_crash_though_the_store_is_
     await wait_until("it is delivered", delivered)
     message = await store.messages.get("a")
     assert (message.crashes, len(message.attempts), failures < 0) == (0, 1, True)
+
+
+async def test_a_socket_that_the_system_does_not_know_is_a_failed_attempt(
+    claim: Claims, receiver: Receiver, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = await claim(receiver.url)
+    shortage(monkeypatch, times=1, reason=errno.EAFNOSUPPORT)
+    assert (await send(sender, claimed)).attempt.error == "connect_error"
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_is_away(
+    start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def away(*_: object) -> None:
+        asked.set()
+        raise StoreUnavailable
+
+    monkeypatch.setattr(Queue, "release", away)
+    shortage(monkeypatch, times=1)
+    dispatcher = await start()
+    await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
+    await asked.wait()
+    async with asyncio.timeout(5):
+        await dispatcher.drain(timedelta(seconds=4))
 
 
 async def test_a_request_whose_lease_was_lost_counts_no_crash(

@@ -140,6 +140,24 @@ async def test_a_lookup_whose_caller_left_takes_no_thread(
     await resolver.close()
 
 
+async def test_a_lookup_whose_caller_leaves_as_a_thread_gets_free_is_passed_over(
+    resolver: Resolver, name_server: NameServer
+) -> None:
+    tasks = hang(resolver, THREADS[Kind.NEW])
+    await wait_until("no thread is left", lambda: name_server.silent() == THREADS[Kind.NEW])
+    left = asyncio.create_task(resolver.resolve("a.example"))
+    await wait_until("it waits", lambda: resolver.waits("a.example"))
+    resolver._waiting[Kind.NEW][0].began.cancel()  # as the end of its caller does
+    resolver._busy[Kind.NEW] -= 1
+    resolver._begin()
+    resolver._busy[Kind.NEW] += 1
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    await end(name_server, tasks)
+    assert "a.example" not in name_server.asked
+    await resolver.close()
+
+
 async def test_names_that_were_silent_get_fewer_threads_than_new_ones(
     resolver: Resolver, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,10 +62,9 @@ class Leases:
 
     def sent(self, lease: Lease) -> None:
         """The request has ended; its outcome is to be settled, even after the lease's end."""
-        if lease in self.sending:
-            self.sending.remove(lease)
-            self.bytes -= lease.claimed.size
-            self._shares.end(lease.claimed.destination, lease)
+        self.sending.remove(lease)
+        self.bytes -= lease.claimed.size
+        self._shares.end(lease.claimed.destination, lease)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Also from `sending`: a task that is cancelled before it begins has never said so.
