@@ -197,3 +197,15 @@ async def test_a_request_whose_lease_was_lost_counts_no_crash(
 
     await wait_until("it is delivered", delivered)
     assert (await store.messages.get("a")).crashes == 0
+
+
+async def test_connections_that_receivers_closed_are_not_counted(
+    claim: Claims, urls: list[str], receiver: Receiver
+) -> None:
+    async with open_transport(LOOPBACK, connections=CONNECTIONS) as transport:
+        sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
+        await send_to(sender, claim, urls[0])
+        receiver.answer_headers = {"Connection": "close"}
+        for url in urls[1 : 2 * CONNECTIONS]:
+            await send_to(sender, claim, url)
+        assert len(transport._connector._conns) == 1
