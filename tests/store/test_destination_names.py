@@ -61,6 +61,13 @@ def test_what_is_no_authority_is_named_as_it_is() -> None:
     assert destination_name("a\nb") == "a\nb"
 
 
+@pytest.mark.parametrize(
+    "record", [b"", b"\1", bytes(14), bytes(15), bytes(13) + b"\7\3http://h x/"]
+)
+def test_what_is_no_record_has_a_destination_too(record: bytes) -> None:
+    assert destination_of(record) == b"?"
+
+
 async def test_a_limit_holds_for_all_spellings_together(store: Store) -> None:
     await create(store, *SPELLINGS, *OTHERS)
     messages = (await store.queues[0].claim(100)).messages

@@ -31,8 +31,12 @@ COMPATIBLE: Final[Edits] = {
             f"        spec.given_url,\n        '{ADDED}',\n    ]",
         ),
         (
-            "    lateness_ms: int\n\n\n_encode_log",
-            f"    lateness_ms: int; added: str = '{ADDED}'\n\n\n_encode_log",
+            "    location: str | None = None\n\n\n_encode_log",
+            f"    location: str | None = None; added: str = '{ADDED}'\n\n\n_encode_log",
+        ),
+        (
+            "        rest.pop()\n    return (number, to_ms(started_at), *rest)",
+            f"        pass\n    return (number, to_ms(started_at), *rest, '{ADDED}')",
         ),
     ],
     "store/lua/mark.lua": [
