@@ -62,7 +62,18 @@ def test_charset_of_reads_the_parameter(content_type: str, charset: str) -> None
     "charset",
     [
         *("klingon", "", '""', "utf-8-x", "iso-8859-99", "../os", "a" * 41),
-        *("base64", "rot13", "hex", "bz2", "idna", "punycode", "undefined", "charmap"),
+        *(
+            "base64",
+            "rot13",
+            "hex",
+            "bz2",
+            "idna",
+            "punycode",
+            "undefined",
+            "charmap",
+            "utf-7",
+            "u7",
+        ),
         *("unicode_escape", "raw-unicode-escape", "utf-8-sig", "UTF_8_SIG"),
     ],
 )

@@ -122,15 +122,16 @@ async def test_the_last_answer_is_sent_before_the_end(method: str, last: bytes) 
     assert (answer.endswith(last), end) == (True, END)
 
 
-async def test_nothing_is_written_to_a_caller_that_has_gone() -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_nothing_is_written_to_a_caller_that_has_gone(method: str) -> None:
     ended = asyncio.Event()
 
     async def parts() -> AsyncIterator[bytes]:
         connection.closed = True
         asyncio.get_running_loop().call_soon(ended.set)
-        yield b""
+        yield b"part"
 
     connection, send = connect(StreamingResponse(parts()))
-    send(request("HEAD"))
+    send(request(method))
     await ended.wait()
     assert connection.writes == []

@@ -11,11 +11,12 @@ JSON_TYPE: Final = "application/json"
 UTF_8: Final = "utf-8"  # charset of a body whose type names none
 
 _CHARSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
-# Codecs of Python that encode text, but are no charset of a message.
+# Codecs of Python that encode text, but are no charset of a message; utf-7 is one, but receivers
+# refuse it, as its text hides characters such as < from those who look for them.
 _NO_CHARSETS: Final = frozenset(
     (
         *("charmap", "idna", "punycode", "undefined", "utf-8-sig"),
-        *("raw-unicode-escape", "unicode-escape"),
+        *("raw-unicode-escape", "unicode-escape", "utf-7"),
     )
 )
 _PARAMETER: Final = re.compile(r';\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')

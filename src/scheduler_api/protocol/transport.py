@@ -24,7 +24,7 @@ class CoalescingTransport(asyncio.Transport):
         self._held = b""
         self.lingering = False  # closed for writing; what arrives is discarded
         # Passed on as they are: a method for each would cost what is to be saved.
-        self.is_closing = self._is_closing = transport.is_closing  # type: ignore[method-assign]
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.abort = transport.abort  # type: ignore[method-assign]
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
@@ -33,15 +33,16 @@ class CoalescingTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send it after what was held back; or hold it back until the loop's next turn."""
         if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held + data)
+            self._held += data
+            self._flush()
         else:
             self._held = bytes(data)
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         held, self._held = self._held, b""
-        if held and not self._is_closing():
+        # uvloop raises for what is written after the client has closed.
+        if held and not self.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ class CoalescingTransport(asyncio.Transport):
         self._flush()
         if self.lingering:
             return
-        if self._is_closing() or not self._linger() or not self._transport.can_write_eof():
+        if self.is_closing() or not self._linger() or not self._transport.can_write_eof():
             self._transport.close()
             return
         self.lingering = True
