@@ -58,6 +58,21 @@ async def test_more_than_all_is_granted_when_nothing_else_is_held() -> None:
     assert not budget.take_now(1)
 
 
+async def test_a_holder_grows_while_bytes_are_free_or_when_nothing_else_is_held() -> None:
+    budget = Budget(10)
+    assert budget.grow(0, 4)
+    await budget.take(4)
+    assert budget.grow(4, 2)
+    assert not budget.grow(6, 1)
+    budget.give(4)
+    tasks = waiting(budget, 5)
+    assert await granted(tasks) == [False]
+    assert budget.grow(6, 50), "it waits for nobody, so it keeps nobody waiting for ever"
+    assert budget.held == 56
+    budget.give(56)
+    assert await granted(tasks) == [True]
+
+
 async def test_take_gives_up_after_its_time_and_lets_the_next_go() -> None:
     budget = Budget(10)
     await budget.take(5)

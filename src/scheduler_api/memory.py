@@ -24,6 +24,13 @@ class Budget:
         self.held += size
         return True
 
+    def grow(self, held: int, more: int) -> bool:
+        """Take `more` beside the `held` bytes of one holder, who may have all of them and more."""
+        if held != self.held:
+            return self.take_now(more)
+        self.held += more  # nothing else is held: as `take` grants it
+        return True
+
     async def take(self, size: int, within: float | None = None) -> None:
         """Wait for so many bytes. Raises: TimeoutError after `within` seconds; see `refuse`."""
         if self.take_now(size):

@@ -104,6 +104,16 @@ async def test_a_body_of_unknown_size_that_meets_the_limit_is_refused_at_once(ap
     assert budget(api).held == BODIES - SMALL
 
 
+async def test_a_body_of_unknown_size_may_be_over_the_limit_while_it_is_the_only_one(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget(api), "limit", 2 * SMALL)
+    for data in (body(MAX_BODY), pieces(body(MAX_BODY))):
+        async with api.client.post("/messages", data=data) as response:
+            assert response.status == 201
+    assert budget(api).held == 0
+
+
 async def test_many_large_bodies_at_once_hold_no_more_than_they_may(api: Api) -> None:
     most = 0
 

@@ -53,8 +53,8 @@ def _grow(scope: Scope, size: int, budget: Budget) -> None:
 
     It does not wait: what waits and holds something may wait for another that does the same.
     """
-    more = size - scope.get(HELD, 0)
-    if not budget.take_now(more):
+    held = scope.get(HELD, 0)
+    if not budget.grow(held, size - held):
         raise MemoryFull
     scope[HELD] = size
 
