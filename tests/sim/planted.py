@@ -170,7 +170,7 @@ PLANTED: Final = (
     Planted(
         "a cancelled message keeps the slot that it was handed",
         "cancel",
-        "unpark(dest, limit, clock())",
+        "unpark(dest, limit, clock(), nil, 1)",
         "",
     ),
     Planted(

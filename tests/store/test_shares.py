@@ -157,3 +157,36 @@ async def test_the_last_one_that_is_cancelled_leaves_nothing(store: Store, redis
     claim = await store.queues[0].claim(1, 0.0, NOTHING_FREE)
     assert claim.due_in is None
     assert not await redis.exists(f"{store.keys[0].base}withheld")
+
+
+async def due(redis: Redis, store: Store) -> int:
+    return int(await redis.zcard(f"{store.keys[0].base}due"))
+
+
+async def test_a_slot_that_opens_lets_go_on_one_of_many_withheld_messages(
+    store: Store, redis: Redis
+) -> None:
+    await store.destinations.set_limit(A, Limits(concurrency=64))
+    await create(store, *(f"a{number}" for number in range(100)))
+    queue = store.queues[0]
+    (first,) = (await queue.claim(1, 0.0, Share(slots=64, free=8))).messages
+    await queue.claim(1, 0.0, Share(slots=64, free=7, open=[A.encode(), 1]))
+    assert (await due(redis, store), await waiting(store)) == (0, 99)
+    await queue.settle(outcome(first))
+    assert (await due(redis, store), await waiting(store)) == (1, 98)
+    (second,) = (await queue.claim(1, 0.0, Share(slots=64, free=8))).messages
+    left = await waiting(store)
+    await queue.release([second])
+    assert await waiting(store) == left - 1
+    await store.messages.cancel(second.id)
+    assert await waiting(store) == left - 2
+
+
+async def test_slots_that_open_are_all_handed_on_where_nothing_is_withheld(
+    store: Store, redis: Redis
+) -> None:
+    await create(store, *(f"a{number}" for number in range(CONCURRENCY + 9)))
+    claim = await store.queues[0].claim(8)
+    await store.destinations.set_limit(A, Limits(concurrency=CONCURRENCY + 3))
+    await store.queues[0].settle(outcome(claim.messages[0]))
+    assert (await due(redis, store), await waiting(store)) == (4, 5)

@@ -13,5 +13,5 @@ call('ZREM', DUE, id)
 call('ZREM', TAKEN, id)
 if call('ZREM', PARKED .. dest, id) == 1 then still_parked(dest) end
 forget({id})
-unpark(dest, limit, clock())
+unpark(dest, limit, clock(), nil, 1)
 return 'ok'

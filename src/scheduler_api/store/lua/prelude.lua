@@ -242,15 +242,22 @@ local UNPARKED_AT_ONCE = 100 -- of one destination; the next claim goes on
 
 -- After every change that can open a slot: one message for each open slot goes back to `due`.
 -- (Handing over just one strands the rest when that one is cancelled before its claim.)
--- Notes in `opens` when to look again, if time decides. `most`: no more than these. Returns how many.
-local function unpark(dest, limit, now, most)
+-- Notes in `opens` when to look again, if time decides. `most`: no more than these. `opened`: how many
+-- slots have just opened; where claims withhold the others, only so many go. Claims let go the rest
+-- themselves: here the shares are unknown, and all but a few would be read and parked again.
+-- Returns how many.
+local function unpark(dest, limit, now, most, opened)
   local free, _, opens_at = room(dest, limit, now)
   if free == 0 then
     if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end
     return 0
   end
-  local freed = call('ZPOPMIN', PARKED .. dest, math.min(free, most or UNPARKED_AT_ONCE, UNPARKED_AT_ONCE))
+  local count = math.min(free, most or UNPARKED_AT_ONCE, UNPARKED_AT_ONCE)
+  local freed = call('ZPOPMIN', PARKED .. dest, math.min(count, opened or count))
   if #freed == 0 then return 0 end
+  if #freed / 2 == opened and opened < count and not call('ZSCORE', WITHHELD, dest) then
+    for _, value in ipairs(call('ZPOPMIN', PARKED .. dest, count - opened)) do append(freed, value) end
+  end
   local ids, dues = {}, {}
   for i = 1, #freed, 2 do
     append(ids, freed[i])
@@ -258,8 +265,11 @@ local function unpark(dest, limit, now, most)
   end
   call('ZREM', TAKEN, unpack(ids))
   call('ZADD', DUE, unpack(dues))
-  if still_parked(dest) and free > UNPARKED_AT_ONCE and not most then call('ZADD', OPENS, now, dest) end
-  return #freed / 2
+  local moved = #freed / 2
+  if still_parked(dest) and not most and free > moved and moved == UNPARKED_AT_ONCE then
+    call('ZADD', OPENS, now, dest)
+  end
+  return moved
 end
 
 local function forget(ids)

@@ -14,11 +14,11 @@ for i = 3, #ARGV, 2 do
     local due = due_of(id, now)
     drop_claims({id}, {[dest] = 1})
     call('ZADD', DUE, due, id)
-    opened[dest] = true
+    opened[dest] = (opened[dest] or 0) + 1
   end
   append(reply, dest and 'ok' or 'stale')
 end
-for dest in pairs(opened) do unpark(dest, limit, now) end
+for dest, count in pairs(opened) do unpark(dest, limit, now, nil, count) end
 if #reply > 0 then
   call('SPUBLISH', WAKEUP, now)
 else

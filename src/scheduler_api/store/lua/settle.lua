@@ -31,7 +31,7 @@ local function forget_unreachable()
   if call('HLEN', UNREACHABLE) < UNREACHABLE_KNOWN then return end
   local some, first, first_at = call('HRANDFIELD', UNREACHABLE, 5, 'WITHVALUES'), nil, math.huge
   for i = 1, #some, 2 do
-    local probe_at = tonumber(some[i + 1]:match('%d+$'))
+    local probe_at = tonumber(some[i + 1]:match('%d+$') or 0)
     if probe_at < first_at then first, first_at = some[i], probe_at end
   end
   call('HDEL', UNREACHABLE, first)
@@ -124,7 +124,9 @@ for i = 4, #ARGV, 8 do
 end
 settle_all()
 count()
-for dest in pairs(freed) do unparked = unparked + unpark(dest, limit, now) end
+for dest, opened in pairs(freed) do
+  unparked = unparked + unpark(dest, limit, now, nil, opened)
+end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
 return reply
