@@ -256,13 +256,18 @@ async def test_partitions_together_open_no_more_than_the_slots(
 async def test_data_that_one_partition_refuses_are_left_alone_in_all(
     start: Start, divided: Store, redis: Redis
 ) -> None:
+    for n in range(9):
+        await divided.messages.create(f"m{n}", accepted(delay="1h"))
     await redis.hset(divided.keys[1].meta, "partitions", "7")
     dispatcher = await start(divided)
     await wait_until("stopped", lambda: not dispatcher.running)
-    for n in range(9):
-        await divided.messages.create(f"m{n}", accepted())
+    for keys in divided.keys:  # they fall due, and no process claims them
+        due = f"{keys.base}due"
+        for member in await redis.zrange(due, 0, -1):
+            await redis.zadd(due, {member: 1})
+    await redis.hset(divided.keys[1].meta, "partitions", str(len(divided.keys)))
     page = await divided.messages.list(100, None)
-    assert {row.state for row in page.rows} == {"scheduled"}
+    assert [row.state for row in page.rows] == ["scheduled"] * 9
 
 
 async def test_a_long_request_keeps_its_lease(
