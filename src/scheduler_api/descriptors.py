@@ -12,7 +12,7 @@ class Budget(NamedTuple):
 
     deliveries: int
     receivers: int  # those of deliveries, and those that are kept for the next ones
-    callers: int  # of the API; with more of them, each call is answered 503
+    callers: int  # of the API; beyond these, idle and slow ones are closed, else the answer is 503
 
 
 def budget(wanted: int, limit: int) -> Budget:

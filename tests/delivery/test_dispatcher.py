@@ -261,10 +261,8 @@ async def test_data_that_one_partition_refuses_are_left_alone_in_all(
     await redis.hset(divided.keys[1].meta, "partitions", "7")
     dispatcher = await start(divided)
     await wait_until("stopped", lambda: not dispatcher.running)
-    for keys in divided.keys:  # they fall due, and no process claims them
-        due = f"{keys.base}due"
-        for member in await redis.zrange(due, 0, -1):
-            await redis.zadd(due, {member: 1})
+    for message_id in (f"m{n}" for n in range(9)):  # they fall due, and no process claims them
+        await redis.zadd(f"{keys_of(divided, message_id).base}due", {message_id: 1})
     await redis.hset(divided.keys[1].meta, "partitions", str(len(divided.keys)))
     page = await divided.messages.list(100, None)
     assert [row.state for row in page.rows] == ["scheduled"] * 9

@@ -139,7 +139,7 @@ class Destinations:
         names = sorted(name for name in set(found) if name > at.after)
         following: Step | None = Step(at.place, int(cursor))
         if len(names) > most:
-            following = at._replace(after=names[most - 1])
+            following = Step(at.place, at.scan, names[most - 1])
         elif not int(cursor):
             following = None if source == "limits" else Step(at.place + 1)
         decoded = (name.decode(errors="replace") for name in names[:most])
