@@ -544,6 +544,27 @@ async def test_a_stopping_owner_waits_for_the_others(tmp_path: Path, open_store:
     assert servers(tmp_path) == []
 
 
+@pytest.mark.parametrize("removed", ["members.lock", "*.lock"])
+async def test_a_stopping_owner_waits_for_the_others_although_the_locks_were_removed(
+    tmp_path: Path, open_store: Open, removed: str
+) -> None:
+    first, second = open_store(tmp_path), open_store(tmp_path)
+    await first.start()
+    await second.start()
+    remove(tmp_path, removed)
+    await wait_until("the lock again", (tmp_path / "members.lock").exists)
+    await wait_until("one owner", lambda: first.owner != second.owner)
+    owner, other = (first, second) if first.owner else (second, first)
+    await wait_until("its store", lambda: answers(owner.socket))
+    stopping = asyncio.create_task(owner.stop(patience=10))
+    await asyncio.wait([stopping], timeout=0.2)
+    assert await answers(owner.socket)
+    assert not other.owner
+    await other.stop()
+    await asyncio.wait_for(stopping, 2)
+    assert servers(tmp_path) == []
+
+
 async def test_a_stopping_owner_waits_no_longer_than_its_patience(
     tmp_path: Path, open_store: Open, log: LogCapture
 ) -> None:

@@ -122,12 +122,18 @@ class EmbeddedStore:
         while not owned:
             with contextlib.suppress(OSError):
                 self._prepare_folder()
+                self._stay_member()
                 owned = self._ownership.take()
             if not owned:
                 await asyncio.sleep(SUCCESSION_PAUSE)
         self.owner = True
         self._log.warning("store_taken_over")
         await self._start_or_log()
+
+    def _stay_member(self) -> None:
+        """Without it a stopping owner would end the store that we still use."""
+        if not self._members.held():  # the file was removed
+            self._members.take(fcntl.LOCK_SH)
 
     async def _keep_running(self) -> None:
         """As long as we own it."""
