@@ -16,7 +16,7 @@ def checked_proxy(text: str) -> str:
     if found is None or (found[1] and not 1 <= int(found[1]) <= 65_535):
         raise ValueError(
             "give http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, "
-            "with other characters than letters and digits of the login percent-encoded"
+            "with special characters of USER and PASSWORD percent-encoded"
         )
     return text.strip()
 
