@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler_api.machine import memory, shares
+from scheduler_api.machine import LEAST, memory, shares
 
 MIB = 1024**2
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -64,6 +64,29 @@ def test_memory_is_the_least_limit(
     tmp_path: Path, cgroup: str, files: dict[str, object], expected: int
 ) -> None:
     assert memory(system(tmp_path, cgroup, **files)) == expected
+
+
+@pytest.mark.parametrize("line", [b"", b"nonsense", b"0::", b"0::relative", b"0::/caf\xe9"])
+def test_an_odd_line_about_cgroups_hides_no_other(tmp_path: Path, line: bytes) -> None:
+    root = system(tmp_path, "", memory0memory__limit_in_bytes=50 * MIB)
+    (root / "proc/self/cgroup").write_bytes(line + b"\n3:memory:/caf\xe9\n")
+    assert memory(root) == 50 * MIB
+
+
+@pytest.mark.parametrize("limit", [b"", b"-1\n", b"1.5\n", b"\xff\xfe\n", "٣\n".encode()])
+def test_a_limit_that_is_no_number_is_none(tmp_path: Path, limit: bytes) -> None:
+    root = system(tmp_path, "0::/\n", memory__max=0)
+    assert memory(root) == 0
+    (root / "sys/fs/cgroup/memory.max").write_bytes(limit)
+    assert memory(root) == PHYSICAL
+
+
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_shares_of_next_to_no_memory_are_those_of_the_least_setting(
+    tmp_path: Path, limit: int
+) -> None:
+    root = system(tmp_path, "0::/\n", memory__max=limit)
+    assert shares(0, 1, embedded=True, root=root) == shares(LEAST, 1, embedded=True)
 
 
 def test_shares_are_of_what_is_set() -> None:
