@@ -176,6 +176,7 @@ IN_UVICORN = (
     (RequestResponseCycle, "disconnected", "cuts a response off without an error in the log"),
     (RequestResponseCycle, "more_body", "who still owes a body may be closed for others"),
     (FlowControl, "read_paused", "a client whose bytes are not read has no clock"),
+    (FlowControl, "resume_reading", "it reads on although requests wait"),
 )
 USED += tuple(
     Private(owner, name, "protocol.connection", reason) for owner, name, reason in IN_UVICORN

@@ -1,4 +1,7 @@
-"""An answer's head and body are one write, and nothing is held back for longer than a turn."""
+"""An answer's head and body are one write, and nothing is held back for longer than a turn.
+
+No more is read than what can be answered, however requests are cut into packets.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from scheduler_api.protocol import HttpProtocol
+from scheduler_api.protocol.connection import MAX_HEAD
 from tests.support.waiting import wait_until
 
 END = b""  # of the connection, among its writes
@@ -23,23 +27,32 @@ class Connection(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
+        self.reading = True
+        self.read_meanwhile: list[bool] = []  # at each write, whether it read
         self.closed = False
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
+        self.read_meanwhile.append(self.reading)
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.writes.append(END)
 
     def close(self) -> None:
         self.writes.append(END)
         self.closed = True
 
     def resume_reading(self) -> None:
-        """It always reads."""
+        self.reading = True
 
     def pause_reading(self) -> None:
-        """It always reads."""
+        self.reading = False
 
 
 def connect(app: ASGIApp) -> tuple[Connection, Callable[[bytes], None]]:
@@ -135,3 +148,39 @@ async def test_nothing_is_written_to_a_caller_that_has_gone(method: str) -> None
     send(request(method))
     await ended.wait()
     assert connection.writes == []
+
+
+async def read_body(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(await Request(scope, receive).body())(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [Response("whole"), read_body])
+async def test_no_more_requests_are_read_while_some_wait_for_those_before_them(
+    app: ASGIApp,
+) -> None:
+    connection, send = connect(app)
+    send((request("POST", "Content-Length: 1\r\n") + b"x") * 5)
+    await wait_until("all", lambda: len(connection.writes) == 5)
+    assert connection.read_meanwhile[:3] == [False] * 3
+    assert connection.reading
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_HEAD, b"200"), (MAX_HEAD + 1, b"431")])
+async def test_a_head_that_begins_behind_another_request_has_the_same_limit(
+    size: int, status: bytes
+) -> None:
+    connection, send = connect(Response("whole"))
+    head = request(headers="X: \r\n").replace(b"X: ", b"X: " + b"a" * (size - len(request()) - 5))
+    assert len(head) == size
+    send(request() + head[:-3])
+    await until_ended(connection, b"whole")
+    send(head[-3:])
+    await wait_until("the second", lambda: len(connection.writes) > 1)
+    assert connection.writes[1].split()[1] == status
+
+
+async def test_a_close_before_waiting_requests_reads_on_until_the_client_leaves() -> None:
+    connection, send = connect(Response("whole", headers={"Connection": "close"}))
+    send(request() * 5 + b"GET")
+    answer, end = await until_ended(connection, END)
+    assert (answer.endswith(b"whole"), end, connection.reading) == (True, END, True)

@@ -4,11 +4,13 @@ The only module that knows the private attributes of uvicorn's protocol and of h
 """
 
 import asyncio
+from collections.abc import Sized
 from typing import Any, Final
 
 import httptools
 from starlette.types import ASGIApp
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -50,14 +52,17 @@ class HttpProtocol(HttpToolsProtocol):
         self.ticks = 0  # seen while unfinished
         self.received = 0  # bytes since the last tick
         self.discarding = False  # nothing more is parsed
-        self._packet = 0  # bytes of the last one; a head may have begun in its middle
+        self._packet = 0  # bytes of the last one
+        self._first_packet = 0  # bytes of the one in which the request began, perhaps at its end
         self._unparsed = 0  # bytes since, in heads, chunk extensions or trailers: at least these
         self._discarded = 0  # bytes
         self._may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Write through the transport of ours, and count as open."""
-        super().connection_made(CoalescingTransport(transport, self.loop, self._linger))
+        coalescing = CoalescingTransport(transport, self.loop, self._linger)
+        super().connection_made(coalescing)
+        self.flow = _Flow(coalescing, self.pipeline)
         self._others.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -114,12 +119,13 @@ class HttpProtocol(HttpToolsProtocol):
         """The first byte of a request."""
         self._unset_keepalive_if_required()
         self.unfinished, self.ticks = True, 0
+        self._first_packet = self._packet
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Run the request, if its head is within the limits."""
         if len(self.headers) > MAX_FIELDS or (
-            self._unparsed + self._packet > MAX_HEAD and self._head_size() > MAX_HEAD
+            self._unparsed + self._first_packet > MAX_HEAD and self._head_size() > MAX_HEAD
         ):
             raise HeadTooLarge
         super().on_headers_complete()
@@ -201,6 +207,7 @@ class HttpProtocol(HttpToolsProtocol):
             return False
         self.discarding = self.unfinished = True
         self.ticks = 0
+        self.pipeline.clear()  # those behind a close are not answered
         self.flow.resume_reading()
         return True
 
@@ -253,6 +260,23 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self._may_linger = False
         super().shutdown()
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests wait for those before them.
+
+    uvicorn reads on with every response, so one packet full of small requests for each of them: a
+    client that sends them faster than they are answered would fill the memory.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        # uvicorn calls this just before it takes the next one: the last one may need its body.
+        if len(self._waiting) <= 1:
+            super().resume_reading()
 
 
 class _Unreadable:
