@@ -76,6 +76,26 @@ async def test_where_much_is_overdue_nothing_is_claimed_ahead(store: Store, cloc
     assert "soon" not in ids(claim)
 
 
+@pytest.mark.parametrize("overdue", [0, 1, 127, 128])
+async def test_many_that_are_due_in_a_moment_are_claimed_ahead(
+    store: Store, clock: Clock, overdue: int
+) -> None:
+    names = [f"{number:03}" for number in range(300)]
+    await asyncio.gather(
+        *(
+            store.messages.create(
+                name,
+                accepted(webhookUrl=host(int(name)), delay=0 if int(name) < overdue else 1.005),
+            )
+            for name in names
+        )
+    )
+    await clock.advance(1000)
+    claim = await store.queues[0].claim(100, ahead=0.01)
+    assert len(claim.messages) == 100
+    assert sorted(ids(claim))[:50] == names[:50]
+
+
 async def test_a_claim_ahead_finds_what_is_due_since_the_beginning_of_time(store: Store) -> None:
     await store.messages.create("a", accepted(scheduleTo="1970-01-01T00:00:00Z"))
     assert ids(await store.queues[0].claim(10, ahead=0.01)) == ["a"]

@@ -190,3 +190,15 @@ async def test_slots_that_open_are_all_handed_on_where_nothing_is_withheld(
     await store.destinations.set_limit(A, Limits(concurrency=CONCURRENCY + 3))
     await store.queues[0].settle(outcome(claim.messages[0]))
     assert (await due(redis, store), await waiting(store)) == (4, 5)
+
+
+async def test_what_is_withheld_goes_on_though_the_mark_of_it_was_lost(
+    store: Store, redis: Redis
+) -> None:
+    await create(store, "a1", "a2")
+    await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    await redis.hdel(store.keys[0].meta, "withheld")
+    await create(store, "a3")
+    claim = await store.queues[0].claim(1, 0.0, NOTHING_FREE)
+    assert claim.due_in == AGAIN
+    assert ids(await store.queues[0].claim(8, 0.0, ALL_FREE)) == ["a1", "a2", "a3"]

@@ -84,6 +84,7 @@ local function due_now()
   if #old < 2 * LOOK then return old end
   -- Where so much is overdue, nothing is leased ahead, to wait in a slot that another could use.
   local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
+  if #new < 2 * LOOK then return old end -- most of it is due in a moment only, and none is hidden
   local both, seen = {}, {}
   for i = 1, 2 * LOOK, 2 do
     for _, from in ipairs({old, new}) do
@@ -135,7 +136,7 @@ end
 
 -- Notes that messages were parked for want of a slot of this process; others may have one.
 local function withhold(dest)
-  if call('ZSCORE', WITHHELD, dest) then return end
+  if WITHHOLDS and call('ZSCORE', WITHHELD, dest) then return end
   call('ZADD', WITHHELD, now, dest)
   call('HSET', META, 'withheld', 1)
   call('SPUBLISH', WAKEUP, now)
