@@ -53,6 +53,10 @@ class Work:
         """Without a look at the body."""
         return PlainTextResponse("early")
 
+    async def large(self, _: Request) -> PlainTextResponse:
+        """More than a connection's buffers hold."""
+        return PlainTextResponse(b"a" * 32 * MIB)
+
     async def stream(self, request: Request) -> StreamingResponse:
         """Begun at once; ended when it is released, or when the whole body has been read."""
 
@@ -69,6 +73,7 @@ class Work:
         """The product's, with these paths."""
         app = create_app()
         paths = {"/": self.size, "/held": self.held, "/early": self.early, "/stream": self.stream}
+        paths["/large"] = self.large
         for path, work in paths.items():
             app.router.routes.append(Route(path, work, methods=["POST", "GET"]))
         return app
@@ -506,3 +511,50 @@ async def test_a_request_that_waits_behind_a_running_one_is_not_closed(small: Se
     newcomer = await small.connect()
     assert (await newcomer.ask(GET)).status == 503
     assert len([one for one in small.open if not one.discarding]) == LIMIT
+
+
+# --- Clients that read nothing ---
+
+LARGE = GET.replace(b"/", b"/large", 1)
+
+
+def watch(served: Served) -> int:
+    """A second passes → how many connections are open."""
+    for one in list(served.open):
+        one.watch_sending()
+    return len(served.open)
+
+
+async def test_a_client_that_reads_nothing_is_cut_off_after_30_seconds(service: Served) -> None:
+    await service.connect(LARGE)
+    seconds = 0
+
+    def ended() -> bool:
+        nonlocal seconds
+        seconds += 1
+        return watch(service) == 0
+
+    await wait_until("the end", ended)
+    assert seconds > connection.MAX_TICKS
+
+
+async def test_a_client_that_reads_slowly_is_not_cut_off(service: Served) -> None:
+    client = await service.connect(LARGE)
+    for _ in range(3):
+        for _ in range(connection.MAX_TICKS - 1):
+            watch(service)
+        await client.reader.readexactly(8 * MIB)
+    assert watch(service) == 1
+
+
+async def test_clients_that_read_nothing_make_room_for_others(small: Served) -> None:
+    for _ in range(LIMIT):
+        await small.connect(LARGE)
+
+    def look() -> bool:
+        watch(small)
+        return all(one.evictable for one in small.open)
+
+    await wait_until("clients that take nothing", look)
+    newcomer = await small.connect()
+    assert (await newcomer.ask(GET)).status == 200

@@ -29,6 +29,7 @@ MAX_HEAD: Final = 64 * 1024  # bytes of a request's head, of a chunk's extension
 MAX_FIELDS: Final = 200  # header fields of a request
 MIN_PACE: Final = 64 * 1024  # bytes a tick; a body that arrives as fast may take its time
 MAX_TICKS: Final = 30  # at less than that pace: for a request to arrive, for a client to close
+STALLED_TICKS: Final = 3  # in which a client took no byte of a response; then others may go first
 MAX_DISCARDED: Final = 64 * 1024**2  # bytes that are read after a refusal, so that it can be read
 
 
@@ -56,6 +57,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._first_packet = 0  # bytes of the one in which the request began, perhaps at its end
         self._unparsed = 0  # bytes since, in heads, chunk extensions or trailers: at least these
         self._discarded = 0  # bytes
+        self._stalled = 0  # ticks in a row in which the client took no byte of a response
+        self._unsent = 0  # bytes at the last tick
         self._may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -226,10 +229,20 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.refuse(RequestTimeout())
 
+    def watch_sending(self) -> None:
+        """A second has passed: cut off a client that reads nothing of its response."""
+        unsent = self.transport.get_write_buffer_size()
+        self._stalled = self._stalled + 1 if unsent and unsent == self._unsent else 0
+        self._unsent = unsent
+        if self._stalled >= MAX_TICKS:
+            self.transport.abort()
+
     @property
     def evictable(self) -> bool:
         """Whether no request is running, so that others may have this connection's place."""
         cycle = self.cycle
+        if self._stalled >= STALLED_TICKS:
+            return True
         if self.transport.lingering or cycle is None or cycle.response_complete:
             return True
         return self.unfinished and cycle.more_body and not self.pipeline
@@ -245,7 +258,7 @@ class HttpProtocol(HttpToolsProtocol):
     def evict(self) -> None:
         """Make room for another."""
         self._may_linger = False
-        if self.transport.lingering:
+        if self.transport.lingering or self._stalled:
             self.transport.abort()
         elif self.unfinished and self.scope is not None:
             self.refuse(TooManyConnections())

@@ -31,6 +31,9 @@ class Connection(Protocol):
     def tick(self) -> None:
         """A second has passed while this connection was unfinished."""
 
+    def watch_sending(self) -> None:
+        """A second has passed."""
+
     @property
     def evictable(self) -> bool:
         """Whether no request is running, so that others may have this connection's place."""
@@ -99,8 +102,10 @@ class Connections:
             self._loop.call_later(TICK, self._look)
 
     def _look(self) -> None:
-        for one in [one for one in self._open if one.unfinished]:
-            one.tick()
+        for one in list(self._open):
+            one.watch_sending()
+            if one.unfinished:
+                one.tick()
         if not self.crowded:
             self._candidates.clear()
         self._look_later()
