@@ -13,7 +13,13 @@ from tests.support.receiver import Receiver
 from tests.support.servers import server
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, is_locked, refused_start, serving, started
-from tests.system.tree import kill, until_nothing_is_left, until_processes_are_gone, until_workers
+from tests.system.tree import (
+    kill,
+    store_pid,
+    until_nothing_is_left,
+    until_processes_are_gone,
+    until_workers,
+)
 
 TWO = {"WORKERS": "2"}
 
@@ -81,6 +87,24 @@ async def test_a_second_signal_ends_all_workers_at_once(
         assert await service.ended() == 0
         assert not service.events("message_delivered")
         assert [one["error"] for one in service.events("attempt_failed")] == ["shutdown"]
+        await until_nothing_is_left(service)
+
+
+async def test_a_worker_is_replaced_while_the_store_that_it_started_stands_still(
+    tmp_path: Path,
+) -> None:
+    """The store has none of the worker's descriptors, by which the parent sees its end."""
+    async with serving(tmp_path, SERVE, None, **TWO) as service:
+        old = tuple(await until_workers(service, 2))
+        store = store_pid(service)
+        kill(store, number=signal.SIGSTOP)
+        try:
+            kill(*old)
+            await until_workers(service, 2, but=old)
+        finally:
+            kill(store, number=signal.SIGCONT)
+        await service.ready()
+        assert await service.stop() == 0
         await until_nothing_is_left(service)
 
 

@@ -32,6 +32,8 @@ PONG: Final = b"+PONG\r\n"  # the answer of a store that has loaded its data
 
 # PR_SET_PDEATHSIG follows the thread that forked, here the one of the event loop: a store never
 # outlives the loop that watches it. getppid closes the race with a parent that died before prctl.
+# Of descriptors it gets that of the lock alone: uvloop passes on all that a worker has inherited;
+# its parent, which waits for the end of their channel, would wait for the end of the store.
 LAUNCHER: Final = """
 import os, sys
 if sys.platform == "linux":
@@ -40,8 +42,11 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the process that asked for this store is gone")
+lock = int(sys.argv[2])
+os.closerange(3, lock)
+os.closerange(lock + 1, min(os.sysconf("SC_OPEN_MAX"), 1 << 20))
 os.umask(0o077)
-os.execv(sys.argv[2], [sys.argv[2], "-"])
+os.execv(sys.argv[3], [sys.argv[3], "-"])
 """
 
 # No path may end a quoted value or its line.
@@ -180,7 +185,8 @@ class Server:
         raise StoreStartFailed(STILL_RUNS.format(folder=self._folder))
 
     async def _spawn(self, lock: FileLock) -> asyncio.subprocess.Process:
-        launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid())]
+        told = [str(os.getpid()), str(lock.descriptor)]
+        launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, *told]
         binary = self._binary or find_binary()
         journal = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
