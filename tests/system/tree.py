@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from typing import NamedTuple
 
 from tests.support.waiting import wait_until
@@ -66,9 +67,10 @@ async def until_nothing_is_left(server: Server) -> None:
 
 
 def kill(*pids: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Signal those processes, which a test knows to be its own."""
+    """Signal those processes, which a test knows to be its own; one may just have ended."""
     for pid in pids:
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def store_pid(server: Server) -> int:
