@@ -32,6 +32,12 @@ MAX_TICKS: Final = 30  # at less than that pace: for a request to arrive, for a 
 STALLED_TICKS: Final = 3  # in which a client took no byte of a response; then others may go first
 MAX_DISCARDED: Final = 64 * 1024**2  # bytes that are read after a refusal, so that it can be read
 
+# Called for each request: super() would look each of them up again.
+_on_message_begin = HttpToolsProtocol.on_message_begin
+_on_headers_complete = HttpToolsProtocol.on_headers_complete
+_on_body = HttpToolsProtocol.on_body
+_on_message_complete = HttpToolsProtocol.on_message_complete
+
 
 class HttpProtocol(HttpToolsProtocol):
     """Gives each request exactly one response, also those that cannot be read."""
@@ -120,10 +126,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task:
+            self._unset_keepalive_if_required()
         self.unfinished, self.ticks = True, 0
         self._first_packet = self._packet
-        super().on_message_begin()
+        _on_message_begin(self)
 
     def on_headers_complete(self) -> None:
         """Run the request, if its head is within the limits."""
@@ -131,7 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._unparsed + self._first_packet > MAX_HEAD and self._head_size() > MAX_HEAD
         ):
             raise HeadTooLarge
-        super().on_headers_complete()
+        _on_headers_complete(self)
 
     def on_chunk_header(self) -> None:
         """What comes as a field from now on is a trailer, which is no part of the head."""
@@ -140,13 +147,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._unparsed = 0
-        super().on_body(body)
+        _on_body(self, body)
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
-        self._unset_keepalive_if_required()  # set if the response before came in the middle of it
+        if self.timeout_keep_alive_task:  # the response before came in the middle of it
+            self._unset_keepalive_if_required()
         self.unfinished, self._unparsed = False, 0
-        super().on_message_complete()
+        _on_message_complete(self)
 
     def _head_size(self) -> int:
         fields = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
@@ -288,7 +296,7 @@ class _Flow(FlowControl):
 
     def resume_reading(self) -> None:
         # uvicorn calls this just before it takes the next one: the last one may need its body.
-        if len(self._waiting) <= 1:
+        if self.read_paused and len(self._waiting) <= 1:
             super().resume_reading()
 
 

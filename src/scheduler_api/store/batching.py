@@ -59,20 +59,28 @@ class Batcher(Generic[Item, Result]):
             self._timer.cancel()
             self._timer = None
         while self._waiting and len(self._running) < AT_ONCE:
-            batch: list[tuple[Item, asyncio.Future[Result]]] = []
-            total = 0
-            while self._waiting and len(batch) < self._most:
-                item, size, future = self._waiting[0]
-                total += size
-                if batch and total > CALL_BYTES:
-                    break
-                self._waiting.popleft()
-                self._bytes -= size
-                batch.append((item, future))
             # A task of its own: a caller that is cancelled leaves the others' call alone.
-            task = asyncio.ensure_future(self._run(batch, self._submitted))
+            task = asyncio.ensure_future(self._run(self._next_batch(), self._submitted))
             self._running.add(task)
             task.add_done_callback(self._ended)
+
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        if len(self._waiting) <= self._most and self._bytes <= CALL_BYTES:  # as it mostly is
+            all_of_them = [(item, future) for item, _, future in self._waiting]
+            self._waiting.clear()
+            self._bytes = 0
+            return all_of_them
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        total = 0
+        while self._waiting and len(batch) < self._most:
+            item, size, future = self._waiting[0]
+            total += size
+            if batch and total > CALL_BYTES:
+                break
+            self._waiting.popleft()
+            self._bytes -= size
+            batch.append((item, future))
+        return batch
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
