@@ -70,6 +70,16 @@ def settings_in(document: str) -> list[tuple[str, str, str]]:
     return [(name.strip("`"), default.strip("`"), meaning) for name, default, meaning in found]
 
 
+def test_each_promise_of_the_readme_has_a_test_with_its_name() -> None:
+    """So that who breaks one reads in the name of the test that fails what was promised."""
+    table = text_of("README.md").partition("| promise |")[2].partition("\n\n")[0]
+    promises = re.findall(r"^\| ([A-Z][^|]+) \|", table, re.MULTILINE)
+    assert len(promises) == 6
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for promise in promises:
+        assert f"def test_promise_{promise.lower().replace(' ', '_')}" in tests, promise
+
+
 @pytest.mark.parametrize("document", READMES)
 def test_the_settings_table_has_the_names_and_defaults_of_the_code(document: str) -> None:
     wanted = [(it.name, it.default) for it in settings.describe()]

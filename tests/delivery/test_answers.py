@@ -60,7 +60,7 @@ def idle(sender: Sender) -> list[object]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_an_answer_is_what_its_status_line_says(
+async def test_promise_sent_once_as_the_status_line_decides(
     sender: Sender, here: Cutting, case: Case, way: str
 ) -> None:
     # The server leaves only where the answer waits for that: all others are over at once.

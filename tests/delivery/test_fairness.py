@@ -97,7 +97,7 @@ async def hang(
     ("hosts", "each", "slots"),
     [(1, 80, 64), (4, 80, 256), (16, 20, 256), (100, 4, 256), (300, 2, 256), (3, 5, 8)],
 )
-async def test_hosts_that_hang_leave_slots_for_one_that_answers(
+async def test_promise_a_slow_destination_delays_no_other(
     start: Start,
     live_store: Store,
     receiver: Receiver,

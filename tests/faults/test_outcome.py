@@ -162,7 +162,7 @@ async def test_a_script_that_fails_in_the_middle_leaves_the_outcome_unknown(
         assert (await ask(service, "GET", f"/messages/{found['messageId']}"))[0] == 200
 
 
-async def test_a_burst_of_large_creates_is_stored_and_each_is_answered_201(
+async def test_promise_no_false_answer_to_a_burst_of_large_creates(
     proxy: FaultProxy, service: Service
 ) -> None:
     """One call of them all would take longer than the store's time-out."""

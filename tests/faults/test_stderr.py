@@ -150,7 +150,7 @@ OTHERS: Final = [kind for kind in (*streams.READABLE, *streams.DEAD) if kind not
 @pytest.mark.parametrize(
     "kind", [*SORTS, *(pytest.param(kind, marks=pytest.mark.machine) for kind in OTHERS)]
 )
-async def test_a_stderr_that_takes_nothing_harms_no_message_and_no_exit(
+async def test_promise_at_least_once_whatever_stderr_takes(
     kind: str,
     tmp_path: Path,
     outside: Outside,

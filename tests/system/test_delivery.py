@@ -88,7 +88,7 @@ async def test_a_refused_message_is_tried_again_under_the_same_webhook_id(
     assert [(it["number"], it["status"]) for it in message["attempts"]] == [(1, 500), (2, 200)]
 
 
-async def test_a_receiver_is_not_called_before_its_time(tmp_path: Path, receiver: Receiver) -> None:
+async def test_promise_never_early(tmp_path: Path, receiver: Receiver) -> None:
     async with serving(tmp_path) as server:
         due = {}
         for n in range(20):

@@ -42,7 +42,7 @@ async def all_data(redis: Redis) -> dict[str, Any]:
     }
 
 
-async def test_a_process_with_other_partitions_that_found_no_store_at_its_start_stores_nothing(
+async def test_promise_durable_before_201_though_partitions_differ_and_the_store_was_away(
     tmp_path: Path, outside: Outside
 ) -> None:
     later: dict[str, Any] = {"webhookUrl": "http://127.0.0.1:2/", "delay": "1d"}
