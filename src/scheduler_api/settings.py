@@ -95,7 +95,9 @@ def _size(low: str, high: str) -> Kind:
     def read(text: str) -> int:
         size = _bytes(text)
         if size is None or not (_bytes(low) or 0) <= size <= (_bytes(high) or 0):
-            raise ValueError(f"give a size from {low} to {high}, such as 512KiB, 1MB or 1048576")
+            raise ValueError(
+                f"give a size from {low} to {high}; units are KiB, MiB, GiB, KB, MB, GB"
+            )
         return size
 
     return Kind(read, _spell_size)
