@@ -268,6 +268,23 @@ async def test_data_that_one_partition_refuses_are_left_alone_in_all(
     assert [row.state for row in page.rows] == ["scheduled"] * 9
 
 
+async def test_a_claim_that_finds_the_store_emptied_marks_it_again(
+    start: Start, live_store: Store, redis: Redis
+) -> None:
+    dispatcher = await start()
+    await wait_until("running", lambda: dispatcher.running)
+    meta = live_store.keys[0].meta
+    with capture_logs() as logs:
+        await redis.delete(meta)
+        dispatcher._wake(0)
+
+        async def marked() -> bool:
+            return bool(await redis.hexists(meta, "schema"))
+
+        await wait_until("a new mark", marked)
+    assert [one["log_level"] for one in logs if one["event"] == "store_reset"] == ["error"]
+
+
 async def test_a_long_request_keeps_its_lease(
     redis: Redis, prefix: str, start: Start, receiver: Receiver
 ) -> None:

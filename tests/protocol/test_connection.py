@@ -547,6 +547,20 @@ async def test_a_client_that_reads_slowly_is_not_cut_off(service: Served) -> Non
     assert watch(service) == 1
 
 
+async def test_a_connection_with_a_request_makes_room_once_its_client_takes_nothing(
+    service: Served,
+) -> None:
+    client = await service.connect()
+    client.writer.write(GET.replace(b"/", b"/held", 1))
+    await wait_until("the request", lambda: service.work.asked == 1)
+    (one,) = service.open
+    assert not one.evictable
+    one._stalled = connection.STALLED_TICKS
+    assert one.evictable
+    service.work.released.set()
+    assert (await client.response()).status == 200
+
+
 async def test_clients_that_read_nothing_make_room_for_others(small: Served) -> None:
     for _ in range(LIMIT):
         await small.connect(LARGE)

@@ -79,6 +79,7 @@ class EmbeddedStore:
         self.owner = False
         self._ownership.release()
         self._members.release()
+        self._socket.close()
         if ended:
             self._log.info("store_stopped")
 

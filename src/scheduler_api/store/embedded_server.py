@@ -250,20 +250,23 @@ def _size(path: Path) -> int:
 
 async def ask(socket: Path, command: bytes) -> bytes:
     """One inline command → the answer's first line; empty if nobody answers in time."""
-    # A task of its own: Python 3.11 stops to trace whoever awaits what catches an exception. Not
-    # wait_for: that of Python 3.11 swallows a cancel which comes just when nobody answered.
+    # A task of its own: Python 3.11 stops to trace whoever awaits what raises. Not wait_for: that
+    # of Python 3.11 swallows a cancel which comes just when nobody answered.
     asking = asyncio.create_task(_first_line(socket, command))
     try:
-        return await asking
-    except OSError:  # TimeoutError is one too
-        return b""
+        await asyncio.wait([asking], timeout=ASK_LIMIT)
+        return asking.result() if asking.done() else b""
+    finally:
+        asking.cancel()
 
 
 async def _first_line(socket: Path, command: bytes) -> bytes:
-    async with asyncio.timeout(ASK_LIMIT):
+    try:
         reader, writer = await asyncio.open_unix_connection(socket)
         try:
             writer.write(command + b"\r\n")
             return await reader.readline()
         finally:
             writer.close()
+    except OSError:
+        return b""
