@@ -12,9 +12,12 @@ run: .venv/run.stamp ## Set up what is needed and start the server, with a recei
 	@echo "Starting the server on port 8000 and a receiver on port 8001; Ctrl-C stops both."
 	@$(BIN)/scheduler-api serve --listen 8001
 
+# Half of the time of the tests is a wait: two processes more than there are cores.
+SHARES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+
 test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also measures branches
 	$(if $(COVER),$(BIN)/coverage erase)
-	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n auto --dist loadfile
+	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n $(SHARES) --dist loadfile
 
 # Mounts and networks of its own, which root may have; others need user namespaces for them.
 OWN := unshare --mount --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
