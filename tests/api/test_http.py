@@ -18,6 +18,7 @@ from scheduler_api.domain.errors import Invalid, Malformed
 from scheduler_api.domain.message import NewMessage
 from scheduler_api.store.store import Store
 from tests.api.conftest import MAX_BODY, TOKEN, Api
+from tests.support import engines
 from tests.support.factories import URL
 from tests.support.problems import problem, wrong_paths
 
@@ -205,7 +206,7 @@ async def test_null_for_a_limit_means_that_it_is_absent(api: Api) -> None:
         async with api.client.put("/destinations/example.com", json=given | {absent: None}) as it:
             shown = await it.json()
         assert it.status == 200
-        default = {"concurrency": 64, "rate": None, "paused": False}
+        default = {"concurrency": 64 * engines.PARTITIONS, "rate": None, "paused": False}
         assert {name: shown[name] for name in given} == given | {absent: default[absent]}
 
 
