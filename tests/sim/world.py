@@ -773,8 +773,10 @@ class World:
         for one in self.replicas:
             one.paused_until = one.cut_until = 0
         self._unreachable.clear()
-        for name, limits in list(self.flow.limits.items()):
-            self._limit(name, msgspec.structs.replace(limits, paused=False))
+        # Of all: a store that restarted with older data may have a pause that was lifted since.
+        for name in self._hosts if self._ruled else ():
+            limits = self.flow.limits.get(name)
+            self._limit(name, msgspec.structs.replace(limits, paused=False) if limits else None)
 
     def _drain(self) -> None:
         """Everybody works until nothing is left; the oldest looks, as more would find no more."""
@@ -818,7 +820,7 @@ class World:
         for queue in self.data.queues("sweeper", self.concurrency, self._keep):
             if self._ruled or self._flaky:
                 at_once(queue.sweep())
-                at_once(queue.claim(1))
+            at_once(queue.claim(1))  # it looks at what earlier claims withheld
             at_once(queue.purge())
         left = self.server.stored().keys() - {keys.meta.encode() for keys in self.data.keys}
         if left:
