@@ -17,7 +17,7 @@ from scheduler_api.store.embedded import EmbeddedStore
 from scheduler_api.store.keys import Keys
 from tests.crash.history import Kill
 from tests.support.commands import Done, run_in
-from tests.support.faults import FaultProxy, proxying
+from tests.support.faults import FaultProxy, proxying, script_names
 from tests.support.outside import PASSWORD, Outside
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, Server, free_port, serving
@@ -174,7 +174,9 @@ async def outside_fleet(folder: Path, count: int, lease: float) -> AsyncIterator
         await store.start()
         replicas = []
         for number in range(count):
-            proxy = await stack.enter_async_context(proxying(("127.0.0.1", store.port)))
+            names = script_names(partitions=PARTITIONS)
+            opening = proxying(("127.0.0.1", store.port), names=names)
+            proxy = await stack.enter_async_context(opening)
             address = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(proxy.port)}
             environ = _settings(lease, REDIS_PASSWORD=PASSWORD, **address)
             replicas.append(Replica(folder / f"replica-{number}", proxy, environ))
