@@ -103,7 +103,7 @@ async def _checked(
 
 
 def _raise_if_away(found: Sequence[New | SchedulerError], stored: Sequence[Stored]) -> None:
-    """That nothing could be stored is told as to a single call, so that clients try again.
+    """Answer a batch of which nothing could be stored as a single call: clients then try again.
 
     If some may have been stored, with the ids that make it safe to do so, in the batch's order.
     """
