@@ -27,7 +27,7 @@ from structlog.testing import LogCapture
 from scheduler_api.domain.errors import StoreStartFailed
 from scheduler_api.store import embedded, embedded_server, socket_path
 from scheduler_api.store.embedded import EmbeddedStore
-from scheduler_api.store.embedded_server import find_binary
+from scheduler_api.store.embedded_server import Watch, ask, find_binary
 from tests.support.waiting import wait_until
 
 MEMBER = """
@@ -334,8 +334,10 @@ async def test_a_supervision_that_swallows_a_cancel_ends_nevertheless(
     asking = asyncio.Event()
     answers = iter([b""])  # nobody answers before the start
 
-    async def swallow(*_: object) -> bytes:
+    async def swallow(socket: Path, command: bytes) -> bytes:
         """As wait_for of Python 3.11, when the answer comes together with the cancel."""
+        if socket != store.socket:
+            return await ask(socket, command)
         for answer in answers:
             return answer
         asking.set()
@@ -453,10 +455,8 @@ async def test_a_store_that_is_frozen_is_killed_and_started_again(
     tmp_path: Path, open_store: Open, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_server, "ASK_LIMIT", 0.1)
-    monkeypatch.setattr(embedded_server, "LOOK_EVERY", 0.05)
-    monkeypatch.setattr(embedded_server, "PING_EVERY", 2)
-    monkeypatch.setattr(embedded_server, "SILENCE_LIMIT", 3)
-    store = open_store(tmp_path)
+    watch = Watch(look_every=0.05, ping_every=2, silence_limit=3)
+    store = open_store(tmp_path, watch=watch)
     await store.start()
     await call(store.socket, "SET", "key", "kept")
     os.kill(await pid_of(store.socket), signal.SIGSTOP)
@@ -471,15 +471,15 @@ async def test_a_store_that_answers_now_and_then_is_left_alone(
 ) -> None:
     asked = 0
 
-    async def every_third(*_: object) -> bytes:
+    async def every_third(socket: Path, command: bytes) -> bytes:
         nonlocal asked
+        if socket != store.socket:  # the store of all tests is watched meanwhile
+            return await ask(socket, command)
         asked += 1
         return b"-LOADING\r\n" if asked % 3 == 0 else b""
 
-    store = open_store(tmp_path)
+    store = open_store(tmp_path, watch=Watch(look_every=0.01, silence_limit=3))
     await store.start()
-    monkeypatch.setattr(embedded_server, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(embedded_server, "SILENCE_LIMIT", 3)
     monkeypatch.setattr(embedded_server, "ask", every_third)
     await wait_until("many asks", lambda: asked > 30)
     monkeypatch.undo()

@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scheduler_api.domain.errors import StoreStartFailed
-from scheduler_api.store.embedded_server import PONG, READY_PAUSE, START_LIMIT, Server, ask
+from scheduler_api.store.embedded_server import (
+    PONG,
+    READY_PAUSE,
+    START_LIMIT,
+    Server,
+    Watch,
+    ask,
+)
 from scheduler_api.store.file_lock import FileLock
 from scheduler_api.store.socket_path import SocketPath
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+WATCH = Watch()
 CANCEL_AGAIN = 1.0  # seconds until a cancel is repeated: wait_for of Python 3.11 can swallow one
 SUCCESSION_PAUSE = 0.25  # seconds between two looks of a joined process at owner.lock
 PAUSE_FIRST = 0.1  # seconds before a store that died is started again; doubles each time
@@ -35,6 +43,7 @@ class EmbeddedStore:
         fsync: str = "always",
         max_memory: int = 0,
         binary: Path | None = None,
+        watch: Watch = WATCH,
         log: "FilteringBoundLogger | None" = None,
     ) -> None:
         """`max_memory`: bytes of its data, beyond which new messages are refused; 0: no limit."""
@@ -45,7 +54,7 @@ class EmbeddedStore:
         self._members = FileLock(self.folder / "members.lock")
         self._ownership = FileLock(self.folder / "owner.lock")
         config = {"fsync": fsync, "max_memory": str(max_memory)}
-        self._server = Server(self.folder, self._socket, config, binary, self._log)
+        self._server = Server(self.folder, self._socket, config, binary, watch, self._log)
         self._supervision: asyncio.Task[None] | None = None
 
     @property

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from scheduler_api.domain.errors import StoreStartFailed
 from scheduler_api.store.file_lock import FileLock, identity
@@ -23,9 +23,6 @@ STOP_LIMIT = 60.0  # seconds a store may take to end after SIGTERM, before SIGKI
 ORPHAN_ASKS = 30  # times, each about a second, that an orphan is asked to end before we give up
 ASK_LIMIT = 1.0  # seconds for one PING or SHUTDOWN, connection included
 READY_PAUSE = 0.01  # seconds between two looks at something that is about to change
-LOOK_EVERY = 1.0  # seconds between two looks at the files of a store that runs
-PING_EVERY = 10  # looks between two PINGs; while none is answered, each look sends one
-SILENCE_LIMIT = 30  # PINGs without an answer, after which a store is killed and started again
 LOG_LIMIT = 5 * 1024 * 1024  # bytes of store.log over which a start moves it to store.log.1
 LOG_LINES = 8  # last lines of store.log told in StoreStartFailed
 PONG: Final = b"+PONG\r\n"  # the answer of a store that has loaded its data
@@ -72,6 +69,14 @@ STILL_RUNS: Final = (
 )
 
 
+class Watch(NamedTuple):
+    """How often the owner checks a running store, and when it replaces one that hangs."""
+
+    look_every: float = 1.0  # seconds between two checks of the store's files
+    ping_every: int = 10  # checks between two PINGs; while one is unanswered, each check sends one
+    silence_limit: int = 30  # unanswered PINGs after which the store is killed and started again
+
+
 class Server:
     """The valkey-server process of the owner."""
 
@@ -81,10 +86,12 @@ class Server:
         socket: SocketPath,
         config: Mapping[str, str],
         binary: Path | None,
+        watch: Watch,
         log: "FilteringBoundLogger",
     ) -> None:
         self._folder, self._socket, self._config = folder, socket, config
         self._binary = binary
+        self._watch = watch
         self._log = log
         self._journal = folder / "store.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -134,15 +141,15 @@ class Server:
     async def _unreachable(self, ended: "asyncio.Task[int]", owned: Callable[[], bool]) -> str:
         """Look again and again → why it is out of reach; empty: it ended, or is not `owned`."""
         looks = unanswered = 0
-        while owned() and not (await asyncio.wait([ended], timeout=LOOK_EVERY))[0]:
+        while owned() and not (await asyncio.wait([ended], timeout=self._watch.look_every))[0]:
             for path, file in self._files.items():
                 if identity(path) != file:
                     return f"{path} was removed"
             looks += 1
-            if unanswered or looks % PING_EVERY == 0:
+            if unanswered or looks % self._watch.ping_every == 0:
                 # Any answer will do. Counted, not timed: time also passes while we stand still.
                 unanswered = 0 if await ask(self._socket.path, b"PING") else unanswered + 1
-            if unanswered >= SILENCE_LIMIT:
+            if unanswered >= self._watch.silence_limit:
                 return f"no answer to {unanswered} PINGs"
         return ""
 
