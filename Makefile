@@ -42,7 +42,7 @@ engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cl
 	@for each in $(ENGINES); do \
 	  echo "ENGINE=$${each%:*} PARTITIONS=$${each#*:}"; \
 	  ENGINE=$${each%:*} PARTITIONS=$${each#*:} $(BIN)/python -m pytest -q -n auto --dist loadfile \
-	    tests/store tests/delivery tests/api tests/test_inspection.py tests/test_transfer.py \
+	    tests/store tests/delivery tests/api tests/admin/test_fsck_report.py tests/admin/test_transfer.py \
 	    --ignore tests/api/test_contract.py || exit 1; \
 	done
 	@for each in redis cluster sentinel; do \
@@ -55,7 +55,7 @@ engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cl
 LOWEST := .venv/lowest
 lowest: $(LOWEST)/stamp ## Run the tests that depend most on libraries with the lowest versions allowed
 	$(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile tests/test_private_apis.py \
-	  tests/test_settings.py tests/test_telemetry.py tests/domain/test_international.py \
+	  tests/settings/test_settings.py tests/telemetry/test_logging.py tests/domain/test_international_url.py \
 	  tests/store tests/api tests/delivery --ignore tests/api/test_contract.py
 
 campaigns: .venv/dev.stamp ## End processes in every way, and whatever else takes many cases of one kind

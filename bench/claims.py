@@ -14,8 +14,8 @@ import uvloop
 from bench.outside import Outside
 from bench.processes import Worker, answer
 from scheduler_api.domain.message import Attempt
-from scheduler_api.store.client import connect
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome
+from scheduler_api.store.connection.client import connect
+from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
 from scheduler_api.store.store import Store
 
 
@@ -39,13 +39,13 @@ def _delivered(claimed: Claimed) -> Outcome:
 
 async def _claim(claiming: Claiming) -> list[float]:
     redis = connect(claiming.address)
-    store = Store(redis, concurrency=CLAIMED_AT_ONCE, keep_delivered=timedelta(0))
+    store = Store(redis, concurrency=CLAIM_BATCH, keep_delivered=timedelta(0))
     times = []
     for _ in range(claiming.claims):
         began = time.perf_counter()
-        claim = await store.queues[0].claim(CLAIMED_AT_ONCE)
+        claim = await store.queues[0].claim(CLAIM_BATCH)
         times.append(1000 * (time.perf_counter() - began))
-        if len(claim.messages) < CLAIMED_AT_ONCE:
+        if len(claim.messages) < CLAIM_BATCH:
             raise RuntimeError(f"only {len(claim.messages)} messages were due")
         await asyncio.gather(*(store.queues[0].settle(_delivered(one)) for one in claim.messages))
     await redis.aclose()

@@ -13,8 +13,8 @@ from bench.bodies import message
 from bench.outside import Outside
 from bench.processes import Worker, answer
 from scheduler_api.domain.message import Accepted, NewMessage, accept
-from scheduler_api.store.client import connect
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 
 TOGETHER = 1000  # messages in a call

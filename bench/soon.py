@@ -18,7 +18,7 @@ from bench.bodies import message
 from bench.processes import Worker, answer
 from bench.server import Target
 from scheduler_api.domain.message import NewMessage, accept
-from scheduler_api.store.client import connect
+from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 
 RATE = 100  # messages a second, the gaps random

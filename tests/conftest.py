@@ -13,10 +13,10 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
-from scheduler_api import telemetry
-from scheduler_api.store.client import close, open_client
+from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
+from scheduler_api.telemetry.logging import UVICORN
 from tests.support import engines, invariants
 from tests.support.clock import Clock, prelude
 from tests.support.commands import Done, Run, run_in
@@ -59,7 +59,7 @@ def logging_as_before() -> Iterator[None]:
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name in telemetry.UVICORN:
+    for name in UVICORN:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import scheduler_api
-from scheduler_api.store import keys, scripts
+from scheduler_api.store import keys
+from scheduler_api.store.connection import scripts
 
 PACKAGE = Path(scheduler_api.__file__).parent
 LUA = PACKAGE / "store" / "lua"
@@ -21,42 +22,29 @@ LUA = PACKAGE / "store" / "lua"
 # Room, or module at the top → the rooms and modules of ours that it may import.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "domain": set(),
-    "store": {"domain", "memory"},
+    "byte_budget": set(),
+    "telemetry": set(),
+    "settings": {"domain"},
+    "store": {"domain", "byte_budget"},
     "delivery": {"", "domain", "store"},
-    "api": {"", "domain", "memory", "store"},
-    "settings": {"domain", "egress_options", "store_url"},
-    "egress_options": set(),
-    "store_url": set(),
-    "telemetry": {"output"},
-    "output": set(),
-    "descriptors": set(),
-    "memory": set(),
-    "machine": set(),
-    "token_file": {"settings"},
-    "welcome": {"settings", "token_file"},
-    "listen": {"domain", "telemetry"},
-    "protocol": {"api", "domain"},
-    "transfer": {"domain", "machine", "settings", "store"},
-    "inspection": {"store"},
+    "api": {"", "domain", "byte_budget", "store"},
+    "receiver": {"domain", "telemetry"},
     "server": {
         *("domain", "store", "delivery", "api"),
-        *("settings", "descriptors", "telemetry", "token_file", "welcome", "listen", "protocol"),
-        *("machine", "memory"),
+        *("byte_budget", "receiver", "settings", "telemetry"),
     },
-    "cli": {
-        *("", "domain", "settings", "server"),
-        *("listen", "output", "telemetry", "transfer", "inspection", "store_url"),
-    },
+    "admin": {"domain", "settings", "store"},
+    "cli": {"", "admin", "domain", "receiver", "server", "settings", "telemetry"},
     "": {"server"},  # __init__.py: the version, and `app` on first use
     "__main__": {"cli"},
 }
 # Library → the only rooms that may import it.
 ONLY_IN: Mapping[str, set[str]] = {
     "redis": {"store"},
-    "starlette": {"api", "protocol", "server"},
-    "uvicorn": {"protocol", "server"},
-    "httptools": {"protocol", "delivery"},
-    "aiohttp": {"delivery", "listen"},
+    "starlette": {"api", "server"},
+    "uvicorn": {"server"},
+    "httptools": {"server", "delivery"},
+    "aiohttp": {"delivery", "receiver"},
     "click": {"cli"},
     "dotenv": {"settings"},
     "idna": {"domain"},
@@ -296,13 +284,13 @@ def test_the_drawing_of_the_keyspace_has_every_key() -> None:
 @pytest.mark.parametrize(
     ("module", "text", "breach"),
     [
-        ("api.messages", "from scheduler_api.delivery.sender import Sender", "delivery"),
+        ("api.messages", "from scheduler_api.delivery.http.sender import Sender", "delivery"),
         ("delivery.sender", "import scheduler_api.api.http", "api"),
         ("store.queue", "from scheduler_api import settings", "settings"),
         ("store.queue", "from scheduler_api.api import http", "api"),
         ("domain.message", "def f():\n    from scheduler_api.store.keys import Keys", "store"),
         ("cli", "from scheduler_api.store.store import Store", "store"),
-        ("settings", "from scheduler_api.telemetry import configure", "telemetry"),
+        ("settings", "from scheduler_api.telemetry.logging import configure", "telemetry"),
         ("domain.message", "from scheduler_api import __version__", ""),
     ],
 )

@@ -18,9 +18,9 @@ import structlog
 from redis.asyncio import Redis
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender
-from scheduler_api.delivery.transport import open_transport
-from scheduler_api.store import client as client_module
+from scheduler_api.delivery.http.sender import Sender
+from scheduler_api.delivery.http.transport import open_transport
+from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api, Scheduler, application, opened
@@ -213,7 +213,13 @@ async def dispatching(store: Store, lease: timedelta = LEASE) -> AsyncIterator[D
         transport = await stack.enter_async_context(open_transport(LOOPBACK))
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         dispatcher = Dispatcher(
-            store.queues, store.heads, sender, store.growth, store.check, slots=SLOTS, lease=lease
+            store.queues,
+            store.notifier,
+            sender,
+            store.growth,
+            store.check,
+            slots=SLOTS,
+            lease=lease,
         )
         dispatcher.start()
         stack.push_async_callback(dispatcher.drain, timedelta(seconds=1))

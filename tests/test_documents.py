@@ -177,7 +177,7 @@ def test_every_event_is_in_the_documents_and_no_other() -> None:
 
 def test_what_is_sent_is_told() -> None:
     told = text_of("README.md")
-    source = text_of("src/scheduler_api/delivery/sender.py")
+    source = text_of("src/scheduler_api/delivery/http/sender.py")
     for name in re.findall(r"headers\[\"([\w-]+)\"\]", source):
         assert f"`{name}`" in told
 

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scheduler_api import __version__, settings
-from scheduler_api.store.embedded_server import START_LIMIT
+from scheduler_api.store.embedded.server import START_LIMIT
 from tests.lowest import lowest
 
 yaml = pytest.importorskip("yaml", reason="comes with schemathesis")
@@ -164,7 +164,7 @@ def test_the_ci_script_is_executable_and_parses() -> None:
 
 
 def test_the_command_and_the_version_are_what_the_project_says() -> None:
-    assert PROJECT["project"]["scripts"] == {"scheduler-api": "scheduler_api.cli:main"}
+    assert PROJECT["project"]["scripts"] == {"scheduler-api": "scheduler_api.cli.main:main"}
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "src/scheduler_api/__init__.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", __version__)
 

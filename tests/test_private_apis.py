@@ -37,8 +37,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from scheduler_api.domain.errors import HeadTooLarge
-from scheduler_api.store import client as client_module
-from scheduler_api.store.client import close, connect, connect_cluster, open_client
+from scheduler_api.store.connection import client as client_module
+from scheduler_api.store.connection.client import close, connect, connect_cluster, open_client
 from tests.support import engines
 from tests.support.waiting import wait_until
 from tests.test_architecture import SOURCES
@@ -59,101 +59,108 @@ USED: tuple[Private, ...] = (
     Private(
         BaseConnector,
         "_factory",
-        "delivery.transport",
+        "delivery.http.transport",
         "a connector accepts no protocol class; ours reads answers without aiohttp's parser",
     ),
     Private(
         BaseConnector,
         "_conns",
-        "delivery.egress",
+        "delivery.http.egress",
         "nothing else counts the idle connections and closes the oldest of them",
     ),
     Private(
         BaseConnector,
         "_conns",
-        "delivery.transport",
+        "delivery.http.transport",
         "nothing else closes the idle connections to one destination",
     ),
     Private(
         TCPConnector,
         "_create_connection",
-        "delivery.proxy",
+        "delivery.http.proxy",
         "called once for each new connection: the destination is judged before the proxy is asked",
     ),
     Private(
         TCPConnector,
         "_create_direct_connection",
-        "delivery.proxy",
+        "delivery.http.proxy",
         "tells an unreachable proxy from an unreachable destination",
     ),
     Private(
         TCPConnector,
         "_resolve_host",
-        "delivery.proxy",
+        "delivery.http.proxy",
         "resolves a destination by the connector's cache",
     ),
-    Private(ResponseHandler, "_loop", "delivery.protocol", "makes the future of an exchange"),
+    Private(
+        ResponseHandler, "_loop", "delivery.http.client_protocol", "makes the future of an exchange"
+    ),
     Private(
         BaseConnector,
         "_acquired",
-        "delivery.egress",
+        "delivery.http.egress",
         "nothing else says how many connections are open",
     ),
     Private(
         ResponseHandler,
         "_parser",
-        "delivery.protocol",
+        "delivery.http.client_protocol",
         "shows that aiohttp itself reads the answer of a proxy to CONNECT",
     ),
     Private(
         AbstractConnection,
         "pack_command",
-        "store.client",
+        "store.connection.client",
         "hiredis packs faster: redis-py's own packing takes a third of a create",
     ),
     Private(
         AbstractConnection,
         "_reader",
-        "store.client",
+        "store.connection.client",
         "nothing else shows that a node has closed a pooled connection",
     ),
     Private(
         AbstractConnection,
         "should_reconnect",
-        "store.client",
+        "store.connection.client",
         "a cluster's pool calls it before it reuses a connection",
     ),
     Private(
         ClusterNode,
         "connection_class",
-        "store.client",
+        "store.connection.client",
         "RedisCluster accepts no connection class for its startup nodes",
     ),
     Private(
         RedisCluster,
         "connection_kwargs",
-        "store.client",
+        "store.connection.client",
         "RedisCluster accepts no connection class for discovered nodes",
     ),
     Private(
         RedisCluster,
         "nodes_manager",
-        "store.client",
+        "store.connection.client",
         "holds the nodes, whose connections aclose() leaves open after an error",
     ),
-    Private(NodesManager, "startup_nodes", "store.client", "the nodes named in REDIS_URL"),
-    Private(NodesManager, "nodes_cache", "store.client", "the discovered nodes"),
-    Private(NodesManager, "aclose", "store.client", "closes the nodes of one of these two"),
+    Private(
+        NodesManager, "startup_nodes", "store.connection.client", "the nodes named in REDIS_URL"
+    ),
+    Private(NodesManager, "nodes_cache", "store.connection.client", "the discovered nodes"),
+    Private(
+        NodesManager, "aclose", "store.connection.client", "closes the nodes of one of these two"
+    ),
     Private(
         SentinelConnectionPool,
         "sentinel_manager",
-        "store.client",
+        "store.connection.client",
         "closing the pool leaves its connections to sentinels open",
     ),
 )
 
-# uvicorn documents no protocol of one's own. tests/api/test_requests.py and tests/protocol try what
-# ours makes of these.
+# uvicorn documents no way to replace its protocol. tests/api/test_requests.py and
+# tests/server/protocol test what
+# ours does with these.
 IN_UVICORN = (
     (HttpToolsProtocol, "parser", "what ends with an upgrade is parsed again"),
     (HttpToolsProtocol, "url", "a head that asks for an upgrade is built again from it"),
@@ -179,9 +186,12 @@ IN_UVICORN = (
     (FlowControl, "resume_reading", "it reads on although requests wait"),
 )
 USED += tuple(
-    Private(owner, name, "protocol.connection", reason) for owner, name, reason in IN_UVICORN
+    Private(owner, name, "server.protocol.http_protocol", reason)
+    for owner, name, reason in IN_UVICORN
 )
-USED += (Private(ServerState, "connections", "protocol.connections", "all of them are watched"),)
+USED += (
+    Private(ServerState, "connections", "server.protocol.connections", "all of them are watched"),
+)
 
 # Libraries with such uses: pyproject.toml allows only minor versions that were tested.
 PINNED = ("aiohttp", "hiredis", "httptools", "redis", "uvicorn")
@@ -302,7 +312,7 @@ def test_library_with_private_uses_is_pinned_to_tested_minor_versions(
 def test_cycle_of_uvicorn_takes_what_a_refusal_gives_it() -> None:
     given = {
         node.arg
-        for node in ast.walk(ast.parse(SOURCES["protocol.connection"]))
+        for node in ast.walk(ast.parse(SOURCES["server.protocol.http_protocol"]))
         if isinstance(node, ast.keyword)
     }
     wanted = set(inspect.signature(RequestResponseCycle).parameters)

@@ -19,7 +19,7 @@ from bench.bodies import message
 from bench.ceilings.ingest import ADD
 from bench.fill import tomorrow
 from bench.processes import Worker, answer
-from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 
 CALLS = 4  # under way
 

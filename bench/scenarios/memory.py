@@ -11,7 +11,7 @@ from bench.outside import Outside, outside
 from bench.peers.peer import peer
 from bench.report import Options, Row
 from bench.scenarios.create import HOOK
-from scheduler_api.store.embedded_server import find_binary
+from scheduler_api.store.embedded.server import find_binary
 
 COUNT = 100_000
 BESIDE = ""

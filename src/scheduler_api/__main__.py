@@ -1,5 +1,5 @@
 """python -m scheduler_api: the same as the command scheduler-api."""
 
-from scheduler_api.cli import main
+from scheduler_api.cli.main import main
 
 main(prog_name="scheduler-api")

@@ -14,11 +14,11 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from scheduler_api.api.app import create_app
-from scheduler_api.api.auth import BearerToken
+from scheduler_api.api.auth.bearer import BearerToken
 from scheduler_api.api.endpoint import Context
-from scheduler_api.memory import Budget
-from scheduler_api.protocol import HttpProtocol
-from scheduler_api.store.client import close, connect
+from scheduler_api.byte_budget import Budget
+from scheduler_api.server.protocol import HttpProtocol
+from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK
 from tests.support.waiting import wait_until

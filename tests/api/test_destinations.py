@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api.domain.limits import Limits, Rate
+from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.domain.message import Attempt
 from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
@@ -110,13 +110,13 @@ async def test_each_change_is_told_once(api: Api) -> None:
             assert response.status == 200
     assert [{key: log[key] for key in log if key != "log_level"} for log in logs] == [
         {
-            "event": "destination_limited",
+            "event": "destination_limits_set",
             "destination": HOST,
             "concurrency": 8,
             "rate": "10/s",
             "paused": False,
         },
-        {"event": "destination_unlimited", "destination": HOST},
+        {"event": "destination_limits_cleared", "destination": HOST},
     ]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler_api.protocol.connection import MAX_FIELDS, MAX_HEAD
+from scheduler_api.server.protocol.http_protocol import MAX_FIELDS, MAX_HEAD
 from scheduler_api.store.store import Store
 from tests.api.conftest import MAX_BODY, TOKEN, Api
 from tests.support.exchange import Response, bytewise, exchange, head_and_body, whole

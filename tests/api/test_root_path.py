@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scheduler_api.protocol import HttpProtocol
 from scheduler_api.server import run
+from scheduler_api.server.protocol import HttpProtocol
 from scheduler_api.settings import Settings, SettingsError, load
 from scheduler_api.store.store import Store
 from tests.api.conftest import TOKEN, Scheduler, application, serving

@@ -16,8 +16,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender
-from scheduler_api.delivery.transport import open_transport
+from scheduler_api.delivery.http.sender import Sender
+from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK, accepted
 from tests.support.raw import endless_server
@@ -133,7 +133,13 @@ async def dispatching(store: Store) -> AsyncIterator[None]:
     async with open_transport(LOOPBACK) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=30), secrets=())
         dispatcher = Dispatcher(
-            store.queues, store.heads, sender, store.growth, store.check, slots=SLOTS, lease=LEASE
+            store.queues,
+            store.notifier,
+            sender,
+            store.growth,
+            store.check,
+            slots=SLOTS,
+            lease=LEASE,
         )
         dispatcher.start()
         try:

@@ -19,12 +19,12 @@ from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender
-from scheduler_api.delivery.transport import open_transport
-from scheduler_api.domain.destination import EgressRules
+from scheduler_api.delivery.http.sender import Sender
+from scheduler_api.delivery.http.transport import open_transport
+from scheduler_api.domain.destination import reached
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
-from scheduler_api.domain.limits import reached
 from scheduler_api.domain.message import accept
+from scheduler_api.domain.url import EgressRules
 from scheduler_api.server import compose
 from scheduler_api.store.store import Store
 from tests.support.endings import ENDINGS, TIMED, silent
@@ -89,7 +89,7 @@ class Campaign:
         """With a dispatcher that cuts off in the end what is still open."""
         dispatcher = Dispatcher(
             self.store.queues,
-            self.store.heads,
+            self.store.notifier,
             self.sender,
             self.store.growth,
             self.store.check,

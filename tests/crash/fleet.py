@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from redis.asyncio import Redis
 
-from scheduler_api.store.client import connect
-from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.connection.client import connect
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import Keys
 from tests.crash.history import Kill
 from tests.support.commands import Done, run_in

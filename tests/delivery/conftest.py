@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender, Sent
-from scheduler_api.delivery.sender import Start as Began
-from scheduler_api.delivery.transport import open_transport
+from scheduler_api.delivery.http.sender import Sender, Sent
+from scheduler_api.delivery.http.sender import Start as Began
+from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.store.queue import Claimed
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK, accepted
@@ -47,7 +47,7 @@ def claim(live_store: Store) -> Claims:
 
 @pytest.fixture
 async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
-    """Starts a dispatcher of `live_store` (or another store); drained in the end."""
+    """DelayQueue a dispatcher of `live_store` (or another store); drained in the end."""
     async with AsyncExitStack() as stack:
 
         async def start(
@@ -60,7 +60,7 @@ async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
         ) -> Dispatcher:
             dispatcher = Dispatcher(
                 store.queues,
-                store.heads,
+                store.notifier,
                 sender,
                 store.growth,
                 check or store.check,

@@ -11,15 +11,15 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api import telemetry
-from scheduler_api.delivery import lookout
+from scheduler_api.delivery import claimer
 from scheduler_api.domain.errors import MessageNotFound, SchemaTooNew, StoreUnavailable
 from scheduler_api.domain.message import Message
-from scheduler_api.store.client import close, connect
-from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.connection.client import close, connect
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.queue import Claim, Claimed, Share
 from scheduler_api.store.store import Store
+from scheduler_api.telemetry.logging import configure_logging
 from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
 from tests.faults.conftest import events
@@ -89,7 +89,7 @@ async def test_what_is_claimed_ahead_is_sent_at_its_instant(
 @pytest.fixture
 def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is due in a minute is claimed."""
-    monkeypatch.setattr(lookout, "AHEAD", 60.0)
+    monkeypatch.setattr(claimer, "AHEAD", 60.0)
 
 
 @pytest.mark.usefixtures("far_ahead")
@@ -500,7 +500,7 @@ async def test_an_unreadable_record_does_not_stop_the_others(
 async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
     start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler_api.delivery.lookout.AFTER_BREAKING", 0.001)
+    monkeypatch.setattr("scheduler_api.delivery.claimer.AFTER_BREAKING", 0.001)
     mistakes = [RuntimeError("a mistake")]
 
     async def check(_: int) -> None:
@@ -530,9 +530,9 @@ async def test_an_error_that_cannot_be_logged_does_not_end_the_dispatcher(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whether it is a mistake of ours or the cause of the store's absence."""
-    monkeypatch.setattr("scheduler_api.delivery.lookout.AFTER_BREAKING", 0.001)
+    monkeypatch.setattr("scheduler_api.delivery.claimer.AFTER_BREAKING", 0.001)
     written = io.StringIO()
-    telemetry.configure("INFO", format, written, cache=False)
+    configure_logging("INFO", format, written, cache=False)
     away = StoreUnavailable()
     away.__cause__ = Unspeakable()
     mistakes = [Unspeakable(), away]
@@ -544,7 +544,7 @@ async def test_an_error_that_cannot_be_logged_does_not_end_the_dispatcher(
     await start(check=check)
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await until(live_store, "a", "delivered")
-    for event in ("store_lost", "dispatcher_broke", "store_connected"):
+    for event in ("store_lost", "dispatcher_error", "store_connected"):
         assert event in written.getvalue()
 
 
@@ -561,7 +561,7 @@ async def test_data_that_became_those_of_a_newer_version_stop_the_claims(
     with pytest.raises(SchemaTooNew):
         await live_store.messages.create("refused", accepted(webhookUrl=receiver.url))
     for partition in range(len(live_store.keys)):
-        live_store.heads.announce(partition)
+        live_store.notifier.notify(partition)
     await wait_until("stopped", lambda: not dispatcher.running)
     receiver.hold.set()
     await wait_until("what was claimed is settled", lambda: not dispatcher.busy)
@@ -622,7 +622,7 @@ async def test_an_idle_dispatcher_finds_the_store_again(
 ) -> None:
     await start(own_store)
     await own_server.stop()
-    own_store.heads.announce(0)
+    own_store.notifier.notify(0)
     with pytest.raises(StoreUnavailable):
         await own_store.messages.count()
     await own_server.start()

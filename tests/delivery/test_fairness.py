@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.domain.limits import Limits
+from scheduler_api.domain.destination import Limits
 from scheduler_api.store.store import Store
 from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from scheduler_api.delivery.sender import Sender
+from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.domain.message import Spec
 from scheduler_api.store.queue import Claimed
 from tests.delivery.conftest import send

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler_api.delivery.leases import Leases
-from scheduler_api.delivery.shares import Shares
+from scheduler_api.delivery.slot_shares import Shares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.wakeup import Wakeup
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from scheduler_api.domain.destination import EgressRules
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.message import (
     MAX_DELAY,
@@ -21,6 +20,7 @@ from scheduler_api.domain.message import (
     check_id,
     payload,
 )
+from scheduler_api.domain.url import EgressRules
 from tests.support.factories import URL, accepted, new_message
 
 YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC)

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from scheduler_api.api.app import create_app
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.server import compose
+from scheduler_api.server.token_file import Token
 from scheduler_api.settings import load
 from scheduler_api.store.store import Store
-from scheduler_api.token_file import Token
 from tests.api.conftest import serving
 from tests.support.faults import FaultProxy, proxying
 from tests.support.problems import problem

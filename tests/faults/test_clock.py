@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from scheduler_api.delivery import housekeeping
+from scheduler_api.delivery.upkeep import housekeeping
 from tests.faults.conftest import Logs, Service, events, replica
 from tests.support.receiver import Received, Receiver
 from tests.support.valkey import Valkey, valkey_server

@@ -98,7 +98,7 @@ async def test_few_descriptors_are_shared_by_deliveries_and_callers(
 ) -> None:
     """F51. Claims pause at what is open, idle callers make room for others; then all goes on."""
     async with serving(tmp_path, ("prlimit", "--nofile=64", *SERVE)) as server:
-        told = await server.event("few_descriptors")
+        told = await server.event("open_files_limited")
         await server.create(id="first", webhookUrl=receiver.url)
         await server.reach("first", "delivered")  # a host that has answered may have every slot
         receiver.requests.clear()

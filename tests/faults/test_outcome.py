@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.messages import CREATED_AT_ONCE
-from scheduler_api.store.uploads import CALL_BYTES, UNDER_WAY
+from scheduler_api.store.connection.uploads import CALL_BYTES, UNDER_WAY
+from scheduler_api.store.messages import CREATE_BATCH
 from tests.faults.conftest import PATIENCE, Service, replica
 from tests.support.faults import FaultProxy, proxying, script_names
 from tests.support.problems import problem
@@ -79,16 +79,16 @@ async def test_a_batch_tells_for_each_message_whether_it_is_stored_or_unknown_or
     known: Service, proxy: FaultProxy
 ) -> None:
     proxy.swallow_reply("create", nth=2)
-    messages = [LATER] * (3 * CREATED_AT_ONCE)
+    messages = [LATER] * (3 * CREATE_BATCH)
     _, found = await ask(known, "POST", "/messages/batch", {"messages": messages})
     told = [(one["status"], one["body"].get("code")) for one in found["results"]]
     assert told == [
-        *[(201, None)] * CREATED_AT_ONCE,
-        *[(503, "outcome_unknown")] * CREATED_AT_ONCE,
-        *[(503, "store_unavailable")] * CREATED_AT_ONCE,
+        *[(201, None)] * CREATE_BATCH,
+        *[(503, "outcome_unknown")] * CREATE_BATCH,
+        *[(503, "store_unavailable")] * CREATE_BATCH,
     ]
-    assert await stored(known) == 2 * CREATED_AT_ONCE
-    for one in found["results"][CREATED_AT_ONCE : 2 * CREATED_AT_ONCE]:
+    assert await stored(known) == 2 * CREATE_BATCH
+    for one in found["results"][CREATE_BATCH : 2 * CREATE_BATCH]:
         again = LATER | {"id": one["body"]["messageId"]}
         assert (await ask(known, "POST", "/messages", again))[0] == 409
 
@@ -150,7 +150,7 @@ async def test_a_read_whose_reply_is_lost_has_changed_nothing(
 async def test_a_script_that_fails_in_the_middle_leaves_the_outcome_unknown(
     upstream: Valkey, admin: Redis, tmp_path: Path
 ) -> None:
-    """The right to announce is asked for after the message is written."""
+    """The right to notify is asked for after the message is written."""
     rights = ("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-spublish")
     await admin.execute_command(*rights)  # type: ignore[no-untyped-call]
     login = upstream.address.replace("unix://", "unix://app:secret@")

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support import invariants

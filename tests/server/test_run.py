@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from scheduler_api.server import channel, run, worker
-from scheduler_api.server.channel import Channel
-from scheduler_api.server.ending import Ending
+from scheduler_api.server import run, worker, worker_channel
+from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.worker_channel import Channel
 from scheduler_api.settings import Settings
 
 PROXIES_KEEP = 60  # seconds that nginx, HAProxy and the load balancers of clouds keep a connection
@@ -44,5 +44,7 @@ async def test_a_worker_says_to_its_parent_which_setting_is_wrong(tmp_path: Path
         assert await worker._work(Settings(data_dir=tmp_path), sock, theirs) == 1
     said = [words async for words in parent.heard()]
     parent.close()
-    assert [words[0] for words in said if words[0] != channel.ALIVE] == [channel.WRONG_SETTINGS]
+    assert [words[0] for words in said if words[0] != worker_channel.ALIVE] == [
+        worker_channel.WRONG_SETTINGS
+    ]
     assert "API_TOKEN" in said[-1][1]

@@ -6,11 +6,11 @@ Asked by world.py at every claim; it knows what was asked for and which requests
 from collections import Counter
 from collections.abc import Mapping
 
-from scheduler_api.domain.limits import Limits
+from scheduler_api.domain.destination import Limits
+from scheduler_api.store.audit.invariants import BREAKS_AT, destination_claimed
 from scheduler_api.store.destinations import share
-from scheduler_api.store.invariants import BREAKS_AT, destination_claimed
 
-FIRST_PAUSE, LONGEST_PAUSE = 1_000, 60_000  # ms until a probe; see lua/settle.lua
+FIRST_PAUSE, MAX_PAUSE = 1_000, 60_000  # ms until a probe; see lua/settle.lua
 AHEAD = 100  # ms that a rate may be ahead of its beat; see lua/prelude.lua
 
 Claims = Mapping[bytes, bytes]  # id → claim
@@ -64,7 +64,7 @@ class Flow:
         elif reached is False and not (self._broken(here) and now < self._probe_at[here]):
             self._misses[here] += 1
             pauses = self._misses[here] - BREAKS_AT
-            self._probe_at[here] = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(0, pauses))
+            self._probe_at[here] = now + min(MAX_PAUSE, FIRST_PAUSE * 2 ** max(0, pauses))
 
     def failures(self, name: str) -> int:
         """How often in a row it could not be connected to, as the worst partition knows."""

@@ -7,11 +7,11 @@ lost; a promise that is broken raises Broken.
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from scheduler_api.domain.destination import destination_name
-from scheduler_api.domain.limits import reached
+from scheduler_api.domain.destination import reached
 from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import MAX_ATTEMPTS
-from scheduler_api.store.queue import MOST_CRASHES, Claimed, Outcome, Verdict
+from scheduler_api.domain.url import destination_name
+from scheduler_api.store.queue import MAX_CRASHES, Claimed, Outcome, Verdict
 from tests.sim.flow import Flow
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Ledger:
         lease.settled = True
         attempt = outcome.attempt
         was_reached = reached(attempt.status, attempt.error)
-        self.flow.reached(lease.lookout.partition, offer.destination, was_reached, now_ms)
+        self.flow.reached(lease.claimer.partition, offer.destination, was_reached, now_ms)
         self.require(offer.holder is lease, offer, "settled by one that no longer held it")
         offer.sends.clear()
         offer.retries += 1
@@ -199,7 +199,7 @@ class Ledger:
             holder.until_ms = 0
         elif holder and not holder.settled:
             self.require(holder.until_ms <= store_ms, offer, "reaped before its lease's end")
-        spent = offer.reaps >= MOST_CRASHES
+        spent = offer.reaps >= MAX_CRASHES
         self.require(failed is spent, offer, "given up too early or too late")
         if failed:
             offer.ended = "failed"

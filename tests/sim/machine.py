@@ -8,16 +8,16 @@ import weakref
 from collections.abc import Mapping
 from datetime import timedelta
 
-from scheduler_api.store.archive import Archive
+from scheduler_api.store.audit.dump import Archive
+from scheduler_api.store.audit.fsck import Fsck
+from scheduler_api.store.connection.notifier import Notifier
+from scheduler_api.store.connection.scripts import scripts_of
+from scheduler_api.store.connection.uploads import Uploads
 from scheduler_api.store.destinations import Destinations, share
-from scheduler_api.store.fsck import Fsck
-from scheduler_api.store.growth import Growth
-from scheduler_api.store.heads import Heads
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import scripts_of
-from scheduler_api.store.uploads import Uploads
+from scheduler_api.store.stored_bytes import Growth
 from tests.sim.replica import LEASE, Rules
 from tests.sim.server import OTHER, PARTITIONS, Server
 
@@ -46,7 +46,7 @@ class Divided:
             {name.decode().removeprefix(keys.base): name for name in keys.all} for keys in self.keys
         ]
         self.scripts = scripts_of(server.client, self.keys)
-        self.heads = Heads(server.client, [keys.wakeup for keys in self.keys])
+        self.notifier = Notifier(server.client, [keys.wakeup for keys in self.keys])
         self.archive = Archive(self.scripts)
 
     def shares(self, concurrency: int) -> list[int]:
@@ -59,7 +59,7 @@ class Divided:
             Queue(
                 partition,
                 self.scripts[partition],
-                self.heads,
+                self.notifier,
                 epoch=epoch,
                 lease=timedelta(milliseconds=LEASE),
                 concurrency=most,
@@ -72,7 +72,7 @@ class Divided:
     def messages(self, concurrency: int) -> Messages:
         """As the api asks for them."""
         shares = self.shares(concurrency)
-        return Messages(self.scripts, self.heads, Uploads(), Growth(), concurrency=shares)
+        return Messages(self.scripts, self.notifier, Uploads(), Growth(), concurrency=shares)
 
     def destinations(self, concurrency: int) -> Destinations:
         """As the api asks for them."""

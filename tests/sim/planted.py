@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler_api.store.scripts import NAMES, source
+from scheduler_api.store.connection.scripts import NAMES, source
 from tests.sim.replica import Rules
 from tests.sim.server import OTHER, PARTITIONS
 

@@ -12,7 +12,7 @@ from scheduler_api.delivery.leases import MARGIN
 from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.message import Attempt
 from scheduler_api.domain.retry import Delivered, Retry, decide
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue, Share
 from tests.sim.fair import objection
 from tests.sim.ledger import Broken, Offer
@@ -45,15 +45,15 @@ class Lease:
     """One claim, as delivery/leases.py keeps it, and what came of it."""
 
     __slots__ = (
-        *("answered", "claimed", "ends_ms", "excused", "exposed", "lookout", "offer", "outcome"),
+        *("answered", "claimed", "ends_ms", "excused", "exposed", "claimer", "offer", "outcome"),
         *("replica", "sending", "settled", "started", "took", "until_ms"),
     )
 
     def __init__(
-        self, replica: "Replica", lookout: "Lookout", claimed: Claimed, offer: Offer, began_ms: int
+        self, replica: "Replica", claimer: "Claimer", claimed: Claimed, offer: Offer, began_ms: int
     ) -> None:
         self.replica = replica
-        self.lookout = lookout
+        self.claimer = claimer
         self.claimed = claimed
         self.offer = offer
         self.ends_ms = began_ms + LEASE  # by the process's own clock
@@ -73,7 +73,7 @@ class Lease:
         return self.sending and self.started
 
 
-class Lookout:
+class Claimer:
     """What a process knows of one partition."""
 
     __slots__ = ("look_at", "missed", "queue", "since")
@@ -96,7 +96,7 @@ class Replica:
     def __init__(self, world: "World", queues: Sequence[Queue], slots: int) -> None:
         self.world = world
         self.epoch = queues[0].epoch
-        self.lookouts = [Lookout(queue, world.now) for queue in queues]
+        self.claimers = [Claimer(queue, world.now) for queue in queues]
         self.slots = slots
         self.leases: list[Lease] = []
         self.given_up: list[Lease] = []
@@ -142,44 +142,44 @@ class Replica:
         finally:
             server.down = away
 
-    def look(self, lookout: Lookout) -> None:
+    def look(self, claimer: Claimer) -> None:
         """Claim what there are slots for; reap if a lease has run out and it is allowed."""
-        world, queue = self.world, lookout.queue
-        lookout.look_at = world.now + SAFETY_POLL
+        world, queue = self.world, claimer.queue
+        claimer.look_at = world.now + SAFETY_POLL
         free, share = self.free(), self._share()
         if free <= 0:
             return
         try:
-            if lookout.since is None:
+            if claimer.since is None:
                 self._ask(queue.greet())
-                lookout.since = world.now
-            if lookout.missed and not world.rules.keeps_nonce:
+                claimer.since = world.now
+            if claimer.missed and not world.rules.keeps_nonce:
                 queue._nonce = None
-            claim = world.watch(lookout.partition, lambda: self._claim(queue, free, share))
+            claim = world.watch(claimer.partition, lambda: self._claim(queue, free, share))
         except Unavailable:
-            lookout.missed = True
-            lookout.since = None
+            claimer.missed = True
+            claimer.since = None
             return
         # Slots that a lost claim was for may since have been given to other partitions.
-        fits = len(claim.messages) <= free or lookout.missed
+        fits = len(claim.messages) <= free or claimer.missed
         assert fits, "more was claimed than asked for"
         offers = [world.ledger.offer_of(one) for one in claim.messages]
         leases = [
-            Lease(self, lookout, one, offer, world.now)
+            Lease(self, claimer, one, offer, world.now)
             for one, offer in zip(claim.messages, offers, strict=True)
         ]
         for lease in leases:
             world.ledger.claimed(lease)
         self.leases += leases
-        if lookout.missed:
-            world.knows_all(self, lookout.partition)
+        if claimer.missed:
+            world.knows_all(self, claimer.partition)
         elif found := objection(share, [one.destination for one in claim.messages]):
             raise Broken(found)
         elif len(leases) < free:
-            world.nothing_due(lookout.partition, told=claim.due_in == 0)
-        world.looks_again(lookout.partition, claim.due_in)
-        lookout.missed = False
-        self._wake(lookout, claim.due_in, claim.lease_in)
+            world.nothing_due(claimer.partition, told=claim.due_in == 0)
+        world.looks_again(claimer.partition, claim.due_in)
+        claimer.missed = False
+        self._wake(claimer, claim.due_in, claim.lease_in)
 
     def _share(self) -> Share:
         if not self.world.rations:
@@ -197,41 +197,41 @@ class Replica:
         finally:
             server.loses_reply = False
 
-    def _wake(self, lookout: Lookout, due_in: float | None, lease_in: float | None) -> None:
+    def _wake(self, claimer: Claimer, due_in: float | None, lease_in: float | None) -> None:
         now = self.world.now
         waits = [] if due_in is None else [due_in * 1000]
         if lease_in == 0:
-            waits.append(self._reap_if_allowed(lookout))
+            waits.append(self._reap_if_allowed(claimer))
         elif lease_in is not None:
             waits.append(lease_in * 1000)
-        lookout.look_at = now + max(1, int(min(waits, default=SAFETY_POLL)))
+        claimer.look_at = now + max(1, int(min(waits, default=SAFETY_POLL)))
 
-    def _reap_if_allowed(self, lookout: Lookout) -> float:
+    def _reap_if_allowed(self, claimer: Claimer) -> float:
         """Ms until it is allowed, 0 when done."""
         try:
-            granted = self._ask(lookout.queue.greet()) * 1000
-            steady = self.world.now - (self.world.now if lookout.since is None else lookout.since)
+            granted = self._ask(claimer.queue.greet()) * 1000
+            steady = self.world.now - (self.world.now if claimer.since is None else claimer.since)
             wait = max(LEASE - steady if self.world.rules.waits_to_reap else 0, granted)
             if wait > 0:
                 return wait
-            self.world.reap(self._ask, lookout.queue)
+            self.world.reap(self._ask, claimer.queue)
         except Unavailable:
-            lookout.since = None
+            claimer.since = None
         return 0
 
     def give_back(self, lease: Lease) -> None:
         """Nothing could be sent; if the store does not hear of it, the lease runs out."""
-        self._release([lease], lease.lookout)
+        self._release([lease], lease.claimer)
         self.leases.remove(lease)
         self.given_up.append(lease)
 
     def recover(self) -> None:
         """Take over from a process that died on this machine."""
-        for lookout in self.lookouts:
+        for claimer in self.claimers:
             try:
-                self.world.recover(self._ask, lookout.queue)
+                self.world.recover(self._ask, claimer.queue)
             except Unavailable:
-                lookout.since = None
+                claimer.since = None
 
     def send(self, lease: Lease) -> None:
         """Start the request, if there is time."""
@@ -262,19 +262,19 @@ class Replica:
 
     def settle(self, leases: list[Lease]) -> None:
         """Tell the store how requests ended; once more if it did not answer."""
-        for lookout in self.lookouts:
-            self._settle(lookout, [lease for lease in leases if lease.lookout is lookout])
+        for claimer in self.claimers:
+            self._settle(claimer, [lease for lease in leases if lease.claimer is claimer])
 
-    def _settle(self, lookout: Lookout, leases: list[Lease]) -> None:
+    def _settle(self, claimer: Claimer, leases: list[Lease]) -> None:
         world = self.world
         outcomes = [lease.outcome for lease in leases if lease.outcome]
         if not outcomes:
             return
         held = [world.is_held_by(lease) for lease in leases]
         try:
-            taken = self._ask(lookout.queue._settle(outcomes))
+            taken = self._ask(claimer.queue._settle(outcomes))
         except Unavailable:
-            lookout.since = None
+            claimer.since = None
             if not world.rules.repeats_settle:
                 self._forget(leases)
             return
@@ -283,7 +283,7 @@ class Replica:
         for lease, outcome, is_taken in zip(leases, outcomes, taken, strict=True):
             world.ledger.settled(lease, outcome, is_taken, world.store_ms)
         if world.strikes():
-            lookout.since = None
+            claimer.since = None
         else:
             self._forget(leases)
 
@@ -293,15 +293,15 @@ class Replica:
     def renew(self) -> None:
         """Extend the leases that are a third through; give up those that are lost."""
         soon = self.world.now + LEASE * 2 // 3
-        for lookout in self.lookouts:
-            old = [one for one in self.leases if one.ends_ms <= soon and one.lookout is lookout]
+        for claimer in self.claimers:
+            old = [one for one in self.leases if one.ends_ms <= soon and one.claimer is claimer]
             if old:
-                self._renew(lookout, old)
+                self._renew(claimer, old)
 
-    def _renew(self, lookout: Lookout, old: list[Lease]) -> None:
+    def _renew(self, claimer: Claimer, old: list[Lease]) -> None:
         world = self.world
         try:
-            kept = self._ask(lookout.queue.renew([lease.claimed for lease in old]))
+            kept = self._ask(claimer.queue.renew([lease.claimed for lease in old]))
         except Unavailable:
             return
         lost_reply = world.strikes()
@@ -336,16 +336,16 @@ class Replica:
 
     def stop(self) -> None:
         """SIGTERM: give back what was not sent, cut off what is open, settle, leave."""
-        for lookout in self.lookouts:
-            self._release([lease for lease in self.unsent() if lease.lookout is lookout], lookout)
+        for claimer in self.claimers:
+            self._release([lease for lease in self.unsent() if lease.claimer is claimer], claimer)
         for lease in self.opened():
             self.answer(lease, None)
         self.settle(self.answered())
-        for lookout in self.lookouts:
-            self._release([], lookout)
+        for claimer in self.claimers:
+            self._release([], claimer)
         self.world.kill(self)
 
-    def _release(self, unsent: list[Lease], lookout: Lookout) -> None:
+    def _release(self, unsent: list[Lease], claimer: Claimer) -> None:
         with suppress(Unavailable):
-            self._ask(lookout.queue.release([lease.claimed for lease in unsent]))
+            self._ask(claimer.queue.release([lease.claimed for lease in unsent]))
             self.world.released(unsent)

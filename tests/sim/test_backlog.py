@@ -8,9 +8,9 @@ import pytest
 
 from scheduler_api.domain.message import Accepted, Attempt
 from scheduler_api.domain.retry import Retry, decide
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.messages import new_of
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome
+from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
 from tests.sim.machine import Machine
 from tests.sim.server import at_once
 from tests.support.factories import accepted
@@ -47,8 +47,8 @@ class Hour:
 
     def create(self, messages: list[tuple[str, Accepted]]) -> None:
         """Store them."""
-        for start in range(0, len(messages), CLAIMED_AT_ONCE):
-            batch = messages[start : start + CLAIMED_AT_ONCE]
+        for start in range(0, len(messages), CLAIM_BATCH):
+            batch = messages[start : start + CLAIM_BATCH]
             packed = [new_of(message_id.encode(), one) for message_id, one in batch]
             at_once(self.messages._create(0, packed))
 
@@ -86,8 +86,8 @@ class Hour:
         outcomes = []
         while self._open and self._open[0][0] <= now:
             outcomes.append(self._outcome(heappop(self._open)[2], now))
-        for start in range(0, len(outcomes), CLAIMED_AT_ONCE):
-            assert all(at_once(self.queue._settle(outcomes[start : start + CLAIMED_AT_ONCE])))
+        for start in range(0, len(outcomes), CLAIM_BATCH):
+            assert all(at_once(self.queue._settle(outcomes[start : start + CLAIM_BATCH])))
 
     def _outcome(self, claimed: Claimed, now: int) -> Outcome:
         status = 503 if DOWN in claimed.url and now < START + HOUR else 200

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from scheduler_api.store import destinations
-from scheduler_api.store.fsck import COLUMNS
+from scheduler_api.store.audit.fsck import COLUMNS
+from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.keys import Keys
-from scheduler_api.store.scripts import Scripts
 from tests.sim.machine import Machine
 from tests.sim.server import BY_HAND, Content, ScriptFailed, Server, at_once
 from tests.sim.world import World

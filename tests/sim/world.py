@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from scheduler_api.domain.destination import Destination, Limits, Rate
 from scheduler_api.domain.errors import (
     DestinationNotFound,
     DuplicateMessage,
@@ -24,18 +25,17 @@ from scheduler_api.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from scheduler_api.domain.limits import Destination, Limits, Rate
 from scheduler_api.domain.message import Accepted
-from scheduler_api.store.archive import Restorable
-from scheduler_api.store.codec import from_ms, to_ms
-from scheduler_api.store.invariants import Snapshot, destination_claimed, findings
+from scheduler_api.store.audit.dump import Restorable
+from scheduler_api.store.audit.invariants import Snapshot, destination_claimed, findings
+from scheduler_api.store.codec.record import from_ms, to_ms
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import Claim, Queue
 from tests.sim.flow import Flow
 from tests.sim.ledger import Broken, Ledger, Offer
 from tests.sim.machine import Machine
-from tests.sim.replica import LEASE, NEXT_DUTIES, Lease, Lookout, Replica
+from tests.sim.replica import LEASE, NEXT_DUTIES, Claimer, Lease, Replica
 from tests.sim.server import NOTHING, Content, at_once
 from tests.support.factories import accepted
 
@@ -182,9 +182,9 @@ class World:
                     self._ring(one)
 
     def _ring(self, one: Replica) -> None:
-        for lookout in one.lookouts:
-            if lookout.look_at <= self.now:
-                one.look(lookout)
+        for claimer in one.claimers:
+            if claimer.look_at <= self.now:
+                one.look(claimer)
 
     # Processes.
 
@@ -369,14 +369,14 @@ class World:
     def _let(self, one: Replica) -> None:
         """A step of that process."""
         steps: list[Callable[[], None]] = [
-            partial(one.look, lookout)
-            for lookout in one.lookouts
-            if one.free() > 0 and self._calls_for_look(lookout)
+            partial(one.look, claimer)
+            for claimer in one.claimers
+            if one.free() > 0 and self._calls_for_look(claimer)
         ]
         if ready := one.ready():
             steps += [lambda: one.send(ready[0]), lambda: one.send(ready[-1])]
         unsent = one.unsent()
-        if unsent and any(lookout.missed for lookout in one.lookouts):
+        if unsent and any(claimer.missed for claimer in one.claimers):
             steps = []  # before the claim is asked for again, which is when it may do harm
         if unsent and (not steps or self.rng.random() < 0.1):
             steps += [partial(one.give_back, unsent[0])]
@@ -391,9 +391,9 @@ class World:
         else:
             self._wait()
 
-    def _calls_for_look(self, lookout: Lookout) -> bool:
+    def _calls_for_look(self, claimer: Claimer) -> bool:
         """Whether it would be woken by now, or at times without a reason."""
-        rings = lookout.look_at <= self.now or self._due_now(lookout.partition)
+        rings = claimer.look_at <= self.now or self._due_now(claimer.partition)
         return rings or self.rng.random() < 0.1
 
     def _due_now(self, partition: int) -> bool:
@@ -743,7 +743,7 @@ class World:
         self.counts["outages"] += 1
         self._lose_store(self.rng.choice(ABSENCES))
         # Who was stopped, or asked nothing, did not notice, and may reap as soon as it goes on.
-        known = (lookout.since for one in self.replicas for lookout in one.lookouts)
+        known = (claimer.since for one in self.replicas for claimer in one.claimers)
         if any(since is not None for since in known):
             for one in self.replicas:
                 self._excuse(one)
@@ -782,16 +782,16 @@ class World:
         """Everybody works until nothing is left; the oldest looks, as more would find no more."""
         for _ in range(ROUNDS):
             looking = self.replicas[0]
-            lookouts = [one for one in looking.lookouts if self._has_more(one.partition)]
-            for lookout in lookouts:
-                looking.look(lookout)
+            claimers = [one for one in looking.claimers if self._has_more(one.partition)]
+            for claimer in claimers:
+                looking.look(claimer)
             for one in list(self.replicas):
                 if one.leases:
                     self._finish(one)
             self._check()
-            if not lookouts:
+            if not claimers:
                 break
-            rings = min(lookout.look_at for lookout in lookouts)
+            rings = min(claimer.look_at for claimer in claimers)
             self._advance(max(1, rings - self.now))
         else:
             raise Broken("not all is sent, although all is healed")

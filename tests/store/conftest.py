@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store import client as client_module
-from scheduler_api.store.client import close, connect, open_client
-from scheduler_api.store.embedded import EmbeddedStore
-from scheduler_api.store.heads import of_one_node
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.connection import client as client_module
+from scheduler_api.store.connection.client import close, connect, open_client
+from scheduler_api.store.connection.notifier import of_one_node
+from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support.clock import Clock, prelude
@@ -65,7 +65,7 @@ async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
 async def looks(store: Store) -> AsyncIterator[list[str]]:
     """One entry for each time that the dispatcher of `store` would be told to look."""
     looks: list[str] = []
-    task = asyncio.create_task(store.heads.listen(lambda _: looks.append("look")))
+    task = asyncio.create_task(store.notifier.listen(lambda _: looks.append("look")))
     await wait_until("it is subscribed", lambda: looks == ["look"])
     yield looks
     task.cancel()

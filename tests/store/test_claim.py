@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from scheduler_api.domain.destination import Hold
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.domain.limits import Hold
-from scheduler_api.store.codec import from_ms
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claim, Claimed
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.queue import CLAIM_BATCH, Claim, Claimed
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
@@ -154,8 +154,8 @@ async def test_no_more_are_claimed_than_asked_for_oldest_first(store: Store) -> 
 async def test_at_most_a_hundred_are_claimed_at_once(store: Store) -> None:
     for number in range(30):
         await create(store, *(f"{number}-{i}" for i in range(CONCURRENCY)), url=host(number))
-    assert len((await store.queues[0].claim(1000)).messages) == CLAIMED_AT_ONCE
-    assert len((await store.queues[0].claim(1000)).messages) == 120 - CLAIMED_AT_ONCE
+    assert len((await store.queues[0].claim(1000)).messages) == CLAIM_BATCH
+    assert len((await store.queues[0].claim(1000)).messages) == 120 - CLAIM_BATCH
 
 
 async def test_what_is_over_its_destinations_limit_is_parked(store: Store) -> None:

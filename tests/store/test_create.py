@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import DuplicateMessage
 from scheduler_api.domain.moments import format_instant
-from scheduler_api.store.codec import from_ms, pack_tail
-from scheduler_api.store.messages import ANNOUNCED_WITHIN
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.codec.record import from_ms, pack_tail
+from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.messages import NOTIFY_WITHIN
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.conftest import Published
@@ -139,7 +139,7 @@ async def test_a_hundred_are_answered_in_their_order(store: Store, scripts: Scri
 
 async def test_a_new_head_that_is_due_soon_is_announced(store: Store, published: Published) -> None:
     await store.messages.create("a", accepted(delay="30s"))
-    assert await published() == [NOW + ANNOUNCED_WITHIN]
+    assert await published() == [NOW + NOTIFY_WITHIN]
 
 
 async def test_a_head_that_is_far_off_is_not_announced(store: Store, published: Published) -> None:

@@ -14,7 +14,7 @@ from scheduler_api.domain.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from scheduler_api.store.messages import CREATED_AT_ONCE, Stored
+from scheduler_api.store.messages import CREATE_BATCH, Stored
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.conftest import Published
@@ -29,7 +29,7 @@ LATER = "2100-01-01T00:00:00Z"
 
 
 async def test_each_is_stored_and_answered_in_order(store: Store) -> None:
-    count = 2 * CREATED_AT_ONCE + 1
+    count = 2 * CREATE_BATCH + 1
     delays = [1 + number * 7 % count for number in range(count)]
     batch = [(f"m-{delay}", accepted(delay=delay)) for delay in delays]
     stored = await store.messages.create_many(batch)
@@ -43,7 +43,7 @@ async def test_nothing_is_answered_to_nothing(store: Store) -> None:
     assert await store.messages.count() == 0
 
 
-@pytest.mark.parametrize("apart", [1, CREATED_AT_ONCE])
+@pytest.mark.parametrize("apart", [1, CREATE_BATCH])
 async def test_of_one_id_that_stands_twice_the_first_is_stored(store: Store, apart: int) -> None:
     batch = [(str(number), accepted(delay=1)) for number in range(apart)]
     batch.append(("0", accepted(delay=2)))
@@ -85,7 +85,7 @@ async def test_an_id_that_is_taken_is_refused_and_the_others_are_stored(
 async def test_a_new_head_is_announced_once_for_each_call(
     store: Store, published: Published
 ) -> None:
-    batch = [(str(number), accepted(delay=10)) for number in range(CREATED_AT_ONCE)]
+    batch = [(str(number), accepted(delay=10)) for number in range(CREATE_BATCH)]
     await store.messages.create_many(batch)
     assert await published() == [NOW + 10_000]
 
@@ -94,20 +94,20 @@ async def test_each_partition_gets_its_own_and_the_answers_keep_the_order(
     redis: Redis, prefix: str
 ) -> None:
     store = Store(redis, prefix=prefix, partitions=PARTITIONS)
-    count = 3 * CREATED_AT_ONCE
+    count = 3 * CREATE_BATCH
     batch = [(str(number), accepted(scheduleTo=LATER)) for number in range(count)]
     batch.insert(count // 2, ("0", accepted(scheduleTo=LATER)))
     stored = await store.messages.create_many(batch)
     refused = [place for place, one in enumerate(stored) if isinstance(one, DuplicateMessage)]
     assert refused == [count // 2]
     for keys in store.keys:
-        assert await redis.zcard(f"{keys.base}due") > CREATED_AT_ONCE // 2
+        assert await redis.zcard(f"{keys.base}due") > CREATE_BATCH // 2
         await invariants.check(redis, keys, 1)
     assert await store.messages.count() == count
 
 
 async def test_a_store_that_is_away_is_asked_once_and_is_everybodys_answer(absent: Store) -> None:
-    count = 2 * CREATED_AT_ONCE
+    count = 2 * CREATE_BATCH
     stored = await absent.messages.create_many([(str(n), accepted()) for n in range(count)])
     assert [type(one) for one in stored] == [StoreUnavailable] * count
     assert len(set(map(id, stored))) == 1
@@ -132,7 +132,7 @@ async def test_when_the_store_is_full_in_the_middle_exactly_what_is_told_is_stor
 async def test_what_is_told_to_be_stored_outlives_a_kill_of_the_store_in_the_middle(
     tmp_path: Path,
 ) -> None:
-    count = 200 * CREATED_AT_ONCE
+    count = 200 * CREATE_BATCH
     asked = accepted(scheduleTo=LATER)
     config = ("appendonly yes", "appendfsync always")
     async with valkey_server(tmp_path, *config) as server, client(server.address) as redis:
@@ -148,7 +148,7 @@ async def test_what_is_told_to_be_stored_outlives_a_kill_of_the_store_in_the_mid
         for number in told:
             assert (await store.messages.get(str(number))).state == "scheduled"
         # The call that the kill cut off may have run: its answer was "unknown, repeating is safe".
-        assert len(told) <= await store.messages.count() <= len(told) + CREATED_AT_ONCE
+        assert len(told) <= await store.messages.count() <= len(told) + CREATE_BATCH
 
 
 async def any_stored(store: Store) -> bool:

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.domain.destination import destination_name, parse_destination, parse_url
+from scheduler_api.domain.destination import Hold, Limits
 from scheduler_api.domain.errors import DestinationNotFound
-from scheduler_api.domain.limits import Hold, Limits
-from scheduler_api.store.codec import destination_of, pack_tail
+from scheduler_api.domain.url import destination_name, parse_destination, parse_url
+from scheduler_api.store.codec.record import destination_of, pack_tail
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support.factories import accepted

@@ -8,11 +8,11 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from scheduler_api.domain.attempt_stats import Results, bucket
+from scheduler_api.domain.destination import Destination, Hold, Limits, Rate
 from scheduler_api.domain.errors import DestinationNotFound, MessageNotFound
-from scheduler_api.domain.limits import Destination, Hold, Limits, Rate
-from scheduler_api.domain.results import Results, bucket
-from scheduler_api.store.codec import from_ms
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Outcome, Verdict
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
@@ -33,7 +33,7 @@ async def create(store: Store, count: int, host: str = HERE, name: str = "m") ->
     )
 
 
-async def claimed(store: Store, most: int = CLAIMED_AT_ONCE) -> list[Claimed]:
+async def claimed(store: Store, most: int = CLAIM_BATCH) -> list[Claimed]:
     return (await store.queues[0].claim(most)).messages
 
 
@@ -93,7 +93,7 @@ async def test_a_raised_limit_lets_go_on_more_than_one_call_unparks(store: Store
     await store.destinations.set_limit(HERE, Limits(concurrency=1_000))
     counts = [len(await claimed(store)) for _ in range(4)]
     assert sum(counts) == 250 - CONCURRENCY
-    assert max(counts) <= CLAIMED_AT_ONCE
+    assert max(counts) <= CLAIM_BATCH
 
 
 async def test_a_lowered_limit_holds_for_what_is_claimed_next(store: Store) -> None:
@@ -251,7 +251,7 @@ async def sent_until(store: Store, clock: Clock, end: int, *others: Store) -> li
     """Sends all that may be sent, whenever a claim says so; the instants, ms since NOW."""
     sent: list[int] = []
     while (now := await clock.now() - NOW) < end:
-        looks = [await one.queues[0].claim(CLAIMED_AT_ONCE) for one in (store, *others)]
+        looks = [await one.queues[0].claim(CLAIM_BATCH) for one in (store, *others)]
         for one, claim in zip((store, *others), looks, strict=True):
             await deliver(one, claim.messages)
             sent += [now] * len(claim.messages)
@@ -329,7 +329,7 @@ async def test_more_destinations_open_at_once_than_one_claim_looks_at(
     await deliver(store, await claimed(store))
     assert await claimed(store) == []
     await clock.advance(SECOND)
-    looks = [await store.queues[0].claim(CLAIMED_AT_ONCE) for _ in range(3)]
+    looks = [await store.queues[0].claim(CLAIM_BATCH) for _ in range(3)]
     assert [len(look.messages) for look in looks] == [16, 16, 8]
     assert [look.due_in for look in looks[:2]] == [0, 0]
 
@@ -356,7 +356,7 @@ async def test_after_five_failures_to_connect_nothing_is_sent_for_a_second(
     for _ in range(5):
         (message,) = await claimed(store, 1)
         assert await store.queues[0].settle(missed(message, error))
-    claim = await store.queues[0].claim(CLAIMED_AT_ONCE)
+    claim = await store.queues[0].claim(CLAIM_BATCH)
     assert (claim.messages, claim.due_in) == ([], 1)
     message_found = await store.messages.get("m-0010")
     assert message_found.hold == Hold("unreachable", from_ms(NOW + SECOND))
@@ -416,7 +416,7 @@ async def test_probes_go_one_at_a_time_with_pauses_that_double_up_to_a_minute(
     await lose(store)
     pauses = []
     for _ in range(8):
-        claim = await store.queues[0].claim(CLAIMED_AT_ONCE)
+        claim = await store.queues[0].claim(CLAIM_BATCH)
         assert claim.messages == []
         assert claim.due_in is not None
         pauses.append(claim.due_in)
@@ -430,7 +430,7 @@ async def test_waiting_for_the_next_probe_burns_no_attempts(store: Store, clock:
     await create(store, 100)
     await lose(store)
     for _ in range(20):
-        claim = await store.queues[0].claim(CLAIMED_AT_ONCE)
+        claim = await store.queues[0].claim(CLAIM_BATCH)
         await clock.advance(int((claim.due_in or 0) * SECOND))
         (probe,) = await claimed(store)
         assert await store.queues[0].settle(missed(probe))
@@ -588,7 +588,7 @@ async def test_a_message_costs_the_same_whatever_is_parked(
     costs = []
     for backlog in (1_000, 4_000):
         await create(own_store, backlog, HERE, f"{backlog}")
-        while (claim := await own_store.queues[0].claim(CLAIMED_AT_ONCE)).due_in == 0:
+        while (claim := await own_store.queues[0].claim(CLAIM_BATCH)).due_in == 0:
             held += claim.messages
         held += claim.messages
         assert len(held) == 64
@@ -725,7 +725,7 @@ async def test_partitions_are_reckoned_together(redis: Redis, prefix: str) -> No
     divided = Store(redis, prefix=prefix, partitions=3)
     await create(divided, 30)
     for queue in divided.queues:
-        messages = (await queue.claim(CLAIMED_AT_ONCE)).messages
+        messages = (await queue.claim(CLAIM_BATCH)).messages
         assert all(await asyncio.gather(*(queue.settle(outcome(it)) for it in messages)))
     assert await results(divided) == Results(30, {bucket(5): 30})
 

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
+from scheduler_api.domain.destination import Hold
 from scheduler_api.domain.errors import MessageNotFound
-from scheduler_api.domain.limits import Hold
 from scheduler_api.domain.message import Message
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support.clock import Clock

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.embedded import EmbeddedStore
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
 from tests.support.clock import Clock
 from tests.support.factories import accepted

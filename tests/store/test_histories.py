@@ -16,12 +16,12 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchedulerError
-from scheduler_api.store.client import close, open_client
-from scheduler_api.store.codec import from_ms
-from scheduler_api.store.invariants import Snapshot, findings
+from scheduler_api.store.audit.invariants import Snapshot, findings
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
-from scheduler_api.store.queue import MOST_CRASHES, Claimed, Queue, Verdict
+from scheduler_api.store.queue import MAX_CRASHES, Claimed, Queue, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support import engines
@@ -144,7 +144,7 @@ class Model:
             known = self.messages[name]
             known.crashes += 1
             known.state = "waiting"
-            if known.crashes >= MOST_CRASHES:
+            if known.crashes >= MAX_CRASHES:
                 known.state, known.until = "failed", self.now + KEEP
                 given_up.add(name)
         assert (reply[0], set(reply[1])) == (len(taken) - len(given_up), given_up)

@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import Invalid
 from scheduler_api.domain.message import Listed
-from scheduler_api.store.codec import from_ms
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.support.factories import URL, accepted

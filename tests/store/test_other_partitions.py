@@ -8,15 +8,15 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import OtherPartitions, StoreUnavailable
-from scheduler_api.domain.limits import Limits
 from scheduler_api.domain.message import Accepted
-from scheduler_api.store.archive import Restorable
+from scheduler_api.store.audit.dump import Restorable
+from scheduler_api.store.connection.scripts import ENDINGS, NAMES, UNMARKED_TOO, scripts_of
 from scheduler_api.store.keys import SCHEMA, Keys, partition_of
-from scheduler_api.store.scripts import ENDINGS, NAMES, UNMARKED_TOO, scripts_of
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
-from tests.store.test_scripts import CALLS
+from tests.store.connection.test_scripts import CALLS
 from tests.support.factories import accepted
 from tests.support.states import everything, outcome
 

@@ -8,14 +8,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from scheduler_api.domain.destination import Hold, Limits, Rate
 from scheduler_api.domain.errors import (
     DuplicateMessage,
     MessageNotFound,
     OtherPartitions,
     SchemaTooNew,
 )
-from scheduler_api.domain.limits import Hold, Limits, Rate
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.keys import SCHEMA, SLOTS, Keys, partition_of, tag
 from scheduler_api.store.store import Store
 from tests.support import invariants

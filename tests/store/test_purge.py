@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, SILENCE
+from scheduler_api.store.queue import CLAIM_BATCH, SILENCE
 from scheduler_api.store.store import Store
 from tests.support.clock import Clock
 from tests.support.states import FINISHED, bring, everything
@@ -50,11 +50,11 @@ async def test_a_forgotten_message_leaves_nothing(store: Store, redis: Redis, cl
 
 
 async def test_a_call_forgets_at_most_a_hundred_of_each_shelf(store: Store, clock: Clock) -> None:
-    names = [f"{number}" for number in range(CLAIMED_AT_ONCE + 1)]
+    names = [f"{number}" for number in range(CLAIM_BATCH + 1)]
     for name in names:
         await bring(store, "delivered", name)
     await clock.advance(ms(KEPT["delivered"]))
-    assert await store.queues[0].purge() == CLAIMED_AT_ONCE
+    assert await store.queues[0].purge() == CLAIM_BATCH
     assert await store.queues[0].purge() == 1
     assert await store.queues[0].purge() == 0
 
@@ -78,4 +78,4 @@ async def test_a_long_roll_of_dead_processes_is_shortened_by_some_at_a_time(
     workers = f"{store.keys[0].base}workers"
     await redis.hset(workers, mapping={f"dead-{number}": "1 nonce" for number in range(1_000)})
     await store.queues[0].purge()
-    assert await redis.hlen(workers) == 1_000 - CLAIMED_AT_ONCE
+    assert await redis.hlen(workers) == 1_000 - CLAIM_BATCH

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
+from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.domain.errors import SchedulerError
-from scheduler_api.domain.limits import Limits, Rate
 from scheduler_api.store.queue import Claimed, Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY

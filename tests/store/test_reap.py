@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound
-from scheduler_api.store.codec import from_ms
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, MOST_CRASHES
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.queue import CLAIM_BATCH, MAX_CRASHES
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
@@ -85,11 +85,11 @@ async def test_a_message_that_outlived_too_many_processes_is_given_up_and_named(
 ) -> None:
     await bring(store, "retrying")
     await clock.advance(60_000)
-    for _ in range(MOST_CRASHES - 1):
+    for _ in range(MAX_CRASHES - 1):
         assert await crash(store, clock) == (1, [])
     assert await crash(store, clock) == (0, ["a"])
     found = await store.messages.get("a")
-    assert (found.state, found.crashes, found.attempts) == ("failed", MOST_CRASHES, [attempt()])
+    assert (found.state, found.crashes, found.attempts) == ("failed", MAX_CRASHES, [attempt()])
 
 
 async def test_what_is_given_up_is_gone_where_nothing_is_to_be_kept(
@@ -97,7 +97,7 @@ async def test_what_is_given_up_is_gone_where_nothing_is_to_be_kept(
 ) -> None:
     forgetful = replica(keep_failed=timedelta(0))
     await bring(store, "scheduled")
-    for _ in range(MOST_CRASHES - 1):
+    for _ in range(MAX_CRASHES - 1):
         await crash(forgetful, clock)
     assert await crash(forgetful, clock) == (0, ["a"])
     with pytest.raises(MessageNotFound):
@@ -115,13 +115,13 @@ async def test_slots_that_open_strand_no_parked_message(store: Store, clock: Clo
 
 
 async def test_a_call_takes_back_at_most_a_hundred(store: Store, clock: Clock) -> None:
-    urls = [f"http://127.0.0.1:{3000 + number}/" for number in range(CLAIMED_AT_ONCE + 1)]
+    urls = [f"http://127.0.0.1:{3000 + number}/" for number in range(CLAIM_BATCH + 1)]
     calls = (store.messages.create(url[7:-1], accepted(webhookUrl=url)) for url in urls)
     await asyncio.gather(*calls)
     await store.queues[0].claim(100)
     await store.queues[0].claim(100)
     await clock.advance(LEASE)
-    assert await store.queues[0].reap() == (CLAIMED_AT_ONCE, [])
+    assert await store.queues[0].reap() == (CLAIM_BATCH, [])
     assert await store.queues[0].reap() == (1, [])
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, MOST_CRASHES
+from scheduler_api.store.queue import CLAIM_BATCH, MAX_CRASHES
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support.clock import Clock, prelude
@@ -58,15 +58,15 @@ async def test_recover_frees_the_slots_of_what_is_parked(store: Store, dead: Sto
     await store.messages.create("parked", accepted())
     assert (await store.queues[0].claim(1)).messages == []
     await store.queues[0].recover(dead.epoch)
-    claimed = (await store.queues[0].claim(CLAIMED_AT_ONCE)).messages
+    claimed = (await store.queues[0].claim(CLAIM_BATCH)).messages
     assert len(claimed) == CONCURRENCY
 
 
 async def test_recover_looks_at_many_claims_in_several_calls(store: Store, dead: Store) -> None:
-    many = 6 * CLAIMED_AT_ONCE  # of fewer than 512 the store shows all at once
+    many = 6 * CLAIM_BATCH  # of fewer than 512 the store shows all at once
     for n in range(many):
         await store.messages.create(f"m{n}", accepted(webhookUrl=f"http://127.0.0.{n // 4}/"))
-    while (await dead.queues[0].claim(CLAIMED_AT_ONCE)).messages:
+    while (await dead.queues[0].claim(CLAIM_BATCH)).messages:
         pass
     assert await store.queues[0].recover(dead.epoch) == (many, [])
 
@@ -75,10 +75,10 @@ async def test_recover_gives_up_what_outlived_too_many_processes(
     store: Store, redis: Redis, prefix: str, clock: Clock
 ) -> None:
     await store.messages.create("a", accepted())
-    for crashes in range(1, MOST_CRASHES + 1):
+    for crashes in range(1, MAX_CRASHES + 1):
         dead = Store(redis, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
         await dead.queues[0].claim(1)
-        last = crashes == MOST_CRASHES
+        last = crashes == MAX_CRASHES
         assert await store.queues[0].recover(dead.epoch) == ((0, ["a"]) if last else (1, []))
     assert (await store.messages.get("a")).state == "failed"
 

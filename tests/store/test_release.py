@@ -5,7 +5,7 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Published, Replica

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound
 from scheduler_api.store import queue
-from scheduler_api.store.codec import from_ms
+from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Claimed, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
@@ -171,7 +171,7 @@ async def test_nothing_is_kept_where_nothing_is_to_be_kept(
 async def test_a_full_shelf_forgets_its_oldest(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    monkeypatch.setattr(queue, "MOST_KEPT", 3)
+    monkeypatch.setattr(queue, "MAX_KEPT", 3)
     for name in ("a", "b", "c"):
         await bring(store, state, name)
         await clock.advance(1)
@@ -185,11 +185,11 @@ async def test_a_full_shelf_forgets_its_oldest(
 async def test_more_than_a_shelf_holds_at_once(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: Verdict
 ) -> None:
-    monkeypatch.setattr(queue, "MOST_KEPT", 3)
+    monkeypatch.setattr(queue, "MAX_KEPT", 3)
     await bring(store, state, "old")
     await clock.advance(1)
     claims = await fill(store)
-    assert len(claims) > queue.MOST_KEPT
+    assert len(claims) > queue.MAX_KEPT
     await asyncio.gather(*(store.queues[0].settle(outcome(one, state)) for one in claims))
     kept = [name for name in ("old", *(one.id for one in claims)) if await exists(store, name)]
     assert kept == [one.id for one in claims[1:]]
@@ -202,7 +202,7 @@ async def test_a_shelf_that_holds_fewer_than_before_is_cleared_by_two_for_each(
     for name in "abcde":
         await bring(store, state, name)
         await clock.advance(1)
-    monkeypatch.setattr(queue, "MOST_KEPT", 1)
+    monkeypatch.setattr(queue, "MAX_KEPT", 1)
     await bring(store, state, "f")
     kept = [name for name in "abcdef" if await exists(store, name)]
     assert kept == ["c", "d", "e", "f"]

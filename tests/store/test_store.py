@@ -10,7 +10,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed, StoreUnavailable
-from scheduler_api.store.client import close, connect, open_client
+from scheduler_api.store.connection.client import close, connect, open_client
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store, redis_at
 from tests.support import engines

@@ -7,11 +7,11 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api.delivery import housekeeping
+from scheduler_api.delivery.upkeep import housekeeping
 from scheduler_api.domain.errors import MessageNotFound, StoreFull, StoreUnavailable
-from scheduler_api.store.growth import LOOK_AFTER, Growth
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, KEEP_BELOW
+from scheduler_api.store.queue import CLAIM_BATCH, KEEP_BELOW
 from scheduler_api.store.store import Store
+from scheduler_api.store.stored_bytes import LOOK_AFTER, Growth
 from tests.support import invariants
 from tests.support.clock import Clock
 from tests.support.factories import accepted
@@ -58,11 +58,11 @@ async def test_trim_forgets_the_delivered_before_the_failed_and_the_oldest_first
     store: Store, clock: Clock
 ) -> None:
     await bring(store, "failed", "failed")
-    names = [f"{number}" for number in range(CLAIMED_AT_ONCE + 1)]
+    names = [f"{number}" for number in range(CLAIM_BATCH + 1)]
     for name in names:
         await bring(store, "delivered", name)
         await clock.advance(1)
-    assert await store.queues[0].trim(0) == CLAIMED_AT_ONCE
+    assert await store.queues[0].trim(0) == CLAIM_BATCH
     assert [await there(store, name) for name in ("0", names[-2], names[-1], "failed")] == [
         *(False, False),
         *(True, True),

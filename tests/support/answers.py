@@ -58,7 +58,7 @@ CASES: Final = [
         200,
         kept=True,
     ),
-    # Heads before it.
+    # Notifier before it.
     Case("100", b"HTTP/1.1 100 Continue\r\n\r\n" + OK + EMPTY, 200, kept=True),
     Case("103", b"HTTP/1.1 103 Hints\r\nLink: <x>\r\n\r\n" + OK + EMPTY, 200, kept=True),
     Case("three of them", b"HTTP/1.1 102 P\r\n\r\n" * 3 + OK + EMPTY, 200, kept=True),

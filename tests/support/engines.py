@@ -21,9 +21,9 @@ import trustme
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
-from scheduler_api.store.client import Client, close, connect, open_client
-from scheduler_api.store.embedded import EmbeddedStore
-from scheduler_api.store.embedded_server import find_binary
+from scheduler_api.store.connection.client import Client, close, connect, open_client
+from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port
 

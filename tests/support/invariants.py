@@ -4,7 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from scheduler_api.store.invariants import Snapshot, findings
+from scheduler_api.store.audit.invariants import Snapshot, findings
 from scheduler_api.store.keys import Keys
 
 OWNED = {  # keys beside parked:*; the clock is the tests'

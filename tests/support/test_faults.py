@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler_api.domain.errors import OutcomeUnknown
-from scheduler_api.store.client import close, connect
+from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.store import Store
 from tests.support import faults
 from tests.support.factories import accepted

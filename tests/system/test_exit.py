@@ -15,7 +15,7 @@ SILENT = (
     "-c",
     """
 import socket, threading
-from scheduler_api.cli import main
+from scheduler_api.cli.main import main
 
 ask = socket.getaddrinfo
 

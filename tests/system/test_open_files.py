@@ -15,7 +15,7 @@ SERVE = (
     f"""
 import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
-from scheduler_api.cli import main
+from scheduler_api.cli.main import main
 
 ask = socket.getaddrinfo
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import TOKEN
-from tests.api.test_foreign import under_uvicorn
 from tests.api.test_requests import LIMITS, PIPELINED, UPGRADE, Row
+from tests.api.test_server_checks import under_uvicorn
 from tests.support.exchange import exchange, head_and_body
 from tests.system.processes import free_port, serving
 
-OURS = ("--http", "scheduler_api.protocol:HttpProtocol")
+OURS = ("--http", "scheduler_api.server.protocol:HttpProtocol")
 NAMES = "h2c", "h2c in chunks", "h2c without a body", "a request as its body"
 UPGRADES = [UPGRADE[name] for name in NAMES]
 OTHERS = [PIPELINED["nonsense behind one"], LIMITS["head over the limit"]]

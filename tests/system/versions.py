@@ -21,7 +21,7 @@ COMPATIBLE: Final[Edits] = {
             "    given_url: str | None = None; added: str = ''\n",
         )
     ],
-    "store/codec.py": [
+    "store/codec/record.py": [
         (
             "    given_url: str | None = None\n",
             "    given_url: str | None = None; added: str | None = None\n",

@@ -13,11 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scheduler_api.api import batch, destinations, docs, messages, operations
+from scheduler_api.api import destinations
+from scheduler_api.api import health as operations
+from scheduler_api.api import pages as docs
 from scheduler_api.api.endpoint import Endpoint
-from scheduler_api.api.foreign import UnderForeignServer
 from scheduler_api.api.http import Problem, problem
+from scheduler_api.api.messages import batch
+from scheduler_api.api.messages import handlers as messages
 from scheduler_api.api.openapi import document
+from scheduler_api.api.server_checks import UnderForeignServer
 from scheduler_api.domain.errors import SchedulerError, ShuttingDown
 
 log = structlog.get_logger()

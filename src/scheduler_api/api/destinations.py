@@ -8,10 +8,10 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from scheduler_api.api.bodies import read_body
 from scheduler_api.api.endpoint import context, endpoint
 from scheduler_api.api.http import JSON, Instant, decode, query
-from scheduler_api.domain.destination import parse_destination
+from scheduler_api.api.request_bodies import read_body
+from scheduler_api.domain.destination import Destination, Limits, NewLimits, accept_limits
 from scheduler_api.domain.errors import (
     DestinationNotFound,
     FieldError,
@@ -19,8 +19,8 @@ from scheduler_api.domain.errors import (
     Malformed,
     PayloadTooLarge,
 )
-from scheduler_api.domain.limits import Destination, Limits, NewLimits, accept_limits
 from scheduler_api.domain.moments import format_instant
+from scheduler_api.domain.url import parse_destination
 
 log = structlog.get_logger()
 
@@ -100,7 +100,7 @@ async def put(request: Request) -> Response:
     body = await read_body(request, ours.max_body, ours.bodies)
     limits = accept_limits(decode(body, _NEW, _NEW_FIELDS))
     destination = await ours.store.destinations.set_limit(name, limits)
-    log.info("destination_limited", destination=name, **_facts(limits))
+    log.info("destination_limits_set", destination=name, **_facts(limits))
     return JSON(_view(destination))
 
 
@@ -109,7 +109,7 @@ async def delete(request: Request) -> Response:
     """Take a destination's settings away: the default holds again."""
     name = _name_or_nothing(request)
     destination = await context(request).store.destinations.set_limit(name, None)
-    log.info("destination_unlimited", destination=name)
+    log.info("destination_limits_cleared", destination=name)
     return JSON(_view(destination))
 
 

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from scheduler_api.api.auth import BearerToken
-from scheduler_api.api.bodies import HELD
+from scheduler_api.api.auth.bearer import BearerToken
 from scheduler_api.api.http import header, refuse_query
+from scheduler_api.api.request_bodies import HELD
+from scheduler_api.byte_budget import Budget
 from scheduler_api.domain.errors import SchedulerError
-from scheduler_api.memory import Budget
 from scheduler_api.store.store import Store
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -10,7 +10,6 @@ import msgspec
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import Endpoint
 from scheduler_api.api.http import problem
-from scheduler_api.domain.destination import MAX_AUTHORITY
 from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
@@ -21,6 +20,7 @@ from scheduler_api.domain.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
+from scheduler_api.domain.url import MAX_AUTHORITY
 
 REFERENCE: Final = "#/components/schemas/{name}"
 _PATH_FIELD: Final = re.compile(r"{(\w+)}")

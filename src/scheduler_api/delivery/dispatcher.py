@@ -10,18 +10,18 @@ from datetime import timedelta
 
 import structlog
 
-from scheduler_api.delivery import housekeeping
+from scheduler_api.delivery.claimer import Claimer
+from scheduler_api.delivery.delay_queue import DelayQueue
+from scheduler_api.delivery.http.sender import LookupNeverBegan, NothingSent, Sender, Sent, Start
 from scheduler_api.delivery.leases import Lease, Leases
-from scheduler_api.delivery.lookout import Lookout
-from scheduler_api.delivery.sender import LookupNeverBegan, NothingSent, Sender, Sent, Start
-from scheduler_api.delivery.shares import Shares
+from scheduler_api.delivery.slot_shares import Shares
 from scheduler_api.delivery.slots import Slots
-from scheduler_api.delivery.starts import Starts
+from scheduler_api.delivery.upkeep import housekeeping
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
-from scheduler_api.store.growth import Growth
-from scheduler_api.store.heads import Heads
+from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.queue import CLAIM_BYTES, Claim, Claimed, Outcome, Queue
+from scheduler_api.store.stored_bytes import Growth
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ class Dispatcher:
     def __init__(
         self,
         queues: Sequence[Queue],
-        heads: Heads,
+        notifier: Notifier,
         sender: Sender,
         growth: Growth,
         check: Callable[[int], Awaitable[None]],
@@ -47,7 +47,7 @@ class Dispatcher:
         `memory`: bytes of the messages that are sent at once; `max_body`: of one.
         """
         self._queues = queues
-        self._heads = heads
+        self._notifier = notifier
         self._sender = sender
         self._growth = growth
         self._lease = lease.total_seconds()
@@ -56,9 +56,9 @@ class Dispatcher:
         self._slots = Slots(
             slots, self._leases, shares, memory=memory, a_claim=CLAIM_BYTES + max_body
         )
-        self._starts = Starts()
-        self._lookouts = [
-            Lookout(queue, self._slots, check, self._launch, self._lease) for queue in queues
+        self._starts = DelayQueue()
+        self._claimers = [
+            Claimer(queue, self._slots, check, self._launch, self._lease) for queue in queues
         ]
         self._stopping = False
         self._hurry = asyncio.Event()
@@ -67,11 +67,11 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to look for due messages."""
-        self._looking = [asyncio.create_task(lookout.run()) for lookout in self._lookouts]
+        self._looking = [asyncio.create_task(claimer.run()) for claimer in self._claimers]
         for looking in self._looking:
             looking.add_done_callback(self._ended)
         self._others = [
-            asyncio.create_task(self._heads.listen(self._wake)),
+            asyncio.create_task(self._notifier.listen(self._wake)),
             asyncio.create_task(housekeeping.renew(self._leases, self._lease)),
             asyncio.create_task(housekeeping.give_up(self._leases, self._lease / 20)),
             asyncio.create_task(housekeeping.trim(self._queues, self._growth)),
@@ -84,13 +84,13 @@ class Dispatcher:
         self.stop()
 
     def _wake(self, partition: int) -> None:
-        self._lookouts[partition].wake()
+        self._claimers[partition].wake()
 
     @property
     def running(self) -> bool:
         """Whether it looks for due messages, and the store lets it claim them."""
         looking = bool(self._looking) and not any(task.done() for task in self._looking)
-        heard = all(lookout.connection.since is not None for lookout in self._lookouts)
+        heard = all(claimer.connection.since is not None for claimer in self._claimers)
         return looking and heard and not self._stopping
 
     @property
@@ -101,8 +101,8 @@ class Dispatcher:
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
-        for lookout in self._lookouts:
-            lookout.stop()
+        for claimer in self._claimers:
+            claimer.stop()
 
     def hurry(self) -> None:
         """Do not wait for open requests any longer."""
@@ -184,7 +184,7 @@ class Dispatcher:
             except Unavailable as error:
                 if self._stopping:
                     return
-                await asyncio.sleep(self._lookouts[lease.queue.partition].connection.lost(error))
+                await asyncio.sleep(self._claimers[lease.queue.partition].connection.lost(error))
             else:
                 return
 
@@ -201,7 +201,7 @@ class Dispatcher:
                 if self._stopping:
                     log.error("settle_failed", message_id=claimed.id)
                     return
-                await asyncio.sleep(self._lookouts[lease.queue.partition].connection.lost(error))
+                await asyncio.sleep(self._claimers[lease.queue.partition].connection.lost(error))
             else:
                 _tell(outcome, settled)
                 return

@@ -6,8 +6,8 @@ from typing import Final
 
 import structlog
 
-from scheduler_api.delivery.shares import Shares
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Claimed, Queue
+from scheduler_api.delivery.slot_shares import Shares
+from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Queue
 
 log = structlog.get_logger()
 
@@ -86,8 +86,8 @@ class Leases:
                 raise error
 
     async def _renew_all(self, queue: Queue, leases: list[Lease]) -> None:
-        for i in range(0, len(leases), CLAIMED_AT_ONCE):
-            await self._renew(queue, leases[i : i + CLAIMED_AT_ONCE])
+        for i in range(0, len(leases), CLAIM_BATCH):
+            await self._renew(queue, leases[i : i + CLAIM_BATCH])
 
     async def _renew(self, queue: Queue, leases: list[Lease]) -> None:
         deadline = time.monotonic() + self._seconds

@@ -1,4 +1,4 @@
-"""How many requests may be open at once, and which partition's lookout waits for one."""
+"""How many requests may be open at once, and which partition's claimer waits for one."""
 
 import asyncio
 import sys
@@ -7,9 +7,9 @@ from typing import Final
 import structlog
 
 from scheduler_api.delivery.leases import Leases
-from scheduler_api.delivery.shares import QUICK, Shares
+from scheduler_api.delivery.slot_shares import QUICK, Shares
 from scheduler_api.delivery.wakeup import Wakeup
-from scheduler_api.store.queue import CLAIMED_AT_ONCE, Share
+from scheduler_api.store.queue import CLAIM_BATCH, Share
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class Slots:
         self._a_claim = a_claim
         self._claims = 0  # under way
         self._closed = False
-        self._enough = max(1, min(CLAIMED_AT_ONCE, count) // 2)  # slots worth a claim at once
+        self._enough = max(1, min(CLAIM_BATCH, count) // 2)  # slots worth a claim at once
         self._hungry: dict[Wakeup, None] = {}  # in turn
 
     @property
@@ -83,7 +83,7 @@ class Slots:
     def reserve(self) -> int:
         """As many as one claim can use and are free: set apart until they are given back."""
         self._shares.review()
-        reserved = min(self._shares.most(self.free), CLAIMED_AT_ONCE)
+        reserved = min(self._shares.most(self.free), CLAIM_BATCH)
         self._reserved += reserved
         self._claims += reserved > 0
         return reserved

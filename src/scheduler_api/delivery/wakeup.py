@@ -6,7 +6,7 @@ import random
 import time
 from typing import Final
 
-from scheduler_api.delivery.alarm import Alarm
+from scheduler_api.delivery.timer import Timer
 
 SAFETY_POLL: Final = 10.0  # seconds at the most between two looks: the price of a lost signal
 
@@ -17,7 +17,7 @@ class Wakeup:
     def __init__(self, safety_poll: float = SAFETY_POLL) -> None:
         self._safety_poll = safety_poll
         self._event = asyncio.Event()
-        self._alarm: Alarm | None = None  # made by its first use, as it wants a running loop
+        self._alarm: Timer | None = None  # made by its first use, as it wants a running loop
         self._set_to: float | None = None
 
     def now(self) -> None:
@@ -27,7 +27,7 @@ class Wakeup:
     def at(self, instant: float) -> None:
         """Look at that instant of time.monotonic() at the latest; the earliest counts."""
         if self._set_to is None or instant < self._set_to:
-            self._alarm = self._alarm or Alarm(self._event.set)
+            self._alarm = self._alarm or Timer(self._event.set)
             self._alarm.set(instant)
             self._set_to = instant
 

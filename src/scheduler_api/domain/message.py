@@ -28,10 +28,10 @@ from scheduler_api.domain.content_type import (
     encode_payload,
     is_json,
 )
-from scheduler_api.domain.destination import MAX_URL, WebhookUrl, parse_url
+from scheduler_api.domain.destination import Hold
 from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
-from scheduler_api.domain.limits import Hold
 from scheduler_api.domain.moments import parse_duration, parse_instant, zone
+from scheduler_api.domain.url import MAX_URL, WebhookUrl, parse_url
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-from scheduler_api.domain.spellings import usual_duration, usual_instant
+from scheduler_api.domain.moment_spellings import usual_duration, usual_instant
 
 # Longest text that is read, in characters: a full instant has 35.
 _LONGEST = 64

@@ -9,20 +9,20 @@ from typing import Final
 import msgspec
 import structlog
 
-from scheduler_api import descriptors
-from scheduler_api.api.auth import BearerToken
+from scheduler_api.api.auth.bearer import BearerToken
 from scheduler_api.api.endpoint import Context
+from scheduler_api.byte_budget import Budget
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.sender import Sender
-from scheduler_api.delivery.takeover import taking_over
-from scheduler_api.delivery.transport import open_transport
+from scheduler_api.delivery.http.sender import Sender
+from scheduler_api.delivery.http.transport import open_transport
+from scheduler_api.delivery.upkeep.recovery import taking_over
 from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
-from scheduler_api.machine import shares
-from scheduler_api.memory import Budget
+from scheduler_api.server import open_files as descriptors
+from scheduler_api.server.token_file import Token
 from scheduler_api.settings import Settings
-from scheduler_api.store.processes import Processes
+from scheduler_api.settings.memory_shares import shares
+from scheduler_api.store.embedded.processes import Processes
 from scheduler_api.store.store import Store, redis_at
-from scheduler_api.token_file import Token
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         )
         dispatcher = Dispatcher(
             store.queues,
-            store.heads,
+            store.notifier,
             sender,
             store.growth,
             store.check,
@@ -102,7 +102,7 @@ def _open_files(wanted: int) -> descriptors.Budget:
     limit = descriptors.limit()
     budget = descriptors.budget(wanted, limit)
     if budget.deliveries < wanted:
-        log.warning("few_descriptors", limit=limit, max_in_flight=budget.deliveries)
+        log.warning("open_files_limited", limit=limit, max_in_flight=budget.deliveries)
     return budget
 
 

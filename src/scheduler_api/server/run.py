@@ -10,15 +10,16 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from scheduler_api import descriptors, telemetry, token_file, welcome
 from scheduler_api.api.app import create_app
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.listen import receiver
-from scheduler_api.protocol import HttpProtocol
+from scheduler_api.receiver import receiver
+from scheduler_api.server import banner, open_files, token_file
 from scheduler_api.server.compose import running
-from scheduler_api.server.ending import Ending
+from scheduler_api.server.protocol import HttpProtocol
+from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.token_file import Token
 from scheduler_api.settings import Settings, load
-from scheduler_api.token_file import Token
+from scheduler_api.telemetry.logging import configure_logging, guard_streams
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ def application(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         token = token_file.token(settings)
         if token.created:
-            print(welcome.banner(settings, token), flush=True)
+            print(banner.banner(settings, token), flush=True)
         async with running(settings, token) as service:
             app.state.context = service.context
             yield
@@ -44,7 +45,7 @@ def application(settings: Settings) -> Starlette:
 
 def app() -> Starlette:
     """The application by the environment: what `uvicorn scheduler_api:app` serves."""
-    telemetry.guard_streams()
+    guard_streams()
     settings = load()
     configure_log(settings)
     return application(settings)
@@ -52,7 +53,7 @@ def app() -> Starlette:
 
 def configure_log(settings: Settings) -> None:
     """Begin the log, with what is odd about the settings."""
-    telemetry.configure(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format)
     for name in settings.in_quotes():
         reason = "the quotes are part of its value; docker --env-file keeps them: remove them there"
         log.warning("setting_quoted", setting=name, reason=reason)
@@ -100,7 +101,7 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
         root_path=settings.root_path,
         timeout_keep_alive=IDLE_TIMEOUT,
         timeout_graceful_shutdown=API_GRACE,
-        limit_concurrency=descriptors.budget(settings.max_in_flight, descriptors.limit()).callers,
+        limit_concurrency=open_files.budget(settings.max_in_flight, open_files.limit()).callers,
         **more,
     )
 

@@ -7,13 +7,13 @@ from typing import Final
 
 import structlog
 
-from scheduler_api import telemetry
 from scheduler_api.domain.errors import SchedulerError
-from scheduler_api.server import channel
-from scheduler_api.server.channel import Channel
-from scheduler_api.server.ending import Ending
+from scheduler_api.server import worker_channel
 from scheduler_api.server.run import new_runner, run
+from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.worker_channel import Channel
 from scheduler_api.settings import Settings, SettingsError
+from scheduler_api.telemetry.logging import configure_logging, guard_streams
 
 log = structlog.get_logger()
 
@@ -22,8 +22,8 @@ ALIVE_EVERY: Final = 5.0  # seconds; a wake-up each, which costs nothing beside 
 
 def work(settings: Settings, sock: socket.socket, parent: socket.socket) -> None:
     """Run until asked to end, or until the parent is gone. Ends the process."""
-    telemetry.guard_streams()
-    telemetry.configure(settings.log_level, settings.log_format)
+    guard_streams()
+    configure_logging(settings.log_level, settings.log_format)
     with new_runner() as runner:
         sys.exit(runner.run(_work(settings, sock, parent)))
 
@@ -36,12 +36,12 @@ async def _work(settings: Settings, sock: socket.socket, parent: socket.socket) 
         asyncio.create_task(_show_life(to_parent)),
     ]
     try:
-        await run(settings, sock, ending, lambda _: to_parent.say(channel.READY))
+        await run(settings, sock, ending, lambda _: to_parent.say(worker_channel.READY))
     except SettingsError as error:
-        to_parent.say(channel.WRONG_SETTINGS, str(error))
+        to_parent.say(worker_channel.WRONG_SETTINGS, str(error))
         return 1
     except (SchedulerError, OSError) as error:
-        to_parent.say(channel.REFUSED, str(error))
+        to_parent.say(worker_channel.REFUSED, str(error))
         return 1
     else:
         return 0
@@ -52,7 +52,7 @@ async def _work(settings: Settings, sock: socket.socket, parent: socket.socket) 
 
 
 async def _obey(parent: Channel, ending: Ending) -> None:
-    acts = {channel.STOP: ending.stop, channel.HURRY: ending.hurry}
+    acts = {worker_channel.STOP: ending.stop, worker_channel.HURRY: ending.hurry}
     async for (word,) in parent.heard():
         acts[word]()
     ending.stop()
@@ -61,5 +61,5 @@ async def _obey(parent: Channel, ending: Ending) -> None:
 
 async def _show_life(parent: Channel) -> None:
     while True:
-        parent.say(channel.ALIVE)
+        parent.say(worker_channel.ALIVE)
         await asyncio.sleep(ALIVE_EVERY)

@@ -6,10 +6,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from scheduler_api.domain.destination import destination_name
+from scheduler_api.domain.destination import Destination, DestinationPage, Hold, Limits
 from scheduler_api.domain.errors import DestinationNotFound, OutcomeUnknown, Unavailable
-from scheduler_api.domain.limits import Destination, DestinationPage, Hold, Limits
-from scheduler_api.store.codec import (
+from scheduler_api.domain.url import destination_name
+from scheduler_api.store.codec.record import (
     pack_limits,
     pack_step,
     unpack_hold,
@@ -17,9 +17,9 @@ from scheduler_api.store.codec import (
     unpack_results,
     unpack_step,
 )
-from scheduler_api.store.scripts import Scripts
+from scheduler_api.store.connection.scripts import Scripts
 
-READ_AT_ONCE: Final = 100  # destinations; such a call holds up the store for less than 1 ms
+READ_BATCH: Final = 100  # destinations; such a call holds up the store for less than 1 ms
 READ_FOR_A_PAGE: Final = 2_000  # after which a page ends, however few of them belong on it
 COLUMNS: Final = 8  # of a destination in the script's reply
 
@@ -118,7 +118,7 @@ class Destinations:
         read = 0
         while at is not None and len(found) < limit and read < READ_FOR_A_PAGE:
             place = at.place
-            names, at = await self._names(at, min(READ_AT_ONCE, limit - len(found)))
+            names, at = await self._names(at, min(READ_BATCH, limit - len(found)))
             read += len(names)
             for parts in await self._read(names) if names else ():
                 if _belongs(place, parts, start):
@@ -134,7 +134,7 @@ class Destinations:
         if partition == len(self._partitions):  # each partition has the settings of all
             partition, source = 0, "limits"
         cursor, *found = await self._partitions[partition].run(
-            "list_destinations", source, at.scan, READ_AT_ONCE
+            "list_destinations", source, at.scan, READ_BATCH
         )
         names = sorted(name for name in set(found) if name > at.after)
         following: Step | None = Step(at.place, int(cursor))

@@ -18,8 +18,7 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.domain.message import Accepted, Listed, Message, Page, State
 from scheduler_api.domain.moments import format_instant
-from scheduler_api.store.batching import Batcher
-from scheduler_api.store.codec import (
+from scheduler_api.store.codec.record import (
     from_ms,
     pack_cursor,
     pack_tail,
@@ -31,16 +30,17 @@ from scheduler_api.store.codec import (
     unpack_progress,
     unpack_record,
 )
-from scheduler_api.store.growth import BESIDE, LOOK_AFTER, Growth
-from scheduler_api.store.heads import Heads
+from scheduler_api.store.connection.batching import Batcher
+from scheduler_api.store.connection.notifier import Notifier
+from scheduler_api.store.connection.scripts import ERRORS, Scripts
+from scheduler_api.store.connection.uploads import SMALL, Uploads, calls
 from scheduler_api.store.keys import partition_of
-from scheduler_api.store.scripts import ERRORS, Scripts
-from scheduler_api.store.uploads import SMALL, Uploads, calls
+from scheduler_api.store.stored_bytes import BESIDE, LOOK_AFTER, Growth
 
 log = structlog.get_logger()
 
-ANNOUNCED_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
-CREATED_AT_ONCE: Final = 100  # of a batch; such a call holds up the store for 1–2 ms
+NOTIFY_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
+CREATE_BATCH: Final = 100  # of a batch; such a call holds up the store for 1–2 ms
 ROWS_A_CALL: Final = 100  # of the list; a call of 100 holds up the store for less than 1 ms
 COLUMNS: Final = 5  # of a listed row in the script's reply
 HEAD: Final = 3  # the column that is empty where a damaged data set has no record
@@ -58,7 +58,7 @@ class Messages:
     def __init__(
         self,
         scripts: Sequence[Scripts],
-        heads: Heads,
+        notifier: Notifier,
         uploads: Uploads,
         growth: Growth,
         *,
@@ -66,7 +66,7 @@ class Messages:
     ) -> None:
         """`concurrency`: how many may be in flight to one destination; of each partition."""
         self._scripts = scripts
-        self._heads = heads
+        self._notifier = notifier
         self._uploads = uploads
         self._growth = growth
         self._concurrency = concurrency
@@ -121,7 +121,7 @@ class Messages:
         """After a failure the rest is not tried: each call would wait for the same store."""
         stored: list[Stored] = []
         news = (new_of(message_id, accepted) for message_id, accepted in batch)
-        for some in calls(news, _size, CREATED_AT_ONCE):
+        for some in calls(news, _size, CREATE_BATCH):
             try:
                 stored += await self._create(partition, some)
             except OutcomeUnknown as error:
@@ -134,7 +134,7 @@ class Messages:
     async def _create(
         self, partition: int, batch: Sequence[New]
     ) -> list[datetime | DuplicateMessage]:
-        args: list[bytes | str | int] = [ANNOUNCED_WITHIN]
+        args: list[bytes | str | int] = [NOTIFY_WITHIN]
         size = 0
         for new in batch:
             args += new
@@ -152,7 +152,7 @@ class Messages:
         if self._growth.bytes > LOOK_AFTER:
             self._growth.much.set()
         if announced:
-            self._heads.announce(partition)
+            self._notifier.notify(partition)
         return [_created(*replies[i : i + 3]) for i in range(0, len(replies), 3)]
 
     async def get(self, message_id: str) -> Message:

@@ -11,35 +11,35 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from scheduler_api.domain.destination import destination_name
-from scheduler_api.domain.limits import reached
+from scheduler_api.domain.attempt_stats import bucket
+from scheduler_api.domain.destination import reached
 from scheduler_api.domain.message import EXCERPT_BYTES, Attempt, Spec
-from scheduler_api.domain.results import bucket
-from scheduler_api.store.batching import Batcher
-from scheduler_api.store.clock import StoreClock
-from scheduler_api.store.codec import (
+from scheduler_api.domain.url import destination_name
+from scheduler_api.store.codec.record import (
     append_attempt,
     from_ms,
     to_ms,
     unpack_progress,
     unpack_record,
 )
-from scheduler_api.store.heads import Heads
+from scheduler_api.store.connection.batching import Batcher
+from scheduler_api.store.connection.clock import StoreClock
+from scheduler_api.store.connection.notifier import Notifier
+from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.keys import SCHEMA
-from scheduler_api.store.scripts import Scripts
 
 log = structlog.get_logger()
 
 Verdict = Literal["delivered", "failed", "retry"]
 
 CLAIM_BYTES: Final = 4 * 1024**2  # of records that a claim brings, beside one more: see claim.lua
-CLAIMED_AT_ONCE: Final = 100  # a claim of 100 holds up the store for about 1 ms
+CLAIM_BATCH: Final = 100  # a claim of 100 holds up the store for about 1 ms
 SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
-MOST_CRASHES: Final = 5  # processes that died with a message before it is given up
-MOST_KEPT: Final = 100_000  # finished records on a shelf, whatever their age
+MAX_CRASHES: Final = 5  # processes that died with a message before it is given up
+MAX_KEPT: Final = 100_000  # finished records on a shelf, whatever their age
 KEEP_BELOW: Final = 75  # percent of the store's memory; beyond it pending messages come first
 SILENCE: Final = timedelta(days=1)  # after which a process that claimed nothing is struck off
-SWEPT_AT_ONCE: Final = 100  # destinations
+SWEEP_BATCH: Final = 100  # destinations
 FAILURES_PAST: Final = timedelta(days=1)  # failures to connect that nobody counts any more
 COLUMNS: Final = 4  # of a claimed message in the script's reply
 
@@ -100,7 +100,7 @@ class Queue:
         self,
         partition: int,
         scripts: Scripts,
-        heads: Heads,
+        notifier: Notifier,
         *,
         epoch: str,
         lease: timedelta,
@@ -113,7 +113,7 @@ class Queue:
         self.partition = partition
         self.epoch = epoch
         self._scripts = scripts
-        self._heads = heads
+        self._notifier = notifier
         self._lease_ms = _ms(lease)
         self._concurrency = concurrency
         self._keep = {"delivered": _ms(keep_delivered), "failed": _ms(keep_failed)}
@@ -122,7 +122,7 @@ class Queue:
         self._claimed_ms = 0  # when the store ran our last claim, by its clock
         self._clock = StoreClock()
         self._settling: Batcher[Outcome, bool] = Batcher(
-            self._settle, delay=SETTLE_WITHIN, most=CLAIMED_AT_ONCE
+            self._settle, delay=SETTLE_WITHIN, most=CLAIM_BATCH
         )
 
     async def claim(self, most: int, ahead: float = 0.0, share: Share = Share()) -> Claim:  # noqa: B008  immutable
@@ -138,7 +138,7 @@ class Queue:
         asked = time.monotonic()
         now, fence, due, lease, dropped, schema, last, *rows = await self._scripts.run(
             "claim",
-            min(most, CLAIMED_AT_ONCE),
+            min(most, CLAIM_BATCH),
             self._lease_ms,
             self.epoch,
             self._nonce,
@@ -179,12 +179,12 @@ class Queue:
         return await self._settling.submit(outcome, len(outcome.claimed.log) + EXCERPT_BYTES)
 
     async def _settle(self, batch: Sequence[Outcome]) -> list[bool]:
-        args: list[bytes | str | int] = [self.epoch, self._concurrency, MOST_KEPT]
+        args: list[bytes | str | int] = [self.epoch, self._concurrency, MAX_KEPT]
         for outcome in batch:
             args += self._settle_args(outcome)
         sooner, *words = await self._scripts.run("settle", *args)
         if sooner:
-            self._heads.announce(self.partition)
+            self._notifier.notify(self.partition)
         for outcome, word in zip(batch, words, strict=True):
             _tell_of_destination(outcome, word)
         return [word != b"stale" for word in words]
@@ -235,31 +235,31 @@ class Queue:
             if cursor == b"0":
                 break
         if total:
-            self._heads.announce(self.partition)
+            self._notifier.notify(self.partition)
         return total, [message_id.decode() for message_id in given_up]
 
     def _taking_back(self) -> tuple[int, ...]:
         return (
-            *(CLAIMED_AT_ONCE, self._concurrency),
-            *(MOST_CRASHES, self._keep["failed"], MOST_KEPT),
+            *(CLAIM_BATCH, self._concurrency),
+            *(MAX_CRASHES, self._keep["failed"], MAX_KEPT),
         )
 
     async def purge(self) -> int:
         """Forget finished messages whose retention is over: how many."""
-        return int(await self._scripts.run("purge", CLAIMED_AT_ONCE, _ms(SILENCE)))
+        return int(await self._scripts.run("purge", CLAIM_BATCH, _ms(SILENCE)))
 
     async def trim(self, percent: int = KEEP_BELOW) -> int:
         """Forget finished messages while the store uses more of its memory: how many."""
-        return int(await self._scripts.run("trim", CLAIMED_AT_ONCE, percent))
+        return int(await self._scripts.run("trim", CLAIM_BATCH, percent))
 
     async def sweep(self) -> int:
         """Look again at destinations with parked messages: how many were unparked."""
         past = _ms(FAILURES_PAST)
         unparked = await self._scripts.run(
-            "sweep", SWEPT_AT_ONCE, self._concurrency, past, self._lease_ms
+            "sweep", SWEEP_BATCH, self._concurrency, past, self._lease_ms
         )
         if unparked:
-            self._heads.announce(self.partition)
+            self._notifier.notify(self.partition)
         return int(unparked)
 
 

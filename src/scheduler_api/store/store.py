@@ -8,24 +8,24 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from scheduler_api.store import fullness
-from scheduler_api.store.archive import Archive
-from scheduler_api.store.client import Client, close, open_client
+from scheduler_api.store.audit.dump import Archive
+from scheduler_api.store.audit.fsck import Fsck
+from scheduler_api.store.connection import memory_warning
+from scheduler_api.store.connection.client import Client, close, open_client
+from scheduler_api.store.connection.durability import Durability
+from scheduler_api.store.connection.notifier import Notifier
+from scheduler_api.store.connection.scripts import FAILURES, failure, scripts_of
+from scheduler_api.store.connection.uploads import Uploads
 from scheduler_api.store.destinations import Destinations, share
-from scheduler_api.store.durability import Durability
-from scheduler_api.store.embedded import EmbeddedStore
-from scheduler_api.store.fsck import Fsck
-from scheduler_api.store.growth import Growth
-from scheduler_api.store.heads import Heads
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
-from scheduler_api.store.scripts import FAILURES, failure, scripts_of
-from scheduler_api.store.uploads import Uploads
+from scheduler_api.store.stored_bytes import Growth
 
 
 class Store:
-    """The messages, the queues, the destinations, the signal of new heads, over one Redis."""
+    """The messages, the queues, the destinations, the notifier, over one Redis."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Store:
         self._scripts = scripts_of(redis, self.keys, prelude, self.durability)
         scripts = self._scripts
         shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
-        self.heads = Heads(redis, [keys.wakeup for keys in self.keys])
+        self.notifier = Notifier(redis, [keys.wakeup for keys in self.keys])
         self.growth = Growth()
-        self.messages = Messages(scripts, self.heads, Uploads(), self.growth, concurrency=shares)
+        self.messages = Messages(scripts, self.notifier, Uploads(), self.growth, concurrency=shares)
         self.archive = Archive(scripts)
         self.fscks = tuple(
             partial(
@@ -72,7 +72,7 @@ class Store:
             Queue(
                 partition,
                 scripts[partition],
-                self.heads,
+                self.notifier,
                 epoch=self.epoch,
                 lease=lease,
                 concurrency=shares[partition],
@@ -89,7 +89,7 @@ class Store:
 
     async def fullness(self) -> list[str]:
         """What to know before the store is full. Raises: StoreUnavailable."""
-        return await fullness.warnings(self._redis)
+        return await memory_warning.warnings(self._redis)
 
     async def check(self, partition: int = 0) -> None:
         """Mark a partition that is new or of an older schema; see how durable the store is.

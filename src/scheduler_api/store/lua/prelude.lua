@@ -63,7 +63,7 @@ local function scheduled(record)
 end
 
 -- Authority → the destination's name: without the port of http or https, without the host's final dot.
--- As `destination_name` of domain/destination.py. '?' for what is none.
+-- As `destination_name` of domain/url.py. '?' for what is none.
 local names = {}
 local function named(authority)
   local name = names[authority]
@@ -183,8 +183,8 @@ end
 
 -- The store's clock may be set back. An instant that was noted before and is then further ahead than
 -- it can ever have been is not believed, or it would hold up messages for as long as the clock jumped.
-local LONGEST_LEASE = 3600000 -- ms
-local LONGEST_PAUSE = 60000 -- ms, until the next probe of what is unreachable
+local MAX_LEASE = 3600000 -- ms
+local MAX_PAUSE = 60000 -- ms, until the next probe of what is unreachable
 
 local BREAKS_AT = 5 -- failures to connect in a row; from then on one probe at a time is sent
 
@@ -194,7 +194,7 @@ local function failures(dest, now)
   local count, probe_at = found:match('^(%d+) (%d+)$')
   if not count then return 0, 0 end
   probe_at = tonumber(probe_at)
-  return tonumber(count), probe_at > now + LONGEST_PAUSE and now or probe_at
+  return tonumber(count), probe_at > now + MAX_PAUSE and now or probe_at
 end
 
 -- A rate is kept by the generic cell rate algorithm: what is due later than `ahead` has to wait.
@@ -298,11 +298,11 @@ local function one_more_crash(id)
 end
 
 -- Ends the claim of a process that died: the message waits again, or has failed if it outlived
--- `most_crashes` processes. Returns whether it waits.
-local function take_back(id, dest, now, most_crashes, keep, most)
+-- `max_crashes` processes. Returns whether it waits.
+local function take_back(id, dest, now, max_crashes, keep, most)
   local due = due_of(id, now)
   local attempts, crashes, log = one_more_crash(id)
-  local verdict = crashes >= most_crashes and 'failed' or 'retry'
+  local verdict = crashes >= max_crashes and 'failed' or 'retry'
   local progress = table.concat({attempts, ' ', crashes, ' ', verdict, ' ', now, '\n', log})
   drop_claims({id}, {[dest] = 1})
   if verdict == 'failed' and keep <= 0 then
@@ -324,5 +324,5 @@ local function runs(now)
   local run = call('INFO', 'server'):match('run_id:(%x+)')
   local known = call('HMGET', META, 'run_id', 'outage_until')
   local outage_until = tonumber(known[2] or 0) or 0
-  return run, known[1], outage_until > now + LONGEST_LEASE and 0 or outage_until
+  return run, known[1], outage_until > now + MAX_LEASE and 0 or outage_until
 end

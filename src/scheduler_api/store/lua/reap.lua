@@ -8,7 +8,7 @@
 --         it: whoever holds a lease gets the time to come back
 -- Returns {number returned to `due`, then the ids of those that have failed}; none if it comes too
 --         late, or after a restart of the store, while greet.lua says so
-local limit, most_crashes, latest = number(ARGV[2]), number(ARGV[3]), number(ARGV[6])
+local limit, max_crashes, latest = number(ARGV[2]), number(ARGV[3]), number(ARGV[6])
 local keep, most, now = number(ARGV[4]), number(ARGV[5]), clock()
 local reply, opened = {0}, {}
 if latest >= 0 and now > latest then return reply end
@@ -27,7 +27,7 @@ end
 for _, id in ipairs(call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   local dest = claimed_for(id)
   opened[dest] = true
-  if take_back(id, dest, now, most_crashes, keep, most) then
+  if take_back(id, dest, now, max_crashes, keep, most) then
     reply[1] = reply[1] + 1
   else
     append(reply, id)

@@ -7,7 +7,7 @@
 -- ARGV[7] cursor: '0' at first, then what the last call returned
 -- Returns {next cursor ('0': all were looked at), number returned to `due`, then the ids of those
 --          that have failed}
-local limit, most_crashes = number(ARGV[2]), number(ARGV[3])
+local limit, max_crashes = number(ARGV[2]), number(ARGV[3])
 local keep, most, epoch, now = number(ARGV[4]), number(ARGV[5]), ARGV[6], clock()
 local found = call('HSCAN', CLAIMS, ARGV[7], 'COUNT', ARGV[1])
 local claims, reply, opened = found[2], {found[1], 0}, {}
@@ -18,7 +18,7 @@ for i = 1, #claims, 2 do
   -- HSCAN may name an entry twice; the second time it is no claim any more.
   if its_epoch == epoch and call('HEXISTS', CLAIMS, id) == 1 then
     opened[dest] = true
-    if take_back(id, dest, now, most_crashes, keep, most) then
+    if take_back(id, dest, now, max_crashes, keep, most) then
       reply[2] = reply[2] + 1
     else
       append(reply, id)

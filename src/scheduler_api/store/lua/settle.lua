@@ -45,7 +45,7 @@ local function missed(dest)
   if failed == 0 then forget_unreachable() end
   failed, probe_at = failed + 1, now
   if failed >= BREAKS_AT then
-    probe_at = now + math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (failed - BREAKS_AT))
+    probe_at = now + math.min(MAX_PAUSE, FIRST_PAUSE * 2 ^ (failed - BREAKS_AT))
   end
   call('HSET', UNREACHABLE, dest, failed .. ' ' .. probe_at)
   ruled = true

@@ -16,7 +16,7 @@ for i = 1, #unreachable, 2 do
   local _, probe_at = failures(unreachable[i], now)
   if now - probe_at > past then call('HDEL', UNREACHABLE, unreachable[i]) end
 end
-local too_late = '(' .. now + LONGEST_LEASE
+local too_late = '(' .. now + MAX_LEASE
 for _, id in ipairs(call('ZRANGE', LEASES, too_late, '+inf', 'BYSCORE', 'LIMIT', 0, most)) do
   call('ZADD', LEASES, now + lease, id)
 end

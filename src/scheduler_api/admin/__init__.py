@@ -1,0 +1,1 @@
+"""Work on a store without a server: export, import, fsck."""

@@ -1,0 +1,179 @@
+"""A message as a line of NDJSON, and as the original service kept it; asked by transfer.py."""
+
+import base64
+import binascii
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec.structs import replace
+
+from scheduler_api.domain.content_type import JSON_TYPE
+from scheduler_api.domain.message import (
+    ATTEMPTS_KEPT,
+    Accepted,
+    Attempt,
+    Method,
+    NewMessage,
+    accept,
+    payload,
+)
+from scheduler_api.domain.moments import format_instant, parse_instant
+from scheduler_api.domain.url import EgressRules
+from scheduler_api.store.audit.dump import Archived, Position, Restorable
+from scheduler_api.store.codec.record import from_ms, to_ms
+
+T = TypeVar("T")
+
+UTC: Final = "UTC"
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Line(
+    msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
+):
+    """What a line says; the names are those of the API where it has one."""
+
+    id: str
+    webhook_url: str
+    schedule_to: str  # what it was first scheduled for
+    created_at: str
+    next_attempt: str | UnsetType = UNSET  # UNSET: at schedule_to
+    method: Method = "POST"
+    headers: dict[str, str] = {}
+    content_type: str | UnsetType = UNSET
+    payload: Raw | UnsetType = UNSET
+    payload_base64: str | UnsetType = UNSET  # instead, where the bytes would break the line
+    timeout_ms: int | UnsetType = UNSET
+    delay_ms: Count | UnsetType = UNSET  # as asked
+    timezone: str | UnsetType = UNSET  # as asked
+    attempts_made: Count = 0
+    crashes: Count = 0
+    attempts: list[Attempt] = []
+
+
+class _Original(msgspec.Struct, frozen=True, rename="camel"):
+    """What the original service keeps of a message; anything else there is not read."""
+
+    webhook_url: str
+    schedule_to: str
+    payload: Raw = msgspec.field(default_factory=Raw)
+    id: str | UnsetType = UNSET
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Line).decode
+_decode_original = msgspec.json.Decoder(_Original).decode
+
+
+def pack_line(message: Archived) -> bytes:
+    """The line, with its line feed; the payload in it is byte for byte what is sent."""
+    record, spec = message.record, message.record.spec
+    due_ms = message.due_ms if message.due_ms != record.scheduled_ms else None
+    given = any(name.lower() == "content-type" for name in spec.headers)
+    body = payload(spec)
+    breaks = isinstance(body, Raw) and any(byte in bytes(body) for byte in b"\r\n")
+    line = Line(
+        id=message.id,
+        webhook_url=spec.given_url or record.url,
+        schedule_to=format_instant(from_ms(record.scheduled_ms)),
+        created_at=format_instant(from_ms(record.created_ms)),
+        next_attempt=UNSET if due_ms is None else format_instant(from_ms(due_ms)),
+        method=spec.method,
+        headers=spec.headers,
+        content_type=UNSET if given or spec.content_type == JSON_TYPE else spec.content_type,
+        payload=UNSET if body is UNSET or breaks else Raw(_encode(body)),
+        payload_base64=base64.b64encode(spec.body or b"").decode() if breaks else UNSET,
+        timeout_ms=_or_unset(spec.timeout_ms),
+        delay_ms=_or_unset(spec.delay_ms),
+        timezone=_or_unset(spec.timezone),
+        attempts_made=message.attempts,
+        crashes=message.crashes,
+        attempts=message.log,
+    )
+    return _encode(line) + b"\n"
+
+
+def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
+    """The inverse; refused as the API would refuse it. Raises: ValueError, Invalid."""
+    text.decode()  # msgspec skips over the inside of raw values
+    line = _decode(text)
+    accepted = _accepted(_asked(line), UTC, rules)
+    spec = replace(
+        accepted.spec,
+        timeout_ms=None if line.timeout_ms is UNSET else line.timeout_ms,
+        delay_ms=None if line.delay_ms is UNSET else line.delay_ms,
+    )
+    scheduled = to_ms(parse_instant(line.schedule_to, UTC))
+    return Restorable(
+        id=line.id,
+        due_ms=_due_ms(line),
+        created_ms=to_ms(parse_instant(line.created_at, UTC)),
+        scheduled_ms=scheduled,
+        accepted=replace(accepted, spec=spec),
+        attempts=line.attempts_made,
+        crashes=line.crashes,
+        log=line.attempts[-ATTEMPTS_KEPT:],
+    )
+
+
+def position_of(text: bytes) -> Position:
+    """Where the message of a line stands in an export. Raises: msgspec.MsgspecError, ValueError."""
+    line = _decode(text)
+    return _due_ms(line), line.id.encode()
+
+
+def _due_ms(line: Line) -> int:
+    due = line.schedule_to if line.next_attempt is UNSET else line.next_attempt
+    return to_ms(parse_instant(due, UTC))
+
+
+def _asked(line: Line) -> NewMessage:
+    return NewMessage(
+        webhook_url=line.webhook_url,
+        id=line.id,
+        payload=_payload(line),
+        schedule_to=line.schedule_to,
+        timezone=None if line.timezone is UNSET else line.timezone,
+        method=line.method,
+        headers=line.headers,
+        content_type=None if line.content_type is UNSET else line.content_type,
+        timeout=None if line.timeout_ms is UNSET else line.timeout_ms / 1000,
+    )
+
+
+def _payload(line: Line) -> Raw:
+    if line.payload_base64 is UNSET:
+        return Raw() if line.payload is UNSET else line.payload
+    try:
+        body = base64.b64decode(line.payload_base64, validate=True)
+    except binascii.Error:
+        raise ValueError("payloadBase64 is not base64") from None
+    msgspec.json.decode(body)
+    return Raw(body)
+
+
+def unpack_original(key: str, value: bytes, zone: str, rules: EgressRules) -> Restorable:
+    """A message of the original service, under `key`, its id. Raises: ValueError, Invalid.
+
+    `zone`: of a scheduleTo that has no offset.
+    """
+    value.decode()
+    original = _decode_original(value)
+    asked = NewMessage(
+        webhook_url=original.webhook_url,
+        id=key,
+        payload=original.payload,
+        schedule_to=original.schedule_to,
+    )
+    accepted = _accepted(asked, zone, rules)
+    scheduled = to_ms(parse_instant(original.schedule_to, zone))
+    return Restorable(key, scheduled, None, scheduled, accepted)
+
+
+def _or_unset(value: T | None) -> T | UnsetType:
+    return UNSET if value is None else value
+
+
+def _accepted(asked: NewMessage, zone: str, rules: EgressRules) -> Accepted:
+    return accept(asked, zone, rules.refusal_of_literal)

@@ -1,0 +1,140 @@
+"""/messages/batch: create many in one request, each checked and answered for itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+import structlog
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scheduler_api.api.endpoint import Context, context, endpoint
+from scheduler_api.api.http import JSON, decode, problem
+from scheduler_api.api.messages.handlers import Created, checked
+from scheduler_api.api.openapi import REFERENCE
+from scheduler_api.api.request_bodies import read_body
+from scheduler_api.domain.errors import (
+    Invalid,
+    Malformed,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    SchedulerError,
+    Unavailable,
+)
+from scheduler_api.domain.message import Accepted
+from scheduler_api.domain.moments import format_instant
+from scheduler_api.store.messages import Stored
+
+log = structlog.get_logger()
+
+MOST: Final = 1000  # messages
+CHECK_BATCH: Final = 100  # messages; then others have their turn, who want to be sent in time
+
+New = tuple[str, Accepted]  # its id, and what was asked
+
+
+def _schemas(*names: str) -> list[dict[str, str]]:
+    return [{"$ref": REFERENCE.format(name=name)} for name in names]
+
+
+class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
+    """Messages to be stored."""
+
+    messages: Annotated[
+        # Raw, so that a wrong one does not spoil the others.
+        list[Annotated[msgspec.Raw, Meta(extra_json_schema={"allOf": _schemas("NewMessage")})]],
+        Meta(
+            min_length=1,
+            max_length=MOST,
+            description=f"1 to {MOST:,} messages, all of them together within `MAX_BODY`.",
+        ),
+    ]
+
+
+class Result(msgspec.Struct):
+    """What became of one message: the answer that it would have had alone."""
+
+    status: Annotated[int, Meta(description="201, or that of the problem: 409, 422, 503.")]
+    body: Annotated[
+        Any,
+        Meta(extra_json_schema={"anyOf": _schemas("Created", "InvalidDetails", "ProblemDetails")}),
+    ]
+
+
+class Results(msgspec.Struct):
+    """What became of each message, in order."""
+
+    results: list[Result]
+
+
+_MANY: Final = msgspec.json.Decoder(NewMessages)
+_MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
+
+
+@endpoint({200: Results}, body=NewMessages, errors=(Malformed, PayloadTooLarge, Invalid))
+async def create_many(request: Request) -> Response:
+    """Store up to 1,000 messages; each is answered for itself."""
+    ours = context(request)
+    asked = decode(await read_body(request, ours.max_body, ours.bodies), _MANY, _MANY_FIELDS)
+    found = [one async for one in _checked(asked.messages, ours)]
+    new = [one for one in found if not isinstance(one, SchedulerError)]
+    del asked  # the body is held once while it waits
+    stored = await ours.store.messages.create_many(new)
+    _raise_if_away(found, stored)
+    results = list(_results(found, stored))
+    created = sum(result.status == 201 for result in results)
+    log.info("messages_created", created=created, refused=len(results) - created)
+    return JSON(Results(results))
+
+
+async def _checked(
+    bodies: Sequence[msgspec.Raw], ours: Context
+) -> AsyncIterator[New | SchedulerError]:
+    for number, body in enumerate(bodies, 1):
+        try:
+            yield checked(bytes(body), ours)
+        except SchedulerError as error:
+            yield error
+        if number % CHECK_BATCH == 0:
+            await asyncio.sleep(0)
+
+
+def _raise_if_away(found: Sequence[New | SchedulerError], stored: Sequence[Stored]) -> None:
+    """Answer a batch of which nothing could be stored as a single call: clients then try again.
+
+    If some may have been stored, with the ids that make it safe to do so, in the batch's order.
+    """
+    away = [one for one in stored if isinstance(one, Unavailable)]
+    if not away or len(away) < len(stored):
+        return
+    if any(isinstance(one, OutcomeUnknown) for one in away):
+        ids = [None if isinstance(one, SchedulerError) else one[0] for one in found]
+        raise OutcomeUnknown(
+            "Which messages were stored is unknown; repeating the request is safe, each message "
+            "with its one of these `messageIds` as its `id`.",
+            messageIds=ids,
+        )
+    raise away[0]
+
+
+def _results(found: Iterable[New | SchedulerError], stored: Iterable[Stored]) -> Iterable[Result]:
+    of_new = iter(stored)
+    for one in found:
+        if isinstance(one, SchedulerError):
+            yield _refused(one)
+        else:
+            yield _stored(one[0], next(of_new))
+
+
+def _stored(message_id: str, stored: Stored) -> Result:
+    if isinstance(stored, datetime):
+        return Result(201, Created(message_id, format_instant(stored)))
+    return _refused(stored)
+
+
+def _refused(error: SchedulerError) -> Result:
+    answer = problem(error)
+    return Result(answer.status_code, msgspec.Raw(answer.body))

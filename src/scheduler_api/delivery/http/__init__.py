@@ -1,0 +1,1 @@
+"""One request to a receiver, over HTTP/1.1."""

@@ -1,0 +1,228 @@
+"""One attempt: build, sign, send, time, classify."""
+
+import re
+import time
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+import structlog
+from yarl import URL
+
+from scheduler_api import __version__
+from scheduler_api.delivery.http.deadlines import Deadline, Deadlines
+from scheduler_api.delivery.http.egress import Verdict, guarding, out_of_sockets
+from scheduler_api.delivery.http.proxy import ProxyError
+from scheduler_api.delivery.http.request import target_of
+from scheduler_api.delivery.http.resolver import NeverBegan
+from scheduler_api.delivery.http.response import ResponseReader
+from scheduler_api.delivery.http.transport import BadResponse, Transport
+from scheduler_api.domain.message import LOCATION_CHARACTERS, Attempt
+from scheduler_api.domain.moments import format_instant
+from scheduler_api.domain.retry import parse_retry_after
+from scheduler_api.domain.signing import sign
+from scheduler_api.store.queue import Claimed
+
+log = structlog.get_logger()
+
+_MS: Final = timedelta(milliseconds=1)
+# Unless the caller gives another.
+_ALWAYS: Final = {
+    "User-Agent": f"scheduler-api/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+}
+
+# What an attempt without an answer is called; the first that fits.
+_ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (ProxyError, "proxy_error"),
+    (aiohttp.ConnectionTimeoutError, "connect_timeout"),
+    (TimeoutError, "timeout"),
+    (aiohttp.ClientConnectorDNSError, "dns_error"),
+    (aiohttp.ClientSSLError, "tls_error"),
+    (aiohttp.ClientConnectorError, "connect_error"),
+    (aiohttp.InvalidURL, "bad_request"),
+    (BadResponse, "bad_response"),
+    (aiohttp.ClientError, "disconnected"),
+    (OSError, "disconnected"),
+)
+
+
+class NothingSent(Exception):
+    """No request was made, for want of a socket: no attempt, and nothing told of the receiver."""
+
+
+class LookupNeverBegan(NothingSent):
+    """No request was made, because too many other names are being looked up."""
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """An attempt, and how long its receiver asked to be left alone."""
+
+    attempt: Attempt
+    retry_after: timedelta | None = None
+
+
+class Start(NamedTuple):
+    """When an attempt began."""
+
+    at: datetime  # by the clock of the message's store
+    monotonic: float  # by this process's monotonic clock, seconds
+
+
+class Sender:
+    """Sends claimed messages over one transport."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout: timedelta,
+        secrets: tuple[bytes, ...],
+    ) -> None:
+        self._transport = transport
+        self._deadlines = Deadlines()
+        self._timeout = timeout.total_seconds()
+        self._secrets = secrets
+
+    async def send(self, claimed: Claimed, start: Start) -> Sent:
+        """Make one request, now; whatever happens is told in the attempt. Raises: NothingSent."""
+        url = URL(claimed.url, encoded=True)
+        with guarding(url.raw_host or "") as verdict:
+            try:
+                response = await self._request(url, claimed, start)
+            except Exception as caught:  # an attempt that fails is recorded, whatever the reason
+                return Sent(self._failed(caught, verdict, claimed, start))
+        attempt = self._attempt(claimed, start, response, None)
+        if not response.status or response.status < 400:
+            return Sent(attempt)
+        return Sent(attempt, parse_retry_after(response.header("retry-after"), start.at))
+
+    def _failed(
+        self, error: Exception, verdict: Verdict, claimed: Claimed, start: Start
+    ) -> Attempt:
+        try:
+            if _never_looked_up(error, verdict, self._transport):
+                raise LookupNeverBegan from error
+            if _nothing_sent(error, verdict):
+                raise NothingSent from error
+            return self._attempt(claimed, start, None, _name(error, verdict, claimed))
+        finally:
+            _forget_frames(error)
+
+    def cut_off(self, claimed: Claimed, start: Start) -> Sent:
+        """The attempt of a request that we ended, as the process stops."""
+        return Sent(self._attempt(claimed, start, None, "shutdown"))
+
+    def _attempt(
+        self,
+        claimed: Claimed,
+        start: Start,
+        response: ResponseReader | None,
+        error: str | None,
+    ) -> Attempt:
+        status, excerpt, location = None, None, None
+        if response:
+            status, excerpt = response.status, response.excerpt
+            if status and 300 <= status < 400:  # not followed
+                location = (response.header("location") or "")[:LOCATION_CHARACTERS] or None
+        return Attempt(
+            number=claimed.attempts + 1,
+            started_at=start.at,
+            duration_ms=int((time.monotonic() - start.monotonic) * 1000),
+            status=status,
+            error=error,
+            response_excerpt=excerpt,
+            lateness_ms=(start.at - max(claimed.due_at, claimed.created_at)) // _MS,
+            location=location,
+        )
+
+    async def _request(self, url: URL, claimed: Claimed, start: Start) -> ResponseReader:
+        spec, deadline = claimed.spec, self._deadline(claimed, start)
+        headers = self._headers(claimed, start.at)
+        target = target_of(claimed.url)
+        return await self._transport.send(spec.method, url, target, headers, spec.body, deadline)
+
+    def _deadline(self, claimed: Claimed, start: Start) -> Deadline:
+        own = claimed.spec.timeout_ms
+        return self._deadlines.at(start.monotonic + (self._timeout if own is None else own / 1000))
+
+    def _headers(self, claimed: Claimed, at: datetime) -> dict[str, str]:
+        spec = claimed.spec
+        webhook_id, timestamp = claimed.webhook_id, int(at.timestamp())
+        headers = _ALWAYS | {"Idempotency-Key": webhook_id}
+        if spec.body is not None:
+            headers["Content-Type"] = spec.content_type
+        if spec.headers:
+            _override(headers, spec.headers)
+        headers["webhook-id"] = webhook_id
+        headers["webhook-timestamp"] = str(timestamp)
+        if self._secrets:
+            body = spec.body or b""
+            headers["webhook-signature"] = sign(self._secrets, webhook_id, timestamp, body)
+        headers["Scheduler-Message-Id"] = _header_value(claimed.id)
+        headers["Scheduler-Attempt"] = str(claimed.attempts + 1)
+        headers["Scheduler-Scheduled-For"] = format_instant(claimed.scheduled_at)
+        return headers
+
+
+# Visible ASCII but the percent sign.
+_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+_all_visible: Final = re.compile(f"[{re.escape(_VISIBLE)}]*").fullmatch
+
+
+def _header_value(message_id: str) -> str:
+    """An id of visible ASCII as it is, others percent-encoded."""
+    return message_id if _all_visible(message_id) else quote(message_id, safe=_VISIBLE)
+
+
+def _override(headers: dict[str, str], given: dict[str, str]) -> None:
+    """What the caller gave wins over our own; names are compared without case."""
+    names = {name.lower() for name in given}
+    for name in [name for name in headers if name.lower() in names]:
+        del headers[name]
+    headers.update(given)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Cut an error, and those that led to it, off from the frames they passed through.
+
+    In these is the request. Whatever keeps the error, a task or a circle of references in a
+    library, would keep the request until the garbage collector looks, which is seldom.
+    """
+    errors: list[BaseException | None] = [error]
+    while errors:
+        one = errors.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            errors += [one.__cause__, one.__context__]
+
+
+def _never_looked_up(error: Exception, verdict: Verdict, transport: Transport) -> bool:
+    """Whether it failed before anybody was asked for the host's name."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return isinstance(error.os_error, NeverBegan)
+    timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
+    return timed_out and not verdict.dialled and transport.waits_for_lookup(verdict.host)
+
+
+def _nothing_sent(error: Exception, verdict: Verdict) -> bool:
+    """Whether it failed for want of a socket; a resolver without one does not say why it failed."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return out_of_sockets()
+    return verdict.starved and not verdict.opened
+
+
+def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:
+    if verdict.refusal:
+        log.warning("egress_denied", message_id=claimed.id, reason=verdict.refusal)
+        return "egress_denied"
+    if isinstance(error, ProxyError):
+        log.warning("proxy_failed", message_id=claimed.id, reason=str(error))
+    for kind, name in _ERRORS:
+        if isinstance(error, kind):
+            return name
+    log.error("attempt_error", message_id=claimed.id, exc_info=error)
+    return "internal_error"

@@ -1,0 +1,1 @@
+"""What runs beside sending: leases, retention, recovery."""

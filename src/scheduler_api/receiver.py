@@ -1,0 +1,99 @@
+"""A receiver for trying things out: prints every webhook. Asked for by cli and server."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from scheduler_api.domain import signing
+from scheduler_api.telemetry.logging import printable
+
+MAX_PRINTED_BODY = 1024**2  # bytes
+SHOWN = 200  # characters of a body
+
+Echo = Callable[[str], object]
+
+_say: Echo = partial(print, flush=True)  # a line is seen when it happens, in a pipe too
+
+
+@asynccontextmanager
+async def receiver(
+    host: str = "127.0.0.1",
+    port: int = 8001,
+    secrets: tuple[bytes, ...] = (),
+    echo: Echo = _say,
+) -> AsyncIterator[str]:
+    """Answers 200 to everything and echoes one line for it; yields its URL, without a final slash.
+
+    Port 0 takes a free one. Raises OSError when the port is taken.
+    """
+    app = web.Application(client_max_size=MAX_PRINTED_BODY)
+    # (?s: a path may hold %0A, and a plain dot stops there.
+    app.router.add_route("*", "/{path:(?s:.*)}", partial(_receive, secrets, echo))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        name = f"[{host}]" if ":" in host else host
+        yield f"http://{name}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def _receive(secrets: tuple[bytes, ...], echo: Echo, request: web.Request) -> web.Response:
+    now = datetime.now().astimezone()
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        echo(_line(request, now, "", f"refused: over {MAX_PRINTED_BODY} bytes"))
+        raise
+    verdict = _verdict(secrets, request.headers, body)
+    echo(_line(request, now, verdict, body.decode(errors="replace")))
+    return web.json_response({"received": True})
+
+
+def _line(request: web.Request, now: datetime, verdict: str, text: str) -> str:
+    headers = request.headers
+    attempt = headers.get("Scheduler-Attempt")
+    parts = (
+        f"{now:%H:%M:%S}.{now.microsecond // 1000:03}",
+        f"{request.method} {request.path}",
+        headers.get("Scheduler-Message-Id") or headers.get("webhook-id", ""),
+        f"attempt {attempt}" if attempt else "",
+        _lateness(headers.get("Scheduler-Scheduled-For", ""), now),
+        verdict,
+        text if len(text) <= SHOWN else f"{text[:SHOWN]}…",
+    )
+    return printable("  ".join(part for part in parts if part))
+
+
+def _lateness(scheduled_for: str, now: datetime) -> str:
+    try:
+        late = now - datetime.fromisoformat(scheduled_for)
+    except (ValueError, TypeError):  # no instant, or one without an offset
+        return ""
+    return f"{late.total_seconds() * 1000:.0f} ms late"
+
+
+def _verdict(secrets: tuple[bytes, ...], headers: CIMultiDictProxy[str], body: bytes) -> str:
+    if not secrets:
+        return ""
+    if "webhook-signature" not in headers:
+        return "not signed"
+    good = signing.verify(
+        secrets,
+        headers.get("webhook-id", ""),
+        _seconds(headers.get("webhook-timestamp", "")),
+        body,
+        headers["webhook-signature"],
+        now=int(time.time()),
+    )
+    return "signature good" if good else "SIGNATURE WRONG"
+
+
+def _seconds(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0

@@ -1,0 +1,194 @@
+"""What must hold between any two scripts, as rules over a snapshot; asked by fsck.py and by tests.
+
+Pure: whoever has a snapshot, of a live store or of a model of one, may ask. The rules that one
+look can tell are 1–4, 6, 7 and 18 of the design. 5 is about a claim: a limit may since have been
+lowered below what is in flight.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+from typing import Final, Literal
+
+import msgspec
+
+from scheduler_api.store.codec.record import destination_of
+
+Rule = Literal[
+    "one_place",
+    "no_record",
+    "no_place",
+    "progress_alone",
+    "lease_without_claim",
+    "claim_without_lease",
+    "taken",
+    "inflight",
+    "stranded",
+    "parked_empty",
+    "parking",
+    "stranger",
+]
+
+# Rule → its number in the design; `taken` is how the first is kept for messages out of `due`.
+NUMBERS: Final[Mapping[Rule, int]] = {
+    "one_place": 1,
+    "taken": 1,
+    "no_record": 2,
+    "no_place": 2,
+    "lease_without_claim": 3,
+    "claim_without_lease": 3,
+    "inflight": 4,
+    "stranded": 6,
+    "parked_empty": 7,
+    "parking": 7,
+    "progress_alone": 18,
+    "stranger": 18,
+}
+
+BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/prelude.lua
+
+# As lua/prelude.lua reads the fields.
+_CLAIM: Final = re.compile(rb"[0-9]+ \S+ \S+ (\S+)")
+_LIMITS: Final = re.compile(rb"([0-9]+) [0-9.e+-]+ ([0-9])")
+_UNREACHABLE: Final = re.compile(rb"([0-9]+) ([0-9]+)$")
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of one partition at one instant: whole, or all that they say about some ids."""
+
+    due: Set[bytes]
+    taken: Set[bytes]
+    leases: Set[bytes]
+    delivered: Set[bytes]
+    failed: Set[bytes]
+    parked: Mapping[bytes, Set[bytes]]  # destination → ids
+    claims: Mapping[bytes, bytes]
+    inflight: Mapping[bytes, int]
+    payloads: Mapping[bytes, bytes]  # id → record, or as much of it as ends after its URL
+    progress: Set[bytes]
+    parking: Set[bytes] = frozenset()  # destinations
+    limits: Mapping[bytes, bytes] = {}
+    unreachable: Mapping[bytes, bytes] = {}
+    opens: Set[bytes] = frozenset()  # destinations
+    withheld: Set[bytes] = frozenset()  # destinations; empty if `meta` does not say that it exists
+    strangers: Set[bytes] = frozenset()  # keys of the partition that nobody owns
+
+
+class Finding(msgspec.Struct, frozen=True, order=True):
+    """An invariant that does not hold."""
+
+    rule: Rule
+    subject: bytes  # an id; for inflight, stranded, parked_empty, parking a destination; or a key
+    detail: str  # in words
+
+    def __str__(self) -> str:
+        return f"{NUMBERS[self.rule]} {self.rule}: {self.subject!r} {self.detail}"
+
+
+def findings(snapshot: Snapshot, concurrency: int) -> list[Finding]:
+    """Everything that is wrong in a whole snapshot; `concurrency`: the limit of a destination."""
+    return [
+        *of_messages(snapshot),
+        *of_destinations(snapshot, concurrency),
+        *(Finding("stranger", key, "is a key that nobody owns") for key in snapshot.strangers),
+    ]
+
+
+def of_messages(snapshot: Snapshot) -> Iterator[Finding]:
+    """What is wrong with single messages; the snapshot may be of some ids alone."""
+    places = _places(snapshot)
+    everywhere = set[bytes]().union(*places.values())
+    if len(everywhere) < sum(map(len, places.values())):
+        yield from _in_several(places)
+    records = snapshot.payloads.keys()
+    claimed = {one for one, claim in snapshot.claims.items() if destination_claimed(claim)}
+    rules: tuple[tuple[Rule, Set[bytes], str], ...] = (
+        ("no_record", everywhere - records, "is in a place, but has no record"),
+        ("no_place", records - everywhere, "has a record, but is in no place"),
+        ("progress_alone", snapshot.progress - records, "has a progress, but no record"),
+        ("lease_without_claim", snapshot.leases - claimed, "is leased, but nobody claimed it"),
+        (
+            "claim_without_lease",
+            snapshot.claims.keys() - snapshot.leases,
+            "is claimed, but not leased",
+        ),
+        (
+            "taken",
+            snapshot.taken ^ _out_of_due(snapshot),
+            "is not leased or parked as `taken` says",
+        ),
+    )
+    for rule, wrong, detail in rules:
+        for message_id in wrong:
+            yield Finding(rule, message_id, detail)
+
+
+def _places(snapshot: Snapshot) -> dict[str, Set[bytes]]:
+    parked = {f"parked for {dest.decode()}": ids for dest, ids in snapshot.parked.items()}
+    return {
+        "due": snapshot.due,
+        "leases": snapshot.leases,
+        "delivered": snapshot.delivered,
+        "failed": snapshot.failed,
+        **parked,
+    }
+
+
+def _in_several(places: Mapping[str, Set[bytes]]) -> Iterator[Finding]:
+    where: dict[bytes, list[str]] = {}
+    for name, ids in places.items():
+        for message_id in ids:
+            where.setdefault(message_id, []).append(name)
+    for message_id, names in where.items():
+        if len(names) > 1:
+            yield Finding("one_place", message_id, f"is in {' and '.join(names)}")
+
+
+def _out_of_due(snapshot: Snapshot) -> Set[bytes]:
+    return set(snapshot.leases).union(*snapshot.parked.values())
+
+
+def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
+    """What is wrong with the counts and the parked of destinations."""
+    claimed = map(destination_claimed, snapshot.claims.values())
+    claims = Counter(dest for dest in claimed if dest)
+    for dest in claims.keys() | snapshot.inflight.keys():
+        if (counted := snapshot.inflight.get(dest)) != (claims[dest] or None):
+            yield Finding("inflight", dest, f"has {claims[dest]} in flight, counted as {counted}")
+    for dest in snapshot.parking ^ snapshot.parked.keys():
+        yield Finding("parking", dest, "has parked messages or not, against what `parking` says")
+    waiting: Set[bytes] | None = None
+    for dest, ids in snapshot.parked.items():
+        if not ids:
+            yield Finding("parked_empty", dest, "has an empty set of parked messages")
+        elif not _held_up(snapshot, dest, concurrency):
+            waiting = _waiting(snapshot) if waiting is None else waiting
+            if dest not in waiting:
+                yield Finding("stranded", dest, f"has room, but {len(ids)} stay parked")
+
+
+def _held_up(snapshot: Snapshot, dest: bytes, concurrency: int) -> bool:
+    """Whether there is a reason to park: paused, at its limit, or claims will look at it again."""
+    own, paused = _numbers(_LIMITS, snapshot.limits.get(dest, b""))
+    failures, _ = _numbers(_UNREACHABLE, snapshot.unreachable.get(dest, b""))
+    most = 1 if failures >= BREAKS_AT else own or concurrency
+    looked_at = dest in snapshot.opens or dest in snapshot.withheld
+    return paused == 1 or snapshot.inflight.get(dest, 0) >= most or looked_at
+
+
+def _numbers(pattern: re.Pattern[bytes], field: bytes) -> tuple[int, int]:
+    """The two numbers in a field; zeros if it is missing or damaged, as the scripts take it."""
+    found = pattern.match(field)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _waiting(snapshot: Snapshot) -> Set[bytes]:
+    """The destinations of which a message is in `due`: claiming it hands on what is parked."""
+    records = (snapshot.payloads.get(message_id) for message_id in snapshot.due)
+    return {destination_of(record) for record in records if record}
+
+
+def destination_claimed(claim: bytes) -> bytes:
+    """The destination in a field of `claims`; b'' if the field is damaged."""
+    found = _CLAIM.match(claim)
+    return found[1] if found else b""

@@ -1,0 +1,1 @@
+"""Bytes and milliseconds inside, messages and datetimes outside."""

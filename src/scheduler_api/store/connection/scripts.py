@@ -1,0 +1,279 @@
+"""Runs what is in lua/; turns Redis's errors and a script's words into ours."""
+
+import hashlib
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, Final, cast
+
+import structlog
+from redis import exceptions
+from redis.asyncio import Redis
+
+from scheduler_api.domain.errors import (
+    MessageFinished,
+    MessageInFlight,
+    MessageNotFound,
+    OtherPartitions,
+    OutcomeUnknown,
+    SchedulerError,
+    SchemaTooNew,
+    StoreFull,
+    StoreUnavailable,
+)
+from scheduler_api.store.connection.client import CALL, Call, Client
+from scheduler_api.store.connection.durability import Durability, confirm
+from scheduler_api.store.connection.error_reasons import reason
+from scheduler_api.store.keys import SCHEMA, Keys
+
+log = structlog.get_logger()
+
+# What a call of the client may end with; uvloop says it so when it writes to what was reset.
+FAILURES: Final = (
+    *(exceptions.RedisError, exceptions.RedisClusterException),
+    *(OSError, RuntimeError),
+)
+
+# Asked for by store.py, messages.py, queue.py, archive.py, fsck.py, destinations.py.
+NAMES: Final = (
+    *("create", "get", "list", "cancel"),
+    "mark",
+    *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge", "sweep"),
+    "trim",
+    "restore",
+    *("inspect", "tally", "repair", "recount"),
+    *("list_destinations", "read_destinations", "set_limit"),
+)
+
+# Those that write nothing: when one has failed, nothing can have changed.
+READING: Final = {"get", "list", "inspect", "tally", "list_destinations"}
+
+# Those that end claims. They run on data of a newer schema too, as nobody else can end them; where
+# the data have another number of partitions they find no claim of this process, and change nothing.
+ENDINGS: Final = {"settle", "release", "renew"}
+
+# Those that run in a partition without a mark: one writes it, the other reports that it is missing.
+UNMARKED_TOO: Final = {"mark", "claim"}
+
+# What a script answers instead of 'ok' → the error that says it.
+ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
+    b"missing": MessageNotFound,
+    b"finished": MessageFinished,
+    b"in_flight": MessageInFlight,
+}
+
+
+@cache  # the same texts for every partition
+def source(name: str, prelude: str | None = None, partitions: int = 1) -> str:
+    """A script as it is sent: its first line, the prelude, the look at the data, the rest."""
+    lua = files("scheduler_api.store") / "lua"
+    first, _, rest = (lua / f"{name}.lua").read_text().partition("\n")
+    marked = str(name not in UNMARKED_TOO).lower()
+    look = f"local SCHEMA, FENCE, WITHHOLDS = known_data({SCHEMA}, {partitions}, {marked})\n"
+    look = "" if name in ENDINGS else look
+    return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{look}{rest}"
+
+
+class Scripts:
+    """The scripts of one partition."""
+
+    def __init__(
+        self,
+        redis: Client,
+        keys: Keys,
+        prelude: str | None = None,
+        durability: Durability | None = None,
+        *,
+        partitions: int = 1,
+        first: "Scripts | None" = None,
+    ) -> None:
+        """`prelude`: another than lua/prelude.lua, such as one with a clock that tests move.
+
+        `partitions`: of the data set; `first`: the scripts of partition 0, None if it is this one.
+        """
+        self._redis = redis
+        self._partition = keys.partition
+        self._partitions = partitions
+        self._first = first
+        self._marked = False  # whether this process has seen the partition's mark
+        self._keys = keys.all
+        self._meta = keys.meta
+        self._durability = durability or Durability(redis, replica=False)
+        self._sources = {name: source(name, prelude, partitions) for name in NAMES}
+        self._names = {name: _sha(text) for name, text in self._sources.items()}
+
+    async def run(self, name: str, *args: Any) -> Any:
+        """The script's reply. Raises: StoreUnavailable, OutcomeUnknown, StoreFull, DataRefused."""
+        call = Call()
+        CALL.set(call)
+        try:
+            return await self._run(name, args)
+        except FAILURES as error:
+            return await self._run_again(name, call, error, partial(self._run, name, args))
+
+    async def mark(self) -> None:
+        """Mark the partition, if it is new or of an older schema. Raises as `run`.
+
+        A partition other than 0 is marked as new only if partition 0, whose keys are the same
+        however many there are, has this number of partitions too.
+        """
+        is_first = self._first is None
+        marked = await self.run("mark", SCHEMA, self._partitions, int(is_first))
+        if self._first and not marked:
+            await self._first.mark()
+            await self.run("mark", SCHEMA, self._partitions, 1)
+        self._marked = True
+
+    async def _run_again(
+        self, name: str, call: Call, error: Exception, run: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """The reply, if the script refused a partition without a mark; otherwise raises."""
+        _let_go(error)
+        if not str(error).startswith("UNMARKED"):
+            raise await self._failure(name, call, error) from error
+        if self._marked:
+            log.error("store_reset", partition=self._partition)
+        await self.mark()
+        call = Call()
+        CALL.set(call)
+        try:
+            return await run()
+        except FAILURES as failed:
+            _let_go(failed)
+            raise await self._failure(name, call, failed) from failed
+
+    async def _failure(self, name: str, call: Call, error: Exception) -> SchedulerError:
+        found = await failure(self._redis, error)
+        if type(found) is not StoreUnavailable or name in READING or not _may_have_run(call, error):
+            return found
+        is_default = str(found) == str(StoreUnavailable())
+        return OutcomeUnknown(None if is_default else str(found))
+
+    async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
+        keys = self._keys
+        try:
+            return await self._redis.evalsha(self._names[name], len(keys), *keys, *args)
+        except exceptions.NoScriptError:  # on a cluster, only of the node that was asked
+            return await self._redis.eval(self._sources[name], len(keys), *keys, *args)
+
+    async def run_safely(self, name: str, *args: Any) -> Any:
+        """As `run`, and a replica has it too, if one is wanted. Raises: OutcomeUnknown, …"""
+        if not self._durability.replica:
+            return await self.run(name, *args)
+        call = Call()
+        CALL.set(call)
+        try:
+            reply, *copies = await self._run_and_wait(name, args)
+        except FAILURES as error:
+            reply, *copies = await self._run_again(
+                name, call, error, partial(self._run_and_wait, name, args)
+            )
+        for copy in copies:
+            if isinstance(copy, Exception):
+                raise OutcomeUnknown(str(unavailable(copy))) from copy
+        confirm(copies)
+        return reply
+
+    async def _run_and_wait(self, name: str, args: Sequence[Any]) -> list[Any]:
+        replies = await self._pipelined("evalsha", self._names[name], args)
+        if isinstance(replies[0], exceptions.NoScriptError):  # not run: it may be run again
+            replies = await self._pipelined("eval", self._sources[name], args)
+        if isinstance(replies[0], Exception):
+            raise replies[0]
+        return replies
+
+    async def _pipelined(self, command: str, script: str, args: Sequence[Any]) -> list[Any]:
+        """On one connection, as a server waits for what that one has written."""
+        waits = await self._durability.waits()
+        CALL.get().begun = False  # that was no part of it
+        redis = cast("Redis", self._redis)  # the settings refuse it on a cluster
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command(command, script, len(self._keys), *self._keys, *args)
+            # A script that found only duplicates has written nothing, and the wait would be for
+            # nothing: what it found may be on no replica yet.
+            pipeline.hincrby(self._meta, "fence", 0)
+            for wait in waits:
+                pipeline.execute_command(*wait)
+            reply, _, *copies = await pipeline.execute(raise_on_error=False)
+        return [reply, *copies]
+
+
+def scripts_of(
+    redis: Client,
+    keys: Sequence[Keys],
+    prelude: str | None = None,
+    durability: Durability | None = None,
+) -> list[Scripts]:
+    """Those of each partition of a data set."""
+    first = Scripts(redis, keys[0], prelude, durability, partitions=len(keys))
+    others = (
+        Scripts(redis, one, prelude, durability, partitions=len(keys), first=first)
+        for one in keys[1:]
+    )
+    return [first, *others]
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop the frames that an error of redis-py has passed: they hold the bodies of the call.
+
+    Some hold the error too, so that all would stay until the garbage collector looks.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _may_have_run(call: Call, error: Exception) -> bool:
+    """Whether a script may have written something, though the call of it has failed."""
+    if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):
+        return "script:" in str(error)  # else the server has refused to run it
+    return call.begun
+
+
+@cache
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def failure(redis: Client, error: Exception) -> SchedulerError:
+    """What a caller is told; of a master that is none any more, connections are let go."""
+    if isinstance(error, exceptions.ReadOnlyError) and isinstance(redis, Redis):
+        await redis.connection_pool.disconnect(inuse_connections=False)
+    return unavailable(error)
+
+
+def unavailable(error: Exception) -> SchedulerError:
+    """What a caller is told of an error of Redis; the cause is for the log."""
+    text = str(error)
+    if isinstance(error, exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
+        return StoreFull()
+    if text.startswith("SCHEMA "):
+        return _too_new(text.split()[1])
+    if text.startswith("PARTITIONS "):
+        return _divided_otherwise(*text.split()[1:3])
+    if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
+        return _forbidden(text)
+    return StoreUnavailable(reason(error))
+
+
+def _forbidden(text: str) -> StoreUnavailable:
+    command = re.search(r"'(\S+)' command", text)
+    what = f"run {command[1].upper()}" if command else "use what begins with REDIS_PREFIX"
+    return StoreUnavailable(
+        f"The store's user may not {what}: docs/deploy/redis.md has its rights."
+    )
+
+
+def _too_new(schema: str) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"The data have schema {schema}, this version knows {SCHEMA}; "
+        "start the newer version of Scheduler API again."
+    )
+
+
+def _divided_otherwise(found: str, wanted: str) -> OtherPartitions:
+    return OtherPartitions(
+        f"PARTITIONS is {wanted}, but the data have {found} partitions since they were made: "
+        f"set PARTITIONS={found}, or another REDIS_PREFIX for new data."
+    )

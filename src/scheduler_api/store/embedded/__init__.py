@@ -1,0 +1,1 @@
+"""The private valkey-server of one data folder."""

@@ -1,0 +1,98 @@
+"""Who may ask: every way to hold no token, and the addresses that need none."""
+
+import pytest
+
+from scheduler_api.api.auth.bearer import BearerToken
+from scheduler_api.domain.errors import Unauthenticated
+from scheduler_api.store.store import Store
+from tests.api.conftest import TOKEN, Api, Scheduler, application, opened
+from tests.support.factories import URL
+from tests.support.problems import problem
+
+GUARDED = [
+    ("GET", "/messages"),
+    ("POST", "/messages"),
+    ("GET", "/messages/a"),
+    ("DELETE", "/messages/a"),
+]
+WRONG = [
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer wrong",
+    f"Bearer {TOKEN}x",
+    f"Bearer {TOKEN} x",
+    f"Basic {TOKEN}",
+    TOKEN,
+    f"Bearer{TOKEN}",
+    f"Bearer {TOKEN.upper()}",
+    "Bearer olá",
+    "Bearer \xff\xa0",
+]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+async def test_without_a_token_nothing_is_answered(api: Api, method: str, path: str) -> None:
+    headers = {"Authorization": "Bearer wrong"}
+    async with api.client.request(method, path, headers=headers, json={}) as response:
+        await problem(response, 401, "unauthenticated")
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_a_wrong_value_of_the_header_is_refused(value: str) -> None:
+    with pytest.raises(Unauthenticated):
+        BearerToken(TOKEN).check(value.encode("latin-1"))
+
+
+@pytest.mark.parametrize("value", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
+def test_the_scheme_is_read_in_any_case_and_spaces_around_the_token_do_not_count(
+    value: str,
+) -> None:
+    BearerToken(TOKEN).check(value.encode("latin-1"))
+
+
+async def test_no_header_at_all_is_refused(api: Api) -> None:
+    answer = await api.raw(b"GET /messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_bytes_that_are_no_text_are_no_token(api: Api) -> None:
+    head = b"GET /messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    answer = await api.raw(head + b"Authorization: Bearer \xff\xfe\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("token", ["olá", "à", "秘密", "a b"])
+async def test_a_token_beyond_ascii_is_taken_as_utf_8(live_store: Store, token: str) -> None:
+    scheduler = Scheduler()
+    app = application(live_store, scheduler, token)
+    async with (
+        opened(app, scheduler, token) as api,
+        api.client.get("/messages") as response,
+    ):
+        assert response.status == 200
+
+
+async def test_a_refused_create_stores_nothing(api: Api, live_store: Store) -> None:
+    headers = {"Authorization": "Bearer wrong"}
+    body = {"id": "a", "webhookUrl": URL}
+    async with api.client.post("/messages", headers=headers, json=body) as response:
+        await problem(response, 401, "unauthenticated")
+    assert await live_store.messages.count() == 0
+
+
+async def test_a_refused_delete_deletes_nothing(api: Api, live_store: Store) -> None:
+    async with api.client.post("/messages", json={"id": "a", "webhookUrl": URL, "delay": 60}):
+        pass
+    async with api.client.delete("/messages/a", headers={"Authorization": ""}) as response:
+        await problem(response, 401, "unauthenticated")
+    assert await live_store.messages.count() == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/health/ready", "/docs", "/openapi.json"]
+)
+async def test_what_tells_nothing_of_messages_needs_no_token(api: Api, path: str) -> None:
+    async with api.client.get(path, headers={"Authorization": "Bearer wrong"}) as response:
+        assert response.status == 200

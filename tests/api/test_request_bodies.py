@@ -1,0 +1,128 @@
+"""Bodies of requests in a bounded memory: waiting unread, refused, given back."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from scheduler_api.api import request_bodies
+from scheduler_api.api.request_bodies import SMALL
+from scheduler_api.byte_budget import Budget
+from tests.api.conftest import BODIES, MAX_BODY, TOKEN, Api
+from tests.support.factories import URL
+from tests.support.problems import problem
+from tests.support.waiting import wait_until
+
+LARGE = MAX_BODY // 2
+
+
+def budget(api: Api) -> Budget:
+    found: Budget = api.app.state.context.bodies
+    return found
+
+
+def body(size: int) -> bytes:
+    """A request for a message, of so many bytes."""
+    empty = json.dumps({"webhookUrl": URL, "delay": "1h", "payload": ""})
+    return json.dumps(
+        {"webhookUrl": URL, "delay": "1h", "payload": "x" * (size - len(empty))}
+    ).encode()
+
+
+def head(length: str) -> bytes:
+    return (
+        f"POST /messages HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n{length}\r\n\r\n"
+    ).encode()
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    """So that it is sent in chunks."""
+    for start in range(0, len(data), SMALL):
+        yield data[start : start + SMALL]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [SMALL, SMALL + 1, LARGE, MAX_BODY])
+async def test_a_body_is_read_and_its_memory_given_back(
+    api: Api, size: int, *, chunked: bool
+) -> None:
+    data = pieces(body(size)) if chunked else body(size)
+    async with api.client.post("/messages", data=data) as response:
+        assert response.status == 201
+    assert budget(api).held == 0
+
+
+@pytest.mark.parametrize("wrong", [b"{", b'{"webhookUrl": 1}', b"\xff"])
+async def test_memory_of_a_refused_body_is_given_back(api: Api, wrong: bytes) -> None:
+    async with api.client.post("/messages", data=wrong + b" " * LARGE) as response:
+        assert response.status in (400, 422)
+    assert budget(api).held == 0
+
+
+async def test_an_announced_body_holds_memory_before_it_has_come(api: Api) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(head(f"Content-Length: {LARGE}") + b"{")
+    await wait_until("the memory is held", lambda: budget(api).held == LARGE)
+    writer.close()
+    await wait_until("it is given back", lambda: budget(api).held == 0)
+
+
+async def test_a_body_for_which_there_is_no_memory_waits_unread_until_there_is(api: Api) -> None:
+    await budget(api).take(BODIES)
+    posting = asyncio.create_task(api.client.post("/messages", data=body(LARGE)).__aenter__())
+    await wait_until("it waits", lambda: bool(budget(api)._waiting))
+    async with api.client.post("/messages", data=body(SMALL)) as response:
+        assert response.status == 201, "a small one needs none"
+    budget(api).give(BODIES)
+    response = await posting
+    assert response.status == 201
+    response.close()
+
+
+async def test_a_body_that_has_waited_too_long_is_refused_and_nothing_is_stored(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_bodies, "PATIENCE", 0.05)
+    await budget(api).take(BODIES)
+    for path in ("/messages", "/messages/batch"):
+        async with api.client.post(path, data=body(LARGE)) as response:
+            await problem(response, 503, "memory_full")
+            assert response.headers["Retry-After"] == "1"
+            assert response.headers["Connection"] == "close"
+    async with api.client.put("/destinations/host.example", data=body(LARGE)) as response:
+        await problem(response, 503, "memory_full")
+    async with api.client.get("/messages") as response:
+        assert (await response.json())["total"] == 0
+    assert budget(api).held == BODIES
+
+
+async def test_a_body_of_unknown_size_that_meets_the_limit_is_refused_at_once(api: Api) -> None:
+    await budget(api).take(BODIES - SMALL)
+    async with api.client.post("/messages", data=pieces(body(LARGE))) as response:
+        await problem(response, 503, "memory_full")
+    assert budget(api).held == BODIES - SMALL
+
+
+async def test_a_body_of_unknown_size_may_be_over_the_limit_while_it_is_the_only_one(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget(api), "limit", 2 * SMALL)
+    for data in (body(MAX_BODY), pieces(body(MAX_BODY))):
+        async with api.client.post("/messages", data=data) as response:
+            assert response.status == 201
+    assert budget(api).held == 0
+
+
+async def test_many_large_bodies_at_once_hold_no_more_than_they_may(api: Api) -> None:
+    most = 0
+
+    async def post() -> int:
+        nonlocal most
+        async with api.client.post("/messages", data=body(MAX_BODY)) as response:
+            most = max(most, budget(api).held)
+            return response.status
+
+    assert await asyncio.gather(*(post() for _ in range(20))) == [201] * 20
+    assert most <= BODIES
+    assert budget(api).held == 0

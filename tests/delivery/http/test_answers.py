@@ -1,0 +1,104 @@
+"""The table of answers on real connections: what each comes to, and what the next request gets."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from scheduler_api.delivery.http.sender import Sender, Sent
+from scheduler_api.domain.message import Spec
+from scheduler_api.store.queue import Claimed
+from tests.delivery.conftest import send
+from tests.support.answers import CASES, Case
+from tests.support.cutting import Cutting, cutting
+from tests.support.waiting import wait_until
+
+CURL = shutil.which("curl")
+
+
+def in_lines(answer: bytes) -> list[bytes]:
+    """Each line of the beginning for itself."""
+    lines = answer.splitlines(keepends=True)
+    return [*lines[:50], b"".join(lines[50:])]
+
+
+def in_head_and_body(answer: bytes) -> list[bytes]:
+    """Two pieces."""
+    head, end, body = answer.partition(b"\n\r\n")
+    return [head + end, body]
+
+
+WAYS: dict[str, Callable[[bytes], list[bytes]]] = {
+    "whole": lambda answer: [answer],
+    "head and body": in_head_and_body,
+    "lines": in_lines,
+    "bytes": lambda answer: [*(bytes([byte]) for byte in answer[:200]), answer[200:]],
+}
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Cutting]:
+    """Answers as it is asked to."""
+    async with cutting() as here:
+        yield here
+
+
+async def attempt(sender: Sender, here: Cutting) -> Sent:
+    """What comes of one request."""
+    now = datetime.now(UTC)
+    url, spec = f"http://127.0.0.1:{here.port}/", Spec(body=b"body", timeout_ms=60_000)
+    return await send(sender, Claimed("m", "w", 1, now, now, now, url, b"here", spec, 0, 0, b""))
+
+
+def idle(sender: Sender) -> list[object]:
+    """The connections that are open and wait for a request."""
+    pools = sender._transport._connector._conns.values()
+    return [protocol for pool in pools for protocol, _ in pool if protocol.is_connected()]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_promise_sent_once_as_the_status_line_decides(
+    sender: Sender, here: Cutting, case: Case, way: str
+) -> None:
+    # The server leaves only where the answer waits for that: all others are over at once.
+    here.answers.append((WAYS[way](case.answer), case.waits))
+    found = (await attempt(sender, here)).attempt
+    assert (found.status or found.error, found.response_excerpt) == (case.outcome, case.body)
+    if not case.kept:
+        await wait_until("it is not kept", lambda: not idle(sender))
+    after = (await attempt(sender, here)).attempt
+    assert (after.status, after.response_excerpt) == (299, "mine")
+    assert here.connections == ([2] if case.kept else [1, 1])
+
+
+if CURL:  # what the table says of each answer needs no curl; it is the witness
+
+    async def test_curl_agrees() -> None:
+        said = dict(zip(CASES, await curl([case.answer for case in CASES]), strict=True))
+        ours = {case: case.outcome if isinstance(case.outcome, int) else 0 for case in CASES}
+        unlike = [
+            case.name for case in CASES if (said[case] // 100 == 2) != (ours[case] // 100 == 2)
+        ]
+        assert unlike == [case.name for case in CASES if case.unlike_curl]
+
+
+async def curl(answers: list[bytes]) -> list[int]:
+    """The status that curl reports of each, 0: none."""
+    said: list[int] = []
+    async with cutting() as here:
+        while len(said) < len(answers):  # some answers end not only their request but curl
+            left = answers[len(said) :]
+            here.answers = [([answer], True) for answer in left]
+            each = ["-o", "/dev/null", f"http://127.0.0.1:{here.port}/"] * len(left)
+            options = ["-q", "-s", "--http1.1", "--max-time", "60", "-w", "%{http_code}\n"]
+            asked = await asyncio.create_subprocess_exec(
+                str(CURL), *options, *each, stdout=asyncio.subprocess.PIPE
+            )
+            lines = (await asked.communicate())[0].split()
+            assert lines, "curl says something of at least one"
+            said += map(int, lines)
+    assert len(here.connections) == len(said), "one request each"
+    return said

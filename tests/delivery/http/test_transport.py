@@ -1,0 +1,222 @@
+"""Requests on the wire: each exactly once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.connector import Connection
+from yarl import URL
+
+from scheduler_api.delivery.http.deadlines import Deadlines
+from scheduler_api.delivery.http.egress import GuardedConnector
+from scheduler_api.delivery.http.response import ResponseReader
+from scheduler_api.delivery.http.transport import Transport, open_transport
+from tests.support.cutting import cutting
+from tests.support.dropping import dropping
+from tests.support.factories import LOOPBACK
+from tests.support.raw import raw_server
+from tests.support.waiting import wait_until
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+TIMED_OUT = b"HTTP/1.1 408 Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE"]
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """Dials loopback."""
+    async with open_transport(LOOPBACK) as transport:
+        yield transport
+
+
+async def asked(
+    transport: Transport, url: str, method: str = "POST", body: bytes | None = b"body"
+) -> ResponseReader:
+    """What comes of one request."""
+    deadline = Deadlines().at(time.monotonic() + 60)
+    return await transport.send(method, URL(url), "/", {}, body, deadline)
+
+
+async def send(transport: Transport, method: str, port: int) -> int | None:
+    """The status of its answer."""
+    body = None if method == "GET" else b"body"
+    return (await asked(transport, f"http://127.0.0.1:{port}/", method, body)).status
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_whose_new_connection_drops_is_on_the_wire_once(
+    transport: Transport, method: str, reset: bool
+) -> None:
+    async with dropping(0, reset=reset) as here:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await send(transport, method, here.port)
+    assert here.requests == [method]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_whose_kept_connection_drops_is_sent_once_more_on_a_new_one(
+    transport: Transport, method: str, reset: bool
+) -> None:
+    async with dropping(1, reset=reset) as here:
+        assert await send(transport, method, here.port) == 200
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await send(transport, method, here.port)
+    assert here.requests == [method] * 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_that_a_kept_connection_ignores_is_answered_on_a_new_one(
+    transport: Transport, method: str
+) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False), ([], True)]
+        assert await send(transport, method, here.port) == 200
+        assert await send(transport, method, here.port) == 299
+    assert here.connections == [2, 1]
+
+
+async def test_no_other_idle_connection_is_tried_after_one_that_ended_unanswered(
+    transport: Transport,
+) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False)] * 3
+        first = await asyncio.gather(*(send(transport, "POST", here.port) for _ in range(3)))
+        assert first == [200] * 3
+        here.answers = [([], True)]
+        assert await send(transport, "POST", here.port) == 299
+    assert sorted(here.connections) == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("part", [b"H", ANSWER[:-1]])
+async def test_a_kept_connection_that_ends_within_its_answer_is_not_tried_again(
+    transport: Transport, part: bytes
+) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False), ([part], True)]
+        assert await send(transport, "POST", here.port) == 200
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await send(transport, "POST", here.port)
+    assert here.connections == [2]
+
+
+async def test_a_408_that_ends_a_kept_connection_is_no_answer(transport: Transport) -> None:
+    async with cutting() as here:
+        here.answers = [([ANSWER], False), ([TIMED_OUT], True)]
+        assert await send(transport, "POST", here.port) == 200
+        assert await send(transport, "POST", here.port) == 299
+    assert here.connections == [2, 1]
+
+
+async def test_any_other_408_is_an_answer(transport: Transport) -> None:
+    kept = TIMED_OUT.replace(b"Connection: close\r\n", b"")
+    async with cutting() as here:
+        here.answers = [
+            ([ANSWER], False),
+            ([kept], False),
+            ([TIMED_OUT], True),
+            ([TIMED_OUT], True),
+        ]
+        found = [await send(transport, "POST", here.port) for _ in range(3)]
+    assert found == [200, 408, 408], "kept alive; then on a kept connection, and on the new one"
+    assert here.connections == [3, 1]
+
+
+async def test_a_connection_that_was_never_made_says_so(transport: Transport) -> None:
+    async with dropping() as here:
+        pass
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await send(transport, "POST", here.port)
+
+
+async def test_a_connection_that_ends_as_it_is_made_is_a_lost_one() -> None:
+    class Ending(GuardedConnector):
+        async def connect(self, *args: Any, **options: Any) -> Connection:
+            connection = await super().connect(*args, **options)
+            assert connection.transport is not None
+            connection.transport.abort()
+            await wait_until("its end", lambda: connection.transport is None)
+            return connection
+
+    async with dropping() as here, Ending(LOOPBACK) as connector:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await send(Transport(connector), "POST", here.port)
+    assert here.requests == []
+
+
+@pytest.mark.parametrize("stray", [TIMED_OUT, ANSWER, b"\r\n", b"x", b"x" * 1_000_000])
+async def test_bytes_on_an_idle_connection_end_it_and_no_attempt(
+    transport: Transport, stray: bytes
+) -> None:
+    idle: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        idle.append(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\nbody"):
+                writer.write(ANSWER)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await send(transport, "POST", port) == 200
+        ((protocol, _),) = next(iter(transport._connector._conns.values()))
+        idle[0].write(stray)
+        await wait_until("it is there", lambda: not protocol.is_connected())
+        assert await send(transport, "POST", port) == 200
+        assert len(idle) == 2, "on another connection"
+
+
+async def test_an_answer_that_comes_as_its_request_is_cancelled_ends_the_exchange() -> None:
+    async with cutting() as here, GuardedConnector(LOOPBACK) as connector:
+        here.answers = [([b""], False)]
+        transport = Transport(connector)
+        asking = asyncio.create_task(send(transport, "POST", here.port))
+        await wait_until("the request is there", lambda: here.connections == [1])
+        (protocol,) = connector._acquired
+        asking.cancel()
+        protocol.data_received(ANSWER)  # before the task has run again
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await send(transport, "POST", here.port) == 299
+    assert here.connections == [2], "the answer was whole"
+
+
+async def test_what_aiohttp_asks_itself_it_reads_itself() -> None:
+    async with (
+        raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as url,
+        GuardedConnector(LOOPBACK) as connector,
+        aiohttp.ClientSession(connector=connector) as session,
+    ):
+        Transport(connector)
+        assert await (await session.get(url)).text() == "ok"
+
+
+async def test_a_connection_with_half_a_request_on_it_is_not_used_again(
+    transport: Transport,
+) -> None:
+    body, taken, go = bytes(16 * 1024 * 1024), list[int](), asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        await go.wait()
+        size = 0
+        with suppress(ConnectionResetError):
+            while chunk := await reader.read(65536):
+                size += len(chunk)
+        taken.append(size)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for _ in range(2):
+            assert (await asked(transport, url, body=body)).status == 413
+        go.set()
+        await wait_until("both ends", lambda: len(taken) == 2)
+    assert max(taken) < len(body)  # the rest was not sent when the receiver went on reading

@@ -1,0 +1,89 @@
+"""The token: never empty, made once whoever starts, readable by its owner only."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scheduler_api.server.token_file import Token, path, token
+from scheduler_api.settings import Settings, SettingsError
+
+START = """
+import sys
+from pathlib import Path
+from scheduler_api.settings import Settings
+from scheduler_api.server.token_file import token
+sys.stdin.readline()
+found = token(Settings(data_dir=Path(sys.argv[1])))
+print(found.value, found.created)
+"""
+
+
+def test_a_given_token_is_used_and_nothing_is_written(tmp_path: Path) -> None:
+    chosen = Settings(api_token="given", data_dir=tmp_path / "data")
+    assert token(chosen) == Token("given", created=False)
+    assert not chosen.data_dir.exists()
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_without_one_a_long_token_is_made_for_its_owner_only(tmp_path: Path, empty: str) -> None:
+    chosen = Settings(api_token=empty, data_dir=tmp_path / "data")
+    made = token(chosen)
+    assert made.created
+    assert len(made.value) >= 43
+    assert stat.S_IMODE(path(chosen).stat().st_mode) == 0o600
+    assert stat.S_IMODE(chosen.data_dir.stat().st_mode) == 0o700
+    assert [it.name for it in chosen.data_dir.iterdir()] == ["token"]
+
+
+def test_the_next_start_finds_the_same_token(tmp_path: Path) -> None:
+    chosen = Settings(data_dir=tmp_path)
+    assert token(chosen).created
+    assert token(chosen) == Token(token(chosen).value, created=False)
+
+
+def test_four_processes_starting_at_once_agree_and_one_of_them_made_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", START, str(tmp_path / "data")]
+    starts = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for start in starts:
+        assert start.stdin
+        start.stdin.write("go\n")
+        start.stdin.flush()
+    told = [start.communicate(timeout=30)[0].split() for start in starts]
+    assert len({value for value, _ in told}) == 1
+    assert sorted(created for _, created in told) == ["False", "False", "False", "True"]
+
+
+def test_who_comes_second_between_look_and_link_reads_the_first_ones(tmp_path: Path) -> None:
+    chosen = Settings(data_dir=tmp_path)
+    # A link to nowhere: not there for the look, in the way for the link; then it is filled.
+    path(chosen).symlink_to(tmp_path / "other")
+    with pytest.raises(SettingsError, match="No such file"):
+        token(chosen)
+    (tmp_path / "other").write_text("first\n")
+    assert token(chosen) == Token("first", created=False)
+
+
+def test_an_empty_file_is_refused_and_never_means_open(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(" \n")
+    with pytest.raises(SettingsError, match="token is empty: delete it"):
+        token(Settings(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("spoil", [Path.mkdir, lambda file: file.write_bytes(b"\xff")])
+def test_a_file_that_cannot_be_read_is_told_with_a_way_out(tmp_path: Path, spoil: object) -> None:
+    assert callable(spoil)
+    spoil(tmp_path / "token")
+    with pytest.raises(SettingsError, match=r"token cannot be used .*: set API_TOKEN"):
+        token(Settings(data_dir=tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="a DATA_DIR that this user may write"):
+        token(Settings(data_dir=tmp_path / "file" / "data"))

@@ -1,0 +1,201 @@
+"""Damaged data: no script raises, as it would in each call, and its partition would stand still."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from scheduler_api.store.audit.fsck import Checked
+from scheduler_api.store.audit.invariants import Finding
+from scheduler_api.store.connection.scripts import NAMES, Scripts
+from scheduler_api.store.store import Store
+from tests.conftest import NOW
+from tests.store.audit.test_fsck import checked
+from tests.store.connection.test_scripts import CALLS, CHANGE_NOTHING, DAY, busy
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import outcome
+
+__all__ = ["busy"]  # the fixture: four in flight, leases over; two parked; one waits; one is done
+
+HOST = "127.0.0.1:2"
+HOUR = 3_600_000  # ms
+Damage = tuple[str | bytes | int, ...]  # a command; its key without what all keys begin with
+
+DAMAGES: dict[str, tuple[Damage, ...]] = {
+    "leases without claims": (("HDEL", "claims", "taken-0", "taken-3"),),
+    "a lease of nobody": (("ZADD", "leases", 1, "nobody"),),
+    "a lease of what waits": (("ZADD", "leases", 1, "waits"),),
+    "a lease of what is done": (("ZADD", "leases", 1, "done"),),
+    "claims without leases": (("ZREM", "leases", "taken-0", "taken-3"),),
+    "a claim of nobody": (("HSET", "claims", "nobody", f"2 epoch before {HOST}"),),
+    "a claim that says nothing": (("HSET", "claims", "taken-0", "x"),),
+    "a claim without a destination": (("HSET", "claims", "taken-0", "2 epoch before"),),
+    "claims that `taken` has lost": (("ZREM", "taken", "taken-0", "taken-1", "taken-2"),),
+    "`taken` has lost all": (("DEL", "taken"),),
+    "taken without a record": (("HDEL", "payloads", "taken-0", "parked-1", "waits", "done"),),
+    "no records at all": (("DEL", "payloads"),),
+    "records that are cut": (
+        *(("HSET", "payloads", "taken-0", b"\1"), ("HSET", "payloads", "waits", "")),
+        *(("HSET", "payloads", "done", bytes(14)), ("HSET", "payloads", "parked-1", bytes(15))),
+        ("HSET", "payloads", "new", b"\1"),
+    ),
+    "a record whose destination is nowhere": (
+        ("HSET", "payloads", "waits", bytes(13) + b"\xff\xffhttp://h/\n"),
+    ),
+    "a record whose destination is two words": (
+        ("HSET", "payloads", "waits", bytes(13) + b"\7\3http://h x/\n"),
+    ),
+    "too few in flight": (("HSET", "inflight", HOST, -3),),
+    "too many in flight": (("HSET", "inflight", HOST, 99),),
+    "in flight is no number": (("HSET", "inflight", HOST, "x"),),
+    "in flight is a fraction": (("HSET", "inflight", HOST, "1.5"),),
+    "nothing is in flight": (("DEL", "inflight"),),
+    "settings that say nothing": (("HSET", "limits", HOST, "x"),),
+    "settings whose interval is no number": (("HSET", "limits", HOST, "0 - 0 [null,null,false]"),),
+    "failures to connect that say nothing": (("HSET", "unreachable", HOST, "x"),),
+    "a beat that is no number": (
+        ("HSET", "limits", HOST, '0 1000 0 [null,"1/s",false]'),
+        ("HSET", "rate", HOST, "x"),
+    ),
+    "a progress that says nothing": (("HSET", "progress", "taken-0", "x"),),
+    "a process that says nothing": (("HSET", "workers", "epoch", "x", "other", ""),),
+    "results that say nothing": (
+        ("HSET", "even", "", "x", HOST, "x d:x :"),
+        ("HSET", "odd", "", (NOW + 2 * DAY) // HOUR, HOST, "x d:x :"),
+    ),
+    "parking of nobody": (("SADD", "parking", "nobody:1"), ("ZADD", "opens", 1, "nobody:1")),
+    "withheld of nobody": (
+        ("ZADD", "withheld", 1, "nobody:1"),
+        ("HSET", "meta", "withheld", 1),
+    ),
+    "parked, and not in `parking`": (("DEL", "parking"),),
+    "parked for another": (
+        ("ZADD", "parked:nobody:1", 1, "waits"),
+        ("SADD", "parking", "nobody:1"),
+    ),
+    "due and leased": (("ZADD", "due", 1, "taken-0"),),
+    "due without a record": (("ZADD", "due", 1, "nobody"),),
+    "done without a record": (("ZADD", "delivered", 1, "nobody"), ("ZADD", "failed", 1, "nobody")),
+    "until when nobody reaps is no number": (("HSET", "meta", "outage_until", "x"),),
+}
+
+
+class Image:
+    """All keys of a store, to be put back."""
+
+    def __init__(self, redis: Redis, base: str) -> None:
+        self._redis = redis
+        self._base = base
+        self._kept: dict[bytes, Any] = {}
+
+    async def take(self) -> None:
+        """As they are now."""
+        names = await self._names()
+        kept = await asyncio.gather(*(self._redis.dump(name) for name in names))
+        self._kept = dict(zip(names, kept, strict=True))
+
+    async def put_back(self) -> None:
+        """As they were."""
+        more = set(await self._names()) - self._kept.keys()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in more:
+                pipeline.delete(name)
+            for name, kept in self._kept.items():
+                pipeline.restore(name, 0, kept, replace=True)
+            await pipeline.execute()
+
+    async def _names(self) -> list[bytes]:
+        return [name async for name in self._redis.scan_iter(f"{self._base}*", count=1000)]
+
+
+async def damage(redis: Redis, base: str, damages: tuple[Damage, ...]) -> None:
+    """Done to the keys by hand."""
+    for command, key, *rest in damages:
+        await redis.execute_command(command, f"{base}{key!s}", *rest)  # type: ignore[no-untyped-call]
+
+
+def wrong(checked: Checked) -> bool:
+    """Whether it is a finding about the data; the tests' clock is a key that nobody owns."""
+    return checked.finding.rule != "stranger"
+
+
+async def findings(store: Store) -> list[Finding]:
+    """What is wrong."""
+    return [one.finding for one in await checked(store) if wrong(one)]
+
+
+@pytest.fixture
+async def image(redis: Redis, store: Store, busy: None) -> AsyncIterator[Image]:
+    """What `busy` leaves; put back in the end."""
+    del busy
+    one = Image(redis, store.keys[0].base)
+    await one.take()
+    yield one
+    await one.put_back()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+async def test_no_script_raises_whatever_is_damaged_and_a_check_repairs_it(
+    store: Store, redis: Redis, scripts: Scripts, image: Image, name: str
+) -> None:
+    for script in sorted(NAMES, key=CHANGE_NOTHING.__contains__):
+        await damage(redis, store.keys[0].base, DAMAGES[name])
+        await scripts.run(script, *CALLS[script])
+        if script not in CHANGE_NOTHING:
+            await image.put_back()
+    await store.messages.create("sound", accepted(webhookUrl="http://other.example/"))
+    page = await store.messages.list(100, None)
+    assert "sound" in [row.id for row in page.rows]
+    await store.destinations.list(100)
+    await store.destinations.get(HOST)
+    for _ in range(2):  # what the first lets go on may be damaged too
+        assert all(one.act for one in await checked(store, repair=True) if wrong(one))
+    assert await findings(store) == []
+
+
+async def test_leases_that_nobody_claimed_are_reaped_with_the_others(
+    store: Store, redis: Redis, clock: Clock
+) -> None:
+    for number in range(3):
+        await store.messages.create(f"m{number}", accepted())
+    await store.queues[0].claim(100)
+    await redis.hdel(f"{store.keys[0].base}claims", "m1")
+    await clock.advance(15_000)
+    assert await store.queues[0].reap() == (3, [])
+    assert (await store.destinations.list(100)).rows == []
+    assert len((await store.queues[0].claim(100)).messages) == 3
+
+
+async def test_a_lease_of_what_is_delivered_sends_it_again_and_keeps_its_record(
+    store: Store, redis: Redis
+) -> None:
+    await store.messages.create("a", accepted())
+    (claimed,) = (await store.queues[0].claim(1)).messages
+    await store.queues[0].settle(outcome(claimed))
+    await redis.zadd(f"{store.keys[0].base}leases", {"a": 1})
+    assert await store.queues[0].reap() == (1, [])
+    assert await findings(store) == []
+    assert (await store.messages.get("a")).state == "retrying"
+
+
+@pytest.mark.parametrize("end", ["reap", "recover", "release"])
+async def test_a_claim_that_taken_has_lost_is_due_again_and_not_early(
+    store: Store, redis: Redis, clock: Clock, end: str
+) -> None:
+    await store.messages.create("a", accepted(delay=1))
+    claim = await store.queues[0].claim(1, ahead=2)
+    await redis.zrem(f"{store.keys[0].base}taken", "a")
+    if end == "release":
+        await store.queues[0].release(claim.messages)
+    elif end == "recover":
+        await store.queues[0].recover(store.epoch)
+    else:
+        await clock.advance(15_000)
+        await store.queues[0].reap()
+    (row,) = (await store.messages.list(1, None)).rows
+    at = NOW + 15_000 if end == "reap" else NOW + 1_000
+    assert row.due_at.timestamp() * 1000 == at
+    assert await findings(store) == []

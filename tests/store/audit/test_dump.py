@@ -1,0 +1,222 @@
+"""Whole messages out of one store and into another: nothing changed, nothing twice, in order."""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from redis.asyncio import Redis
+
+from scheduler_api.admin.ndjson import pack_line, position_of, unpack_line, unpack_original
+from scheduler_api.domain.errors import Invalid
+from scheduler_api.domain.message import Accepted, Message, NewMessage, accept
+from scheduler_api.store.audit.dump import Restorable
+from scheduler_api.store.store import Store
+from tests.conftest import NOW
+from tests.support.clock import Clock, prelude
+from tests.support.factories import LOOPBACK, URL, accepted
+from tests.support.states import PENDING, attempt, bring, everything, outcome
+
+AT = "2027-01-15T08:00:00Z"  # NOW
+
+
+@pytest.fixture
+def other(redis: Redis, prefix: str, clock: Clock) -> Store:
+    """Another store, of three partitions, on the same clock."""
+    return Store(redis, prefix=f"{prefix}-other", partitions=3, prelude=prelude(clock.key))
+
+
+async def lines(store: Store, **after: Any) -> list[bytes]:
+    return [pack_line(message) async for message in store.archive.pending(**after)]
+
+
+async def put(store: Store, *texts: bytes) -> list[str]:
+    restored = await store.archive.restore([unpack_line(text, LOOPBACK) for text in texts])
+    return [str(word) for word in restored]
+
+
+async def moved(store: Store, other: Store, message_id: str) -> tuple[Message, Message]:
+    """The message before and after it went through a line."""
+    assert await put(other, *await lines(store)) == ["ok"]
+    return await store.messages.get(message_id), await other.messages.get(message_id)
+
+
+PAYLOADS = [
+    '{"a" : 1.50, "b": 12345678901234567890, "b": "\\u00e9"}',
+    '{\n  "pretty": [1,\r\n 2]\n}',
+    '"text"',
+    "null",
+    "0",
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+async def test_a_payload_moves_byte_for_byte_on_one_line(
+    store: Store, other: Store, payload: str
+) -> None:
+    body = f'{{"webhookUrl": "{URL}", "payload": {payload}, "delay": 60}}'
+    await store.messages.create("a", accepted_from(body))
+    (line,) = await lines(store)
+    assert line.count(b"\n") == 1
+    before, after = await moved(store, other, "a")
+    assert after == before
+    assert after.spec.body == payload.encode()
+
+
+def accepted_from(body: str) -> Accepted:
+    new = msgspec.json.decode(body.encode(), type=NewMessage)
+    return accept(new, "UTC", LOOPBACK.refusal_of_literal)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"scheduleTo": "2027-02-01T10:00:00.123", "timezone": "America/Sao_Paulo"},
+        {"delay": "1h30m", "timeout": "1.5s", "method": "PUT"},
+        {"headers": {"X-A": "1", "Content-Type": "text/plain"}, "payload": "línea\n2"},
+        {"contentType": "application/vnd.api+json", "payload": {"a": 1}},
+        {"contentType": "text/csv", "payload": "a,b\n"},
+    ],
+)
+async def test_all_that_was_asked_for_moves(
+    store: Store, other: Store, fields: dict[str, Any]
+) -> None:
+    await store.messages.create("ä b", accepted(**fields))
+    before, after = await moved(store, other, "ä b")
+    assert after == before
+
+
+async def test_attempts_crashes_and_the_next_attempt_move(
+    store: Store, other: Store, clock: Clock
+) -> None:
+    await store.messages.create("a", accepted())
+    (claimed,) = (await store.queues[0].claim(1)).messages
+    assert await store.queues[0].settle(outcome(claimed, "retry", timedelta(minutes=1)))
+    await clock.advance(60_000)
+    await store.queues[0].claim(1)
+    await clock.advance(15_000)
+    assert await store.queues[0].reap() == (1, [])
+    before, after = await moved(store, other, "a")
+    assert after == before
+    assert (len(after.attempts), after.crashes, after.state) == (1, 1, "retrying")
+    assert after.next_attempt_at != after.scheduled_at
+
+
+@pytest.mark.parametrize("location", [None, "https://elsewhere.example/é"])
+async def test_where_a_redirect_led_moves(store: Store, other: Store, location: str | None) -> None:
+    await store.messages.create("a", accepted())
+    (claimed,) = (await store.queues[0].claim(1)).messages
+    redirected = replace(outcome(claimed, "retry"), attempt=attempt(status=302, location=location))
+    assert await store.queues[0].settle(redirected)
+    (line,) = await lines(store)
+    assert (b"location" in line) == (location is not None)
+    before, after = await moved(store, other, "a")
+    assert before.attempts == after.attempts == [attempt(status=302, location=location)]
+
+
+@pytest.mark.parametrize("state", PENDING)
+async def test_a_pending_message_of_any_state_is_exported(store: Store, state: str) -> None:
+    await bring(store, state)
+    assert "a" in [unpack_line(line, LOOPBACK).id for line in await lines(store)]
+
+
+@pytest.mark.parametrize("state", ["delivered", "failed"])
+async def test_a_finished_message_is_not_exported(store: Store, state: str) -> None:
+    await bring(store, state)
+    assert await lines(store) == []
+
+
+async def test_an_export_goes_on_after_any_of_its_lines(store: Store, other: Store) -> None:
+    for number in range(250):
+        await store.messages.create(f"m{number}", accepted(delay=number // 2))
+    assert set(await put(other, *await lines(store))) == {"ok"}
+    whole = await lines(other)
+    assert len(whole) == 250
+    for cut in (1, 99, 100, 249, 250):
+        assert await lines(other, after=position_of(whole[cut - 1])) == whole[cut:]
+
+
+async def test_a_message_without_a_record_is_left_out(redis: Redis, store: Store) -> None:
+    await store.messages.create("a", accepted(delay=1))
+    await redis.zadd(store.keys[0].all[0], {"lost": NOW})
+    assert [unpack_line(line, LOOPBACK).id for line in await lines(store)] == ["a"]
+    await store.queues[0].claim(1)
+
+
+async def test_the_receivers_webhook_id_is_the_same_after_a_move(
+    store: Store, other: Store
+) -> None:
+    await store.messages.create("a", accepted())
+    await put(other, *await lines(store))
+    (before,) = (await store.queues[0].claim(1)).messages
+    claims = [await queue.claim(1) for queue in other.queues]
+    (after,) = [message for claim in claims for message in claim.messages]
+    assert after.webhook_id == before.webhook_id
+
+
+@pytest.mark.parametrize("state", [*PENDING, "delivered", "failed"])
+async def test_a_message_that_is_there_already_stays_as_it_is(
+    redis: Redis, store: Store, state: str
+) -> None:
+    await store.messages.create("a", accepted(scheduleTo=AT))
+    line, changed = (await lines(store))[0], (await lines(store))[0].replace(b"POST", b"PUT")
+    await store.messages.cancel("a")
+    await bring(store, state, scheduleTo=AT)
+    before = await everything(redis, store.keys[0])
+    assert await put(store, line) == ["same"]
+    assert await put(store, changed.replace(b'"id"', b'"method":"PUT","id"')) == ["other"]
+    assert await everything(redis, store.keys[0]) == before
+
+
+async def test_what_is_past_is_due_at_once(other: Store) -> None:
+    message = Restorable("a", NOW - 5_000, None, NOW - 5_000, accepted())
+    assert await other.archive.restore([message]) == ["ok"]
+    claims = [await queue.claim(1) for queue in other.queues]
+    assert [message.id for claim in claims for message in claim.messages] == ["a"]
+
+
+async def test_many_are_put_in_and_told_in_their_order(other: Store) -> None:
+    messages = [Restorable(f"m{n}", NOW, NOW, NOW, accepted()) for n in range(350)]
+    assert await other.archive.restore(messages[:1]) == ["ok"]
+    taken = replace(messages[1], scheduled_ms=NOW + 1)
+    assert await other.archive.restore([taken]) == ["ok"]
+    assert await other.archive.restore(messages) == ["same", "other", *["ok"] * 348]
+    assert await other.messages.count() == 350
+
+
+GOOD = f'{{"id": "a", "webhookUrl": "{URL}", "scheduleTo": "{AT}", "createdAt": "{AT}"'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "truncated"),
+        ("[]", "Expected `object`, got `array`"),
+        (GOOD + ', "payloads": 1}', "unknown field `payloads`"),
+        (GOOD + ', "payloadBase64": "?"}', "payloadBase64 is not base64"),
+        (GOOD + ', "payloadBase64": "ew=="}', "truncated"),
+        (GOOD + ', "payload": "\\ud800"}', ""),
+        (GOOD + ', "attemptsMade": -1}', ">= 0"),
+        (GOOD + ', "method": "TRACE"}', "TRACE"),
+        (GOOD + ', "nextAttempt": "soon"}', "ISO 8601"),
+        (GOOD.replace('"a"', '"a/b"') + "}", "no slash"),
+        (GOOD.replace(AT, "soon") + "}", "ISO 8601"),
+        (GOOD.replace(URL, "http://10.0.0.1/") + "}", "EGRESS_ALLOW"),
+    ],
+)
+def test_a_bad_line_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises((ValueError, msgspec.MsgspecError, Invalid)) as caught:
+        unpack_line(text.encode(), LOOPBACK)
+    assert reason in str(caught.value)
+
+
+def test_a_message_of_the_original_keeps_its_payload_and_its_instant() -> None:
+    value = (
+        f'{{"scheduleTo": "2027-01-15T05:00:00", "payload": {{"n": 1.0}}, "webhookUrl": "{URL}",'
+    )
+    found = unpack_original("m", (value + '"x": 1}').encode(), "America/Sao_Paulo", LOOPBACK)
+    assert (found.id, found.due_ms, found.scheduled_ms, found.created_ms) == ("m", NOW, NOW, None)
+    assert found.accepted.spec.body == b'{"n": 1.0}'
+    assert found.accepted.url.url == URL

@@ -1,0 +1,200 @@
+"""Single calls gathered into one."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from scheduler_api.domain.errors import OutcomeUnknown, StoreFull, StoreUnavailable
+from scheduler_api.store.connection.batching import AT_ONCE, Batcher
+from scheduler_api.store.connection.uploads import CALL_BYTES
+from tests.support.waiting import wait_until
+
+
+class Calls:
+    """Doubles numbers; records each call, and holds the answers while it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def double(self, batch: Sequence[int]) -> list[int]:
+        self.batches.append(list(batch))
+        await self.open.wait()
+        return [2 * number for number in batch]
+
+
+async def refuse(_: Sequence[int]) -> list[int]:
+    raise ValueError("refused")
+
+
+async def submit_all(batcher: Batcher[int, int], count: int) -> list[int]:
+    return await asyncio.gather(*(batcher.submit(number) for number in range(count)))
+
+
+async def test_the_items_of_one_loop_turn_are_one_call() -> None:
+    calls = Calls()
+    assert await submit_all(Batcher(calls.double), 3) == [0, 2, 4]
+    assert calls.batches == [[0, 1, 2]]
+
+
+async def test_a_call_has_at_most_as_many_items_as_it_may() -> None:
+    calls = Calls()
+    assert await submit_all(Batcher(calls.double, most=2), 5) == [0, 2, 4, 6, 8]
+    assert calls.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_a_full_batch_does_not_wait_for_the_delay() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.double, delay=60, most=2)
+    assert await asyncio.wait_for(submit_all(batcher, 2), 5) == [0, 2]
+
+
+async def test_items_within_the_delay_are_one_call() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.double, delay=0.05)
+    first = asyncio.create_task(batcher.submit(1))
+    await asyncio.sleep(0)
+    assert await batcher.submit(2) == 4
+    assert await first == 2
+    assert calls.batches == [[1, 2]]
+
+
+async def test_what_comes_while_calls_are_under_way_makes_the_next_call_larger() -> None:
+    calls = Calls()
+    calls.open.clear()
+    batcher = Batcher(calls.double, most=1)
+    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE)]
+    await wait_until("all calls are under way", lambda: len(calls.batches) == AT_ONCE)
+    tasks += [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE, 10)]
+    await asyncio.wait(tasks, timeout=0.01)
+    assert len(calls.batches) == AT_ONCE
+    calls.open.set()
+    assert await asyncio.gather(*tasks) == [2 * number for number in range(10)]
+
+
+async def test_an_error_of_the_call_is_everybodys() -> None:
+    batcher: Batcher[int, int] = Batcher(refuse)
+    told = await asyncio.gather(*(batcher.submit(n) for n in range(3)), return_exceptions=True)
+    assert [str(error) for error in told] == ["refused"] * 3
+
+
+async def test_after_an_error_the_next_call_is_made() -> None:
+    batcher: Batcher[int, int] = Batcher(refuse)
+    for _ in range(AT_ONCE + 1):
+        with pytest.raises(ValueError, match="refused"):
+            await batcher.submit(1)
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_others_call_alone() -> None:
+    calls = Calls()
+    calls.open.clear()
+    batcher = Batcher(calls.double)
+    gone, stays = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
+    await wait_until("the call is under way", lambda: calls.batches == [[1, 2]])
+    gone.cancel()
+    await asyncio.wait([gone])
+    calls.open.set()
+    assert await stays == 4
+
+
+async def test_an_error_does_not_reach_a_caller_that_is_gone() -> None:
+    started, fail = asyncio.Event(), asyncio.Event()
+
+    async def wait_and_refuse(batch: Sequence[int]) -> list[int]:
+        started.set()
+        await fail.wait()
+        return await refuse(batch)
+
+    batcher: Batcher[int, int] = Batcher(wait_and_refuse)
+    gone, stays = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
+    await started.wait()
+    gone.cancel()
+    await asyncio.wait([gone])
+    fail.set()
+    with pytest.raises(ValueError, match="refused"):
+        await stays
+
+
+async def test_a_call_has_at_most_so_many_bytes_and_at_least_one_item() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.double)
+    sizes = [CALL_BYTES // 2, CALL_BYTES // 2, 1, 3 * CALL_BYTES, 1]
+    await asyncio.gather(*(batcher.submit(n, size) for n, size in enumerate(sizes)))
+    assert calls.batches == [[0, 1], [2], [3], [4]]
+
+
+async def test_enough_bytes_do_not_wait_for_the_delay() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.double, delay=60)
+    assert await asyncio.wait_for(batcher.submit(1, CALL_BYTES), 5) == 2
+
+
+class Away:
+    """A store that loses each call, when it is told to."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.lost = asyncio.Event()
+        self.batches: list[list[int]] = []
+
+    async def call(self, batch: Sequence[int]) -> list[int]:
+        self.batches.append(list(batch))
+        await self.lost.wait()
+        raise self.error
+
+
+async def test_items_that_waited_for_all_of_a_lost_call_are_refused_unsent() -> None:
+    away = Away(OutcomeUnknown())
+    batcher = Batcher(away.call, most=1)
+    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE)]
+    await wait_until("the calls", lambda: len(away.batches) == AT_ONCE)
+    tasks += [asyncio.create_task(batcher.submit(number)) for number in range(50)]
+    await asyncio.wait(tasks, timeout=0.01)
+    tasks[-1].cancel()
+    away.lost.set()
+    told = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in told[:AT_ONCE]] == [OutcomeUnknown] * AT_ONCE
+    # Those came after the first calls had begun, so that one more round is tried for them.
+    later = [type(one) for one in told[AT_ONCE:-1]]
+    assert later == [OutcomeUnknown] * AT_ONCE + [StoreUnavailable] * (49 - AT_ONCE)
+    assert isinstance(told[-1], asyncio.CancelledError)
+    assert len(away.batches) == 2 * AT_ONCE
+
+
+async def test_items_that_waited_while_a_full_store_refused_are_tried() -> None:
+    away = Away(StoreFull())
+    away.lost.set()
+    batcher = Batcher(away.call, most=1)
+    told = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
+    assert [type(one) for one in told] == [StoreFull] * 20
+    assert len(away.batches) == 20
+
+
+async def test_nothing_of_an_item_stays_after_an_error() -> None:
+    """An error holds the frames that it passed; none of them may hold the error, or an item."""
+
+    class Item:
+        """Of which it can be told whether it is still there."""
+
+    async def refuse_items(_: Sequence[Item]) -> list[int]:
+        raise ValueError("refused")
+
+    batcher: Batcher[Item, int] = Batcher(refuse_items)
+    item = Item()
+    there = weakref.ref(item)
+    gc.disable()
+    try:
+        submitted = batcher.submit(item)
+        del item
+        with suppress(ValueError):
+            await submitted
+        del submitted
+        await wait_until("the call's end", lambda: not batcher._running)
+        assert there() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,160 @@
+"""Redis says why it does not serve us: callers and the log get its reason in words."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.store.connection.error_reasons import reason
+from scheduler_api.store.store import Store
+from tests.support import engines
+from tests.support.factories import accepted
+from tests.support.valkey import valkey_server
+from tests.support.waiting import wait_until
+from tests.system.processes import free_port
+
+PASSWORD = "requirepass right"
+ENDLESS = "while true do end"
+
+
+async def outcome(address: str) -> object:
+    """Of a create over that address."""
+    async with engines.opened(address) as client:
+        create = Store(client).messages.create("m", accepted())
+        (found,) = await asyncio.gather(create, return_exceptions=True)
+        return found
+
+
+async def refusal(address: str) -> str:
+    """What a create over that address is told."""
+    found = await outcome(address)
+    assert isinstance(found, StoreUnavailable)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("config", "address", "told"),
+    [
+        ((PASSWORD,), "unix://{path}", "asks for a password and none is set: set it in REDIS_URL"),
+        ((PASSWORD,), "unix://{path}?protocol=2", "asks for a password and none is set"),
+        ((PASSWORD,), "unix://:wrong@{path}", "refuses the login: check user and password"),
+        ((PASSWORD,), "unix://:wrong@{path}?protocol=2", "refuses the login"),
+        ((PASSWORD,), "unix://who:right@{path}", "refuses the login"),
+        ((), "unix://:any@{path}?protocol=2", "has no password and one is set"),
+        (("databases 2",), "unix://{path}?db=7", "has no database of this number"),
+        (("replicaof 127.0.0.1 1",), "unix://{path}", "is a replica and takes no writes"),
+        (
+            ("replicaof 127.0.0.1 1", "replica-serve-stale-data no"),
+            "unix://{path}",
+            "is a replica that has lost its master",
+        ),
+        (("min-replicas-to-write 1",), "unix://{path}", "fewer replicas than its min-replicas"),
+        (("port {port}", "bind 127.0.0.1"), "redis+cluster://127.0.0.1:{port}", "is no Cluster"),
+        (
+            ("port {port}", "bind 127.0.0.1", "cluster-enabled yes"),
+            "redis://127.0.0.1:{port}",
+            "The cluster is down",
+        ),
+    ],
+)
+async def test_a_store_that_refuses_us_is_told_from_one_that_is_away(
+    config: tuple[str, ...], address: str, told: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    lines = [line.format(port=port) for line in config]
+    async with valkey_server(tmp_path, *lines) as server:
+        found = await refusal(address.format(path=server.socket, port=port))
+    assert told in found
+    assert found.startswith("The ")
+    assert found.endswith(".")
+
+
+async def test_a_store_without_room_for_a_client_says_so(tmp_path: Path) -> None:
+    address = f"redis://127.0.0.1:{(port := free_port())}"
+    async with (
+        valkey_server(tmp_path, "maxclients 1", f"port {port}", "bind 127.0.0.1"),
+        engines.opened(address) as other,
+    ):
+
+        async def is_in() -> bool:  # when the connection that waited for the start has gone
+            with suppress(RedisConnectionError):
+                return bool(await other.ping())
+            return False
+
+        await wait_until("the only client", is_in)
+        assert "as many clients as its maxclients allows" in await refusal(address)
+
+
+async def test_a_store_that_runs_somebody_elses_script_says_so(tmp_path: Path) -> None:
+    async with (
+        valkey_server(tmp_path, "busy-reply-threshold 1") as server,
+        engines.opened(server.address) as other,
+        engines.opened(server.address) as third,
+    ):
+        await third.ping()
+        running = asyncio.ensure_future(other.eval(ENDLESS, 0))
+
+        async def busy() -> bool:
+            return "is busy with a script" in await refusal(server.address)
+
+        await wait_until("a script that runs", busy)
+        await third.script_kill()
+        await asyncio.wait([running])
+        assert running.exception()
+
+
+async def test_one_node_of_a_cluster_asks_for_all(tmp_path: Path) -> None:
+    async with engines.cluster(tmp_path) as nodes:
+        found = [await outcome(f"redis://127.0.0.1:{node.port}") for node in nodes]
+    others = [str(one) for one in found if isinstance(one, StoreUnavailable)]
+    assert len(others) == len(nodes) - 1, "one has the partition"
+    assert all("give REDIS_URL as redis+cluster://HOST" in one for one in others)
+
+
+async def test_a_master_that_no_sentinel_knows_is_told(tmp_path: Path) -> None:
+    async with engines.running("sentinel", tmp_path) as address:
+        head, _, _ = address.rpartition("/")
+        assert "know no such master" in await refusal(f"{head}/nobody")
+
+
+@asynccontextmanager
+async def answering(reply: bytes, *, hang_up: bool) -> AsyncIterator[str]:
+    """A server that says this to whoever connects; its address."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply + b"\r\n")
+        if not hang_up:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_store_in_protected_mode_says_so() -> None:
+    """Redis says it to strangers and hangs up; never to its own machine."""
+    reply = b"-DENIED Redis is running in protected mode because protected mode is enabled"
+    async with answering(reply, hang_up=True) as address:
+        assert "is in protected mode" in await refusal(address)
+
+
+async def test_a_store_that_loads_its_data_says_so() -> None:
+    async with answering(b"-LOADING Redis is loading the dataset", hang_up=False) as address:
+        assert "is loading its data" in await refusal(address)
+
+
+def test_a_host_that_nobody_knows_is_told() -> None:
+    with pytest.raises(socket.gaierror) as unknown:
+        socket.getaddrinfo("nobody", 1, flags=socket.AI_NUMERICHOST)  # asks no other machine
+    error = RedisConnectionError("Error connecting")
+    error.__cause__ = unknown.value
+    assert "host name is not known" in str(reason(error))
+
+
+async def test_a_store_that_is_away_is_told_as_before(tmp_path: Path) -> None:
+    assert await refusal(f"unix://{tmp_path}/nobody") == StoreUnavailable.__doc__

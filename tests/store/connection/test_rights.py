@@ -1,0 +1,97 @@
+"""The store under a user with no more rights than the document gives it, and with one less."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.store.connection.client import connect
+from scheduler_api.store.store import Store
+from tests.support import engines
+from tests.support.factories import accepted
+from tests.support.rights import DOCUMENT, PASSWORD, granted
+from tests.support.servers import DURABLE
+from tests.support.states import outcome
+from tests.support.valkey import valkey_server
+
+# What the client itself sends, beside the scripts.
+CLIENT = (
+    "client|setinfo config|get eval evalsha hello info ping scan select ssubscribe sunsubscribe"
+)
+
+MAP = "+command +cluster|slots"  # of which command goes to which node
+
+
+@asynccontextmanager
+async def store_of_the_user(folder: Path, *without: str) -> AsyncIterator[Store]:
+    """On a server where nobody else may do anything."""
+    lines = (granted(*without), "user default off", *DURABLE)
+    async with valkey_server(folder, *lines) as server:
+        redis = connect(f"unix://scheduler:{PASSWORD}@{server.socket}")
+        yield Store(redis)
+        await redis.aclose()
+
+
+def test_the_document_grants_what_is_called_and_nothing_else() -> None:
+    lua = files("scheduler_api.store") / "lua"
+    called = {
+        name.lower()
+        for script in lua.iterdir()
+        for name in re.findall(r"call\('([A-Z]+)'", script.read_text())
+    }
+    words = {word[1:] for word in granted().split() if word.startswith("+")}
+    assert words == called | set(CLIENT.split())
+
+
+async def test_with_the_documented_rights_a_message_goes_its_way(tmp_path: Path) -> None:
+    async with store_of_the_user(tmp_path) as store:
+        await store.check_all()
+        assert store.durability.warnings == []
+        await store.messages.create("a", accepted())
+        await store.messages.create("b", accepted(delay=60))
+        await store.messages.cancel("b")
+        (claimed,) = (await store.queues[0].claim(10)).messages
+        assert await store.queues[0].settle(outcome(claimed))
+        assert (await store.messages.get("a")).state == "delivered"
+        (make,) = store.fscks
+        assert [one async for one in make().run(repair=False)] == []
+
+
+@pytest.mark.parametrize("command", ["zadd", "spublish", "evalsha"])
+async def test_a_command_that_may_not_be_run_is_named(tmp_path: Path, command: str) -> None:
+    async with store_of_the_user(tmp_path, f"+{command}") as store:
+        with pytest.raises(StoreUnavailable, match=f"may not run {command.upper()}: docs/deploy"):
+            await store.messages.create("a", accepted())
+
+
+@pytest.mark.parametrize("right", ["~scheduler:*", "&scheduler:*"])
+async def test_keys_and_channels_that_may_not_be_used_are_told(tmp_path: Path, right: str) -> None:
+    async with store_of_the_user(tmp_path, right) as store:
+        with pytest.raises(StoreUnavailable, match="may not use what begins with REDIS_PREFIX"):
+            await store.messages.create("a", accepted())
+
+
+async def test_without_config_get_all_works_and_a_warning_says_so(tmp_path: Path) -> None:
+    async with store_of_the_user(tmp_path, "+config|get") as store:
+        await store.check_all()
+        (warning,) = store.durability.warnings
+        assert warning.startswith("appendfsync is unknown")
+
+
+async def test_on_a_cluster_its_map_is_asked_for_too(tmp_path: Path) -> None:
+    assert f"`{MAP}` on each node of a cluster" in DOCUMENT.read_text()
+    async with engines.cluster(tmp_path, f"{granted()} {MAP}", *DURABLE) as nodes:
+        place = engines.address("redis+cluster", nodes)
+        login = place.replace("://", f"://scheduler:{PASSWORD}@")
+        async with engines.opened(login) as redis:
+            store = Store(redis, partitions=16)
+            await store.check_all()
+            assert store.durability.warnings == []
+            for number in range(16):
+                await store.messages.create(f"m{number}", accepted())
+            claims = [await queue.claim(16) for queue in store.queues]
+            assert sum(len(claim.messages) for claim in claims) == 16

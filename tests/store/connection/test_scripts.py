@@ -1,0 +1,269 @@
+"""The scripts as such: run twice, given nonsense, refused by a full or broken server."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+
+from scheduler_api.domain.destination import Limits
+from scheduler_api.domain.errors import SchemaTooNew, StoreFull, StoreUnavailable
+from scheduler_api.store.codec.record import pack_tail
+from scheduler_api.store.connection.scripts import ENDINGS, NAMES, Scripts
+from scheduler_api.store.embedded.supervisor import EmbeddedStore
+from scheduler_api.store.keys import SCHEMA
+from scheduler_api.store.store import Store
+from tests.conftest import CONCURRENCY, NOW
+from tests.support.clock import Clock
+from tests.support.factories import accepted
+from tests.support.states import bring, everything, fill, outcome
+from tests.support.waiting import wait_until
+
+Call = Callable[[Store], Awaitable[Any]]
+
+EPOCH = "epoch"
+FENCE, STALE = 2, 9  # of the claims of `busy`, and another
+TAIL = pack_tail(accepted())
+LEASE = 15_000  # ms
+DAY = 86_400_000  # ms
+LOG = b"\x90"  # of no attempts
+
+# A call of each script that changes all that it can, in the state that `busy` leaves.
+CALLS: dict[str, tuple[Any, ...]] = {
+    "create": (30_000, "new", "=1800000000000", TAIL, "newer", "+0", TAIL, "done", "+1", TAIL),
+    "get": ("taken-0", CONCURRENCY),
+    "list": (-1, "", 10),
+    "cancel": ("waits", CONCURRENCY),
+    "mark": (SCHEMA, 1, 1),
+    "greet": (LEASE,),
+    "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY, 0, 0, 0),
+    "settle": (
+        *(EPOCH, CONCURRENCY, 2),
+        *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes", 7),
+        *("taken-1", FENCE, "failed", DAY, "1 0", LOG, "", 0),
+        *("taken-2", FENCE, "retry", 1_000, "1 0", LOG, "no", ""),
+        *("taken-3", STALE, "delivered", DAY, "1 0", LOG, "yes", 7),
+    ),
+    "release": (EPOCH, CONCURRENCY, "taken-0", FENCE, "taken-1", STALE),
+    "renew": (EPOCH, LEASE, "taken-0", FENCE, "taken-1", STALE),
+    "reap": (100, CONCURRENCY, 1, DAY, 10, -1),
+    "recover": (100, CONCURRENCY, 1, DAY, 10, EPOCH, "0"),
+    "purge": (100, DAY),
+    "trim": (100, 0),
+    "inspect": ("payloads", "", "0", 50),
+    "tally": ("127.0.0.1:2",),
+    "repair": (DAY, DAY, "", "taken-0", "nobody"),
+    "recount": (CONCURRENCY, "127.0.0.1:2"),
+    "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
+    "sweep": (100, CONCURRENCY + 2, DAY, 15_000),
+    "list_destinations": ("inflight", "0", 100),
+    "read_destinations": (CONCURRENCY, "127.0.0.1:2"),
+    "set_limit": ("127.0.0.1:2", "9 0 0 [9,null,false]"),
+}
+CHANGE_NOTHING = {"get", "list", "inspect", "tally"} | {
+    *("list_destinations", "read_destinations"),
+    *("repair", "recount", "mark"),  # all is well there
+}
+# Where in those calls a number stands.
+NUMBERS = [
+    ("create", 0),
+    *[("create", i) for i in (2, 5, 8)],
+    ("get", 1),
+    *[("list", i) for i in (0, 2)],
+    ("cancel", 1),
+    *[("mark", i) for i in range(2)],
+    ("greet", 0),
+    *[("claim", i) for i in (0, 1, 4, 5, 6, 7)],
+    *[("settle", i) for i in (1, 2, 6, 14, 22, 30)],
+    ("release", 1),
+    ("renew", 1),
+    *[("reap", i) for i in range(6)],
+    *[("recover", i) for i in range(5)],
+    *[("purge", i) for i in range(2)],
+    *[("restore", i) for i in (1, 6)],
+    ("inspect", 3),
+    *[("repair", i) for i in (0, 1)],
+    ("recount", 0),
+    *[("sweep", i) for i in range(4)],
+    ("list_destinations", 2),
+    ("read_destinations", 0),
+]
+
+
+@pytest.fixture
+async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
+    """Four in flight, leases over; two of their destination parked; one waits; one is done."""
+    await bring(store, "delivered", "done", payload=1)
+    await store.queues[0].release([])
+    names = [f"taken-{number}" for number in range(CONCURRENCY)] + ["parked-1", "parked-2"]
+    await scripts.run("create", 0, *(part for name in names for part in (name, "+0", TAIL)))
+    _, fence, *_ = await scripts.run("claim", 100, LEASE, EPOCH, "before", CONCURRENCY, 0, 0, 0)
+    assert fence == FENCE
+    await store.messages.create("waits", accepted(webhookUrl="http://127.0.0.1:3/"))
+    await clock.advance(2 * DAY)
+
+
+def test_a_call_of_each_script_is_known() -> None:
+    assert set(CALLS) == set(NAMES)
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_script_that_runs_twice_changes_what_it_changes_once(
+    store: Store, redis: Redis, scripts: Scripts, name: str
+) -> None:
+    before = await everything(redis, store.keys[0])
+    await scripts.run(name, *CALLS[name])
+    once = await everything(redis, store.keys[0])
+    assert (once == before) == (name in CHANGE_NOTHING)
+    await scripts.run(name, *CALLS[name])
+    assert await everything(redis, store.keys[0]) == once
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize(("name", "index"), NUMBERS)
+async def test_an_argument_that_is_no_number_changes_nothing(
+    store: Store, redis: Redis, scripts: Scripts, name: str, index: int
+) -> None:
+    args = list(CALLS[name])
+    args[index] = "x"
+    before = await everything(redis, store.keys[0])
+    with pytest.raises(StoreUnavailable) as refused:
+        await scripts.run(name, *args)
+    assert isinstance(refused.value.__cause__, exceptions.ResponseError)
+    assert await everything(redis, store.keys[0]) == before
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ENDINGS))
+async def test_a_script_leaves_data_of_a_newer_schema_alone(
+    store: Store, redis: Redis, scripts: Scripts, name: str
+) -> None:
+    await redis.hset(store.keys[0].meta, "schema", str(SCHEMA + 1))
+    before = await everything(redis, store.keys[0])
+    with pytest.raises(SchemaTooNew, match=f"schema {SCHEMA + 1}, this version knows {SCHEMA};"):
+        await scripts.run(name, *CALLS[name])
+    assert await everything(redis, store.keys[0]) == before
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("name", sorted(ENDINGS))
+async def test_a_script_that_ends_claims_does_so_on_data_of_a_newer_schema(
+    store: Store, redis: Redis, scripts: Scripts, name: str
+) -> None:
+    await redis.hset(store.keys[0].meta, "schema", str(SCHEMA + 1))
+    before = await everything(redis, store.keys[0])
+    await scripts.run(name, *CALLS[name])
+    assert await everything(redis, store.keys[0]) != before
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("name", ["create", "settle"])
+async def test_arguments_that_end_too_early_change_nothing(
+    store: Store, redis: Redis, scripts: Scripts, name: str
+) -> None:
+    before = await everything(redis, store.keys[0])
+    with pytest.raises(StoreUnavailable):
+        await scripts.run(name, *CALLS[name][:-1])
+    assert await everything(redis, store.keys[0]) == before
+
+
+async def test_a_server_that_has_forgotten_the_scripts_is_sent_them_again(
+    store: Store, redis: Redis
+) -> None:
+    await bring(store, "scheduled")
+    await redis.script_flush()
+    assert (await store.messages.get("a")).id == "a"
+
+
+async def test_a_full_server_refuses_new_messages_and_lets_the_others_go(
+    own_store: Store, own_redis: Redis
+) -> None:
+    claims = await fill(own_store)
+    await own_store.messages.create("a", accepted(delay="1h"))
+    await own_redis.config_set("maxmemory", 1)
+    before = await everything(own_redis, own_store.keys[0])
+    with pytest.raises(StoreFull):
+        await own_store.messages.create("b", accepted())
+    assert await everything(own_redis, own_store.keys[0]) == before
+    assert await own_store.messages.count() == CONCURRENCY + 1
+    await own_store.messages.cancel("a")
+    assert await own_store.queues[0].renew(claims[:1]) == [True]
+    assert await own_store.queues[0].settle(outcome(claims[0]))
+    assert await own_store.queues[0].settle(outcome(claims[1], "retry"))
+    await own_store.queues[0].release(claims[2:])
+    assert len((await own_store.queues[0].claim(10)).messages) == CONCURRENCY - 2
+    assert await own_store.queues[0].recover(own_store.epoch) == (CONCURRENCY - 2, [])
+    assert await own_store.queues[0].reap() == (0, [])
+    assert await own_store.queues[0].purge() == 0
+    assert await own_store.queues[0].sweep() == 0
+    await own_store.destinations.set_limit("host.example", Limits(concurrency=1))
+
+
+async def test_a_server_that_cannot_save_is_full(
+    own_store: Store, own_redis: Redis, server: EmbeddedStore
+) -> None:
+    await own_store.messages.create("a", accepted())
+    await make_unable_to_save(own_redis, server.folder)
+    with pytest.raises(StoreFull):
+        await own_store.messages.create("b", accepted())
+    with pytest.raises(StoreFull):  # and nothing is claimed that could not be settled
+        await own_store.queues[0].claim(1)
+    assert await own_store.messages.count() == 1
+    await own_redis.config_set("save", "")  # or it would not end
+
+
+async def make_unable_to_save(redis: Redis, folder: Path) -> None:
+    """A folder stands where the server's dump is to be put."""
+    block_the_dump(folder)
+    await redis.config_set("save", "3600 1")
+    await redis.bgsave()
+
+    async def has_failed() -> bool:
+        return bool((await redis.info("persistence"))["rdb_last_bgsave_status"] == "err")
+
+    await wait_until("the server could not save", has_failed)
+
+
+def block_the_dump(folder: Path) -> None:
+    (folder / "dump.rdb" / "in the way").mkdir(parents=True)
+
+
+async def test_a_server_that_may_not_write_is_unavailable(
+    own_store: Store, own_redis: Redis
+) -> None:
+    await own_store.messages.create("a", accepted())
+    await own_redis.replicaof("127.0.0.1", 1)
+    with pytest.raises(StoreUnavailable) as refused:
+        await own_store.messages.create("b", accepted())
+    assert isinstance(refused.value.__cause__, exceptions.ReadOnlyError)
+    assert await own_store.messages.count() == 1
+
+
+ASKED: dict[str, Call] = {
+    "create": lambda store: store.messages.create("a", accepted()),
+    "get": lambda store: store.messages.get("a"),
+    "list": lambda store: store.messages.list(1, None),
+    "count": lambda store: store.messages.count(),
+    "cancel": lambda store: store.messages.cancel("a"),
+    "greet": lambda store: store.queues[0].greet(),
+    "claim": lambda store: store.queues[0].claim(1),
+    "release": lambda store: store.queues[0].release([]),
+    "renew": lambda store: store.queues[0].renew([]),
+    "reap": lambda store: store.queues[0].reap(),
+    "recover": lambda store: store.queues[0].recover("epoch"),
+    "purge": lambda store: store.queues[0].purge(),
+    "sweep": lambda store: store.queues[0].sweep(),
+    "list_destinations": lambda store: store.destinations.list(1),
+    "set_limit": lambda store: store.destinations.set_limit("host.example", None),
+    "check": lambda store: store.check(),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_a_server_that_is_gone_is_unavailable(absent: Store, name: str) -> None:
+    with pytest.raises(StoreUnavailable) as refused:
+        await ASKED[name](absent)
+    assert isinstance(refused.value.__cause__, exceptions.ConnectionError)

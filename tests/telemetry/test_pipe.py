@@ -1,0 +1,231 @@
+"""Writing to whatever stderr and stdout are: nothing is raised, nothing blocks, loss is counted."""
+
+import fcntl
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from scheduler_api.telemetry.logging import configure_logging
+from scheduler_api.telemetry.pipe import Output, Sink, guarded
+from tests.support.streams import DEAD, READABLE, Stream, opened
+
+MANY = 3_000  # lines: more than any kind of stream here holds
+
+
+@contextmanager
+def logging_to(descriptor: int) -> Iterator[Any]:
+    """A logger whose stream is that descriptor, which stays open."""
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as stream:
+        configure_logging("INFO", "json", stream, cache=False)
+        yield structlog.get_logger()
+
+
+def events(read: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in read.splitlines()]
+
+
+@pytest.mark.parametrize("kind", [*READABLE, *DEAD])
+def test_a_log_call_neither_raises_nor_blocks(kind: str, tmp_path: Path) -> None:
+    """Whatever the stream is: the process would stand still here, or end."""
+    with opened(kind, tmp_path) as stream, logging_to(stream.descriptor) as log:
+        for number in range(MANY):
+            log.info("event", number=number, text="x" * 500)
+        logging.getLogger("library").warning("of another")
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_a_stream_that_is_read_again_gets_whole_lines_and_how_many_are_missing(
+    kind: str, tmp_path: Path
+) -> None:
+    with opened(kind, tmp_path) as stream, logging_to(stream.descriptor) as log:
+        for number in range(MANY):
+            log.info("event", number=number, text="x" * (100 + number % 900))
+        read, lines, deadline = stream.read(), MANY, time.monotonic() + 10
+        while b"read_again" not in read:  # TCP takes a moment to move what it holds
+            assert time.monotonic() < deadline
+            log.info("read_again")
+            lines += 1
+            read += stream.read()
+    found = events(read)
+    dropped = sum(event["count"] for event in found if event["event"] == "log_lines_dropped")
+    arrived = [
+        event.get("number", MANY) for event in found if event["event"] != "log_lines_dropped"
+    ]
+    assert arrived == sorted(arrived)
+    assert len(arrived) < MANY
+    assert len(arrived) + dropped == lines
+
+
+def test_a_pipe_that_could_not_be_opened_anew_is_written_while_it_has_room(tmp_path: Path) -> None:
+    """As one of another user is."""
+    with opened("pipe found without a reader", tmp_path) as found:
+        with logging_to(found.descriptor) as log:
+            log.info("nobody_reads")
+            stream = Stream(found.descriptor, os.open(tmp_path / "fifo", os.O_RDONLY))
+            for number in range(100):
+                log.info("event", number=number, text="x" * 10_000)
+            read = stream.read()
+            log.info("read_again")
+            read += stream.read()
+        os.close(stream.reader)
+    found_events = events(read)
+    assert found_events[0] == found_events[0] | {"event": "log_lines_dropped", "count": 1}
+    assert found_events[-1]["event"] == "read_again"
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_a_descriptor_that_others_share_keeps_its_flags(kind: str, tmp_path: Path) -> None:
+    """A shell that reads from the same terminal could not, were it made non-blocking."""
+    with opened(kind, tmp_path) as stream:
+        before = fcntl.fcntl(stream.descriptor, fcntl.F_GETFL)
+        with logging_to(stream.descriptor) as log:
+            log.info("event")
+        assert fcntl.fcntl(stream.descriptor, fcntl.F_GETFL) == before
+
+
+def test_a_file_whose_disk_was_full_has_every_line_whole() -> None:
+    """Of the line that was cut, the rest is written when there is room."""
+    room = 250
+    written = b""
+
+    def send(data: bytes) -> int:
+        nonlocal room, written
+        taken, room = data[:room], max(0, room - len(data))
+        if not taken:
+            raise OSError(28, "No space left on device")
+        written += taken
+        return len(taken)
+
+    output = Output(Sink(send), notice=lambda count: b"%d dropped\n" % count)
+    for letter in b"abcdef":
+        output.write(bytes([letter]) * 99 + b"\n")
+    room = 10_000
+    output.write(b"room again\n")
+    wanted = (b"a" * 99, b"b" * 99, b"c" * 99, b"3 dropped", b"room again")
+    assert tuple(written.splitlines()) == wanted
+
+
+def test_a_descriptor_that_was_closed_is_no_error() -> None:
+    reading, writing = os.pipe()
+    with logging_to(writing) as log:
+        os.close(reading)
+        os.close(writing)
+        log.info("nobody_reads")
+        with open(os.devnull, "w", encoding="utf-8") as closed:
+            pass
+        guarded(closed).write("closed\n")
+        with logging_to(os.open(os.devnull, os.O_WRONLY)) as other:
+            other.info("nobody_reads")
+
+
+def test_a_stream_closed_before_it_is_asked_for_its_kind_is_no_error() -> None:
+    reading, writing = os.pipe()
+    with open(writing, "w", encoding="utf-8", closefd=False) as stream:
+        os.close(reading)
+        os.close(writing)
+        print("nobody reads", file=guarded(stream))
+
+
+def test_a_write_from_within_a_write_is_dropped_and_counted() -> None:
+    """A finalizer may log at any moment; it must neither wait for itself nor tear the line."""
+    written: list[bytes] = []
+
+    def send(data: bytes) -> int:
+        if not written:
+            output.write(b"inner\n")
+        written.append(data)
+        return len(data)
+
+    output = Output(Sink(send), notice=lambda count: b"%d dropped\n" % count)
+    output.write(b"outer\n")
+    output.write(b"next\n")
+    assert written == [b"outer\n", b"1 dropped\nnext\n"]
+
+
+def test_a_guarded_stream_is_guarded_once_and_keeps_its_descriptor(tmp_path: Path) -> None:
+    with opened("terminal", tmp_path) as stream:
+        with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
+            first = guarded(plain)
+            assert guarded(first) is first
+            assert first.fileno() == stream.descriptor
+            assert first.isatty()
+            print("á \ud800", file=first)
+        assert stream.read() == "á \\ud800\n".encode()
+
+
+def test_a_guarded_stream_takes_over_the_notice_of_the_last_guard(tmp_path: Path) -> None:
+    with opened("pipe", tmp_path) as stream:
+        with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
+            first = guarded(plain)
+        for _ in range(100):
+            print("x" * 1000, file=guarded(first, lambda count: b"%d dropped\n" % count))
+        read = stream.read()
+        print("read again", file=first)
+        read += stream.read()
+    lines = read.decode().splitlines()
+    assert lines[-1] == "read again"
+    assert lines[-2] == f"{100 - len(lines) + 2} dropped"
+
+
+def test_a_stream_in_memory_is_written_as_it_is() -> None:
+    memory = io.StringIO()
+    stream = guarded(memory)
+    print("one", file=stream)
+    assert memory.getvalue() == "one\n"
+    assert not stream.isatty()
+    with pytest.raises(io.UnsupportedOperation):
+        stream.fileno()
+
+
+def test_a_second_close_closes_nothing_of_others() -> None:
+    closed = []
+    output = Output(Sink(len, lambda: closed.append(1)))
+    output.close()
+    output.close()
+    assert closed == [1]
+
+
+def test_no_stream_at_all_takes_everything() -> None:
+    """sys.stderr is None in a process that was started without it."""
+    print("gone", file=guarded(None))
+
+
+GUARD = """
+import json, os, sys
+from scheduler_api.telemetry.logging import configure_logging, guard_streams
+guard_streams()
+kinds = [os.fstat(number).st_rdev == os.stat(os.devnull).st_rdev for number in (0, 1, 2)]
+inherited = [os.get_inheritable(number) for number in (0, 1, 2)]
+print("out", flush=True)
+print("err", file=sys.stderr)
+configure_logging("INFO", "json")
+import warnings
+warnings.warn("logged")
+with open(sys.argv[1], "w") as told:
+    json.dump([kinds, inherited], told)
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", ">&-", "> /dev/full 2> /dev/full"])
+def test_standard_streams_that_are_closed_or_full_stop_no_process(
+    closed: str, tmp_path: Path
+) -> None:
+    """Their numbers are taken by /dev/null, and by no file or socket that is opened later."""
+    shell = f'exec "$@" {closed}'
+    command = ("sh", "-c", shell, "-", sys.executable, "-c", GUARD, str(tmp_path / "told"))
+    done = subprocess.run(command, check=False, timeout=30, stdin=subprocess.PIPE)
+    assert done.returncode == 0
+    kinds, inherited = json.loads((tmp_path / "told").read_text())
+    assert kinds[1:] == [">&-" in closed.replace("2>&-", ""), "2>&-" in closed]
+    assert all(inherited)
