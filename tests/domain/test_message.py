@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.message import (
     MAX_DELAY,
@@ -20,7 +21,6 @@ from scheduler_api.domain.message import (
     check_id,
     payload,
 )
-from scheduler_api.domain.url import EgressRules
 from tests.support.factories import URL, accepted, new_message
 
 YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ import trustme
 from msgspec.structs import replace
 
 from scheduler_api import settings
-from scheduler_api.domain.url import EgressRules
+from scheduler_api.domain.egress import EgressRules
 from scheduler_api.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler_api.domain import moments, signing
-from scheduler_api.domain.url import EgressRules
+from scheduler_api.domain.egress import EgressRules
 from scheduler_api.settings import egress_options, store_url
 
 SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3} | {  # unit → bytes

@@ -12,7 +12,7 @@ import pytest
 
 from scheduler_api.delivery.http.egress import GuardedConnector, guarding
 from scheduler_api.delivery.http.resolver import Resolver
-from scheduler_api.domain.url import EgressRules
+from scheduler_api.domain.egress import EgressRules
 from tests.support.dropping import dropping
 
 

@@ -18,7 +18,7 @@ from scheduler_api.delivery.http.egress import trusting
 from scheduler_api.delivery.http.proxy import Proxy
 from scheduler_api.delivery.http.sender import LookupNeverBegan, Sender
 from scheduler_api.delivery.http.transport import open_transport
-from scheduler_api.domain.url import EgressRules
+from scheduler_api.domain.egress import EgressRules
 from tests.delivery.conftest import Claims, send
 from tests.delivery.http.test_egress import Names, names  # noqa: F401  a fixture
 from tests.delivery.http.test_receivers import unanswered  # noqa: F401  a fixture

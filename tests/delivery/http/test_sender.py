@@ -13,8 +13,8 @@ from standardwebhooks import Webhook
 from scheduler_api import __version__
 from scheduler_api.delivery.http.sender import Sender, Sent, Start
 from scheduler_api.delivery.http.transport import open_transport
+from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.signing import parse_secrets
-from scheduler_api.domain.url import EgressRules
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, send
 from tests.support.factories import LOOPBACK, accepted

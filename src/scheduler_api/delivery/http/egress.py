@@ -1,6 +1,6 @@
 """The way out: a connector that judges every address it dials.
 
-Asked by the transport; what may be dialled is decided in domain/url.py.
+Asked by the transport; what may be dialled is decided in domain/egress.py.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import Self
 import aiohttp
 
 from scheduler_api.delivery.http.resolver import Resolver
-from scheduler_api.domain.url import EgressRules
+from scheduler_api.domain.egress import EgressRules
 
 # How long a connection is kept for the next request, in seconds: less than the 5 s after which
 # many servers close, so that a request seldom meets a connection that is just going.

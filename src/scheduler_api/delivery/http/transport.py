@@ -27,7 +27,7 @@ from scheduler_api.delivery.http.proxy import WRONG_LOGIN, ProxiedConnector, Pro
 from scheduler_api.delivery.http.request import serialized
 from scheduler_api.delivery.http.resolver import RESOLVE_TIMEOUT
 from scheduler_api.delivery.http.response import ResponseReader
-from scheduler_api.domain.url import EgressRules
+from scheduler_api.domain.egress import EgressRules
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds, of addresses that are dialled together, with TLS
 ORIGINS_KNOWN: Final = 1024
