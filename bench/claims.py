@@ -13,7 +13,7 @@ import uvloop
 
 from bench.outside import Outside
 from bench.processes import Worker, answer
-from scheduler_api.domain.message import Attempt
+from scheduler_api.domain.attempt import Attempt
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
 from scheduler_api.store.store import Store

@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.destination import Limits, Rate
-from scheduler_api.domain.message import Attempt
 from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
-from scheduler_api.domain.destination import reached
+from scheduler_api.domain.attempt import reached
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
 from scheduler_api.domain.message import accept

@@ -1,18 +1,11 @@
-"""What a destination may get: rates as people write them, and what an attempt tells of it."""
+"""What a destination may get: rates as people write them."""
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler_api.domain.destination import (
-    MAX_RATE,
-    Limits,
-    NewLimits,
-    Rate,
-    accept_limits,
-    reached,
-)
+from scheduler_api.domain.destination import MAX_RATE, Limits, NewLimits, Rate, accept_limits
 from scheduler_api.domain.errors import FieldError, Invalid
 
 RATE_SCHEMA = msgspec.json.schema_components([NewLimits])[1]["NewLimits"]["properties"]["rate"]
@@ -63,18 +56,3 @@ def test_limits_are_what_was_asked_for() -> None:
     asked = NewLimits(concurrency=8, rate="10/s", paused=True)
     assert accept_limits(asked) == Limits(8, Rate(10, "s"), paused=True)
     assert accept_limits(NewLimits()) == Limits(None, None, paused=False)
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "told"),
-    [
-        *((status, None, True) for status in (200, 301, 404, 429, 500, 503)),
-        *((None, error, True) for error in ("tls_error", "bad_response", "disconnected")),
-        *((None, error, False) for error in ("connect_error", "connect_timeout", "dns_error")),
-        *((None, error, None) for error in ("timeout", "egress_denied", "shutdown", "bad_request")),
-    ],
-)
-def test_an_attempt_tells_whether_its_destination_was_reached(
-    status: int | None, error: str | None, told: bool | None
-) -> None:
-    assert reached(status, error) is told

@@ -7,7 +7,7 @@ lost; a promise that is broken raises Broken.
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from scheduler_api.domain.destination import reached
+from scheduler_api.domain.attempt import reached
 from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 from scheduler_api.domain.url import destination_name

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from scheduler_api.delivery.leases import MARGIN
+from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.errors import Unavailable
-from scheduler_api.domain.message import Attempt
 from scheduler_api.domain.retry import Delivered, Retry, decide
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue, Share

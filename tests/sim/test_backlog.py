@@ -6,7 +6,8 @@ from heapq import heappop, heappush
 
 import pytest
 
-from scheduler_api.domain.message import Accepted, Attempt
+from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import Retry, decide
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.messages import new_of

@@ -5,7 +5,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from scheduler_api.domain.message import Attempt
+from scheduler_api.domain.attempt import Attempt
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.queue import Claimed, Outcome, Verdict

@@ -22,10 +22,6 @@ _UNITS: Final = {
     "d": timedelta(days=1),
 }
 _RATE: Final = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
-# Errors of attempts that never got as far as a connection; any of them may be the network's.
-_NOT_CONNECTED: Final = frozenset({"connect_error", "connect_timeout", "dns_error"})
-# Errors after a connection was made: whoever is there, is there.
-_CONNECTED: Final = frozenset({"tls_error", "bad_response", "disconnected"})
 
 
 class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,10 +118,3 @@ def accept_limits(new: NewLimits) -> Limits:
     except ValueError as error:
         raise Invalid([FieldError("/rate", str(error))]) from None
     return Limits(new.concurrency, rate, bool(new.paused))
-
-
-def reached(status: int | None, error: str | None) -> bool | None:
-    """Whether an attempt with this end had reached its destination; None if it does not tell."""
-    if status is not None or error in _CONNECTED:
-        return True
-    return False if error in _NOT_CONNECTED else None

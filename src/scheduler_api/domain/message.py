@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, TypeVarTuple, cast
 import msgspec
 from msgspec import UNSET, Meta, Raw
 
+from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.content_type import (
     JSON_TYPE,
     charset_of,
@@ -44,9 +45,6 @@ MAX_DELAY: Final = timedelta(days=365 * 7_500)  # from now on, it ends before th
 MAX_ID: Final = 255  # characters
 MAX_HEADERS: Final = 50  # header fields of one message
 MAX_HEADER_BYTES: Final = 8 * 1024  # names and values together
-ATTEMPTS_KEPT: Final = 20  # newest attempts in a message's log
-EXCERPT_BYTES: Final = 4 * 1024  # of a response kept in the log
-LOCATION_CHARACTERS: Final = 200  # of a redirect's Location kept in the log
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
@@ -199,19 +197,6 @@ class Accepted(msgspec.Struct, frozen=True):
     url: WebhookUrl
     due_at: datetime | None  # None: spec.delay_ms after the store's now
     spec: Spec
-
-
-class Attempt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One HTTP request that was made, and what came of it."""
-
-    number: int  # 1, 2, …
-    started_at: datetime
-    duration_ms: int
-    status: int | None  # of the answer; None: none came
-    error: str | None  # stable word if there was no usable answer: timeout, connect_error, …
-    response_excerpt: str | None  # the answer's first 4 KiB, as text
-    lateness_ms: int  # start − when it was due
-    location: str | None = None  # where a redirect leads, its first 200 characters
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
+from scheduler_api.domain.attempt import EXCERPT_BYTES, Attempt, reached, was_cut_off
 from scheduler_api.domain.attempt_stats import bucket
-from scheduler_api.domain.destination import reached
-from scheduler_api.domain.message import EXCERPT_BYTES, Attempt, Spec
+from scheduler_api.domain.message import Spec
 from scheduler_api.domain.url import destination_name
 from scheduler_api.store.codec.record import (
     append_attempt,
@@ -269,7 +269,7 @@ _REACHED: Final = {True: "yes", False: "no", None: ""}
 
 def _bucket(attempt: Attempt) -> int | str:
     """Of the attempt's duration; '' if we ended it ourselves, which tells nothing."""
-    return "" if attempt.error == "shutdown" else bucket(attempt.duration_ms)
+    return "" if was_cut_off(attempt) else bucket(attempt.duration_ms)
 
 
 def _tell_of_destination(outcome: Outcome, word: bytes) -> None:

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from scheduler_api.domain.message import Attempt, State
+from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.message import State
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 from scheduler_api.store.queue import Outcome, Verdict
 from scheduler_api.store.store import Store

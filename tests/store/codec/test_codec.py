@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
+from scheduler_api.domain.attempt import ATTEMPTS_KEPT
 from scheduler_api.domain.errors import Invalid
-from scheduler_api.domain.message import ATTEMPTS_KEPT
 from scheduler_api.store.codec.record import (
     Progress,
     append_attempt,

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from scheduler_api.api.endpoint import Context, context, endpoint
 from scheduler_api.api.http import JSON, Instant, decode, query
 from scheduler_api.api.request_bodies import read_body
+from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.destination import Hold, Reason
 from scheduler_api.domain.errors import (
     DuplicateMessage,
@@ -28,7 +29,6 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.domain.message import (
     Accepted,
-    Attempt,
     Listed,
     Message,
     Method,

@@ -14,7 +14,7 @@ from typing import Final
 
 import httptools
 
-from scheduler_api.domain.message import EXCERPT_BYTES
+from scheduler_api.domain.attempt import EXCERPT_BYTES
 
 HEAD_BYTES: Final = 64 * 1024  # of a head, with the 1xx heads before it
 BODY_BYTES: Final = 64 * 1024  # read of a body; then the connection is closed

@@ -19,7 +19,7 @@ from scheduler_api.delivery.http.request import target_of
 from scheduler_api.delivery.http.resolver import NeverBegan
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.delivery.http.transport import BadResponse, Transport
-from scheduler_api.domain.message import LOCATION_CHARACTERS, Attempt
+from scheduler_api.domain.attempt import LOCATION_CHARACTERS, Attempt, ErrorWord
 from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import parse_retry_after
 from scheduler_api.domain.signing import sign
@@ -36,7 +36,7 @@ _ALWAYS: Final = {
 }
 
 # What an attempt without an answer is called; the first that fits.
-_ERRORS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+_ERRORS: Final[tuple[tuple[type[BaseException], ErrorWord], ...]] = (
     (ProxyError, "proxy_error"),
     (aiohttp.ConnectionTimeoutError, "connect_timeout"),
     (TimeoutError, "timeout"),
@@ -121,7 +121,7 @@ class Sender:
         claimed: Claimed,
         start: Start,
         response: ResponseReader | None,
-        error: str | None,
+        error: ErrorWord | None,
     ) -> Attempt:
         status, excerpt, location = None, None, None
         if response:
@@ -215,7 +215,7 @@ def _nothing_sent(error: Exception, verdict: Verdict) -> bool:
     return verdict.starved and not verdict.opened
 
 
-def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> str:
+def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> ErrorWord:
     if verdict.refusal:
         log.warning("egress_denied", message_id=claimed.id, reason=verdict.refusal)
         return "egress_denied"

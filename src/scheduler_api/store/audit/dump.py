@@ -5,7 +5,8 @@ from typing import Final, Literal, cast
 
 import msgspec
 
-from scheduler_api.domain.message import Accepted, Attempt
+from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.message import Accepted
 from scheduler_api.store.codec.record import (
     Record,
     pack_progress,

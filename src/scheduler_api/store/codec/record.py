@@ -27,10 +27,11 @@ from typing import Any, Final
 
 import msgspec
 
+from scheduler_api.domain.attempt import ATTEMPTS_KEPT, Attempt
 from scheduler_api.domain.attempt_stats import Results
 from scheduler_api.domain.destination import Hold, Limits, Rate
 from scheduler_api.domain.errors import FieldError, Invalid
-from scheduler_api.domain.message import ATTEMPTS_KEPT, Accepted, Attempt, Method, Spec
+from scheduler_api.domain.message import Accepted, Method, Spec
 from scheduler_api.domain.url import destination_name
 
 VERSION: Final = b"\x01"  # of the record's form, its first byte; written by create.lua
