@@ -78,12 +78,12 @@ def mapped(addresses: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("address", PUBLIC + mapped(PUBLIC))
-def test_a_public_address_is_dialled(address: str) -> None:
+def test_refusal_is_none_for_a_public_address(address: str) -> None:
     assert NONE.refusal(address, 443, "h.example") is None
 
 
 @pytest.mark.parametrize("address", within(RESERVED + LOOPBACK + PRIVATE + GUARDED))
-def test_an_address_of_a_closed_network_is_refused_also_when_ipv6_wraps_it(address: str) -> None:
+def test_refusal_names_the_kind_of_a_blocked_address_also_inside_ipv6(address: str) -> None:
     for spelling in [address, *mapped([address])]:
         refusal = NONE.refusal(spelling, 443, spelling)
         assert refusal is not None
@@ -92,25 +92,27 @@ def test_an_address_of_a_closed_network_is_refused_also_when_ipv6_wraps_it(addre
 
 
 @pytest.mark.parametrize("address", beside(RESERVED + LOOPBACK + PRIVATE + GUARDED))
-def test_a_neighbour_of_a_closed_network_is_judged_by_its_own(address: str) -> None:
+def test_refusal_of_an_address_beside_a_blocked_network_depends_on_its_own_network(
+    address: str,
+) -> None:
     refusal, said = NONE.refusal(address, 443, address), expected_words(address)
     assert (refusal is None) == (address in PUBLIC) == (not said)
     assert refusal is None or any(word in refusal for word in said)
 
 
 @pytest.mark.parametrize("address", ["", "h", "10.0.0", "010.0.0.1", "1.2.3.4.5", "\ud800", "::g"])
-def test_what_is_no_address_is_not_dialled(address: str) -> None:
+def test_refusal_of_text_that_is_not_an_address(address: str) -> None:
     refusal = EgressRules.parse("0.0.0.0/0, ::/0, private").refusal(address, 443, "h")
     assert refusal == f"{address!a} is not an IP address, so it is not dialled"
 
 
 @pytest.mark.parametrize("zone", ["%lo", "%1", "%25eth0"])
-def test_the_zone_of_an_address_is_no_way_round(zone: str) -> None:
+def test_refusal_ignores_the_zone_of_an_address(zone: str) -> None:
     assert "loopback" in str(NONE.refusal(f"::1{zone}", 443, "h"))
     assert "link-local" in str(NONE.refusal(f"fe80::1{zone}", 443, "h"))
 
 
-def test_a_refusal_says_what_was_asked_what_it_is_and_what_opens_it() -> None:
+def test_refusal_says_what_was_requested_what_it_is_and_what_allows_it() -> None:
     assert (
         NONE.refusal("10.0.0.5", 443, "10.0.0.5")
         == "10.0.0.5 is in a private range; add it to EGRESS_ALLOW"
@@ -131,14 +133,14 @@ def test_a_refusal_says_what_was_asked_what_it_is_and_what_opens_it() -> None:
 
 
 @given(st.ip_addresses(v=4))
-def test_any_ipv4_address_is_judged_alike_bare_and_inside_ipv6(address: object) -> None:
+def test_refusal_of_an_ipv4_address_is_the_same_inside_ipv6(address: object) -> None:
     bare = NONE.refusal(str(address), 443, "h")
     wrapped = NONE.refusal(f"::ffff:{address}", 443, "h")
     assert (bare is None) == (wrapped is None)
 
 
 @given(st.ip_addresses(v=6))
-def test_only_2000_3_can_be_public(address: object) -> None:
+def test_refusal_of_ipv6_addresses_outside_of_2000_3(address: object) -> None:
     number = int(ip_address(str(address)))
     if number >> 125 != 1 and number >> 32 != 0xFFFF:
         assert NONE.refusal(str(address), 443, "h") is not None
@@ -181,7 +183,9 @@ def test_only_2000_3_can_be_public(address: object) -> None:
         ("a, ,n8n,, 192.0.2.0/24 ,", "10.0.0.1", 80, "n8n"),
     ],
 )
-def test_an_entry_opens_what_it_names(allow: str, address: str, port: int, host: str) -> None:
+def test_egress_rules_allow_what_an_entry_names(
+    allow: str, address: str, port: int, host: str
+) -> None:
     assert NONE.refusal(address, port, host) is not None
     assert EgressRules.parse(allow).refusal(address, port, host) is None
 
@@ -213,7 +217,9 @@ def test_an_entry_opens_what_it_names(allow: str, address: str, port: int, host:
         ("", "10.0.0.1", 80, "h"),
     ],
 )
-def test_an_entry_opens_nothing_else(allow: str, address: str, port: int, host: str) -> None:
+def test_egress_rules_allow_nothing_that_no_entry_names(
+    allow: str, address: str, port: int, host: str
+) -> None:
     assert EgressRules.parse(allow).refusal(address, port, host) is not None
 
 
@@ -238,14 +244,14 @@ def test_an_entry_opens_nothing_else(allow: str, address: str, port: int, host: 
         ),
     ],
 )
-def test_a_wrong_entry_is_named(entry: str) -> None:
+def test_egress_rules_name_the_invalid_entry(entry: str) -> None:
     with pytest.raises(ValueError, match="in EGRESS_ALLOW is no network") as caught:
         EgressRules.parse(f"private, {entry}")
     assert str(caught.value).startswith(ascii(entry))
 
 
 @given(st.text() | st.text("0123456789.:/[]*,abf ", max_size=30))
-def test_any_text_is_rules_or_a_value_error(text: str) -> None:
+def test_egress_rules_of_any_text_are_valid_or_a_value_error(text: str) -> None:
     try:
         rules = EgressRules.parse(text)
     except ValueError:
@@ -270,7 +276,7 @@ def test_any_text_is_rules_or_a_value_error(text: str) -> None:
         ("http://localhost.example/", None),
     ],
 )
-def test_at_create_a_literal_is_refused_and_a_name_that_must_be_resolved_is_not(
+def test_refusal_of_literal_refuses_addresses_and_localhost_but_no_other_name(
     url: str, refused: str | None
 ) -> None:
     parsed = parse_url(url)
@@ -279,7 +285,7 @@ def test_at_create_a_literal_is_refused_and_a_name_that_must_be_resolved_is_not(
 
 
 @pytest.mark.parametrize("allow", ["localhost", "127.0.0.1", "127.0.0.0/8", "localhost:8000"])
-def test_localhost_is_opened_by_name_address_or_network(allow: str) -> None:
+def test_refusal_of_literal_allows_localhost_by_name_address_or_network(allow: str) -> None:
     rules = EgressRules.parse(allow)
     assert rules.refusal_of_literal("localhost", 8000) is None
     assert EgressRules.parse("private").refusal_of_literal("localhost", 80)

@@ -36,7 +36,7 @@ from scheduler_api.domain.url import BAD_PORTS, WebhookUrl, parse_url
         ("http://h/" + "x" * 2_039, None),
     ],
 )
-def test_a_url_is_read_and_its_authority_stands_where_it_says(
+def test_parse_url_reads_a_url_and_where_its_authority_starts(
     text: str, expected: WebhookUrl | None
 ) -> None:
     url = parse_url(text)
@@ -115,14 +115,14 @@ def test_a_url_is_read_and_its_authority_stands_where_it_says(
         ("http://" + ".".join(["a" * 63] * 3 + ["b" * 61]) + ":443", "255 in host and port"),
     ],
 )
-def test_a_url_that_could_be_read_in_two_ways_is_refused(text: str, said: str) -> None:
+def test_parse_url_refuses_what_readers_could_read_differently(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         parse_url(text)
     assert str(caught.value).isascii()
 
 
 @pytest.mark.parametrize("port", sorted(BAD_PORTS))
-def test_a_port_of_another_protocol_is_refused(port: int) -> None:
+def test_parse_url_refuses_a_port_of_another_protocol(port: int) -> None:
     with pytest.raises(ValueError, match=f"port {port} belongs to another protocol"):
         parse_url(f"http://h:{port}/")
 
@@ -136,7 +136,7 @@ NEAR_URLS = st.builds(
 
 
 @given(st.text() | NEAR_URLS)
-def test_any_text_is_refused_or_canonical_and_read_by_yarl_as_by_us(text: str) -> None:
+def test_parse_url_of_any_text_is_an_error_or_canonical_and_agrees_with_yarl(text: str) -> None:
     try:
         url = parse_url(text)
     except ValueError:
@@ -148,7 +148,7 @@ def test_any_text_is_refused_or_canonical_and_read_by_yarl_as_by_us(text: str) -
 
 
 @given(st.ip_addresses(v=6), st.integers(81, 86))
-def test_every_spelling_of_an_ipv6_address_is_one_destination(address: object, port: int) -> None:
+def test_parse_url_writes_every_form_of_an_ipv6_address_alike(address: object, port: int) -> None:
     spelled = ip_address(str(address))
     urls = [parse_url(f"http://[{text}]:{port}/") for text in (str(spelled), spelled.exploded)]
     assert urls[0] == urls[1]

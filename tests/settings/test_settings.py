@@ -188,7 +188,7 @@ def test_a_right_value_is_read(name: str, text: str, field: str, value: object) 
         ("REDIS_PREFIX", "a{b}", "1 to 64 letters"),
         ("REDIS_PREFIX", "a" * 65, "1 to 64 letters"),
         ("REQUEST_TIMEOUT", "999ms", "a duration from 1s to 15m"),
-        ("REQUEST_TIMEOUT", "soon", "such as 90s"),
+        ("REQUEST_TIMEOUT", "soon", "examples: 90s"),
         ("LEASE", "61m", "a duration from 1s to 1h"),
         ("MAX_BODY", "1023", "a size from 1KiB to 64MiB"),
         ("MAX_BODY", "65MiB", "a size from 1KiB to 64MiB"),

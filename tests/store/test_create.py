@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import DuplicateMessage
-from scheduler_api.domain.moments import format_instant
+from scheduler_api.domain.instant import format_instant
 from scheduler_api.store.codec.record import from_ms, pack_tail
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.messages import NOTIFY_WITHIN

@@ -19,7 +19,7 @@ from scheduler_api.domain.errors import (
     Malformed,
     PayloadTooLarge,
 )
-from scheduler_api.domain.moments import format_instant
+from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.url import parse_destination
 
 log = structlog.get_logger()

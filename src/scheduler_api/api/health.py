@@ -11,8 +11,8 @@ from starlette.responses import Response
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import context, endpoint
 from scheduler_api.api.http import JSON
+from scheduler_api.domain.duration import format_duration
 from scheduler_api.domain.errors import DataRefused, StoreUnavailable, Unavailable
-from scheduler_api.domain.moments import format_duration
 
 _STARTED: Final = time.monotonic()
 

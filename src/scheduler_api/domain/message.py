@@ -30,8 +30,10 @@ from scheduler_api.domain.content_type import (
     is_json,
 )
 from scheduler_api.domain.destination import Hold
+from scheduler_api.domain.duration import parse_duration
 from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
-from scheduler_api.domain.moments import parse_duration, parse_instant, zone
+from scheduler_api.domain.instant import parse_instant
+from scheduler_api.domain.time_zone import time_zone
 from scheduler_api.domain.url import MAX_URL, WebhookUrl, parse_url
 
 T = TypeVar("T")
@@ -316,7 +318,7 @@ def _url(text: str, refusal: Callable[[str, int], str | None]) -> WebhookUrl:
 
 
 def _zone_name(name: str) -> str:
-    return zone(name).key
+    return time_zone(name).key
 
 
 def _due_at(new: NewMessage, zone_name: str) -> datetime | None:

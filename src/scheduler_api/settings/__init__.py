@@ -11,8 +11,10 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from scheduler_api.domain import moments, signing
+from scheduler_api.domain import signing
+from scheduler_api.domain.duration import parse_duration
 from scheduler_api.domain.egress import EgressRules
+from scheduler_api.domain.time_zone import time_zone
 from scheduler_api.settings import egress_options, store_url
 
 SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3} | {  # unit → bytes
@@ -80,10 +82,10 @@ def _one_of(*words: str) -> Kind:
 
 
 def _span(low: str, high: str) -> Kind:
-    shortest, longest = moments.parse_duration(low), moments.parse_duration(high)
+    shortest, longest = parse_duration(low), parse_duration(high)
 
     def read(text: str) -> timedelta:
-        span = moments.parse_duration(text)
+        span = parse_duration(text)
         if not shortest <= span <= longest:
             raise ValueError(f"give a duration from {low} to {high}")
         return span
@@ -143,7 +145,7 @@ def _path_prefix(text: str) -> str:
 
 
 def _zone(text: str) -> str:
-    moments.zone(text)
+    time_zone(text)
     return text
 
 

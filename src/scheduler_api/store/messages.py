@@ -16,8 +16,8 @@ from scheduler_api.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Accepted, Listed, Message, Page, State
-from scheduler_api.domain.moments import format_instant
 from scheduler_api.store.codec.record import (
     from_ms,
     pack_cursor,

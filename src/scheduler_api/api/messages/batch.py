@@ -24,8 +24,8 @@ from scheduler_api.domain.errors import (
     SchedulerError,
     Unavailable,
 )
+from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Accepted
-from scheduler_api.domain.moments import format_instant
 from scheduler_api.store.messages import Stored
 
 log = structlog.get_logger()

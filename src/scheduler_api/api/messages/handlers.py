@@ -27,6 +27,7 @@ from scheduler_api.domain.errors import (
     MessageNotFound,
     PayloadTooLarge,
 )
+from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import (
     Accepted,
     Listed,
@@ -37,7 +38,6 @@ from scheduler_api.domain.message import (
     accept,
     payload,
 )
-from scheduler_api.domain.moments import format_instant
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 from scheduler_api.domain.url import destination_name
 

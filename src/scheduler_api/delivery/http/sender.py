@@ -20,7 +20,7 @@ from scheduler_api.delivery.http.resolver import NeverBegan
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.delivery.http.transport import BadResponse, Transport
 from scheduler_api.domain.attempt import LOCATION_CHARACTERS, Attempt, ErrorWord
-from scheduler_api.domain.moments import format_instant
+from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.retry import parse_retry_after
 from scheduler_api.domain.signing import sign
 from scheduler_api.store.queue import Claimed
