@@ -50,8 +50,8 @@ ONLY_IN: Mapping[str, set[str]] = {
     "idna": {"domain"},
 }
 _ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "load_dotenv"}
-# Modules that start a process write its environment; none but settings reads it.
-READS_ENVIRONMENT = {"settings"}
+# Modules that start a process write its environment; only settings.sources reads it.
+READS_ENVIRONMENT = {"settings.sources"}
 
 
 def sources() -> dict[str, str]:

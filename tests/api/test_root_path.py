@@ -88,7 +88,7 @@ def test_setting_is_a_path(text: str, path: str) -> None:
 
 @pytest.mark.parametrize("text", ["scheduler", "/a//b", "https://h/a", "/a b", "/a?b", "/%41"])
 def test_setting_that_is_no_path_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"ROOT_PATH is .*: give a path"):
+    with pytest.raises(SettingsError, match=r"ROOT_PATH is .*: must be a path"):
         load({"ROOT_PATH": text}, {}, None)
 
 

@@ -108,7 +108,7 @@ def test_a_wrong_setting_is_one_line_on_stderr_and_exit_2(arguments: tuple[str, 
     done = run(*arguments, API_PORT="x\ny")
     assert done.exit_code == 2
     assert done.stdout == ""
-    wanted = "Error: API_PORT is 'x\\ny': give a whole number from 0 to 65535\n"
+    wanted = "Error: API_PORT is 'x\\ny': must be a whole number from 0 to 65535\n"
     assert done.stderr == wanted
 
 
@@ -183,7 +183,7 @@ def test_the_health_check_says_that_the_answer_is_not_http() -> None:
 def test_serve_with_a_wrong_setting_is_one_line_and_exit_2() -> None:
     done = run("serve", "--lease", "0s")
     assert done.exit_code == 2
-    assert done.stderr == "Error: LEASE is '0s': give a duration from 1s to 1h\n"
+    assert done.stderr == "Error: LEASE is '0s': must be a duration from 1s to 1h\n"
 
 
 def test_a_receiver_opens_its_own_port_and_nothing_else() -> None:
@@ -202,10 +202,10 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis://:hidden@x?family=0", "the options after ?"),
-        ("redis://:hidden@x/prod", "the number of a database"),
-        ("redis+cluster://:hidden@x", "give redis://HOST, rediss://HOST or unix:///PATH"),
-        ("hidden", "give redis://HOST"),
+        ("redis://:hidden@x?family=0", "unknown option after ?"),
+        ("redis://:hidden@x/prod", "a database number"),
+        ("redis+cluster://:hidden@x", "must be redis://HOST, rediss://HOST or unix:///PATH"),
+        ("hidden", "must be one of redis://HOST"),
     ],
 )
 def test_an_address_of_the_original_that_cannot_be_is_one_line_and_exit_2(
@@ -213,7 +213,7 @@ def test_an_address_of_the_original_that_cannot_be_is_one_line_and_exit_2(
 ) -> None:
     done = run("import", "--from-original", url)
     assert done.exit_code == 2
-    assert done.stderr.startswith("Error: --from-original has a wrong value: ")
+    assert done.stderr.startswith("Error: --from-original is invalid: ")
     assert told in done.stderr
     assert "hidden" not in done.stderr
     assert done.stderr.count("\n") == 1

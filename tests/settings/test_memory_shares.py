@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler_api.settings.memory_shares import LEAST, memory, shares
+from scheduler_api.settings.memory_shares import MIN_MEMORY, memory, shares
 
 MIB = 1024**2
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -86,7 +86,7 @@ def test_shares_of_next_to_no_memory_are_those_of_the_least_setting(
     tmp_path: Path, limit: int
 ) -> None:
     root = system(tmp_path, "0::/\n", memory__max=limit)
-    assert shares(0, 1, embedded=True, root=root) == shares(LEAST, 1, embedded=True)
+    assert shares(0, 1, embedded=True, root=root) == shares(MIN_MEMORY, 1, embedded=True)
 
 
 def test_shares_are_of_what_is_set() -> None:

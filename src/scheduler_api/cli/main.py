@@ -181,11 +181,11 @@ def _one_server(url: str) -> str:
     from urllib.parse import urlsplit
 
     try:
-        checked = store_url.checked(url)
+        checked = store_url.validated(url)
         if "+" in urlsplit(checked).scheme:
-            raise ValueError("give redis://HOST, rediss://HOST or unix:///PATH")
+            raise ValueError("must be redis://HOST, rediss://HOST or unix:///PATH")
     except ValueError as error:
-        raise WrongSettings(f"--from-original has a wrong value: {error}") from None
+        raise WrongSettings(f"--from-original is invalid: {error}") from None
     return checked
 
 

@@ -54,7 +54,7 @@ def app() -> Starlette:
 def configure_log(settings: Settings) -> None:
     """Begin the log, with what is odd about the settings."""
     configure_logging(settings.log_level, settings.log_format)
-    for name in settings.in_quotes():
+    for name in settings.quoted_variables():
         reason = "the quotes are part of its value; docker --env-file keeps them: remove them there"
         log.warning("setting_quoted", setting=name, reason=reason)
 

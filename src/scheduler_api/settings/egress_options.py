@@ -1,4 +1,4 @@
-"""What EGRESS_PROXY and EGRESS_CA_FILE may be."""
+"""Valid values of EGRESS_PROXY and EGRESS_CA_FILE."""
 
 import re
 import ssl
@@ -10,21 +10,23 @@ _PROXY: Final = re.compile(
 )
 
 
-def checked_proxy(text: str) -> str:
-    """The URL of the proxy. Raises: ValueError."""
+def validated_proxy(text: str) -> str:
+    """The URL of the proxy, without space around it. Raises: ValueError."""
     found = _PROXY.fullmatch(text.strip())
     if found is None or (found[1] and not 1 <= int(found[1]) <= 65_535):
         raise ValueError(
-            "give http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, "
+            "must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, "
             "with special characters of USER and PASSWORD percent-encoded"
         )
     return text.strip()
 
 
-def checked_ca_file(text: str) -> Path:
-    """The file, if it has certificates. Raises: ValueError."""
+def validated_ca_file(text: str) -> Path:
+    """The path of a file that has certificates. Raises: ValueError."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)
-    except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"give a file of certificates in PEM form ({error.strerror})") from None
+    except OSError as error:  # includes ssl.SSLError
+        raise ValueError(
+            f"must be a readable PEM file with certificates ({error.strerror})"
+        ) from None
     return Path(text)

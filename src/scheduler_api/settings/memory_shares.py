@@ -1,4 +1,4 @@
-"""How much memory the machine or container gives this service, and what that is divided into."""
+"""How much memory this service may use, and how it is divided between its parts."""
 
 import os
 import re
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-USED: Final = 3 / 4  # of what there is, unless MAX_MEMORY is set; the rest is for others
-LEAST: Final = 64 * 1024**2  # bytes, as of MAX_MEMORY: a share of 0 would be no limit of the store
-ROOT: Final = Path("/")  # where the kernel shows what it has
+DEFAULT_SHARE: Final = 3 / 4  # of the available memory, unless MAX_MEMORY is set
+MIN_MEMORY: Final = 64 * 1024**2  # bytes, as for MAX_MEMORY; a store limit of 0 means no limit
+ROOT: Final = Path("/")  # above /proc and /sys; another directory in tests
 
-# The folder of a hierarchy and the files that may hold a limit, by whether it is that of cgroup v1.
+# Whether it is cgroup v1 → the directory of the hierarchy, and the files that may hold a limit.
 _HIERARCHIES: Final = {
     True: ("sys/fs/cgroup/memory", ("memory.limit_in_bytes",)),
     False: ("sys/fs/cgroup", ("memory.max", "memory.high")),
@@ -18,39 +18,42 @@ _HIERARCHIES: Final = {
 
 
 class Shares(NamedTuple):
-    """What MAX_MEMORY is for, bytes. What is left is for the programs and their fragmentation."""
+    """The parts of MAX_MEMORY, bytes. The rest is for code and for heap fragmentation."""
 
-    store: int  # the data of the embedded store; 0 without one
-    requests: int  # bodies that a process reads and stores
-    deliveries: int  # messages that a process sends
+    store: int  # data of the embedded store; 0 without one
+    requests: int  # request bodies that one process reads and stores
+    deliveries: int  # messages that one process sends
 
 
 def shares(total: int, workers: int, *, embedded: bool, root: Path = ROOT) -> Shares:
-    """`total`: of all processes and the embedded store together, bytes; 0: by the machine's."""
-    total = total or max(LEAST, int(USED * memory(root)))
+    """Divide `total` bytes, of all processes and the embedded store; 0: of the available memory."""
+    total = total or max(MIN_MEMORY, int(DEFAULT_SHARE * memory(root)))
     store = total // 2 if embedded else 0
     process = (total - store) // 2 // workers
     return Shares(store, process // 2, process // 2)
 
 
 def memory(root: Path = ROOT) -> int:
-    """Bytes of the machine, or the least limit of the cgroups that this process is in."""
+    """Available bytes: the machine's, or the lowest limit of the cgroups of this process."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *_limits(root)])
 
 
 def _limits(root: Path) -> Iterator[int]:
     try:
-        text = os.fsdecode((root / "proc/self/cgroup").read_bytes())  # the names are of any bytes
-    except OSError:  # no Linux
+        text = os.fsdecode(
+            (root / "proc/self/cgroup").read_bytes()
+        )  # cgroup names may be any bytes
+    except OSError:  # not Linux
         return
-    for _, controllers, place in re.findall(r"^(\d+):(.*?):(/.*)$", text, re.MULTILINE):
+    for _, controllers, path in re.findall(r"^(\d+):(.*?):(/.*)$", text, re.MULTILINE):
         if not controllers or "memory" in controllers.split(","):
-            folder, names = _HIERARCHIES[bool(controllers)]
-            # A container may see the name that its cgroup has on the host, mounted as the root.
-            for group in (PurePosixPath(place), *PurePosixPath(place).parents):
+            directory, names = _HIERARCHIES[bool(controllers)]
+            # In a container the path may be that on the host, but its own cgroup is mounted at the
+            # root: so we look at all parents too.
+            for group in (PurePosixPath(path), *PurePosixPath(path).parents):
                 for name in names:
-                    yield from _limit(root / folder / group.relative_to("/") / name)
+                    yield from _limit(root / directory / group.relative_to("/") / name)
 
 
 def _limit(file: Path) -> Iterator[int]:

@@ -1,17 +1,17 @@
-"""What REDIS_URL may be: the forms of address, and the options in its query."""
+"""Valid values of REDIS_URL: the forms of the URL, and the options in its query."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-FORMS: Final = (  # rediss is encrypted
+URL_FORMS: Final = (  # rediss uses TLS
     *("redis://HOST", "rediss://HOST", "unix:///PATH"),
     *("redis+cluster://HOST,HOST", "rediss+cluster://HOST,HOST"),
     *("redis+sentinel://HOST,HOST/MASTER", "rediss+sentinel://HOST,HOST/MASTER"),
 )
 
-Check = Callable[[str], object]  # of an option's value; falsy: wrong
+Check = Callable[[str], object]  # takes an option's value; falsy: the value is invalid
 
 
 def _pattern(pattern: str) -> Check:
@@ -23,7 +23,7 @@ _WHOLE: Final = _pattern(r"[0-9]{1,9}")
 _SECONDS: Final = _pattern(r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,3})?")
 _FLAG: Final = _pattern(r"0|1|true|false|yes|no")
 
-# Not every option that redis-py has: some would change what we read or have commands run twice.
+# Only a part of redis-py's options: others change the type of replies or run commands twice.
 _OPTIONS: Final[Mapping[str, Check]] = {
     "username": _TEXT,
     "password": _TEXT,
@@ -33,10 +33,10 @@ _OPTIONS: Final[Mapping[str, Check]] = {
     "socket_connect_timeout": _SECONDS,
     "health_check_interval": _WHOLE,
 }
-_DATABASE: Final[Mapping[str, Check]] = {"db": _WHOLE}  # of all but a cluster, which has one
-_NETWORK: Final[Mapping[str, Check]] = {"socket_keepalive": _FLAG}  # of all but unix
+_DATABASE: Final[Mapping[str, Check]] = {"db": _WHOLE}  # not for a cluster: it has only database 0
+_NETWORK: Final[Mapping[str, Check]] = {"socket_keepalive": _FLAG}  # not for unix sockets
 _SENTINEL: Final[Mapping[str, Check]] = {"sentinel_username": _TEXT, "sentinel_password": _TEXT}
-_ENCRYPTED: Final[Mapping[str, Check]] = {  # of rediss
+_ENCRYPTED: Final[Mapping[str, Check]] = {  # for rediss only
     "ssl_ca_certs": _TEXT,
     "ssl_certfile": _TEXT,
     "ssl_keyfile": _TEXT,
@@ -46,53 +46,53 @@ _ENCRYPTED: Final[Mapping[str, Check]] = {  # of rediss
 }
 
 
-def checked(text: str) -> str:
-    """The address without space around it. Raises: ValueError, which quotes no login."""
+def validated(text: str) -> str:
+    """The URL without space around it. Raises: ValueError, which quotes no password."""
     text = text.strip()
     try:
         url = urlsplit(text)
-        good = _names_a_store(url)
+        valid = _has_valid_form(url)
     except ValueError:
-        good = False
-    if not good:
-        raise ValueError(f"give {', '.join(FORMS)}, each HOST with its :PORT if need be")
+        valid = False
+    if not valid:
+        raise ValueError(f"must be one of {', '.join(URL_FORMS)}; each HOST may have a :PORT")
     _check_database(url)
     _check_options(url)
     return text
 
 
-def _names_a_store(url: SplitResult) -> bool:
+def _has_valid_form(url: SplitResult) -> bool:
     scheme, _, kind = url.scheme.partition("+")
     if url.scheme == "unix":
         return bool(url.path)
     hosts = url.netloc.rpartition("@")[2].split(",")
-    places = [urlsplit(f"//{host}") for host in hosts]
-    named = all(place.hostname and place.port != 0 for place in places)
-    right = {
-        "": len(places) == 1 and "+" not in url.scheme,
+    addresses = [urlsplit(f"//{host}") for host in hosts]
+    have_hosts = all(one.hostname and one.port != 0 for one in addresses)
+    valid = {
+        "": len(addresses) == 1 and "+" not in url.scheme,
         "cluster": url.path in ("", "/"),
         "sentinel": re.fullmatch(r"/[^/]+(/[0-9]*)?", url.path) is not None,
     }
-    return scheme in ("redis", "rediss") and named and right.get(kind, False)
+    return scheme in ("redis", "rediss") and have_hosts and valid.get(kind, False)
 
 
 def _check_database(url: SplitResult) -> None:
     if url.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]{0,9})?", url.path):
-        raise ValueError("the path after HOST is the number of a database, such as /0")
+        raise ValueError("the path after HOST must be a database number, for example /0")
 
 
 def _check_options(url: SplitResult) -> None:
     known = options(url.scheme)
     for name, value in parse_qsl(url.query, keep_blank_values=True, separator="&"):
         if name not in known:
-            # Neither is quoted: a password with a question mark in it may be what stands there.
-            raise ValueError(f"the options after ? that this kind has are {', '.join(known)}")
+            # Not quoted: this may be a part of a password that contains a question mark.
+            raise ValueError(f"unknown option after ?; valid options are {', '.join(known)}")
         if not known[name](value):
-            raise ValueError(f"its option {name} has a wrong value")
+            raise ValueError(f"the option {name} has an invalid value")
 
 
 def options(scheme: str) -> Mapping[str, Check]:
-    """Those that an address of that scheme may have."""
+    """The options that a URL of this scheme may have: name → check."""
     return {
         **_OPTIONS,
         **({} if scheme.endswith("+cluster") else _DATABASE),

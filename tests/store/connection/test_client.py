@@ -67,7 +67,7 @@ async def test_every_option_that_an_address_may_have_is_taken_by_its_client(sche
     """Else the first connection would end in a TypeError."""
     for option in store_url.options(scheme):
         address = f"{scheme}://{SCHEMES[scheme]}?{option}={VALUES.get(option, '1')}"
-        assert store_url.checked(address) == address
+        assert store_url.validated(address) == address
         client = client_module.open_client(address)
         if isinstance(client, RedisCluster):
             for node in client.nodes_manager.startup_nodes.values():
