@@ -25,14 +25,19 @@ SECRET: Final = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 # The first page of the README, and its headings in Portuguese.
 FIRST_PAGE: Final = {
-    "Run it": "Rode",
-    "Why this": "Por que este",
+    "Run it": "Como rodar",
+    "Why this": "Por que usar",
     "What is guaranteed": "O que é garantido",
+    "How it works": "Como funciona",
     "The API on one screen": "A API em uma tela",
+    "What is sent": "O que é enviado",
     "Settings": "Configuração",
     "Private networks": "Redes privadas",
+    "Deploy": "Implantação",
+    "Operate": "Operação",
+    "Documents": "Documentos",
     "Coming from the original Scheduler API": "Vindo da Scheduler API original",
-    "Licence": "Licença",
+    "Contributing": "Contribuir",
 }
 
 
@@ -117,9 +122,9 @@ def test_every_relative_link_leads_somewhere(document: str) -> None:
 
 
 def verify() -> Callable[[str, dict[str, str], bytes], bool]:
-    """The README's own."""
+    """The function that the page about signatures shows."""
     names: dict[str, Any] = {}
-    exec(block("README.md", "verify"), names)  # noqa: S102  it is our text, and what is tested
+    exec(block("docs/signatures.md", "verify"), names)  # noqa: S102  it is our text, and what is tested
     found: Callable[[str, dict[str, str], bytes], bool] = names["verify"]
     return found
 
@@ -130,7 +135,7 @@ def signed(body: bytes, at: int) -> dict[str, str]:
     return headers | {"webhook-signature": f"v1,b3RoZXI= {signature}"}  # as while rotating
 
 
-def test_the_readme_verifies_our_signature() -> None:
+def test_verify_of_the_documents_accepts_our_signature() -> None:
     body, now = b'{"n": 1}', int(time.time())
     assert verify()(SECRET, signed(body, now), body)
     assert not verify()(SECRET, signed(body, now), body + b" ")
