@@ -67,7 +67,7 @@ def application(
     app = create_app(**options)
     app.state.context = Context(
         store=store,
-        token=BearerToken(token),
+        credentials=(BearerToken(token),),
         refusal=LOOPBACK.refusal_of_literal,
         default_zone="UTC",
         max_body=MAX_BODY,

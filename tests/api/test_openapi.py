@@ -44,13 +44,15 @@ def test_it_has_our_version_and_no_address_but_this_server() -> None:
 
 
 def test_every_route_is_in_it() -> None:
-    routes = {route.path: route.methods for route in create_app().routes if type(route) is Route}
-    documented = {
-        path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
+    routes = [route for route in create_app().routes if isinstance(route, Route)]
+    served = {
+        (route.path, method)
+        for route in routes
+        for method in (route.methods or set()) - {"HEAD"}
+        if route.path not in ABOUT_ITSELF
     }
-    assert set(routes) == set(documented) | ABOUT_ITSELF
-    for path, methods in documented.items():
-        assert (routes[path] or set()) - {"HEAD"} == methods
+    assert served == {(path, method.upper()) for path, method, _ in OPERATIONS}
+    assert {route.path for route in routes} >= ABOUT_ITSELF
 
 
 def test_every_operation_has_its_own_name_and_a_summary() -> None:
@@ -83,12 +85,34 @@ def status_of(error: type[SchedulerError]) -> int:
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-def test_an_operation_needs_the_token_unless_it_is_public(
+def test_operation_names_its_scope_and_401_only_if_it_needs_a_token(
     path: str, method: str, operation: dict[str, Any]
 ) -> None:
-    public = RESOURCES[path][method.upper()].public
-    assert operation.get("security", DOCUMENT["security"]) == ([] if public else [{"token": []}])
-    assert ("401" in operation["responses"]) is not public
+    scope = RESOURCES[path][method.upper()].scope
+    assert operation["security"] == ([{"token": [scope]}] if scope else [])
+    assert ("401" in operation["responses"]) is (scope is not None)
+    assert (f"scope `{scope}`" in operation.get("description", "")) is (scope is not None)
+
+
+def test_scope_of_an_operation_is_that_of_the_contract() -> None:
+    scopes = {
+        f"{method.upper()} {path}": RESOURCES[path][method.upper()].scope
+        for path, method, _ in OPERATIONS
+    }
+    assert scopes == {
+        "GET /messages": "read",
+        "POST /messages": "write",
+        "POST /messages/batch": "write",
+        "GET /messages/{id}": "read",
+        "DELETE /messages/{id}": "write",
+        "GET /destinations": "read",
+        "GET /destinations/{host}": "read",
+        "PUT /destinations/{host}": "admin",
+        "DELETE /destinations/{host}": "admin",
+        "GET /health": None,
+        "GET /health/live": None,
+        "GET /health/ready": None,
+    }
 
 
 def test_the_headers_of_the_answers_are_told() -> None:

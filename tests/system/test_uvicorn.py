@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import TOKEN
+from tests.api.test_foreign_server import under_uvicorn
 from tests.api.test_requests import LIMITS, PIPELINED, UPGRADE, Row
-from tests.api.test_server_checks import under_uvicorn
 from tests.support.exchange import exchange, head_and_body
 from tests.system.processes import free_port, serving
 

@@ -8,9 +8,9 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import context, endpoint
 from scheduler_api.api.http import JSON, Instant, decode, query
-from scheduler_api.api.request_bodies import read_body
 from scheduler_api.domain.destination import Destination, Limits, NewLimits, accept_limits
 from scheduler_api.domain.errors import (
     DestinationNotFound,
@@ -71,7 +71,7 @@ class DestinationList(msgspec.Struct, rename="camel"):
     next_cursor: str | None  # null: this is the last page
 
 
-@endpoint({200: DestinationList}, query=DestinationQuery, errors=(Invalid,))
+@endpoint("read", {200: DestinationList}, query=DestinationQuery, errors=(Invalid,))
 async def list_(request: Request) -> Response:
     """List destinations with load or settings.
 
@@ -85,14 +85,16 @@ async def list_(request: Request) -> Response:
     return JSON(DestinationList(shown, len(shown), page.total, page.cursor))
 
 
-@endpoint({200: DestinationView}, errors=(DestinationNotFound,))
+@endpoint("read", {200: DestinationView}, errors=(DestinationNotFound,))
 async def get(request: Request) -> Response:
     """Show how a destination is doing."""
     name = _name_or_nothing(request)
     return JSON(_view(await context(request).store.destinations.get(name)))
 
 
-@endpoint({200: DestinationView}, body=NewLimits, errors=(Malformed, PayloadTooLarge, Invalid))
+@endpoint(
+    "admin", {200: DestinationView}, body=NewLimits, errors=(Malformed, PayloadTooLarge, Invalid)
+)
 async def put(request: Request) -> Response:
     """Set how much a destination may get, or pause it; replaces what was set before."""
     ours = context(request)
@@ -104,7 +106,7 @@ async def put(request: Request) -> Response:
     return JSON(_view(destination))
 
 
-@endpoint({200: DestinationView}, errors=(DestinationNotFound,))
+@endpoint("admin", {200: DestinationView}, errors=(DestinationNotFound,))
 async def delete(request: Request) -> Response:
     """Take a destination's settings away: the default holds again."""
     name = _name_or_nothing(request)

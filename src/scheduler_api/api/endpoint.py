@@ -1,6 +1,10 @@
-"""What a handler needs around it: who may call it, and what it takes and answers, for OpenAPI."""
+"""A handler with its description: who may call it, what it takes, what it answers.
+
+The check of the caller and the OpenAPI document are made from the same description.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
+from inspect import getdoc
 from typing import Any
 
 import msgspec
@@ -8,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from scheduler_api.api.auth.bearer import BearerToken
+from scheduler_api.api.auth.requires import Credential, requires
+from scheduler_api.api.body_reader import HELD
 from scheduler_api.api.http import header, refuse_query
-from scheduler_api.api.request_bodies import HELD
 from scheduler_api.byte_budget import Budget
+from scheduler_api.domain import access
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.store import Store
 
@@ -22,16 +27,16 @@ class Context(msgspec.Struct, frozen=True):
     """What the handlers of one application share."""
 
     store: Store
-    token: BearerToken
+    credentials: tuple[Credential, ...]  # the kinds that are accepted
     refusal: Callable[[str, int], str | None]  # why a host and port may not be dialled
     default_zone: str  # IANA name
     max_body: int  # bytes
-    bodies: Budget  # for what requests bring
-    is_running: Callable[[], bool]  # whether due messages are being looked for
+    bodies: Budget  # for the bodies of all requests
+    is_running: Callable[[], bool]  # whether the dispatcher looks for due messages
 
 
 def context(request: Request) -> Context:
-    """The application's."""
+    """The context of the application."""
     found: Context = request.app.state.context
     return found
 
@@ -40,19 +45,21 @@ class Endpoint(msgspec.Struct, frozen=True):
     """A handler as an ASGI application, and its description."""
 
     handle: Handler
-    summary: str
-    answers: Mapping[int, Any]  # status → struct, or a media type's name
+    summary: str  # one line, begins with a verb
+    description: str  # what the summary leaves out; may be empty
+    scope: access.Scope | None  # None: needs no credential
+    responses: Mapping[int, Any]  # status → struct of the body
     body: Any  # struct; None: takes no body
     query: Any  # struct; None: takes no query, and refuses one
     errors: tuple[type[SchedulerError], ...]  # beside those that every endpoint has
-    public: bool  # needs no token
     any_query: bool  # ignores a query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, if the caller may ask. Raises: SchedulerError."""
+        """Answer one request, if its caller has the scope. Raises: SchedulerError."""
         request = Request(scope, receive)
-        if not self.public:
-            context(request).token.check(header(scope, b"authorization") or b"")
+        if self.scope is not None:
+            authorization = header(scope, b"authorization") or b""
+            requires(self.scope, authorization, context(request).credentials)
         if scope["query_string"] and self.query is None and not self.any_query:
             refuse_query(request)
         try:
@@ -64,18 +71,28 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def endpoint(
-    answers: Mapping[int, Any],
+    scope: access.Scope | None,
+    responses: Mapping[int, Any],
     *,
     body: Any = None,
     query: Any = None,
     errors: tuple[type[SchedulerError], ...] = (),
-    public: bool = False,
     any_query: bool = False,
 ) -> Callable[[Handler], Endpoint]:
-    """Describe a handler; its docstring's first line is the summary."""
+    """Describe a handler; the first line of its docstring is the summary, the rest describes it."""
 
     def describe(handle: Handler) -> Endpoint:
-        summary = (handle.__doc__ or "").partition("\n")[0].rstrip(".")
-        return Endpoint(handle, summary, answers, body, query, errors, public, any_query)
+        summary, _, description = (getdoc(handle) or "").partition("\n\n")
+        return Endpoint(
+            handle=handle,
+            summary=summary.rstrip("."),
+            description=description,
+            scope=scope,
+            responses=responses,
+            body=body,
+            query=query,
+            errors=errors,
+            any_query=any_query,
+        )
 
     return describe

@@ -1,4 +1,4 @@
-"""/health, and the pages about the API itself."""
+"""/health: does the service work; no request needs a token."""
 
 import time
 from datetime import timedelta
@@ -41,7 +41,7 @@ class Ready(msgspec.Struct):
     status: Literal["ready"] = "ready"
 
 
-@endpoint({200: Health, 503: Health}, public=True, any_query=True)
+@endpoint(None, {200: Health, 503: Health}, any_query=True)
 async def health(request: Request) -> Response:
     """Tell whether the service works: the store answers and the scheduler runs."""
     ours = context(request)
@@ -67,13 +67,13 @@ async def health(request: Request) -> Response:
     return JSON(body, 200 if healthy else 503, None if healthy else {"Retry-After": "1"})
 
 
-@endpoint({200: Alive}, public=True, any_query=True)
+@endpoint(None, {200: Alive}, any_query=True)
 async def live(_: Request) -> Response:
     """Tell whether the process answers."""
     return JSON(Alive())
 
 
-@endpoint({200: Ready}, errors=(Unavailable, StoreUnavailable), public=True, any_query=True)
+@endpoint(None, {200: Ready}, errors=(Unavailable, StoreUnavailable), any_query=True)
 async def ready(request: Request) -> Response:
     """Tell whether the service can take messages."""
     await context(request).store.messages.count()

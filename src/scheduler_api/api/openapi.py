@@ -1,15 +1,17 @@
-"""The OpenAPI document, from the routes and the structs."""
+"""The OpenAPI document, made from the endpoints and their structs, and its response."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import Endpoint
-from scheduler_api.api.http import problem
+from scheduler_api.api.http import JSON, problem, refuse_query
 from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
@@ -80,8 +82,19 @@ def document(resources: Mapping[str, Mapping[str, Endpoint]]) -> dict[str, Any]:
     }
 
 
+def serve(document: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    """The handler of `/openapi.json`."""
+
+    async def handle(request: Request) -> Response:
+        refuse_query(request)
+        root = request.scope.get("root_path", "")
+        return JSON(document | {"servers": [{"url": root}]} if root else document)
+
+    return handle
+
+
 def _structs(endpoints: Iterable[Endpoint]) -> list[Any]:
-    answers = [answer for endpoint in endpoints for answer in endpoint.answers.values()]
+    answers = [answer for endpoint in endpoints for answer in endpoint.responses.values()]
     bodies = [endpoint.body for endpoint in endpoints if endpoint.body]
     return [*answers, *bodies, ProblemDetails, InvalidDetails]
 
@@ -90,14 +103,22 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
         "operationId": _operation_id(endpoint),
+        "tags": [path.split("/")[1]],
         "parameters": [*map(_path_parameter, _PATH_FIELD.findall(path)), *_query(endpoint)],
         "responses": _responses(endpoint),
     }
-    if endpoint.public:
-        operation["security"] = []
+    operation["security"] = [{"token": [endpoint.scope]}] if endpoint.scope else []
+    if description := _description(endpoint):
+        operation["description"] = description
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": _content(endpoint.body)}
     return operation
+
+
+def _description(endpoint: Endpoint) -> str:
+    """What the summary leaves out, and what the caller needs."""
+    needs = f"Needs a token with the scope `{endpoint.scope}`." if endpoint.scope else ""
+    return "\n\n".join(text for text in (endpoint.description, needs) if text)
 
 
 def _operation_id(endpoint: Endpoint) -> str:
@@ -126,7 +147,7 @@ def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
     answers = {
         status: _response(status, HTTPStatus(status).phrase, _content(answer))
-        for status, answer in endpoint.answers.items()
+        for status, answer in endpoint.responses.items()
     }
     errors: dict[int, list[type[SchedulerError]]] = {}
     for error in _errors(endpoint):
@@ -139,7 +160,7 @@ def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
     every = [Unauthenticated, StoreUnavailable, OutcomeUnknown, StoreFull]
     every += [MemoryFull] if endpoint.body else []
     of_query = [] if endpoint.any_query or Invalid in endpoint.errors else [Invalid]
-    return [*endpoint.errors, *of_query, *([] if endpoint.public else every)]
+    return [*endpoint.errors, *of_query, *(every if endpoint.scope else [])]
 
 
 def _status(error: type[SchedulerError]) -> int:

@@ -1,73 +1,84 @@
-"""/docs and /openapi.json: the API described, and tried out, without a byte from elsewhere."""
+"""Pages for people: /docs. A page needs nothing from another site."""
 
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from scheduler_api.api.http import JSON, refuse_query
+from scheduler_api.api.http import refuse_query
 from scheduler_api.domain.errors import NotFound
 
-# Swagger UI comes in an installed package; our own page and its starter beside this file.
-_SWAGGER: Final = "mkdocs_swagger_ui_tag", "swagger-ui"
-_FILES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
-    "swagger-ui.css": ((*_SWAGGER, "stylesheets", "swagger-ui.css"), "text/css"),
-    "swagger-ui-bundle.js": (
-        (*_SWAGGER, "javascripts", "swagger-ui-bundle.js"),
-        "text/javascript",
-    ),
-    "docs.js": (("scheduler_api", "api", "static", "docs.js"), "text/javascript"),
-    "docs.html": (("scheduler_api", "api", "static", "docs.html"), "text/html"),
-}
-# Swagger UI sets style attributes and shows its icons from data: URLs.
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-_HEADERS: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_SWAGGER: Final = "mkdocs_swagger_ui_tag"  # a package that contains the files of Swagger UI
 
 
-async def page(request: Request) -> Response:
-    """The page that shows the API and tries it out."""
-    refuse_query(request)
-    if request.scope["raw_path"].endswith(b"/"):  # its links are relative
-        return Response(status_code=308, headers={"Location": "../docs"})
-    return _answer("docs.html")
+class File(msgspec.Struct, frozen=True):
+    """A file of an installed package."""
+
+    package: str
+    path: str  # in the package
+    media_type: str
+
+    @cache  # noqa: B019  the files are few and constant
+    def read(self) -> bytes:
+        """Its content, read once."""
+        return files(self.package).joinpath(self.path).read_bytes()
 
 
-async def file(request: Request) -> Response:
-    """A file that the page needs."""
-    refuse_query(request)
-    name = request.path_params["name"]
-    if name not in _FILES:
-        raise NotFound
-    return _answer(name)
+class Page(msgspec.Struct, frozen=True):
+    """A page and the files that it loads."""
 
+    path: str  # of the page; its files have addresses below it
+    index: File
+    files: Mapping[str, File]  # name → file
+    policy: str  # Content-Security-Policy
 
-def openapi(document: dict[str, Any]) -> Any:
-    """The handler that answers with the document."""
+    def routes(self) -> list[Route]:
+        """The routes of the page and of its files."""
+        return [Route(self.path, self._index), Route(f"{self.path}/{{name}}", self._file)]
 
-    async def answer(request: Request) -> Response:
+    async def _index(self, request: Request) -> Response:
         refuse_query(request)
-        root = request.scope.get("root_path", "")
-        return JSON(document | {"servers": [{"url": root}]} if root else document)
+        if request.scope["raw_path"].endswith(b"/"):  # the links of the page are relative
+            return Response(status_code=308, headers={"Location": f"..{self.path}"})
+        return self._response(self.index)
 
-    return answer
+    async def _file(self, request: Request) -> Response:
+        refuse_query(request)
+        file = self.files.get(request.path_params["name"])
+        if file is None:
+            raise NotFound
+        return self._response(file)
+
+    def _response(self, file: File) -> Response:
+        headers = {
+            "Content-Security-Policy": self.policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        return Response(file.read(), media_type=file.media_type, headers=headers)
 
 
-def _answer(name: str) -> Response:
-    return Response(_read(name), media_type=_FILES[name][1], headers=dict(_HEADERS))
-
-
-@cache
-def _read(name: str) -> bytes:
-    package, *path = _FILES[name][0]
-    return files(package).joinpath(*path).read_bytes()
+DOCS: Final = Page(
+    path="/docs",
+    index=File("scheduler_api", "api/static/docs/index.html", "text/html"),
+    files={
+        "docs.js": File("scheduler_api", "api/static/docs/docs.js", "text/javascript"),
+        "swagger-ui.css": File(
+            "mkdocs_swagger_ui_tag", "swagger-ui/stylesheets/swagger-ui.css", "text/css"
+        ),
+        "swagger-ui-bundle.js": File(
+            "mkdocs_swagger_ui_tag",
+            "swagger-ui/javascripts/swagger-ui-bundle.js",
+            "text/javascript",
+        ),
+    },
+    # Swagger UI sets style attributes and shows its icons from data: URLs.
+    policy="default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+)

@@ -80,7 +80,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         )
         context = Context(
             store=store,
-            token=BearerToken(token.value),
+            credentials=(BearerToken(token.value),),
             # Most messages go to few hosts.
             refusal=lru_cache(4096)(settings.egress_allow.refusal_of_literal),
             default_zone=settings.default_timezone,

@@ -2,18 +2,19 @@
 
 import pytest
 
+from scheduler_api.api.app import RESOURCES
 from scheduler_api.api.auth.bearer import BearerToken
-from scheduler_api.domain.errors import Unauthenticated
+from scheduler_api.domain.access import Principal
 from scheduler_api.store.store import Store
 from tests.api.conftest import TOKEN, Api, Scheduler, application, opened
 from tests.support.factories import URL
 from tests.support.problems import problem
 
 GUARDED = [
-    ("GET", "/messages"),
-    ("POST", "/messages"),
-    ("GET", "/messages/a"),
-    ("DELETE", "/messages/a"),
+    (method, path)
+    for path, methods in RESOURCES.items()
+    for method, endpoint in methods.items()
+    if endpoint.scope is not None
 ]
 WRONG = [
     "",
@@ -40,16 +41,16 @@ async def test_without_a_token_nothing_is_answered(api: Api, method: str, path: 
 
 
 @pytest.mark.parametrize("value", WRONG)
-def test_a_wrong_value_of_the_header_is_refused(value: str) -> None:
-    with pytest.raises(Unauthenticated):
-        BearerToken(TOKEN).check(value.encode("latin-1"))
+def test_authenticate_does_not_know_a_wrong_value_of_the_header(value: str) -> None:
+    assert BearerToken(TOKEN).authenticate(value.encode("latin-1")) is None
 
 
 @pytest.mark.parametrize("value", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
-def test_the_scheme_is_read_in_any_case_and_spaces_around_the_token_do_not_count(
+def test_authenticate_ignores_the_case_of_the_scheme_and_spaces_around_the_token(
     value: str,
 ) -> None:
-    BearerToken(TOKEN).check(value.encode("latin-1"))
+    principal = BearerToken(TOKEN).authenticate(value.encode("latin-1"))
+    assert principal == Principal(frozenset({"read", "write", "admin"}))
 
 
 async def test_no_header_at_all_is_refused(api: Api) -> None:

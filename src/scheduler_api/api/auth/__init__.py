@@ -1,1 +1,1 @@
-"""Who may call what."""
+"""Authentication and authorization of requests."""

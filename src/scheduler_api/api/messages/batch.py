@@ -11,11 +11,11 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
 from scheduler_api.api.http import JSON, decode, problem
 from scheduler_api.api.messages.handlers import Created, checked
 from scheduler_api.api.openapi import REFERENCE
-from scheduler_api.api.request_bodies import read_body
 from scheduler_api.domain.errors import (
     Invalid,
     Malformed,
@@ -74,7 +74,7 @@ _MANY: Final = msgspec.json.Decoder(NewMessages)
 _MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
 
 
-@endpoint({200: Results}, body=NewMessages, errors=(Malformed, PayloadTooLarge, Invalid))
+@endpoint("write", {200: Results}, body=NewMessages, errors=(Malformed, PayloadTooLarge, Invalid))
 async def create_many(request: Request) -> Response:
     """Store up to 1,000 messages; each is answered for itself."""
     ours = context(request)

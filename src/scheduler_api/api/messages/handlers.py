@@ -13,9 +13,9 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
 from scheduler_api.api.http import JSON, Instant, decode, query
-from scheduler_api.api.request_bodies import read_body
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.destination import Hold, Reason
 from scheduler_api.domain.errors import (
@@ -137,6 +137,7 @@ class MessageView(msgspec.Struct, rename="camel"):
 
 
 @endpoint(
+    "write",
     {201: Created},
     body=NewMessage,
     errors=(Malformed, PayloadTooLarge, DuplicateMessage, Invalid),
@@ -162,7 +163,7 @@ def checked(body: bytes, ours: Context) -> tuple[str, Accepted]:
     return accepted.id or str(_uuid7()), accepted
 
 
-@endpoint({200: MessageList}, query=ListQuery, errors=(Invalid,))
+@endpoint("read", {200: MessageList}, query=ListQuery, errors=(Invalid,))
 async def list_(request: Request) -> Response:
     """List pending messages, soonest first."""
     asked = query(request, ListQuery, _LIST_FIELDS)
@@ -172,14 +173,14 @@ async def list_(request: Request) -> Response:
     return JSON(MessageList(rows, len(rows), page.total, page.cursor, now))
 
 
-@endpoint({200: MessageView}, errors=(MessageNotFound,))
+@endpoint("read", {200: MessageView}, errors=(MessageNotFound,))
 async def get(request: Request) -> Response:
     """Show a message, with its attempts."""
     message = await context(request).store.messages.get(request.path_params["id"])
     return JSON(_view(message))
 
 
-@endpoint({200: Deleted}, errors=(MessageNotFound, MessageFinished, MessageInFlight))
+@endpoint("write", {200: Deleted}, errors=(MessageNotFound, MessageFinished, MessageInFlight))
 async def delete(request: Request) -> Response:
     """Cancel a message that waits."""
     message_id = request.path_params["id"]

@@ -12,7 +12,7 @@ from scheduler_api.domain.errors import Malformed
 _CLOSE = (b"connection", b"close")
 
 
-class UnderForeignServer:
+class ForeignServerGuard:
     """The application, for requests whose framing nobody of ours has checked."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:

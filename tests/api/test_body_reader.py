@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from scheduler_api.api import request_bodies
-from scheduler_api.api.request_bodies import SMALL
+from scheduler_api.api import body_reader
+from scheduler_api.api.body_reader import SMALL
 from scheduler_api.byte_budget import Budget
 from tests.api.conftest import BODIES, MAX_BODY, TOKEN, Api
 from tests.support.factories import URL
@@ -83,7 +83,7 @@ async def test_a_body_for_which_there_is_no_memory_waits_unread_until_there_is(a
 async def test_a_body_that_has_waited_too_long_is_refused_and_nothing_is_stored(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_bodies, "PATIENCE", 0.05)
+    monkeypatch.setattr(body_reader, "PATIENCE", 0.05)
     await budget(api).take(BODIES)
     for path in ("/messages", "/messages/batch"):
         async with api.client.post(path, data=body(LARGE)) as response:

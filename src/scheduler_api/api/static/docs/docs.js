@@ -1,4 +1,4 @@
-// Starts Swagger UI on our own document; no validator, which would be asked elsewhere.
+// Starts Swagger UI on /openapi.json. No validator: it is a service of another site.
 window.ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",

@@ -1,0 +1,17 @@
+"""Access: what a caller may do."""
+
+from typing import Final, Literal, get_args
+
+import msgspec
+
+# read   show messages and destinations
+# write  create and delete messages
+# admin  change the settings of destinations
+Scope = Literal["read", "write", "admin"]
+EVERY_SCOPE: Final[frozenset[Scope]] = frozenset(get_args(Scope))
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """A caller whose credential is valid."""
+
+    scopes: frozenset[Scope]
