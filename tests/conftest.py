@@ -18,7 +18,7 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
 from scheduler_api.telemetry.logging import UVICORN
 from tests.support import engines, invariants
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.commands import Done, Run, run_in
 from tests.support.receiver import Receiver, receiving
 
@@ -104,7 +104,7 @@ async def clock(redis: Redis, prefix: str) -> Clock:
 async def store(redis: Redis, prefix: str, clock: Clock) -> AsyncIterator[Store]:
     """The store of this test, on the test's clock; its invariants hold in the end."""
     keys = Keys(prefix)
-    yield Store(redis, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
+    yield Store(redis, prefix=prefix, concurrency=CONCURRENCY, libs=clock_lib(clock.key))
     await invariants.check(redis, keys, CONCURRENCY)
 
 

@@ -5,7 +5,7 @@ Each rule is a function over source text, and is itself tested on a text that br
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -202,14 +202,58 @@ def _told(head: str) -> set[int]:
     return told
 
 
-def writes(text: str) -> bool:
-    """Whether the script itself changes a key, directly or by the prelude's moves."""
-    verbs = "HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZPOPMIN|SPUBLISH|DEL|SET"
-    moves = "drop_claim|still_parked|unpark|forget|finish"
-    return re.search(rf"call\('(?:{verbs})'|\b(?:{moves})\(", text) is not None
+def writes(text: str, moves: Set[str]) -> bool:
+    """Whether a text changes a key, directly or by one of the functions `moves`."""
+    verbs = "HSET|HSETNX|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZPOPMIN|SPUBLISH|UNLINK"
+    code = re.sub(r"--.*", "", text)
+    return bool(re.search(rf"call\('(?:{verbs})'", code)) or bool(words(code) & moves)
 
 
-SCRIPTS = {path.stem: path.read_text() for path in LUA.glob("*.lua") if path.stem != "prelude"}
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+def functions(text: str) -> dict[str, str]:
+    """Name → text of the functions that a Lua file defines at its top level."""
+    return dict(re.findall(r"^local function (\w+)(.*?\nend)$", text, re.MULTILINE | re.DOTALL))
+
+
+def defined(text: str) -> set[str]:
+    """Names that a Lua file defines at its top level."""
+    found = re.findall(r"^local (?!function)([\w,\s]+?)(?<!,)(?: =|$| --)", text, re.MULTILINE)
+    return set(functions(text)) | {name.strip() for names in found for name in names.split(",")}
+
+
+def moves_of(libs: Mapping[str, str]) -> set[str]:
+    """The functions of lua/lib that change a key."""
+    known = {name: body for text in libs.values() for name, body in functions(text).items()}
+    found: set[str] = set()
+    while more := {name for name in known.keys() - found if writes(known[name], found)}:
+        found |= more
+    return found
+
+
+def needs(text: str) -> list[str]:
+    """The files of lua/lib that a Lua file says it needs."""
+    line = re.search(r"^-- needs: (.+)$", text, re.MULTILINE)
+    return line[1].split() if line else []
+
+
+def wrong_needs(text: str, libs: Mapping[str, str]) -> set[str]:
+    """Files of lua/lib that a Lua file uses and does not say, or says and does not use."""
+    code = re.sub(r"--.*|'[^'\n]*'", "", text)
+    used = words(code) - set(re.findall(r"local (?:function )?(\w+)", code))
+    own = defined(text)
+    return {
+        name
+        for name, lib in libs.items()
+        if lib != text and (name in needs(text)) is not bool(used & (defined(lib) - own))
+    }
+
+
+LIBS = {path.stem: path.read_text() for path in (LUA / "lib").glob("*.lua")}
+SCRIPTS = {path.stem: path.read_text() for path in LUA.glob("*/*.lua") if path.parent.name != "lib"}
+MOVES = moves_of(LIBS)
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -258,19 +302,36 @@ def test_a_script_tells_its_flags_its_arguments_and_its_reply(name: str) -> None
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_that_changes_nothing_says_so_and_no_other(name: str) -> None:
-    assert ("flags=no-writes" in SCRIPTS[name]) is not writes(SCRIPTS[name])
+    assert ("flags=no-writes" in SCRIPTS[name]) is not writes(SCRIPTS[name], MOVES)
 
 
 def test_there_is_a_file_for_each_script_that_is_loaded_and_no_other() -> None:
-    assert set(SCRIPTS) == set(scripts.NAMES)
-    assert {path.name for path in LUA.iterdir()} == {
-        f"{name}.lua" for name in [*SCRIPTS, "prelude"]
+    paths = {path.relative_to(LUA).as_posix() for path in LUA.rglob("*.lua")}
+    assert {path for path in paths if not path.startswith("lib/")} == {
+        scripts.path_of(name) for name in scripts.NAMES
     }
 
 
-def test_the_prelude_takes_the_keys_in_the_order_in_which_they_are_given() -> None:
-    text = (LUA / "prelude.lua").read_text()
-    found = re.search(r"^local ([A-Z, \n]+) = unpack\(KEYS\)", text, re.MULTILINE)
+@pytest.mark.parametrize("name", [*SCRIPTS, *LIBS])
+def test_a_lua_file_needs_the_libs_that_it_says(name: str) -> None:
+    assert wrong_needs(SCRIPTS.get(name) or LIBS[name], LIBS) == set()
+
+
+def test_a_script_checks_the_data_first_unless_it_ends_claims() -> None:
+    unchecked = {name for name, text in SCRIPTS.items() if "check_data(" not in text}
+    assert unchecked == {"settle", "release", "renew"}
+    for name in SCRIPTS.keys() - unchecked:
+        code = re.sub(r"--.*", "", scripts.lua_text(scripts.path_of(name)))
+        assert (
+            code.split("\n", 1)[1]
+            .lstrip()
+            .splitlines()[0]
+            .endswith(("check_data()", "check_data(true)"))
+        )
+
+
+def test_the_keys_are_taken_in_the_order_in_which_they_are_given() -> None:
+    found = re.search(r"^local ([A-Z, \n]+) = unpack\(KEYS\)", LIBS["keys"], re.MULTILINE)
     assert found
     names = [name.strip() for name in found[1].split(",")]
     assert names == [name.rstrip(":").upper() for name in keys._NAMES]
@@ -381,7 +442,29 @@ def test_a_script_with_a_poor_head_is_caught(name: str, text: str, fault: str) -
     assert any(found.startswith(fault) for found in script_faults(name, text))
 
 
-@pytest.mark.parametrize("line", ["call('ZADD', DUE, 1, id)", "forget(id)"])
+@pytest.mark.parametrize("line", ["call('ZADD', DUE, 1, id)", "forget(id)", "drop(id)"])
 def test_a_change_in_a_script_is_seen(line: str) -> None:
-    assert writes(line)
-    assert not writes("return call('HGET', PAYLOADS, id)")
+    libs = {
+        "finished": "local function forget(id)\n  call('HDEL', PAYLOADS, id)\nend\n",
+        "claims": "local function drop(id)\n  forget(id)\nend\nlocal function due(id)\nend\n",
+    }
+    assert moves_of(libs) == {"forget", "drop"}
+    assert writes(line, moves_of(libs))
+    assert not writes("return call('HGET', PAYLOADS, id) -- forget(id)", moves_of(libs))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("-- needs: clock\nlocal now = clock()", set()),
+        ("local now = clock()", {"clock"}),
+        ("-- needs: clock\nreturn 1 -- clock()", {"clock"}),
+        ("-- needs: clock keys\nlocal now = clock()", {"keys"}),
+    ],
+)
+def test_a_wrong_need_of_a_lua_file_is_caught(text: str, wrong: set[str]) -> None:
+    libs = {
+        "clock": "local function clock()\n  return 1\nend\n",
+        "keys": "local DUE,\n  TAKEN = unpack(KEYS)\n",
+    }
+    assert wrong_needs(text, libs) == wrong

@@ -24,7 +24,7 @@ from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
 from tests.faults.conftest import events
 from tests.support import invariants
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
 from tests.support.partitions import keys_of, neighbours, queue_of
 from tests.support.receiver import Receiver, receiving
@@ -319,9 +319,7 @@ async def test_a_jump_of_the_stores_clock_ends_no_lease_of_a_process_that_lives(
     start: Start, redis: Redis, prefix: str, clock: Clock, receiver: Receiver, jump: int
 ) -> None:
     one, other = (
-        Store(
-            redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE), prelude=prelude(clock.key)
-        )
+        Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE), libs=clock_lib(clock.key))
         for _ in range(2)
     )
     receiver.hold.clear()

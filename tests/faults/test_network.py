@@ -16,7 +16,7 @@ from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.faults.conftest import Service, replica
 from tests.support import invariants
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
 from tests.support.faults import FaultProxy, proxying, script_names
 from tests.support.receiver import Receiver
@@ -172,12 +172,12 @@ async def cutting(
     socket: Path, redis: Redis, prefix: str, clock: Clock
 ) -> AsyncIterator[tuple[FaultProxy, Store]]:
     """The store of this test, through a proxy that knows its scripts."""
-    names = script_names(prelude(clock.key))
+    names = script_names(clock_lib(clock.key))
     async with (
         proxying(socket, names=names) as proxy,
         client(proxy.address) as far,
     ):
-        yield proxy, Store(far, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
+        yield proxy, Store(far, prefix=prefix, concurrency=CONCURRENCY, libs=clock_lib(clock.key))
     await invariants.check(redis, Store(redis, prefix=prefix).keys[0], CONCURRENCY)
 
 

@@ -10,8 +10,8 @@ from scheduler_api.domain.destination import Limits
 from scheduler_api.store.audit.invariants import BREAKS_AT, destination_claimed
 from scheduler_api.store.destinations import share
 
-FIRST_PAUSE, MAX_PAUSE = 1_000, 60_000  # ms until a probe; see lua/settle.lua
-AHEAD = 100  # ms that a rate may be ahead of its beat; see lua/prelude.lua
+FIRST_PAUSE, MAX_PAUSE = 1_000, 60_000  # ms until a probe; see lua/queue/settle.lua
+AHEAD = 100  # ms that a rate may be ahead of its beat; see lua/lib/flow.lua
 
 Claims = Mapping[bytes, bytes]  # id → claim
 Here = tuple[int, str]  # a partition, a destination

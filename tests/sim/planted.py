@@ -4,16 +4,14 @@ A mistake is in a script (text there → what is put in its place) or in what a 
 (replica.Rules). A text that is not found exactly once is an error: the list follows the scripts.
 """
 
-from importlib.resources import files
 from typing import Final
 
 import msgspec
 
-from scheduler_api.store.connection.scripts import NAMES, source
+from scheduler_api.store.connection.scripts import NAMES, lua_text, path_of, source
 from tests.sim.replica import Rules
 from tests.sim.server import OTHER, PARTITIONS
 
-PRELUDE: Final = "prelude"
 SEAM: Final = "call('ECHO', 'seam')"  # where one script stands for two calls
 
 
@@ -21,7 +19,7 @@ class Planted(msgspec.Struct, frozen=True):
     """One mistake."""
 
     name: str  # what is done wrong, in words
-    script: str | None = None  # a file of lua/
+    script: str | None = None  # its name, or that of a file in lua/: "lib/claims"
     right: str = ""
     wrong: str = ""
     rules: Rules = Rules()
@@ -31,10 +29,12 @@ class Planted(msgspec.Struct, frozen=True):
         if self.script is None:
             return {}
         numbers = (*PARTITIONS, OTHER)
-        if self.script == PRELUDE:
-            prelude = self._spoilt(_text(PRELUDE))
+        folder, _, lib = self.script.rpartition("/")
+        if folder:
+            libs = {lib: self._spoilt(lua_text(f"{self.script}.lua"))}
             every = [(name, number) for name in NAMES for number in numbers]
-            return {source(name, None, n): source(name, prelude, n) for name, n in every}
+            changed = {source(name, None, n): source(name, libs, n) for name, n in every}
+            return {script: spoilt for script, spoilt in changed.items() if script != spoilt}
         own = _own(self.script)
         spoilt, wholes = self._spoilt(own), [source(self.script, None, n) for n in numbers]
         return {whole: whole.replace(own, spoilt) for whole in wholes}
@@ -45,13 +45,9 @@ class Planted(msgspec.Struct, frozen=True):
         return text.replace(self.right, self.wrong)
 
 
-def _text(name: str) -> str:
-    return (files("scheduler_api.store") / "lua" / f"{name}.lua").read_text()
-
-
 def _own(name: str) -> str:
     """What is the script's own, without the first line."""
-    return _text(name).partition("\n")[2]
+    return lua_text(path_of(name)).partition("\n")[2]
 
 
 def _rule(name: str, **broken: bool) -> Planted:
@@ -61,31 +57,31 @@ def _rule(name: str, **broken: bool) -> Planted:
 PLANTED: Final = (
     Planted(
         "an outcome is taken without a look at its fence",
-        PRELUDE,
+        "lib/claims",
         "if its_fence == fence and its_epoch == epoch then",
         "if its_epoch == epoch then",
     ),
     Planted(
         "an outcome is taken without a look at its process",
-        PRELUDE,
+        "lib/claims",
         "if its_fence == fence and its_epoch == epoch then",
         "if its_fence == fence then",
     ),
     Planted(
         "nobody compares the number of partitions",
-        PRELUDE,
-        "if divided and divided ~= partitions then",
+        "lib/data",
+        "if partitions and partitions ~= PARTITIONS then",
         "if false then",
     ),
     Planted(
         "a partition that nobody has marked takes messages",
-        PRELUDE,
-        "  if marked and not divided then error({err = 'UNMARKED'}) end\n",
+        "lib/data",
+        "  if not partitions and not may_be_unmarked then error({err = 'UNMARKED'}) end\n",
         "",
     ),
     Planted(
         "a partition is marked that the data do not have",
-        "mark",
+        "check_schema",
         "if ARGV[3] ~= '1' and call('HEXISTS', META, 'partitions') == 0 then return 0 end",
         "",
     ),
@@ -152,7 +148,7 @@ PLANTED: Final = (
     Planted(
         "nobody looks again at what waits for a slot of a process",
         "claim",
-        "if WITHHOLDS and (next_at < 0",
+        "if withholds and (next_at < 0",
         "if false and (next_at < 0",
     ),
     Planted(
@@ -163,7 +159,7 @@ PLANTED: Final = (
     ),
     Planted(
         "freed slots are handed to one parked message",
-        PRELUDE,
+        "lib/flow",
         "math.min(free, most or UNPARKED_AT_ONCE, UNPARKED_AT_ONCE)",
         "1",
     ),
@@ -181,19 +177,19 @@ PLANTED: Final = (
     ),
     Planted(
         "an ended claim stays counted as in flight",
-        PRELUDE,
+        "lib/claims",
         "for dest, count in pairs(freed) do add_in_flight(dest, -count) end",
         "",
     ),
     Planted(
         "a crash is not counted",
-        PRELUDE,
+        "lib/crashes",
         "return attempts or 0, (crashes or 0) + 1, rest or '\\144'",
         "return attempts or 0, tonumber(crashes or 0), rest or '\\144'",
     ),
     Planted(
         "a crash forgets the attempts made",
-        PRELUDE,
+        "lib/crashes",
         "return attempts or 0, (crashes or 0) + 1, rest or '\\144'",
         "return 0, (crashes or 0) + 1, rest or '\\144'",
     ),
@@ -229,13 +225,13 @@ PLANTED: Final = (
     ),
     Planted(
         "a claim that `taken` has lost stops its partition",
-        PRELUDE,
-        "    or math.max(now, scheduled(call('HGET', PAYLOADS, id) or ''))\n",
+        "lib/claims",
+        "    or math.max(now, scheduled_of(call('HGET', PAYLOADS, id) or ''))\n",
         "",
     ),
     Planted(
         "a count below zero gives a destination more than it may get",
-        PRELUDE,
+        "lib/in_flight",
         "return math.max(0, math.floor(tonumber(call('HGET', INFLIGHT, dest) or 0) or 0))",
         "return tonumber(call('HGET', INFLIGHT, dest) or 0)",
     ),
@@ -265,13 +261,13 @@ PLANTED: Final = (
     ),
     Planted(
         "the ports of http and https make other destinations",
-        PRELUDE,
+        "lib/record",
         "name = (port == ':80' or port == ':443') and host or host .. (port or '')",
         "name = host .. (port or '')",
     ),
     Planted(
         "a final dot makes another destination",
-        PRELUDE,
+        "lib/record",
         "host = (host or authority):gsub('%.$', '')",
         "host = host or authority",
     ),
@@ -283,7 +279,7 @@ PLANTED: Final = (
     ),
     Planted(
         "what is purged leaves its progress",
-        PRELUDE,
+        "lib/finished",
         "  call('HDEL', PROGRESS, unpack(ids))\nend",
         "end",
     ),
@@ -307,19 +303,19 @@ PLANTED: Final = (
     ),
     Planted(
         "a restart of the store grants nobody the time to settle",
-        "greet",
+        "note_restart",
         "outage_until = known and now + lease or 0",
         "outage_until = 0",
     ),
     Planted(
         "a destination's own limit is not looked at",
-        PRELUDE,
+        "lib/limits",
         "return concurrency > 0 and concurrency or limit, tonumber(interval) or 0",
         "return limit, tonumber(interval) or 0",
     ),
     Planted(
         "a paused destination is sent to",
-        PRELUDE,
+        "lib/flow",
         "if paused then return 0, 'paused' end",
         "",
     ),
@@ -331,7 +327,7 @@ PLANTED: Final = (
     ),
     Planted(
         "nobody notes when a rate lets the next message through",
-        PRELUDE,
+        "lib/flow",
         "    if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end\n",
         "",
     ),
@@ -343,13 +339,13 @@ PLANTED: Final = (
     ),
     Planted(
         "a destination that is not reached gets several probes",
-        PRELUDE,
+        "lib/flow",
         "(broken and 1 or most)",
         "most",
     ),
     Planted(
         "a probe is sent before its time",
-        PRELUDE,
+        "lib/flow",
         "if broken and now < probe_at then return 0, 'unreachable', probe_at end",
         "",
     ),
@@ -368,7 +364,7 @@ PLANTED: Final = (
     Planted(
         "what another store had replaces what is pending",
         "restore",
-        "  if old then return old:sub(8) == tail and 'same' or 'other' end\n",
+        "  if old then return same_message(old, rest) and 'same' or 'other' end\n",
         "",
     ),
     Planted(

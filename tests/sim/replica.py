@@ -151,7 +151,7 @@ class Replica:
             return
         try:
             if claimer.since is None:
-                self._ask(queue.greet())
+                self._ask(queue.note_restart())
                 claimer.since = world.now
             if claimer.missed and not world.rules.keeps_nonce:
                 queue._nonce = None
@@ -209,7 +209,7 @@ class Replica:
     def _reap_if_allowed(self, claimer: Claimer) -> float:
         """Ms until it is allowed, 0 when done."""
         try:
-            granted = self._ask(claimer.queue.greet()) * 1000
+            granted = self._ask(claimer.queue.note_restart()) * 1000
             steady = self.world.now - (self.world.now if claimer.since is None else claimer.since)
             wait = max(LEASE - steady if self.world.rules.waits_to_reap else 0, granted)
             if wait > 0:

@@ -11,12 +11,12 @@ from redis.exceptions import ResponseError
 
 from scheduler_api.store import destinations
 from scheduler_api.store.audit.fsck import COLUMNS
-from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.connection.scripts import Scripts, lua_text
 from scheduler_api.store.keys import Keys
 from tests.sim.machine import Machine
 from tests.sim.server import BY_HAND, Content, ScriptFailed, Server, at_once
 from tests.sim.world import World
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 
 COMMANDS = 3_000
 CALLS = 4_000  # of scripts
@@ -124,7 +124,7 @@ async def test_each_script_does_on_the_model_what_it_does_on_the_server(
     keys, machine = Keys(prefix), Machine()
     base = machine.divided[1].keys[0].base.encode()
     run = f"{prefix}:run"  # beside the keys that are compared
-    scripts = Scripts(redis, keys, told(prelude(clock.key), run))
+    scripts = Scripts(redis, keys, clock_lib(clock.key) | restarts_lib(run))
     by_hand = redis.register_script(ANY_COMMAND)
     calls = seed = 0
     while calls < CALLS:
@@ -163,11 +163,12 @@ def sorted_rows(parts: list[Any], columns: int) -> list[list[Any]]:
     return sorted(parts[i : i + columns] for i in range(0, len(parts), columns))
 
 
-def told(prelude: str, key: str) -> str:
-    """A prelude that reads in a key which run of the store this is."""
+def restarts_lib(key: str) -> dict[str, str]:
+    """`libs` of scripts that read in this key which run of the store this is."""
     asked = "call('INFO', 'server'):match('run_id:(%x+)')"
-    assert prelude.count(asked) == 1
-    return prelude.replace(asked, f"call('GET', '{key}')")
+    lua = lua_text("lib/restarts.lua")
+    assert lua.count(asked) == 1
+    return {"restarts": lua.replace(asked, f"call('GET', '{key}')")}
 
 
 Call = tuple[int, int, str, list[bytes], Any]  # store's clock, its run, script, arguments, reply

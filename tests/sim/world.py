@@ -45,7 +45,7 @@ STEPS: Final = (10, 30)  # of a schedule, before it is healed
 ROUNDS: Final = 400  # in which a healed world has to come to rest
 IDS: Final = ("a", "b", "c", "d", "e", "f")
 DAY: Final = 86_400_000  # ms
-LOOK_AGAIN: Final = 0.25  # seconds; see lua/claim.lua
+LOOK_AGAIN: Final = 0.25  # seconds; see lua/queue/claim.lua
 IMAGES: Final = 6  # steps that a store without `always` may lose
 
 ABSENCES: Final = (10, 2_000, LEASE + NEXT_DUTIES, LEASE + NEXT_DUTIES)  # ms, of the store
@@ -131,7 +131,7 @@ class World:
         self._set_clock()
         if rng.random() < 0.5:  # else the store was away when the first process started
             for scripts in self.data.scripts:
-                at_once(scripts.mark())
+                at_once(scripts.check_schema())
         if self._flaky:
             self._miss_destinations()
         for _ in range(rng.choice((1, 2, 2, 3))):

@@ -15,7 +15,7 @@ from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.waiting import wait_until
 
 Published = Callable[[], Awaitable[list[int]]]
@@ -25,7 +25,7 @@ Replica = Callable[..., Store]
 @pytest.fixture
 def scripts(redis: Redis, store: Store, clock: Clock) -> Scripts:
     """The scripts of `store`, to be run with arguments that its methods never give."""
-    return Scripts(redis, store.keys[0], prelude(clock.key))
+    return Scripts(redis, store.keys[0], clock_lib(clock.key))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def replica(redis: Redis, prefix: str, clock: Clock) -> Replica:
         return Store(
             client,
             prefix=prefix,
-            prelude=prelude(clock.key),
+            libs=clock_lib(clock.key),
             **{"concurrency": CONCURRENCY} | options,
         )
 

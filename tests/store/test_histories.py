@@ -25,7 +25,7 @@ from scheduler_api.store.queue import MAX_CRASHES, Claimed, Queue, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support import engines
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
 from tests.support.invariants import snapshot
 from tests.support.lost_replies import lose_next_reply
@@ -169,7 +169,7 @@ class History:
             concurrency=LIMIT,
             keep_delivered=keep,
             keep_failed=keep,
-            prelude=prelude(self.clock.key),
+            libs=clock_lib(self.clock.key),
         )
 
     @property

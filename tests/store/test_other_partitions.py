@@ -1,7 +1,6 @@
 """A process with another number of partitions than the data gets and changes nothing."""
 
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import OtherPartitions, StoreUnavailable
 from scheduler_api.domain.message import Accepted
 from scheduler_api.store.audit.dump import Restorable
-from scheduler_api.store.connection.scripts import ENDINGS, NAMES, UNMARKED_TOO, scripts_of
+from scheduler_api.store.connection.scripts import NAMES, lua_text, scripts_of
 from scheduler_api.store.keys import SCHEMA, Keys, partition_of
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
-from tests.store.connection.test_scripts import CALLS
+from tests.store.connection.test_scripts import CALLS, ENDINGS, UNMARKED_TOO
 from tests.support.factories import accepted
 from tests.support.states import everything, outcome
 
@@ -170,10 +169,11 @@ async def test_a_create_in_a_store_that_was_emptied_is_stored_and_logged_once(
 async def test_a_store_that_loses_its_mark_each_time_is_unavailable(
     redis: Redis, prefix: str
 ) -> None:
-    marked = "if marked and not divided then"
-    prelude = (files("scheduler_api.store") / "lua" / "prelude.lua").read_text()
-    assert prelude.count(marked) == 1
-    store = Store(redis, prefix=prefix, prelude=prelude.replace(marked, "if marked then"))
+    unmarked = "if not partitions and not may_be_unmarked then"
+    lua = lua_text("lib/data.lua")
+    assert lua.count(unmarked) == 1
+    libs = {"data": lua.replace(unmarked, "if not may_be_unmarked then")}
+    store = Store(redis, prefix=prefix, libs=libs)
     with pytest.raises(StoreUnavailable):
         await store.messages.create("a", later())
     assert await Store(redis, prefix=prefix).messages.count() == 0

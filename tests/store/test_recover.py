@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from scheduler_api.store.queue import CLAIM_BATCH, MAX_CRASHES
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
 from tests.support.states import everything, fill, outcome
 
@@ -16,7 +16,7 @@ from tests.support.states import everything, fill, outcome
 @pytest.fixture
 def dead(redis: Redis, prefix: str, clock: Clock) -> Store:
     """What a process that died saw of the same data."""
-    return Store(redis, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
+    return Store(redis, prefix=prefix, concurrency=CONCURRENCY, libs=clock_lib(clock.key))
 
 
 async def test_recover_makes_claims_due_again_and_counts_a_crash(store: Store, dead: Store) -> None:
@@ -76,7 +76,7 @@ async def test_recover_gives_up_what_outlived_too_many_processes(
 ) -> None:
     await store.messages.create("a", accepted())
     for crashes in range(1, MAX_CRASHES + 1):
-        dead = Store(redis, prefix=prefix, concurrency=CONCURRENCY, prelude=prelude(clock.key))
+        dead = Store(redis, prefix=prefix, concurrency=CONCURRENCY, libs=clock_lib(clock.key))
         await dead.queues[0].claim(1)
         last = crashes == MAX_CRASHES
         assert await store.queues[0].recover(dead.epoch) == ((0, ["a"]) if last else (1, []))

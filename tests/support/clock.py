@@ -1,9 +1,8 @@
 """A clock for the store that tests move; everything else is the real server."""
 
-from importlib.resources import files
-
 from redis.asyncio import Redis
 
+from scheduler_api.store.connection.scripts import lua_text
 from scheduler_api.store.keys import tag
 
 PARTITIONS = 3  # at the most, of a store with such a clock: a script reads its own slot
@@ -11,7 +10,7 @@ _HEAD = "local time = call('TIME')"
 
 
 class Clock:
-    """The store's clock, kept in a key that the prelude reads instead of TIME."""
+    """The store's clock, kept in a key that the scripts read instead of TIME."""
 
     def __init__(self, redis: Redis, key: str) -> None:
         """`key`: of partition 0; that of another has its tag instead."""
@@ -37,9 +36,9 @@ class Clock:
         await self.set(await self.now() + ms)
 
 
-def prelude(key: str) -> str:
-    """The shipped prelude, but for where its clock reads the time."""
-    lua = (files("scheduler_api.store") / "lua" / "prelude.lua").read_text()
+def clock_lib(key: str) -> dict[str, str]:
+    """`libs` of a store (see Scripts) that reads the time in this key."""
+    lua = lua_text("lib/clock.lua")
     assert lua.count(_HEAD) == 1, "the clock is read in one place"
     name = f"('{key}'):gsub('{{0}}', KEYS[1]:match('{{%d+}}'))"
-    return lua.replace(_HEAD, f"local time = call('LRANGE', ({name}), 0, 1)")
+    return {"clock": lua.replace(_HEAD, f"local time = call('LRANGE', ({name}), 0, 1)")}

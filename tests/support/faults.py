@@ -30,9 +30,9 @@ SLICES: Final = 20  # a second, in which bytes under a rate are sent
 LINGER_NOT: Final = struct.pack("ii", 1, 0)  # a close is then a reset
 
 
-def script_names(prelude: str | None = None, partitions: int = 1) -> dict[str, str]:
-    """The scripts' names by what EVALSHA calls them; `prelude`, `partitions`: see Scripts."""
-    return {_sha1(source(name, prelude, partitions)): name for name in NAMES}
+def script_names(libs: Mapping[str, str] | None = None, partitions: int = 1) -> dict[str, str]:
+    """The scripts' names by what EVALSHA calls them; `libs`, `partitions`: see Scripts."""
+    return {_sha1(source(name, libs, partitions)): name for name in NAMES}
 
 
 def _sha1(text: str) -> str:

@@ -39,13 +39,13 @@ COMPATIBLE: Final[Edits] = {
             f"        pass\n    return (number, to_ms(started_at), *rest, '{ADDED}')",
         ),
     ],
-    "store/lua/mark.lua": [
+    "store/lua/audit/check_schema.lua": [
         (
             "local schema, partitions =",
             f"call('HSET', META, 'added', '{ADDED}'); local schema, partitions =",
         )
     ],
-    "store/lua/claim.lua": [
+    "store/lua/queue/claim.lua": [
         ("{fence, epoch, nonce, dest}", "{fence, epoch, nonce, dest, 'added'}")
     ],
 }

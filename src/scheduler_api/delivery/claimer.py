@@ -86,7 +86,7 @@ class Claimer:
         if self.connection.since is None:
             await self._check(self._queue.partition)
         if self.connection.since is None or self._slots.free <= 0:  # else the claim hears from it
-            await self._queue.greet()
+            await self._queue.note_restart()
             self.connection.found()
         self._slots.feed(self.wakeup)
         try:

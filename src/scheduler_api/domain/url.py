@@ -74,7 +74,7 @@ def destination_name(authority: str) -> str:
     """The one name of all authorities that lead to the same receiver, of canonical ones.
 
     The ports of http and https are the host's own, whatever the scheme, and a final dot does not
-    make another host. lua/prelude.lua names the destinations of stored messages by the same rule.
+    make another host. lua/lib/record.lua has the same rule for the destinations of stored messages.
     """
     found = _NAMED.fullmatch(authority)
     return authority if found is None else found[1] + (found[2] or "")

@@ -29,8 +29,8 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:workers                HASH   epoch of a process → "ms of its last claim, its nonce"
     …:meta                   HASH   schema, partitions (of the data set), fence (counter), withheld
                                     (exists iff that key does),
-                                    run_id (the store's, last greeted), outage_until (ms; until
-                                    then nobody reaps)
+                                    run_id (of the store, as note_restart.lua last saw it),
+                                    outage_until (ms; until then nobody reaps)
     …:wakeup                        sharded pub/sub channel: a message became the head of `due`
 
 A message is in exactly one of due, parked:*, leases, delivered, failed. Its state is where it is.
@@ -44,7 +44,7 @@ from typing import Final
 # writes: the first process that knows the new one marks the data with it, and the older ones stop.
 SCHEMA: Final = 1
 
-# The order in which lua/prelude.lua takes them from KEYS.
+# The order in which lua/lib/keys.lua takes them from KEYS.
 _NAMES: Final = (
     "due",
     "taken",

@@ -211,9 +211,9 @@ class Queue:
         words = await self._scripts.run("renew", self.epoch, self._lease_ms, *_names(claims))
         return [word == b"ok" for word in words]
 
-    async def greet(self) -> float:
+    async def note_restart(self) -> float:
         """Say that the store was found: seconds until reaping is allowed, if it was restarted."""
-        return int(await self._scripts.run("greet", self._lease_ms)) / 1000
+        return int(await self._scripts.run("note_restart", self._lease_ms)) / 1000
 
     async def reap(self, within: timedelta | None = None) -> tuple[int, list[str]]:
         """Take back expired leases: how many wait again, the ids of those that were given up.

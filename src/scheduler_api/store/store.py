@@ -1,7 +1,7 @@
 """Opens the store, outside or embedded, and holds its parts."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -38,17 +38,17 @@ class Store:
         keep_delivered: timedelta = timedelta(days=1),
         keep_failed: timedelta = timedelta(days=30),
         replica: bool = False,
-        prelude: str | None = None,
+        libs: Mapping[str, str] | None = None,
     ) -> None:
         """`concurrency`: a destination's, of all partitions; `replica`: see Durability.
 
-        `prelude`: see Scripts.
+        `libs`: see Scripts.
         """
         self.epoch = secrets.token_hex(8)  # of this process: claims are in its name
         self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
         self.durability = Durability(redis, replica=replica)
         self._redis = redis
-        self._scripts = scripts_of(redis, self.keys, prelude, self.durability)
+        self._scripts = scripts_of(redis, self.keys, libs, self.durability)
         scripts = self._scripts
         shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
         self.notifier = Notifier(redis, [keys.wakeup for keys in self.keys])
@@ -96,7 +96,7 @@ class Store:
 
         Raises: DataRefused, StoreUnavailable.
         """
-        await self._scripts[partition].mark()
+        await self._scripts[partition].check_schema()
         try:
             await self.durability.look()
         except FAILURES as error:

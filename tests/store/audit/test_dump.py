@@ -14,7 +14,7 @@ from scheduler_api.domain.message import Accepted, Message, NewMessage, accept
 from scheduler_api.store.audit.dump import Restorable
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
-from tests.support.clock import Clock, prelude
+from tests.support.clock import Clock, clock_lib
 from tests.support.factories import LOOPBACK, URL, accepted
 from tests.support.states import PENDING, attempt, bring, everything, outcome
 
@@ -24,7 +24,7 @@ AT = "2027-01-15T08:00:00Z"  # NOW
 @pytest.fixture
 def other(redis: Redis, prefix: str, clock: Clock) -> Store:
     """Another store, of three partitions, on the same clock."""
-    return Store(redis, prefix=f"{prefix}-other", partitions=3, prelude=prelude(clock.key))
+    return Store(redis, prefix=f"{prefix}-other", partitions=3, libs=clock_lib(clock.key))
 
 
 async def lines(store: Store, **after: Any) -> list[bytes]:

@@ -3,11 +3,11 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+import scheduler_api
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
@@ -37,10 +37,10 @@ async def store_of_the_user(folder: Path, *without: str) -> AsyncIterator[Store]
 
 
 def test_the_document_grants_what_is_called_and_nothing_else() -> None:
-    lua = files("scheduler_api.store") / "lua"
+    lua = Path(scheduler_api.__file__).parent / "store" / "lua"
     called = {
         name.lower()
-        for script in lua.iterdir()
+        for script in lua.rglob("*.lua")
         for name in re.findall(r"call\('([A-Z]+)'", script.read_text())
     }
     words = {word[1:] for word in granted().split() if word.startswith("+")}

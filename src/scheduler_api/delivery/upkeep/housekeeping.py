@@ -81,7 +81,7 @@ async def reap(queue: Queue, connection: StoreHealth, lease: float) -> float | N
     gets a lease's time to settle.
     Raises: StoreUnavailable.
     """
-    wait = max(lease - connection.steady_for(), await queue.greet())
+    wait = max(lease - connection.steady_for(), await queue.note_restart())
     if wait > 0:
         return wait
     returned, failed = await queue.reap(within=timedelta(seconds=lease * SILENCE))

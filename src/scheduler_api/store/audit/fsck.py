@@ -146,7 +146,7 @@ class Fsck:
             yield Checked(finding, act)
 
     async def _counts(self, parked: Sequence[bytes]) -> list[Finding]:
-        claims, inflight, told = await self._scripts.run("tally", *parked)
+        claims, inflight, told = await self._scripts.run("read_counts", *parked)
         rows = [(dest, *told[i * 5 : i * 5 + 5]) for i, dest in enumerate(parked)]
         snapshot = _snapshot([], b"")
         snapshot = msgspec.structs.replace(

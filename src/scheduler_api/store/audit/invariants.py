@@ -45,9 +45,9 @@ NUMBERS: Final[Mapping[Rule, int]] = {
     "stranger": 18,
 }
 
-BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/prelude.lua
+BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/lib/flow.lua
 
-# As lua/prelude.lua reads the fields.
+# As the scripts read the fields.
 _CLAIM: Final = re.compile(rb"[0-9]+ \S+ \S+ (\S+)")
 _LIMITS: Final = re.compile(rb"([0-9]+) [0-9.e+-]+ ([0-9])")
 _UNREACHABLE: Final = re.compile(rb"([0-9]+) ([0-9]+)$")

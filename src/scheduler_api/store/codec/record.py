@@ -173,7 +173,7 @@ def unpack_head(head: bytes) -> tuple[int, int, str]:
 
 
 def destination_of(record: bytes) -> bytes:
-    """The destination's name; b'?' for what is no record, as in lua/prelude.lua."""
+    """The destination's name; b'?' for what is no record, as in lua/lib/record.lua."""
     if len(record) < _HEAD:
         return b"?"
     start, size = record[_HEAD - 2 : _HEAD]

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Final, cast
@@ -35,26 +35,25 @@ FAILURES: Final = (
     *(OSError, RuntimeError),
 )
 
-# Asked for by store.py, messages.py, queue.py, archive.py, fsck.py, destinations.py.
-NAMES: Final = (
-    *("create", "get", "list", "cancel"),
-    "mark",
-    *("greet", "claim", "settle", "release", "renew", "reap", "recover", "purge", "sweep"),
-    "trim",
-    "restore",
-    *("inspect", "tally", "repair", "recount"),
-    *("list_destinations", "read_destinations", "set_limit"),
-)
+# Folder of lua/ → the scripts in it. A script's name is unique across folders.
+_FOLDERS: Final[Mapping[str, Sequence[str]]] = {
+    "messages": ("create", "get", "list", "cancel"),
+    "queue": (
+        *("claim", "settle", "release", "renew", "reap", "recover"),
+        *("purge", "trim", "sweep", "note_restart"),
+    ),
+    "destinations": ("list_destinations", "read_destinations", "set_limit"),
+    "audit": ("check_schema", "inspect", "read_counts", "repair", "recount", "restore"),
+}
+_PATHS: Final = {
+    name: f"{folder}/{name}.lua" for folder, names in _FOLDERS.items() for name in names
+}
+NAMES: Final = tuple(_PATHS)
 
-# Those that write nothing: when one has failed, nothing can have changed.
-READING: Final = {"get", "list", "inspect", "tally", "list_destinations"}
+# Scripts that write nothing: when one has failed, nothing can have changed.
+READING: Final = {"get", "list", "inspect", "read_counts", "list_destinations"}
 
-# Those that end claims. They run on data of a newer schema too, as nobody else can end them; where
-# the data have another number of partitions they find no claim of this process, and change nothing.
-ENDINGS: Final = {"settle", "release", "renew"}
-
-# Those that run in a partition without a mark: one writes it, the other reports that it is missing.
-UNMARKED_TOO: Final = {"mark", "claim"}
+_NEEDS: Final = re.compile(r"^-- needs: (.+)$", re.MULTILINE)
 
 # What a script answers instead of 'ok' → the error that says it.
 ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
@@ -64,15 +63,42 @@ ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
 }
 
 
+def source(name: str, libs: Mapping[str, str] | None = None, partitions: int = 1) -> str:
+    """A script as it is sent: its first line, the files of lua/lib that it needs, the rest.
+
+    `libs`: texts that replace files of lua/lib, by name.
+    """
+    return _source(name, tuple((libs or {}).items()), partitions)
+
+
 @cache  # the same texts for every partition
-def source(name: str, prelude: str | None = None, partitions: int = 1) -> str:
-    """A script as it is sent: its first line, the prelude, the look at the data, the rest."""
-    lua = files("scheduler_api.store") / "lua"
-    first, _, rest = (lua / f"{name}.lua").read_text().partition("\n")
-    marked = str(name not in UNMARKED_TOO).lower()
-    look = f"local SCHEMA, FENCE, WITHHOLDS = known_data({SCHEMA}, {partitions}, {marked})\n"
-    look = "" if name in ENDINGS else look
-    return f"{first}\n{prelude or (lua / 'prelude.lua').read_text()}\n{look}{rest}"
+def _source(name: str, libs: tuple[tuple[str, str], ...], partitions: int) -> str:
+    first, _, rest = lua_text(_PATHS[name]).partition("\n")
+    texts = _needed(rest, dict(libs), {})
+    composed = "\n".join([first, *texts.values(), rest])
+    return composed.replace("__SCHEMA__", str(SCHEMA)).replace("__PARTITIONS__", str(partitions))
+
+
+def _needed(text: str, libs: Mapping[str, str], found: dict[str, str]) -> dict[str, str]:
+    """Name → text of the files of lua/lib that a text needs, each after those that it needs."""
+    needs = _NEEDS.search(text)
+    for name in needs[1].split() if needs else ():
+        if name not in found:
+            lib = libs.get(name) or lua_text(f"lib/{name}.lua")
+            _needed(lib, libs, found)
+            found[name] = lib
+    return found
+
+
+@cache
+def lua_text(path: str) -> str:
+    """A file of lua/; `path`: such as `queue/claim.lua`."""
+    return (files("scheduler_api.store") / "lua" / path).read_text()
+
+
+def path_of(name: str) -> str:
+    """The file of a script, from lua/ on."""
+    return _PATHS[name]
 
 
 class Scripts:
@@ -82,13 +108,13 @@ class Scripts:
         self,
         redis: Client,
         keys: Keys,
-        prelude: str | None = None,
+        libs: Mapping[str, str] | None = None,
         durability: Durability | None = None,
         *,
         partitions: int = 1,
         first: "Scripts | None" = None,
     ) -> None:
-        """`prelude`: another than lua/prelude.lua, such as one with a clock that tests move.
+        """`libs`: texts that replace files of lua/lib, by name: tests put in a clock of their own.
 
         `partitions`: of the data set; `first`: the scripts of partition 0, None if it is this one.
         """
@@ -100,7 +126,7 @@ class Scripts:
         self._keys = keys.all
         self._meta = keys.meta
         self._durability = durability or Durability(redis, replica=False)
-        self._sources = {name: source(name, prelude, partitions) for name in NAMES}
+        self._sources = {name: source(name, libs, partitions) for name in NAMES}
         self._names = {name: _sha(text) for name, text in self._sources.items()}
 
     async def run(self, name: str, *args: Any) -> Any:
@@ -112,17 +138,17 @@ class Scripts:
         except FAILURES as error:
             return await self._run_again(name, call, error, partial(self._run, name, args))
 
-    async def mark(self) -> None:
+    async def check_schema(self) -> None:
         """Mark the partition, if it is new or of an older schema. Raises as `run`.
 
         A partition other than 0 is marked as new only if partition 0, whose keys are the same
         however many there are, has this number of partitions too.
         """
         is_first = self._first is None
-        marked = await self.run("mark", SCHEMA, self._partitions, int(is_first))
+        marked = await self.run("check_schema", SCHEMA, self._partitions, int(is_first))
         if self._first and not marked:
-            await self._first.mark()
-            await self.run("mark", SCHEMA, self._partitions, 1)
+            await self._first.check_schema()
+            await self.run("check_schema", SCHEMA, self._partitions, 1)
         self._marked = True
 
     async def _run_again(
@@ -134,7 +160,7 @@ class Scripts:
             raise await self._failure(name, call, error) from error
         if self._marked:
             log.error("store_reset", partition=self._partition)
-        await self.mark()
+        await self.check_schema()
         call = Call()
         CALL.set(call)
         try:
@@ -202,14 +228,13 @@ class Scripts:
 def scripts_of(
     redis: Client,
     keys: Sequence[Keys],
-    prelude: str | None = None,
+    libs: Mapping[str, str] | None = None,
     durability: Durability | None = None,
 ) -> list[Scripts]:
     """Those of each partition of a data set."""
-    first = Scripts(redis, keys[0], prelude, durability, partitions=len(keys))
+    first = Scripts(redis, keys[0], libs, durability, partitions=len(keys))
     others = (
-        Scripts(redis, one, prelude, durability, partitions=len(keys), first=first)
-        for one in keys[1:]
+        Scripts(redis, one, libs, durability, partitions=len(keys), first=first) for one in keys[1:]
     )
     return [first, *others]
 

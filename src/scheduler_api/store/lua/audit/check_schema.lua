@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- Marks a partition with this schema, if it is new or of an older one, and with their number.
+--
+-- ARGV[1] schema   ARGV[2] number of partitions   ARGV[3] 1: mark a partition that has no number yet
+-- Returns 1 if it is marked, 0 if it has no number yet and got none
+-- needs: keys data arguments
+local current = check_data(true)
+local schema, partitions = number(ARGV[1]), number(ARGV[2])
+if ARGV[3] ~= '1' and call('HEXISTS', META, 'partitions') == 0 then return 0 end
+call('HSETNX', META, 'partitions', partitions)
+if schema > current then call('HSET', META, 'schema', schema) end
+return 1

@@ -1,0 +1,23 @@
+-- Whether this process may use the data. Every script checks it before anything else, except those
+-- that end claims: a process that is older than the data takes no new work, but settles what it holds.
+-- needs: keys
+
+-- scripts.py writes the two numbers here: the newest schema that this version knows, and the number
+-- of partitions that the process is set up with.
+local KNOWN_SCHEMA, PARTITIONS = __SCHEMA__, __PARTITIONS__
+
+-- Raises SCHEMA if the schema is newer than the known one, PARTITIONS if the data have another number
+-- of partitions than the process, UNMARKED if the number is missing: the caller would otherwise use a
+-- partition that nobody else looks at. `may_be_unmarked`: the number may be missing.
+-- Returns the schema (0: none) and, as they are in the same hash, the last fence of any process, and
+-- whether `withheld` has entries.
+local function check_data(may_be_unmarked)
+  local found = call('HMGET', META, 'schema', 'partitions', 'fence', 'withheld')
+  local schema, partitions = tonumber(found[1] or 0), tonumber(found[2])
+  if schema > KNOWN_SCHEMA then error({err = 'SCHEMA ' .. schema}) end
+  if partitions and partitions ~= PARTITIONS then
+    error({err = 'PARTITIONS ' .. partitions .. ' ' .. PARTITIONS})
+  end
+  if not partitions and not may_be_unmarked then error({err = 'UNMARKED'}) end
+  return schema, tonumber(found[3] or 0), found[4] and true
+end

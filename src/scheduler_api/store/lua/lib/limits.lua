@@ -1,0 +1,34 @@
+-- The settings of destinations: concurrency, rate, pause.
+-- needs: keys
+
+local ruled -- whether any destination has settings or failed to connect: most stores have none
+local function has_rules()
+  if ruled == nil then ruled = call('EXISTS', LIMITS, UNREACHABLE) > 0 end
+  return ruled
+end
+
+-- The fields of `limits` that a destination's settings may be in: its name, and what earlier versions
+-- named it, for which a port or a final dot made another destination.
+local function spellings(dest)
+  local host, port = dest:match('^(.-)(:%d+)$')
+  if host then return {dest, host .. '.' .. port} end
+  return {dest, dest .. ':80', dest .. ':443', dest .. '.', dest .. '.:80', dest .. '.:443'}
+end
+
+-- A destination's settings as they are stored, and in which field; nothing if it has none.
+local function stored_settings(dest)
+  local fields = spellings(dest)
+  local found = call('HMGET', LIMITS, unpack(fields))
+  for i, field in ipairs(fields) do
+    if found[i] then return found[i], field end
+  end
+end
+
+-- A destination's own settings: limit, ms between two messages (0: no rate), whether it is paused.
+local function settings(dest, limit)
+  local own = has_rules() and stored_settings(dest)
+  if not own then return limit, 0, false end
+  local concurrency, interval, paused = own:match('^(%d+) ([%d.e+-]+) (%d)')
+  concurrency = tonumber(concurrency) or 0
+  return concurrency > 0 and concurrency or limit, tonumber(interval) or 0, paused == '1'
+end

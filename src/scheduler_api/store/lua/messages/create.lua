@@ -1,0 +1,70 @@
+#!lua
+-- Stores new messages, unless their id is pending or a finished one was asked for identically.
+--
+-- ARGV[1]  within how many ms a new head of `due` is announced
+-- ARGV[2…] for each message (1–100): id, due ("=ms" at an instant, "+ms" after now), record from
+--          its 14th byte on
+-- Returns {now, 1 if a new head was announced, then for each: word ('ok' or the place of the
+--          message that has the id), when that is scheduled for, ms, its progress or ''}
+-- needs: keys data arguments clock record places
+check_data()
+local now, horizon = clock(), number(ARGV[1])
+local old_head = head(DUE)
+local created = {} -- id → due, of the messages that are stored
+local replaced, records, dues = {}, {}, {} -- ids; id, record …; due, id …
+
+-- As asked: the same content, and the same instant unless a delay was asked for.
+local function identical(old, due, tail, relative)
+  return same_request(old, tail) and (relative or scheduled_of(old) == due)
+end
+
+-- Decides about a message, `old`: the record that has the id; `create_all` writes it.
+local function create(id, asked, tail, old)
+  if created[id] then return 'due', created[id], '' end
+  local relative = asked:sub(1, 1) == '+'
+  local due = tonumber(asked:sub(2)) + (relative and now or 0)
+  if old then
+    local where = place(id)
+    local finished = where == 'delivered' or where == 'failed'
+    if not finished or identical(old, due, tail, relative) then
+      return where, scheduled_of(old), call('HGET', PROGRESS, id) or ''
+    end
+    append(replaced, id)
+  end
+  created[id] = due
+  append(records, id, new_record(now, due, tail))
+  append(dues, due, id)
+  return 'ok', due, ''
+end
+
+local function create_all()
+  if #replaced > 0 then
+    call('ZREM', DELIVERED, unpack(replaced))
+    call('ZREM', FAILED, unpack(replaced))
+    call('HDEL', PROGRESS, unpack(replaced))
+  end
+  if #dues == 0 then return end
+  call('HSET', PAYLOADS, unpack(records))
+  call('ZADD', DUE, unpack(dues))
+end
+
+assert(#ARGV % 3 == 1, 'three arguments a message')
+for i = 3, #ARGV, 3 do number(ARGV[i]:sub(2)) end
+
+local ids, known, reply, first = {}, {}, {now, 0}, nil
+for i = 2, #ARGV, 3 do append(ids, ARGV[i]) end
+for i, id in ipairs(ids) do
+  local at = (i - 1) % READ + 1
+  if at == 1 then known = call('HMGET', PAYLOADS, unpack(ids, i, math.min(#ids, i + READ - 1))) end
+  local _, asked, tail = unpack(ARGV, 3 * i - 1, 3 * i + 1)
+  local word, due, progress = create(id, asked, tail, known[at])
+  if word == 'ok' then first = math.min(first or due, due) end
+  append(reply, word, due)
+  append(reply, progress)
+end
+create_all()
+if first and first - now <= horizon and (old_head < 0 or first < old_head) then
+  call('SPUBLISH', WAKEUP, first)
+  reply[2] = 1
+end
+return reply
