@@ -12,7 +12,8 @@ import uvloop
 from bench.bodies import message
 from bench.outside import Outside
 from bench.processes import Worker, answer
-from scheduler_api.domain.message import Accepted, NewMessage, accept
+from scheduler_api.domain.accept import accept
+from scheduler_api.domain.message import Accepted, NewMessage
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store

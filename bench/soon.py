@@ -17,7 +17,8 @@ import uvloop
 from bench.bodies import message
 from bench.processes import Worker, answer
 from bench.server import Target
-from scheduler_api.domain.message import NewMessage, accept
+from scheduler_api.domain.accept import accept
+from scheduler_api.domain.message import NewMessage
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 

@@ -13,8 +13,9 @@ from scheduler_api.api.app import RESOURCES, create_app
 from scheduler_api.api.http import problem
 from scheduler_api.api.openapi import document
 from scheduler_api.domain import errors
+from scheduler_api.domain.accept import check_id
 from scheduler_api.domain.errors import Invalid, SchedulerError
-from scheduler_api.domain.message import MAX_DELAY, NewMessage, check_id
+from scheduler_api.domain.message import MAX_DELAY, NewMessage
 from tests.api.conftest import Api
 
 ABOUT_ITSELF = {"/docs", "/docs/{name}", "/openapi.json"}

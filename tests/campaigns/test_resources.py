@@ -21,10 +21,10 @@ from redis.asyncio import Redis
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
+from scheduler_api.domain.accept import accept
 from scheduler_api.domain.attempt import reached
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
-from scheduler_api.domain.message import accept
 from scheduler_api.server import compose
 from scheduler_api.store.store import Store
 from tests.support.endings import ENDINGS, TIMED, silent

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler_api.domain.accept import accept
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.errors import Invalid
-from scheduler_api.domain.message import accept
 from scheduler_api.domain.url import WebhookUrl, parse_destination, parse_url
 from tests.support.factories import accepted, new_message
 

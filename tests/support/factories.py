@@ -4,8 +4,9 @@ from typing import Any
 
 import msgspec
 
+from scheduler_api.domain.accept import accept
 from scheduler_api.domain.egress import EgressRules
-from scheduler_api.domain.message import Accepted, NewMessage, accept
+from scheduler_api.domain.message import Accepted, NewMessage
 
 URL = "http://127.0.0.1:2/hook"  # nobody listens there
 LOOPBACK = EgressRules.parse("127.0.0.0/8")

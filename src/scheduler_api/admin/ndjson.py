@@ -8,11 +8,12 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
+from scheduler_api.domain.accept import accept
 from scheduler_api.domain.attempt import ATTEMPTS_KEPT, Attempt
 from scheduler_api.domain.content_type import JSON_TYPE
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.instant import format_instant, parse_instant
-from scheduler_api.domain.message import Accepted, Method, NewMessage, accept, payload
+from scheduler_api.domain.message import Accepted, Method, NewMessage, payload
 from scheduler_api.store.audit.dump import Archived, Position, Restorable
 from scheduler_api.store.codec.record import from_ms, to_ms
 

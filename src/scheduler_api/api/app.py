@@ -16,8 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from scheduler_api.api import destinations, health, pages
 from scheduler_api.api.foreign_server import ForeignServerGuard
 from scheduler_api.api.http import Problem, problem
-from scheduler_api.api.messages import batch
-from scheduler_api.api.messages import handlers as messages
+from scheduler_api.api.messages import batch, change, create, read
 from scheduler_api.api.openapi import document, serve
 from scheduler_api.api.routing import Resources, Router, refusal, routes
 from scheduler_api.domain.errors import SchedulerError, ShuttingDown
@@ -26,9 +25,9 @@ log = structlog.get_logger()
 
 # The routes and the OpenAPI document are made from this table.
 RESOURCES: Final[Resources] = {
-    "/messages": {"GET": messages.list_, "POST": messages.create},
+    "/messages": {"GET": read.list_, "POST": create.create},
     "/messages/batch": {"POST": batch.create_many},
-    "/messages/{id}": {"GET": messages.get, "DELETE": messages.delete},
+    "/messages/{id}": {"GET": read.get, "DELETE": change.delete},
     "/destinations": {"GET": destinations.list_},
     "/destinations/{host}": {
         "GET": destinations.get,

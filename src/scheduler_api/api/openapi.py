@@ -122,8 +122,8 @@ def _description(endpoint: Endpoint) -> str:
 
 
 def _operation_id(endpoint: Endpoint) -> str:
-    """Resource and verb, as the handler's module and name: `messages_create`."""
-    resource = endpoint.handle.__module__.rpartition(".")[2]
+    """Resource and verb: `messages_create`. The resource is the module or folder below `api`."""
+    resource = endpoint.handle.__module__.split(".")[2]
     return f"{resource}_{endpoint.handle.__name__.rstrip('_')}"
 
 

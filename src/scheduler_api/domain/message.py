@@ -1,4 +1,4 @@
-"""A message: what a caller may ask for, the checks it passes, and how it is shown.
+"""A message: the request as asked and as stored, and the states that it passes.
 
 create ─→ scheduled ─→ delivering ─→ delivered
               ↑          │  │  │
@@ -13,31 +13,16 @@ delivered   a 2xx answer came; its record is kept KEEP_DELIVERED
 failed      given up; its record is kept KEEP_FAILED
 """
 
-import re
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal, TypeVar, TypeVarTuple, cast
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw
 
 from scheduler_api.domain.attempt import Attempt
-from scheduler_api.domain.content_type import (
-    JSON_TYPE,
-    charset_of,
-    decode_text,
-    encode_payload,
-    is_json,
-)
+from scheduler_api.domain.content_type import JSON_TYPE, decode_text, is_json
 from scheduler_api.domain.destination import Hold
-from scheduler_api.domain.duration import parse_duration
-from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
-from scheduler_api.domain.instant import parse_instant
-from scheduler_api.domain.time_zone import time_zone
-from scheduler_api.domain.url import MAX_URL, WebhookUrl, parse_url
-
-T = TypeVar("T")
-Args = TypeVarTuple("Args")
+from scheduler_api.domain.url import MAX_URL, WebhookUrl
 
 State = Literal["scheduled", "retrying", "delivering", "delivered", "failed"]
 Method = Literal["POST", "GET", "PUT", "PATCH", "DELETE"]
@@ -48,11 +33,8 @@ MAX_ID: Final = 255  # characters
 MAX_HEADERS: Final = 50  # header fields of one message
 MAX_HEADER_BYTES: Final = 8 * 1024  # names and values together
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
-_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
-# What the checks below enforce, as JSON Schema says it: told in the API's document, not checked
-# while decoding, so that one answer tells of every wrong field.
+# What accept.py enforces, as JSON Schema. It is for the API's document; decoding does not check it,
+# so that one answer names every wrong field.
 _URL_SCHEMA: Final = {
     "minLength": len("http://h"),
     "maxLength": MAX_URL,
@@ -70,23 +52,6 @@ _HEADERS_SCHEMA: Final = {
     "propertyNames": {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$"},
 }
 _TYPE_SCHEMA: Final = {"minLength": 1, "pattern": _VALUE_PATTERN}
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_OURS: Final = ("webhook-", "scheduler-")  # prefixes of headers that only we may send
 
 
 def _duration(shortest: timedelta, longest: timedelta) -> Meta:
@@ -233,165 +198,6 @@ class Page(msgspec.Struct, frozen=True):
     rows: list[Listed]
     total: int
     cursor: str | None
-
-
-def accept(
-    new: NewMessage, default_zone: str, refusal: Callable[[str, int], str | None]
-) -> Accepted:
-    """Check a new message; `refusal`: why a host and port may not be dialled. Raises: Invalid."""
-    checks = _Checks()
-    check = checks.run
-    url = check("/webhookUrl", _url, new.webhook_url, refusal)
-    message_id = None if new.id is None else check("/id", check_id, new.id)
-    asked_zone = None if new.timezone is None else check("/timezone", _zone_name, new.timezone)
-    zone_name = default_zone if new.timezone is None else asked_zone
-    due_at = check("/scheduleTo", _due_at, new, zone_name) if zone_name else None
-    delay_ms = check("/delay", _delay, new) if new.schedule_to is None else None
-    timeout_ms = None if new.timeout is None else check("/timeout", _timeout, new.timeout)
-    headers = check("/headers", _headers, new.headers) if new.headers else {}
-    content_type: str | None = JSON_TYPE
-    if new.headers or new.content_type is not None:
-        content_type = check("/contentType", _content_type, new)
-    body = check("/payload", _body, new.payload, content_type) if content_type else None
-    checks.done()
-    # What is None here was not asked for: whatever failed has been raised by done().
-    asked_url = cast("WebhookUrl", url)
-    spec = Spec(
-        new.method or "POST",
-        headers or {},
-        content_type or JSON_TYPE,
-        body,
-        timeout_ms,
-        delay_ms,
-        asked_zone,
-        asked_url.given,
-    )
-    return Accepted(message_id, asked_url, due_at, spec)
-
-
-class _Checks:
-    """Gathers what is wrong with each field, so that one answer tells it all."""
-
-    def __init__(self) -> None:
-        self._errors: list[FieldError] = []
-
-    def run(self, path: str, rule: Callable[[*Args], T], *args: *Args) -> T | None:
-        """What the rule makes of its arguments; None if it refuses them."""
-        try:
-            return rule(*args)
-        except _HeaderError as error:
-            self._errors.append(FieldError(f"/headers/{pointer_step(error.name)}", str(error)))
-        except ValueError as error:
-            self._errors.append(FieldError(path, str(error)))
-        return None
-
-    def done(self) -> None:
-        """Raises: Invalid, if anything was wrong."""
-        if self._errors:
-            raise Invalid(self._errors)
-
-
-class _HeaderError(ValueError):
-    """A header that may not be sent."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-
-
-def check_id(text: str) -> str:
-    """The id, if it may be one."""
-    if not 1 <= len(text) <= MAX_ID:
-        raise ValueError(f"an id has 1 to {MAX_ID} characters, not {len(text)}")
-    if "/" in text or _CONTROL.search(text):
-        raise ValueError("an id has no slash and no control characters")
-    if text in (".", ".."):
-        raise ValueError("an id of dots alone cannot stand in a URL")
-    return text
-
-
-def _url(text: str, refusal: Callable[[str, int], str | None]) -> WebhookUrl:
-    url = parse_url(text)
-    if reason := refusal(url.host, url.port):
-        raise ValueError(reason)
-    return url
-
-
-def _zone_name(name: str) -> str:
-    return time_zone(name).key
-
-
-def _due_at(new: NewMessage, zone_name: str) -> datetime | None:
-    if new.schedule_to is None:
-        return None
-    if new.delay is not None:
-        raise ValueError("give scheduleTo or delay, not both")
-    return parse_instant(new.schedule_to, zone_name)
-
-
-def _delay(new: NewMessage) -> int:
-    span = timedelta() if new.delay is None else parse_duration(new.delay)
-    if span > MAX_DELAY:
-        raise ValueError("a delay is at most 7,500 years")
-    return _milliseconds(span)
-
-
-def _timeout(value: str | int | float) -> int:
-    span = parse_duration(value)
-    shortest, longest = TIMEOUT_RANGE
-    if not shortest <= span <= longest:
-        raise ValueError("a timeout is between 1 second and 15 minutes")
-    return _milliseconds(span)
-
-
-def _milliseconds(span: timedelta) -> int:
-    return span // timedelta(milliseconds=1)
-
-
-def _headers(headers: dict[str, str]) -> dict[str, str]:
-    if len(headers) > MAX_HEADERS:
-        raise ValueError(f"at most {MAX_HEADERS} headers, not {len(headers)}")
-    seen: set[str] = set()
-    for name, value in headers.items():
-        _check_header(name, value)
-        if name.lower() in seen:
-            raise _HeaderError(name, "the same header stands twice")
-        seen.add(name.lower())
-    if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
-        raise ValueError("names and values are over 8 KiB together")
-    return headers
-
-
-def _check_header(name: str, value: str) -> None:
-    if not _TOKEN.fullmatch(name):
-        raise _HeaderError(name, "a name has 1 to 64 letters, digits and !#$%&'*+-.^_`|~")
-    lower = name.lower()
-    if lower in _HOP_BY_HOP or lower.startswith(_OURS):
-        raise _HeaderError(name, "this header is set by the service and cannot be given")
-    if not _FIELD_VALUE.fullmatch(value):
-        raise _HeaderError(name, "a value has visible ASCII characters, spaces between them")
-
-
-def _content_type(new: NewMessage) -> str:
-    """The field, or the header of that name; one of them."""
-    given = [value for name, value in (new.headers or {}).items() if name.lower() == "content-type"]
-    if new.content_type is not None:
-        given.append(new.content_type)
-    if len(given) > 1:
-        raise ValueError("give contentType or the header Content-Type, not both")
-    found = given[0] if given else JSON_TYPE
-    if not found or not _FIELD_VALUE.fullmatch(found):
-        raise ValueError("a content type looks like text/plain; charset=utf-8")
-    charset_of(found)
-    return found
-
-
-def _body(payload: Raw, content_type: str) -> bytes | None:
-    sent = bytes(payload)
-    # The first test is enough for most payloads: they are JSON, and are sent as they are.
-    if content_type == JSON_TYPE or not sent:
-        return sent or None
-    return encode_payload(sent, content_type)
 
 
 def payload(spec: Spec) -> Any:

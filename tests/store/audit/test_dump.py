@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from scheduler_api.admin.ndjson import pack_line, position_of, unpack_line, unpack_original
+from scheduler_api.domain.accept import accept
 from scheduler_api.domain.errors import Invalid
-from scheduler_api.domain.message import Accepted, Message, NewMessage, accept
+from scheduler_api.domain.message import Accepted, Message, NewMessage
 from scheduler_api.store.audit.dump import Restorable
 from scheduler_api.store.store import Store
 from tests.conftest import NOW

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
 from scheduler_api.api.http import JSON, decode, problem
-from scheduler_api.api.messages.handlers import Created, checked
+from scheduler_api.api.messages.create import Created, checked
 from scheduler_api.api.openapi import REFERENCE
 from scheduler_api.domain.errors import (
     Invalid,

@@ -1,78 +1,16 @@
-"""/messages: create, list, get, delete."""
+"""How a message is shown: a row of the list, a whole message, its attempts, and why it waits."""
 
-import os
-import time
-import uuid
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
+from typing import Annotated, Any
 
 import msgspec
-import structlog
 from msgspec import UNSET, Meta, UnsetType
-from starlette.requests import Request
-from starlette.responses import Response
 
-from scheduler_api.api.body_reader import read_body
-from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.http import JSON, Instant, decode, query
+from scheduler_api.api.http import Instant
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.destination import Hold, Reason
-from scheduler_api.domain.errors import (
-    DuplicateMessage,
-    Invalid,
-    Malformed,
-    MessageFinished,
-    MessageInFlight,
-    MessageNotFound,
-    PayloadTooLarge,
-)
 from scheduler_api.domain.instant import format_instant
-from scheduler_api.domain.message import (
-    Accepted,
-    Listed,
-    Message,
-    Method,
-    NewMessage,
-    State,
-    accept,
-    payload,
-)
+from scheduler_api.domain.message import Listed, Message, Method, State, payload
 from scheduler_api.domain.retry import MAX_ATTEMPTS
-from scheduler_api.domain.url import destination_name
-
-log = structlog.get_logger()
-
-_NEW: Final = msgspec.json.Decoder(NewMessage)
-_NEW_FIELDS: Final = NewMessage.__struct_encode_fields__
-
-
-class Created(msgspec.Struct, rename="camel"):
-    """A message was stored."""
-
-    message_id: str
-    scheduled_for: Instant
-    status: Literal["scheduled"] = "scheduled"
-
-
-class Deleted(msgspec.Struct, rename="camel"):
-    """A message will not be sent."""
-
-    message_id: str
-    status: Literal["deleted"] = "deleted"
-
-
-class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    limit: Annotated[int, Meta(ge=1, le=1000, description="Messages on a page.")] = 1000
-    cursor: Annotated[
-        str | UnsetType,
-        Meta(description="`nextCursor` of the page before; the first page without it."),
-    ] = UNSET
-
-
-_LIST_FIELDS: Final = ListQuery.__struct_encode_fields__
 
 
 class Row(msgspec.Struct, rename="camel"):
@@ -136,68 +74,8 @@ class MessageView(msgspec.Struct, rename="camel"):
     timeout: float | UnsetType = UNSET  # seconds
 
 
-@endpoint(
-    "write",
-    {201: Created},
-    body=NewMessage,
-    errors=(Malformed, PayloadTooLarge, DuplicateMessage, Invalid),
-)
-async def create(request: Request) -> Response:
-    """Store a message for later."""
-    ours = context(request)
-    message_id, accepted = checked(await read_body(request, ours.max_body, ours.bodies), ours)
-    destination = destination_name(accepted.url.authority)
-    storing = ours.store.messages.create(message_id, accepted)
-    del accepted  # the body is held once while it waits
-    scheduled_at = await storing
-    log.info("message_created", message_id=message_id, destination=destination)
-    created = Created(message_id, format_instant(scheduled_at))
-    root = request.scope.get("root_path", "")
-    return JSON(created, 201, {"Location": f"{root}/messages/{quote(message_id, safe='')}"})
-
-
-def checked(body: bytes, ours: Context) -> tuple[str, Accepted]:
-    """The message that a body asks for, and its id. Raises: Malformed, Invalid."""
-    new = decode(body, _NEW, _NEW_FIELDS)
-    accepted = accept(new, ours.default_zone, ours.refusal)
-    return accepted.id or str(_uuid7()), accepted
-
-
-@endpoint("read", {200: MessageList}, query=ListQuery, errors=(Invalid,))
-async def list_(request: Request) -> Response:
-    """List pending messages, soonest first."""
-    asked = query(request, ListQuery, _LIST_FIELDS)
-    page = await context(request).store.messages.list(asked.limit, asked.cursor or None)
-    rows = [_row(listed) for listed in page.rows]
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return JSON(MessageList(rows, len(rows), page.total, page.cursor, now))
-
-
-@endpoint("read", {200: MessageView}, errors=(MessageNotFound,))
-async def get(request: Request) -> Response:
-    """Show a message, with its attempts."""
-    message = await context(request).store.messages.get(request.path_params["id"])
-    return JSON(_view(message))
-
-
-@endpoint("write", {200: Deleted}, errors=(MessageNotFound, MessageFinished, MessageInFlight))
-async def delete(request: Request) -> Response:
-    """Cancel a message that waits."""
-    message_id = request.path_params["id"]
-    await context(request).store.messages.cancel(message_id)
-    log.info("message_cancelled", message_id=message_id)
-    return JSON(Deleted(message_id))
-
-
-def _uuid7() -> uuid.UUID:
-    """Sorts by time (RFC 9562); the standard library has it from 3.14 on."""
-    random = int.from_bytes(os.urandom(10))
-    number = time.time_ns() // 1_000_000 << 80 | random
-    number = number & ~(0xF << 76) | 7 << 76
-    return uuid.UUID(int=number & ~(3 << 62) | 2 << 62)
-
-
-def _row(listed: Listed) -> Row:
+def row_of(listed: Listed) -> Row:
+    """The row of a pending message."""
     return Row(
         message_id=listed.id,
         next_run=format_instant(listed.due_at),
@@ -209,7 +87,8 @@ def _row(listed: Listed) -> Row:
     )
 
 
-def _view(message: Message) -> MessageView:
+def view_of(message: Message) -> MessageView:
+    """The message with its options, state and attempts."""
     spec, next_at = message.spec, message.next_attempt_at
     return MessageView(
         id=message.id,

@@ -1,0 +1,30 @@
+"""DELETE /messages/{id}: change a message that waits."""
+
+from typing import Literal
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scheduler_api.api.endpoint import context, endpoint
+from scheduler_api.api.http import JSON
+from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
+
+log = structlog.get_logger()
+
+
+class Deleted(msgspec.Struct, rename="camel"):
+    """A message will not be sent."""
+
+    message_id: str
+    status: Literal["deleted"] = "deleted"
+
+
+@endpoint("write", {200: Deleted}, errors=(MessageNotFound, MessageFinished, MessageInFlight))
+async def delete(request: Request) -> Response:
+    """Cancel a message that waits."""
+    message_id = request.path_params["id"]
+    await context(request).store.messages.cancel(message_id)
+    log.info("message_cancelled", message_id=message_id)
+    return JSON(Deleted(message_id))

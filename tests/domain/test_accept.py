@@ -1,0 +1,367 @@
+"""The checks that a new message passes, field by field."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler_api.domain.accept import accept, check_id
+from scheduler_api.domain.egress import EgressRules
+from scheduler_api.domain.errors import FieldError, Invalid
+from scheduler_api.domain.message import MAX_DELAY, Accepted, NewMessage, Spec, payload
+from tests.support.factories import URL, accepted, new_message
+
+YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def errors(**fields: Any) -> list[FieldError]:
+    """What is wrong with a message of these members."""
+    with pytest.raises(Invalid) as caught:
+        accepted(**fields)
+    return caught.value.errors
+
+
+def only_error(**fields: Any) -> tuple[str, str]:
+    (error,) = errors(**fields)
+    return error.path, error.message
+
+
+def raw(body: bytes) -> Accepted:
+    """Accepted as it stands in the bytes."""
+    new = msgspec.json.decode(body, type=NewMessage)
+    return accept(new, "UTC", EgressRules.parse("127.0.0.0/8").refusal_of_literal)
+
+
+def test_a_url_alone_is_a_message_for_now_without_a_body() -> None:
+    assert accepted() == Accepted(None, accepted().url, None, Spec(delay_ms=0))
+    assert accepted().url.url == URL
+
+
+def test_every_field_is_taken_over() -> None:
+    found = accepted(
+        id="msg-1",
+        payload=[1],
+        delay="1m",
+        timezone="America/Sao_Paulo",
+        method="PUT",
+        headers={"X-A": "b"},
+        contentType="application/vnd.a+json",
+        timeout="1m30s",
+    )
+    spec = Spec(
+        method="PUT",
+        headers={"X-A": "b"},
+        content_type="application/vnd.a+json",
+        body=b"[1]",
+        timeout_ms=90_000,
+        delay_ms=60_000,
+        timezone="America/Sao_Paulo",
+    )
+    assert found == Accepted("msg-1", found.url, None, spec)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com",
+        "ftp://example.com/",
+        "http://user:secret@example.com/",
+        "http://example.com/\r\nHost: evil",
+        "http://example.com/\x00",
+        "http://example.com/" + "a" * 2048,
+        "http://exa mple.com/",
+        "javascript:alert(1)",
+    ],
+)
+def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
+    assert only_error(webhookUrl=url)[0] == "/webhookUrl"
+
+
+def test_an_address_that_may_not_be_dialled_is_refused_with_the_setting_that_opens_it() -> None:
+    path, message = only_error(webhookUrl="http://10.0.0.1/")
+    assert path == "/webhookUrl"
+    assert "EGRESS_ALLOW" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a" * 255, "é", "a b", "%2F", "?", "#", "...", "-", "😀" * 255]
+)
+def test_an_id_may_be(text: str) -> None:
+    assert check_id(text) == text
+    assert accepted(id=text).id == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "an id has 1 to 255 characters, not 0"),
+        ("a" * 256, "an id has 1 to 255 characters, not 256"),
+        ("a" * 5000, "an id has 1 to 255 characters, not 5000"),
+        ("a/b", "an id has no slash and no control characters"),
+        ("a\nb", "an id has no slash and no control characters"),
+        ("\x00", "an id has no slash and no control characters"),
+        ("\x7f", "an id has no slash and no control characters"),
+        ("\x85", "an id has no slash and no control characters"),
+        ("\u2028", "an id has no slash and no control characters"),
+        (".", "an id of dots alone cannot stand in a URL"),
+        ("..", "an id of dots alone cannot stand in a URL"),
+    ],
+)
+def test_an_id_may_not_be(text: str, message: str) -> None:
+    assert only_error(id=text) == ("/id", message)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "at"),
+    [
+        ("2046-04-15T02:41:45.000Z", "UTC", datetime(2046, 4, 15, 2, 41, 45, tzinfo=UTC)),
+        ("2046-04-15T02:41:45-03:00", "UTC", datetime(2046, 4, 15, 5, 41, 45, tzinfo=UTC)),
+        ("2046-04-15T02:41:45", "Asia/Tokyo", datetime(2046, 4, 14, 17, 41, 45, tzinfo=UTC)),
+        ("1999-01-01T00:00:00Z", "UTC", datetime(1999, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_schedule_to_is_an_instant(text: str, zone: str, at: datetime) -> None:
+    found = accepted(scheduleTo=text, timezone=zone)
+    assert (found.due_at, found.spec.delay_ms) == (at, None)
+
+
+def test_without_a_time_zone_the_default_one_is_meant() -> None:
+    new = new_message(scheduleTo="2046-01-01T00:00")
+    at = accept(new, "Asia/Tokyo", lambda *_: None)
+    assert at.due_at == datetime(2045, 12, 31, 15, tzinfo=UTC)
+    assert at.spec.timezone is None
+
+
+@pytest.mark.parametrize("text", ["2046-02-30", "tomorrow", "", "1" * 5000, "2046-13-01T00:00Z"])
+def test_what_is_no_instant_is_refused(text: str) -> None:
+    assert only_error(scheduleTo=text)[0] == "/scheduleTo"
+
+
+def test_schedule_to_and_delay_together_are_refused() -> None:
+    wrong = only_error(scheduleTo="2046-01-01", delay="1s")
+    assert wrong == ("/scheduleTo", "give scheduleTo or delay, not both")
+
+
+def test_an_unknown_time_zone_is_told_once_and_not_again_for_the_instant_it_belongs_to() -> None:
+    path, message = only_error(scheduleTo="2046-01-01", timezone="America/SaoPaulo")
+    assert path == "/timezone"
+    assert "did you mean America/Sao_Paulo" in message
+
+
+@pytest.mark.parametrize(
+    ("delay", "ms"),
+    [("90s", 90_000), (90, 90_000), (0.29, 290), (0, 0), ("PT10M", 600_000), ("1h30m", 5_400_000)],
+)
+def test_a_delay_is_a_duration_or_seconds(delay: Any, ms: int) -> None:
+    found = accepted(delay=delay)
+    assert (found.due_at, found.spec.delay_ms) == (None, ms)
+
+
+@pytest.mark.parametrize("delay", ["", "soon", "-1s", -1, "P1Y", 1e18])
+def test_what_is_no_duration_is_refused(delay: Any) -> None:
+    assert only_error(delay=delay)[0] == "/delay"
+
+
+def test_the_longest_delay_ends_before_the_calendar_does() -> None:
+    longest = int(MAX_DELAY.total_seconds())
+    assert accepted(delay=longest).spec.delay_ms == longest * 1000
+    assert datetime(2400, 1, 1, tzinfo=UTC) + MAX_DELAY < YEAR_9999
+    assert only_error(delay=longest + 1) == ("/delay", "a delay is at most 7,500 years")
+
+
+@pytest.mark.parametrize(("timeout", "ms"), [("1s", 1000), (900, 900_000), ("PT15M", 900_000)])
+def test_a_timeout_is_between_a_second_and_a_quarter_of_an_hour(timeout: Any, ms: int) -> None:
+    assert accepted(timeout=timeout).spec.timeout_ms == ms
+
+
+@pytest.mark.parametrize("timeout", ["999ms", 0, "901s", "1h", "never"])
+def test_a_timeout_outside_of_that_is_refused(timeout: Any) -> None:
+    assert only_error(timeout=timeout)[0] == "/timeout"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Empty": ""},
+        {"Authorization": "Bearer a b"},
+        {"x" * 64: "\ttab inside\tis fine".strip()},
+        {f"X-{number}": "v" for number in range(50)},
+        {"X-Large": "v" * (8 * 1024 - len("X-Large"))},
+        {"!#$%&'*+-.^_`|~": "v"},
+    ],
+)
+def test_headers_may_be(headers: dict[str, str]) -> None:
+    assert accepted(headers=headers).spec.headers == headers
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("", "v", "a name has"),
+        ("x" * 65, "v", "a name has"),
+        ("X Y", "v", "a name has"),
+        ("X-A\r\nX-B", "v", "a name has"),
+        ("é", "v", "a name has"),
+        ("X", "a\r\nX-Evil: 1", "a value has"),
+        ("X", "a\nb", "a value has"),
+        ("X", "\x00", "a value has"),
+        ("X", "é", "a value has"),
+        ("X", " a", "a value has"),
+        ("X", "a ", "a value has"),
+        *(
+            (name, "v", "this header is set by the service")
+            for name in [
+                "Host",
+                "content-length",
+                "Transfer-Encoding",
+                "CONNECTION",
+                "Keep-Alive",
+                "Proxy-Authenticate",
+                "Proxy-Authorization",
+                "Proxy-Connection",
+                "TE",
+                "Trailer",
+                "Upgrade",
+                "Expect",
+                "webhook-id",
+                "Webhook-Signature",
+                "Scheduler-Attempt",
+            ]
+        ),
+    ],
+)
+def test_a_header_may_not_be(name: str, value: str, message: str) -> None:
+    path, told = only_error(headers={name: value})
+    assert path == f"/headers/{name}"
+    assert told.startswith(message)
+
+
+def test_the_name_of_a_wrong_header_is_escaped_in_its_path() -> None:
+    assert only_error(headers={"a/b~c": "v"})[0] == "/headers/a~1b~0c"
+
+
+def test_the_same_header_in_two_cases_is_refused() -> None:
+    wrong = only_error(headers={"X-A": "1", "x-a": "2"})
+    assert wrong == ("/headers/x-a", "the same header stands twice")
+
+
+def test_more_than_50_headers_are_refused() -> None:
+    headers = {f"X-{number}": "v" for number in range(51)}
+    assert only_error(headers=headers) == ("/headers", "at most 50 headers, not 51")
+
+
+def test_more_than_8_kib_of_headers_are_refused() -> None:
+    headers = {"X-Large": "v" * (8 * 1024 - len("X-Large") + 1)}
+    wrong = only_error(headers=headers)
+    assert wrong == ("/headers", "names and values are over 8 KiB together")
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "content-type"])
+def test_the_header_counts_as_content_type(name: str) -> None:
+    spec = accepted(headers={name: "text/plain"}, payload="oi").spec
+    assert (spec.content_type, spec.body) == ("text/plain", b"oi")
+
+
+def test_content_type_in_both_places_is_refused() -> None:
+    wrong = only_error(headers={"Content-Type": "text/plain"}, contentType="text/plain")
+    assert wrong == ("/contentType", "give contentType or the header Content-Type, not both")
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain\r\nX: y", "té/xt", "\x00"])
+def test_what_cannot_be_a_content_type_is_refused(content_type: str) -> None:
+    assert only_error(contentType=content_type, payload=1)[0] == "/contentType"
+
+
+def test_an_empty_header_content_type_is_refused() -> None:
+    assert only_error(headers={"Content-Type": ""})[0] == "/contentType"
+
+
+@pytest.mark.parametrize("value", [1, None, ["a"], {"a": "b"}, True])
+def test_a_payload_that_is_no_string_cannot_be_sent_as_text(value: Any) -> None:
+    assert only_error(contentType="text/plain", payload=value) == (
+        "/payload",
+        "for text/plain the payload must be a string of text",
+    )
+
+
+def test_no_payload_is_no_body_whatever_the_type() -> None:
+    assert accepted(contentType="text/plain").spec.body is None
+
+
+def test_text_is_sent_as_utf_8() -> None:
+    spec = accepted(contentType="text/plain", payload="olá\n").spec
+    assert spec.body == "olá\n".encode()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'{ "b": 1,  "a":2 }',
+        b"12345678901234567890.10",
+        rb'"\u00e9\/"',
+        b"null",
+        b'""',
+        b'{"a":1,"a":2}',
+    ],
+)
+def test_a_json_payload_is_kept_byte_for_byte(sent: bytes) -> None:
+    spec = raw(b'{"payload": %b, "webhookUrl": "http://127.0.0.1:2/"}' % sent).spec
+    assert spec.body == sent
+    assert bytes(payload(spec)) == sent
+
+
+def test_one_answer_tells_of_every_wrong_field() -> None:
+    wrong = errors(
+        webhookUrl="ftp://example.com",
+        id="",
+        timezone="Nowhere",
+        delay="soon",
+        timeout="1h",
+        headers={"Host": "x"},
+        contentType="text/plain",
+        payload=1,
+    )
+    assert [error.path for error in wrong] == [
+        "/webhookUrl",
+        "/id",
+        "/timezone",
+        "/delay",
+        "/timeout",
+        "/headers/Host",
+        "/payload",
+    ]
+
+
+def test_a_fault_of_our_own_is_not_told_as_the_callers() -> None:
+    def broken(_: str, __: int) -> str | None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        accept(new_message(), "UTC", broken)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["webhookUrl", "id", "scheduleTo", "delay", "timezone", "contentType"]),
+        st.text(max_size=300),
+    ),
+    st.dictionaries(st.text(max_size=70), st.text(max_size=20), max_size=3),
+    st.none() | st.text(max_size=5),
+)
+def test_any_text_is_accepted_or_refused_and_what_is_accepted_can_be_sent(
+    fields: dict[str, str], headers: dict[str, str], value: str | None
+) -> None:
+    body = json.dumps({"webhookUrl": URL} | fields | {"headers": headers, "payload": value})
+    try:
+        found = raw(body.encode("utf-8", "replace"))
+    except (Invalid, msgspec.DecodeError):
+        return
+    assert found.url.url.isascii()
+    assert all(text.isascii() for pair in found.spec.headers.items() for text in pair)
+    assert found.due_at is None or found.due_at.utcoffset() == timedelta(0)
