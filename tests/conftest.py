@@ -18,9 +18,9 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
 from scheduler_api.telemetry.logging import UVICORN
 from tests.support import engines, invariants
-from tests.support.clock import Clock, clock_lib
-from tests.support.commands import Done, Run, run_in
+from tests.support.command_line import Done, Run, run_in
 from tests.support.receiver import Receiver, receiving
+from tests.support.store_clock import Clock, clock_lib
 
 CONCURRENCY = 4  # a destination's, in tests of the store
 PARTITIONS = engines.PARTITIONS  # of `live_store`

@@ -24,13 +24,13 @@ from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api, Scheduler, application, opened
-from tests.support.counting import Commands, our_calls
 from tests.support.factories import LOOPBACK, accepted
-from tests.support.hasty import PACE, run_hastily
+from tests.support.message_states import outcome
 from tests.support.receiver import Receiver
-from tests.support.states import outcome
 from tests.support.valkey import client, valkey_server
+from tests.support.virtual_time import PACE, run_hastily
 from tests.support.waiting import wait_until
+from tests.support.work_counter import Commands, our_calls
 
 MANY = 100  # messages in one call
 CALLS = 2_000  # after which one object that stays of each shows beside those of a table that grew

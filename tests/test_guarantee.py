@@ -33,7 +33,7 @@ def verdict(**fields: Any) -> Verdict:
 
 
 def report(**fields: Any) -> Report:
-    """Of the outside world."""
+    """Of the external world."""
     acts: dict[str, Any] = {"replica_kills": 10, "store_kills": 2, "freezes": 1, "terms": 1}
     rest: dict[str, Any] = {
         "unknown": 3,
@@ -42,7 +42,7 @@ def report(**fields: Any) -> Report:
         "seconds": 30.0,
         "fsck": "nothing is wrong",
     }
-    return Report(world="outside", seed=1, verdict=verdict(**fields), **acts, **rest)
+    return Report(world="external", seed=1, verdict=verdict(**fields), **acts, **rest)
 
 
 def results(*campaigns: Report, **fields: Any) -> Results:

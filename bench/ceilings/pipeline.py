@@ -15,9 +15,9 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
-from bench.bodies import message
 from bench.ceilings.ingest import ADD
-from bench.fill import tomorrow
+from bench.fill_store import tomorrow
+from bench.payloads import message
 from bench.processes import Worker, answer
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from bench.bodies import payload
+from bench.payloads import payload
 from bench.processes import Worker, answer
 
 TIMEOUT = aiohttp.ClientTimeout(total=30)

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from bench.bodies import payload
-from bench.outside import Outside, outside
+from bench.external_store import ExternalStore, external_store
+from bench.payloads import payload
 from bench.processes import Program, cpu_seconds
 
 HERE: Final = Path(__file__).parent
@@ -43,7 +43,7 @@ class Made(msgspec.Struct, frozen=True):
 class Peer:
     """One of them, with what it has stored."""
 
-    def __init__(self, name: str, store: Outside) -> None:
+    def __init__(self, name: str, store: ExternalStore) -> None:
         self._name = name
         self.store = store
 
@@ -73,5 +73,5 @@ class Peer:
 @contextmanager
 def peer(name: str) -> Iterator[Peer]:
     """One without a past."""
-    with outside(fsync="everysec") as store:
+    with external_store(fsync="everysec") as store:
         yield Peer(name, store)

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 
 import msgspec
 
-from bench.fill import fill
-from bench.outside import outside
+from bench.external_store import external_store
+from bench.fill_store import fill
 from bench.processes import Foreign
+from bench.receiver import Receiver
 from bench.report import Options, Row
 from bench.scenarios import deliver
 from bench.scenarios.deliver import PATIENCE
 from bench.scenarios.lateness import Late, late
 from bench.scenarios.replicas import replicas
 from bench.server import HOST
-from bench.sink import Sink
 
 COUNT = 900_000  # overdue
 BESIDE = "no backlog"
@@ -41,10 +41,10 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, index: int) -> Run:
     """One run; every second time that without a backlog goes first."""
     foreign = Foreign()
-    with Sink() as sink:
-        alone = _fresh(sink, 0, options) if index % 2 else None
-        behind = _fresh(sink, options.count, options)
-        alone = alone or _fresh(sink, 0, options)
+    with Receiver() as receiver:
+        alone = _fresh(receiver, 0, options) if index % 2 else None
+        behind = _fresh(receiver, options.count, options)
+        alone = alone or _fresh(receiver, 0, options)
     return Run(behind, alone, foreign.percent())
 
 
@@ -68,17 +68,17 @@ def problems(run: Run) -> list[str]:
     return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
 
 
-def _fresh(sink: Sink, overdue: int, options: Options) -> Late:
-    with outside() as store, _dead_hook() as dead:
+def _fresh(receiver: Receiver, overdue: int, options: Options) -> Late:
+    with external_store() as store, _dead_hook() as dead:
         if overdue:
             first = time.time_ns() // 1_000_000 - OVERDUE_MS - overdue
             fill(store, "bench-overdue", dead, first, overdue)
         with replicas(store, 1, SETTINGS) as [target]:
             start = int((time.time() + (options.lead or AHEAD)) * 1000)
             due_ms = [start + GAP_MS * n for n in range(FRESH)]
-            deliver.create(target, sink.hook, due_ms)
+            deliver.create(target, receiver.hook, due_ms)
             time.sleep(max(0, due_ms[-1] / 1000 - time.time()))
-            return late(sink.collect(FRESH, PATIENCE), due_ms)
+            return late(receiver.collect(FRESH, PATIENCE), due_ms)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ import time
 import msgspec
 
 from bench.ceilings.pipeline import Piping, pipe
-from bench.fill import tomorrow
-from bench.load import Load, load
+from bench.create_load import Load, load
+from bench.fill_store import tomorrow
 from bench.processes import Foreign
 from bench.report import Options, Row
 from bench.scenarios.create import HOOK

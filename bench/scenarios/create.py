@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.load import Load, load
+from bench.create_load import Load, load
 from bench.processes import ROOT, Foreign
 from bench.report import Options, Row
 from bench.server import HOST, TOKEN, Target, free_port, server, started

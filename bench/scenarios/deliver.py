@@ -5,12 +5,12 @@ import time
 import msgspec
 
 from bench.ceilings.poster import Order, Posted, post
-from bench.load import Load, load
+from bench.create_load import Load, load
 from bench.peers.peer import peer
 from bench.processes import Foreign
+from bench.receiver import Arrivals, Receiver
 from bench.report import Options, Row
 from bench.server import Target, server
-from bench.sink import Arrivals, Sink
 
 COUNT = 20_000
 BESIDE = "bare aiohttp"
@@ -55,7 +55,7 @@ class Bare(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """All, to one sink."""
+    """All, to one receiver."""
 
     ours: Delivered
     ceiling: Bare
@@ -67,12 +67,12 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, index: int) -> Run:
     """One run; every second time the ceiling goes first."""
     foreign = Foreign()
-    with Sink() as sink:
-        ceiling = _ceiling(sink, options.count) if index % 2 else None
+    with Receiver() as receiver:
+        ceiling = _ceiling(receiver, options.count) if index % 2 else None
         with server(options.url, options.token, SETTINGS) as target:
-            ours = drain(target, sink, options)
-        ceiling = ceiling or _ceiling(sink, options.count)
-        peer = _peer(options.peer, sink, options) if options.peer else None
+            ours = drain(target, receiver, options)
+        ceiling = ceiling or _ceiling(receiver, options.count)
+        peer = _peer(options.peer, receiver, options) if options.peer else None
     return Run(ours, ceiling, options.count, foreign.percent(), peer)
 
 
@@ -149,25 +149,25 @@ def create(target: Target, hook: str, due_ms: list[int]) -> Load:
     return made
 
 
-def drain(target: Target, sink: Sink, options: Options) -> Delivered:
+def drain(target: Target, receiver: Receiver, options: Options) -> Delivered:
     """Create all for one instant, and see it arrive."""
     due = int((time.time() + lead(options, options.count)) * 1000)
-    created = create(target, sink.hook, [due] * options.count)
+    created = create(target, receiver.hook, [due] * options.count)
     time.sleep(max(0, due / 1000 - BEFORE - time.time()))
     before = target.cpu()
-    arrivals = sink.collect(options.count, PATIENCE)
+    arrivals = receiver.collect(options.count, PATIENCE)
     after = target.cpu()
     cpu = (after[0] - before[0], after[1] - before[1]) if before and after else None
     return _delivered(arrivals, due, options.count, created, cpu)
 
 
-def _peer(name: str, sink: Sink, options: Options) -> Theirs:
+def _peer(name: str, receiver: Receiver, options: Options) -> Theirs:
     with peer(name) as theirs, theirs.working() as worker:
         due = int((time.time() + lead(options, options.count)) * 1000)
-        theirs.create(sink.hook, [due] * options.count)
+        theirs.create(receiver.hook, [due] * options.count)
         time.sleep(max(0, due / 1000 - BEFORE - time.time()))
         before = theirs.cpu(worker)
-        arrivals = sink.collect(options.count, PATIENCE)
+        arrivals = receiver.collect(options.count, PATIENCE)
         after = theirs.cpu(worker)
     late = arrivals.lateness_ms([due] * options.count) or [0.0]
     return Theirs(
@@ -197,7 +197,7 @@ def _delivered(
     )
 
 
-def _ceiling(sink: Sink, count: int) -> Bare:
-    posted = post(Order(sink.hook, count, in_flight=IN_FLIGHT))
-    arrivals = sink.collect(count, 0)
+def _ceiling(receiver: Receiver, count: int) -> Bare:
+    posted = post(Order(receiver.hook, count, in_flight=IN_FLIGHT))
+    arrivals = receiver.collect(count, 0)
     return Bare(round(arrivals.rate, 1), arrivals.lost(count), posted)

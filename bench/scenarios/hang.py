@@ -12,12 +12,12 @@ import msgspec
 
 from bench.peers.peer import peer
 from bench.processes import Foreign
+from bench.receiver import Receiver
 from bench.report import Options, Row
 from bench.scenarios import deliver
 from bench.scenarios.deliver import PATIENCE
 from bench.scenarios.lateness import Late, late
 from bench.server import fresh
-from bench.sink import Sink
 
 COUNT = 2_000  # to the fast host, and to those that hang together
 SEVERAL = 4  # hosts that hang
@@ -40,8 +40,8 @@ def run(options: Options, index: int) -> Run:
     """One run; every second time the fast host goes first."""
     foreign = Foreign()
     with ExitStack() as stack:
-        fast = stack.enter_context(Sink())
-        several = [stack.enter_context(Sink("hang")) for _ in range(SEVERAL)]
+        fast = stack.enter_context(Receiver())
+        several = [stack.enter_context(Receiver("hang")) for _ in range(SEVERAL)]
         hanging = several[0]
         alone = _fast([fast], options) if index % 2 else None
         both = _fast([hanging, fast], options)
@@ -93,24 +93,24 @@ def problems(run: Run) -> list[str]:
     return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
 
 
-def _fast(sinks: list[Sink], options: Options) -> Late:
-    """The last of the sinks is the fast one; those before it have the smaller ids."""
+def _fast(receivers: list[Receiver], options: Options) -> Late:
+    """The last of the receivers is the fast one; those before it have the smaller ids."""
     with fresh(SETTINGS) as target:
-        due_ms = _due_ms(options, min(2, len(sinks)))
-        *hanging, fast = sinks
-        for sink in hanging:
-            deliver.create(target, sink.hook, due_ms[: len(due_ms) // len(hanging)])
+        due_ms = _due_ms(options, min(2, len(receivers)))
+        *hanging, fast = receivers
+        for receiver in hanging:
+            deliver.create(target, receiver.hook, due_ms[: len(due_ms) // len(hanging)])
         deliver.create(target, fast.hook, due_ms)
-        return late(sinks[-1].collect(options.count, PATIENCE), due_ms)
+        return late(receivers[-1].collect(options.count, PATIENCE), due_ms)
 
 
-def _peer(name: str, sinks: list[Sink], options: Options) -> Late:
+def _peer(name: str, receivers: list[Receiver], options: Options) -> Late:
     with peer(name) as theirs, theirs.working():
-        due_ms = _due_ms(options, len(sinks))
-        for sink in sinks:
-            theirs.create(sink.hook, due_ms)
+        due_ms = _due_ms(options, len(receivers))
+        for receiver in receivers:
+            theirs.create(receiver.hook, due_ms)
         time.sleep(max(0, max(due_ms) / 1000 - time.time()))
-        return late(sinks[-1].collect(options.count, 2 * PATIENCE), due_ms)
+        return late(receivers[-1].collect(options.count, 2 * PATIENCE), due_ms)
 
 
 def _due_ms(options: Options, hosts: int) -> list[int]:

@@ -4,8 +4,8 @@ import time
 
 import msgspec
 
-from bench.fill import fill, tomorrow
-from bench.outside import Outside, outside
+from bench.external_store import ExternalStore, external_store
+from bench.fill_store import fill, tomorrow
 from bench.processes import Foreign, cpu_seconds, resident_mib
 from bench.report import Options, Row
 from bench.scenarios.create import HOOK
@@ -49,7 +49,7 @@ class _Reading(msgspec.Struct, frozen=True):
 def run(options: Options, _: int) -> Run:
     """One run."""
     foreign = Foreign()
-    with outside() as large, outside() as small:
+    with external_store() as large, external_store() as small:
         fill(large, "bench", HOOK, tomorrow(), options.count)
         fill(small, "bench", HOOK, tomorrow(), FEW)
         with replicas(large, 1, SETTINGS) as [many], replicas(small, 1, SETTINGS) as [few]:
@@ -79,13 +79,13 @@ def problems(_: Run) -> list[str]:
     return []
 
 
-def _read(store: Outside, pid: int) -> _Reading:
+def _read(store: ExternalStore, pid: int) -> _Reading:
     told = store.info()
     commands, reads = told["total_commands_processed"], told["total_reads_processed"]
     return _Reading(time.monotonic(), cpu_seconds(pid), store.cpu(), commands, reads)
 
 
-def _rest(then: _Reading, store: Outside, pid: int) -> Rest:
+def _rest(then: _Reading, store: ExternalStore, pid: int) -> Rest:
     now = _read(store, pid)
     seconds = now.at - then.at
     # Less what the second reading itself cost: greeting, naming and asking.
@@ -99,7 +99,7 @@ def _rest(then: _Reading, store: Outside, pid: int) -> Rest:
     )
 
 
-def _own_cost(store: Outside) -> tuple[int, int]:
+def _own_cost(store: ExternalStore) -> tuple[int, int]:
     one, two = store.info(), store.info()
     names = ("total_commands_processed", "total_reads_processed")
     commands, reads = (two[name] - one[name] for name in names)

@@ -6,12 +6,12 @@ import time
 import msgspec
 
 from bench.ceilings.poster import Order, post
-from bench.load import Load, percentile
+from bench.create_load import Load, percentile
 from bench.processes import Foreign
+from bench.receiver import Arrivals, Receiver
 from bench.report import Options, Row
 from bench.scenarios.deliver import PATIENCE, create, lead
 from bench.server import Target, server
-from bench.sink import Arrivals, Sink
 
 COUNT = 0  # by --seconds
 BESIDE = "bare timers"
@@ -22,7 +22,7 @@ FLOOR_LEAD = 2.0  # seconds that the bare client has to get ready
 
 
 class Late(msgspec.Struct, frozen=True):
-    """Arrival at the sink − due."""
+    """Arrival at the receiver − due."""
 
     p50_ms: float
     p95_ms: float
@@ -39,7 +39,7 @@ class Late(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Both, to one sink."""
+    """Both, to one receiver."""
 
     ours: Late
     floor: Late
@@ -50,11 +50,11 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, index: int) -> Run:
     """One run; every second time the floor goes first."""
     foreign = Foreign()
-    with Sink() as sink:
-        floor = _floor(sink) if index % 2 else None
+    with Receiver() as receiver:
+        floor = _floor(receiver) if index % 2 else None
         with server(options.url, options.token, SETTINGS) as target:
-            ours, created = _ours(target, sink, options)
-        floor = floor or _floor(sink)
+            ours, created = _ours(target, receiver, options)
+        floor = floor or _floor(receiver)
     return Run(ours, floor, created, foreign.percent())
 
 
@@ -79,17 +79,17 @@ def problems(run: Run) -> list[str]:
     return run.ours.problems() + refused + [f"floor: {text}" for text in run.floor.problems()]
 
 
-def _ours(target: Target, sink: Sink, options: Options) -> tuple[Late, Load]:
+def _ours(target: Target, receiver: Receiver, options: Options) -> tuple[Late, Load]:
     due = spread(options.seconds, lead(options, options.seconds * RATE))
-    created = create(target, sink.hook, due)
+    created = create(target, receiver.hook, due)
     time.sleep(max(0, max(due) / 1000 - time.time()))
-    return late(sink.collect(len(due), PATIENCE), due), created
+    return late(receiver.collect(len(due), PATIENCE), due), created
 
 
-def _floor(sink: Sink) -> Late:
+def _floor(receiver: Receiver) -> Late:
     due = spread(FLOOR_SECONDS, FLOOR_LEAD)
-    post(Order(sink.hook, len(due), due))
-    return late(sink.collect(len(due), 0), due)
+    post(Order(receiver.hook, len(due), due))
+    return late(receiver.collect(len(due), 0), due)
 
 
 def spread(seconds: int, ahead: float) -> list[int]:

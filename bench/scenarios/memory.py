@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench.fill import DAY_MS, fill, tomorrow
-from bench.outside import Outside, outside
+from bench.external_store import ExternalStore, external_store
+from bench.fill_store import DAY_MS, fill, tomorrow
 from bench.peers.peer import peer
 from bench.report import Options, Row
 from bench.scenarios.create import HOOK
@@ -63,7 +63,7 @@ def problems(_: Run) -> list[str]:
 
 
 def _ours(binary: Path, count: int) -> Taken:
-    with outside(binary) as store:
+    with external_store(binary) as store:
         before = store.info()
         fill(store, "bench", HOOK, tomorrow(), count)
         return _taken(store, before, count)
@@ -77,7 +77,7 @@ def _peer(name: str, count: int) -> Taken:
         return _taken(theirs.store, before, count)
 
 
-def _taken(store: Outside, before: dict[str, int], count: int) -> Taken:
+def _taken(store: ExternalStore, before: dict[str, int], count: int) -> Taken:
     after = store.info()
     name = after.get("server_name", "redis")
     version = after.get(f"{name}_version", "")

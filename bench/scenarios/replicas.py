@@ -1,6 +1,6 @@
 """Replicas: messages due in a moment, created past the replicas, beside created at one of them.
 
-Two replicas share an outside store. They learn of the first kind only by the store's announcement.
+Two replicas share an external store. They learn of the first kind only by the store's announcement.
 """
 
 import tempfile
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.outside import Outside, outside
+from bench.create_due_soon import Order, create_soon
+from bench.external_store import ExternalStore, external_store
 from bench.processes import Foreign
+from bench.receiver import Receiver
 from bench.report import Options, Row
 from bench.scenarios.deliver import PATIENCE
 from bench.scenarios.lateness import Late, late
 from bench.server import Target, serving
-from bench.sink import Sink
-from bench.soon import Order, create_soon
 
 COUNT = 1_000
 BESIDE = "created there"
@@ -26,7 +26,7 @@ REPLICAS = 2
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Both, with the same replicas and to one sink."""
+    """Both, with the same replicas and to one receiver."""
 
     elsewhere: Late
     there: Late
@@ -36,12 +36,16 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, index: int) -> Run:
     """One run; every second time the other kind goes first."""
     foreign = Foreign()
-    with Sink() as sink, outside() as store, replicas(store, REPLICAS, SETTINGS) as targets:
-        order = Order(sink.hook, "bench-elsewhere", options.count, store.address)
+    with (
+        Receiver() as receiver,
+        external_store() as store,
+        replicas(store, REPLICAS, SETTINGS) as targets,
+    ):
+        order = Order(receiver.hook, "bench-elsewhere", options.count, store.address)
         at_one = msgspec.structs.replace(order, prefix="bench-there", target=targets[0])
-        there = _late(at_one, sink) if index % 2 else None
-        elsewhere = _late(order, sink)
-        there = there or _late(at_one, sink)
+        there = _late(at_one, receiver) if index % 2 else None
+        elsewhere = _late(order, receiver)
+        there = there or _late(at_one, receiver)
     return Run(elsewhere, there, foreign.percent())
 
 
@@ -66,7 +70,7 @@ def problems(run: Run) -> list[str]:
 
 
 @contextmanager
-def replicas(store: Outside, count: int, settings: dict[str, str]) -> Iterator[list[Target]]:
+def replicas(store: ExternalStore, count: int, settings: dict[str, str]) -> Iterator[list[Target]]:
     """Servers of our own over one store, each in a folder of its own."""
     given = {"REDIS_URL": store.address} | settings
     with ExitStack() as stack:
@@ -77,6 +81,6 @@ def replicas(store: Outside, count: int, settings: dict[str, str]) -> Iterator[l
         yield [stack.enter_context(serving(folder, given)) for folder in folders]
 
 
-def _late(order: Order, sink: Sink) -> Late:
+def _late(order: Order, receiver: Receiver) -> Late:
     due_ms = create_soon(order)
-    return late(sink.collect(order.count, PATIENCE), due_ms)
+    return late(receiver.collect(order.count, PATIENCE), due_ms)

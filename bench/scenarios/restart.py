@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.outside import outside
+from bench.external_store import external_store
 from bench.peers.peer import peer
 from bench.processes import Foreign
+from bench.receiver import Arrivals, Receiver
 from bench.report import Options, Row
 from bench.scenarios import deliver
 from bench.scenarios.replicas import replicas
 from bench.server import serving
-from bench.sink import Arrivals, Sink
 
 COUNT = 4_000
 BESIDE = "other replica"
@@ -36,7 +36,7 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """All to one sink."""
+    """All to one receiver."""
 
     restarted: Recovered  # the same command on the same machine, at once
     replaced: Recovered  # by a replica that ran already
@@ -47,10 +47,10 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, _: int) -> Run:
     """One run."""
     foreign = Foreign()
-    with Sink() as sink:
-        restarted = _restarted(sink, options)
-        replaced = _replaced(sink, options)
-        theirs = _peer(options.peer, sink, options) if options.peer else None
+    with Receiver() as receiver:
+        restarted = _restarted(receiver, options)
+        replaced = _replaced(receiver, options)
+        theirs = _peer(options.peer, receiver, options) if options.peer else None
     return Run(restarted, replaced, theirs, foreign.percent())
 
 
@@ -91,48 +91,52 @@ def problems(run: Run) -> list[str]:
     return found
 
 
-def _restarted(sink: Sink, options: Options) -> Recovered:
+def _restarted(receiver: Receiver, options: Options) -> Recovered:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         with serving(Path(folder), SETTINGS) as target:
             due = _due(options)
-            deliver.create(target, sink.hook, [due] * options.count)
-            killed_at = _kill_midway(target.pid or 0, sink, options.count)
+            deliver.create(target, receiver.hook, [due] * options.count)
+            killed_at = _kill_midway(target.pid or 0, receiver, options.count)
         with serving(Path(folder), SETTINGS):
-            return _recovered(sink.collect(options.count, PATIENCE), due, killed_at, options.count)
+            return _recovered(
+                receiver.collect(options.count, PATIENCE), due, killed_at, options.count
+            )
 
 
-def _replaced(sink: Sink, options: Options) -> Recovered:
-    with outside() as store, replicas(store, 2, SETTINGS) as [first, _]:
+def _replaced(receiver: Receiver, options: Options) -> Recovered:
+    with external_store() as store, replicas(store, 2, SETTINGS) as [first, _]:
         due = _due(options)
-        deliver.create(first, sink.hook, [due] * options.count)
-        killed_at = _kill_midway(first.pid or 0, sink, options.count)
-        return _recovered(sink.collect(options.count, PATIENCE), due, killed_at, options.count)
+        deliver.create(first, receiver.hook, [due] * options.count)
+        killed_at = _kill_midway(first.pid or 0, receiver, options.count)
+        return _recovered(receiver.collect(options.count, PATIENCE), due, killed_at, options.count)
 
 
-def _peer(name: str, sink: Sink, options: Options) -> Recovered:
+def _peer(name: str, receiver: Receiver, options: Options) -> Recovered:
     with peer(name) as theirs:
         with theirs.working() as worker:
             due = _due(options)
-            theirs.create(sink.hook, [due] * options.count)
-            killed_at = _kill_midway(worker, sink, options.count)
+            theirs.create(receiver.hook, [due] * options.count)
+            killed_at = _kill_midway(worker, receiver, options.count)
         with theirs.working():
-            return _recovered(sink.collect(options.count, PATIENCE), due, killed_at, options.count)
+            return _recovered(
+                receiver.collect(options.count, PATIENCE), due, killed_at, options.count
+            )
 
 
 def _due(options: Options) -> int:
     return int((time.time() + deliver.lead(options, options.count)) * 1000)
 
 
-def _kill_midway(pid: int, sink: Sink, count: int) -> float:
+def _kill_midway(pid: int, receiver: Receiver, count: int) -> float:
     """When a quarter has arrived → seconds since 1970. Raises: RuntimeError."""
     deadline = time.monotonic() + LIMIT
-    while int(sink.ask("count")) < count // 4:
+    while int(receiver.ask("count")) < count // 4:
         if time.monotonic() > deadline:
             raise RuntimeError("a quarter of the messages never arrived")
         time.sleep(LOOK_EVERY)
     os.kill(pid, signal.SIGKILL)
     killed_at = time.time()
-    if int(sink.ask("count")) == count:
+    if int(receiver.ask("count")) == count:
         raise RuntimeError("all had arrived before the kill: give a larger --count")
     return killed_at
 

@@ -6,11 +6,12 @@ from statistics import median
 
 import msgspec
 
-from bench.claims import claim
-from bench.fill import fill, tomorrow
-from bench.load import load
-from bench.outside import Outside, outside
+from bench.claim_loop import claim
+from bench.create_load import load
+from bench.external_store import ExternalStore, external_store
+from bench.fill_store import fill, tomorrow
 from bench.processes import Foreign
+from bench.receiver import Receiver
 from bench.report import Options, Row
 from bench.scenarios import deliver
 from bench.scenarios.create import HOOK
@@ -18,7 +19,6 @@ from bench.scenarios.deliver import PATIENCE
 from bench.scenarios.lateness import RATE, Late, late, spread
 from bench.scenarios.replicas import replicas
 from bench.server import Target
-from bench.sink import Sink
 
 COUNT = 1_000_000
 FEW = 10_000
@@ -53,12 +53,12 @@ def run(options: Options, _: int) -> Run:
     """One run."""
     foreign = Foreign()
     due_ms = tomorrow()
-    with Sink() as sink, outside() as store:
+    with Receiver() as receiver, external_store() as store:
         fill(store, "bench", HOOK, due_ms, FEW)
-        few = _measure(store, sink)
+        few = _measure(store, receiver)
         more = max(1, options.count - FEW)
         seconds = fill(store, "bench", HOOK, due_ms, more, FEW)
-        many = _measure(store, sink)
+        many = _measure(store, receiver)
     return Run(many, few, round(more / seconds, 1), foreign.percent())
 
 
@@ -89,15 +89,15 @@ def problems(run: Run) -> list[str]:
     return found
 
 
-def _measure(store: Outside, sink: Sink) -> Figures:
+def _measure(store: ExternalStore, receiver: Receiver) -> Figures:
     with replicas(store, 1, SETTINGS) as [target]:
         first = tomorrow()
         created = load(target, _prefix(), HOOK, [first + n for n in range(CREATED)])
         page_ms = _page_ms(target)
         due_ms = spread(SECONDS, deliver.lead_of(SECONDS * RATE))
-        deliver.create(target, sink.hook, due_ms)
+        deliver.create(target, receiver.hook, due_ms)
         time.sleep(max(0, max(due_ms) / 1000 - time.time()))
-        lateness = late(sink.collect(len(due_ms), PATIENCE), due_ms)
+        lateness = late(receiver.collect(len(due_ms), PATIENCE), due_ms)
     # With no dispatcher left, what is due waits for us.
     fill(store, _prefix(), HOOK, time.time_ns() // 1_000_000 - 3_600_000, 100 * CLAIMS)
     claim_ms = round(median(claim(store, CLAIMS)), 3)

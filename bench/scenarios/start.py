@@ -4,8 +4,8 @@ import time
 
 import msgspec
 
-from bench.fill import fill, tomorrow
-from bench.outside import Outside, outside
+from bench.external_store import ExternalStore, external_store
+from bench.fill_store import fill, tomorrow
 from bench.processes import Foreign
 from bench.report import Options, Row
 from bench.scenarios.create import HOOK
@@ -36,7 +36,7 @@ def run(options: Options, _: int) -> Run:
     """One run."""
     foreign = Foreign()
     due_ms = tomorrow()
-    with outside() as store:
+    with external_store() as store:
         fill(store, "bench", HOOK, due_ms, FEW)
         few = _start(store)
         fill(store, "bench", HOOK, due_ms, max(1, options.count - FEW), FEW)
@@ -63,7 +63,7 @@ def problems(_: Run) -> list[str]:
     return []
 
 
-def _start(store: Outside) -> Started:
+def _start(store: ExternalStore) -> Started:
     before, began = store.info(), time.perf_counter()
     with replicas(store, 1, SETTINGS):
         seconds, after = time.perf_counter() - began, store.info()

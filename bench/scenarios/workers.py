@@ -3,11 +3,11 @@
 import msgspec
 
 from bench.processes import Foreign
+from bench.receiver import Receiver
 from bench.report import Options, Row
 from bench.scenarios import deliver
 from bench.scenarios.deliver import Delivered
 from bench.server import fresh
-from bench.sink import Sink
 
 COUNT = 20_000
 BESIDE = "WORKERS=1"
@@ -15,7 +15,7 @@ SETTINGS = deliver.SETTINGS | {"WORKERS": "2"}
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Both, to one sink."""
+    """Both, to one receiver."""
 
     two: Delivered
     one: Delivered
@@ -26,10 +26,10 @@ class Run(msgspec.Struct, frozen=True):
 def run(options: Options, index: int) -> Run:
     """One run; every second time the single process goes first."""
     foreign = Foreign()
-    with Sink() as sink:
-        one = _drain("1", sink, options) if index % 2 else None
-        two = _drain("2", sink, options)
-        one = one or _drain("1", sink, options)
+    with Receiver() as receiver:
+        one = _drain("1", receiver, options) if index % 2 else None
+        two = _drain("2", receiver, options)
+        one = one or _drain("1", receiver, options)
     return Run(two, one, options.count, foreign.percent())
 
 
@@ -62,6 +62,6 @@ def _cpu(name: str, runs: list[Run], part: int) -> Row:
     return Row(name, each([run.two for run in runs]), each([run.one for run in runs]))
 
 
-def _drain(workers: str, sink: Sink, options: Options) -> Delivered:
+def _drain(workers: str, receiver: Receiver, options: Options) -> Delivered:
     with fresh(SETTINGS | {"WORKERS": workers}) as target:
-        return deliver.drain(target, sink, options)
+        return deliver.drain(target, receiver, options)

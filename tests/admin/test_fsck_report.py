@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.store import Store
 from tests.conftest import PARTITIONS
-from tests.support.commands import Done, Run
+from tests.support.command_line import Done, Run
 from tests.support.factories import accepted
 from tests.support.partitions import keys_of
 

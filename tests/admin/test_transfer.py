@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from scheduler_api.admin.transfer import BATCH, ExportFile
 from scheduler_api.store.store import Store
 from tests.conftest import PARTITIONS
-from tests.support.commands import Run, run_in, shown_on_terminal
+from tests.support.command_line import Run, run_in, shown_on_terminal
 from tests.support.factories import URL, accepted
 from tests.support.partitions import queue_of
 from tests.support.valkey import client, valkey_server

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from scheduler_api.api.app import create_app
 from scheduler_api.store.store import Store
 from tests.api.conftest import TOKEN, Api
-from tests.support.exchange import responses
 from tests.support.problems import problem
+from tests.support.raw_client import responses
 from tests.support.waiting import wait_until
 
 AUTHORIZED = b"POST /messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % TOKEN.encode()

@@ -16,8 +16,8 @@ from scheduler_api.store.store import Store
 from tests.api.conftest import Api
 from tests.support import invariants
 from tests.support.factories import accepted
+from tests.support.message_states import attempt
 from tests.support.problems import problem, wrong_paths
-from tests.support.states import attempt
 
 HOST = "n8n.example:5678"
 IDLE = {

@@ -19,7 +19,7 @@ from tests.api.test_requests import (
     Row,
     post,
 )
-from tests.support.exchange import exchange, head_and_body, responses, whole
+from tests.support.raw_client import exchange, head_and_body, responses, whole
 
 HARMLESS = "without its field", "with a wrong length", "with a bad chunk"
 

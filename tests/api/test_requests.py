@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from scheduler_api.server.protocol.http_protocol import MAX_FIELDS, MAX_HEAD
 from scheduler_api.store.store import Store
 from tests.api.conftest import MAX_BODY, TOKEN, Api
-from tests.support.exchange import Response, bytewise, exchange, head_and_body, whole
 from tests.support.factories import URL
+from tests.support.raw_client import Response, bytewise, exchange, head_and_body, whole
 
 CUTS = whole, head_and_body, bytewise
 HOST = b"Host: x\r\n"

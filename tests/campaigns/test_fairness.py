@@ -20,9 +20,9 @@ from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK, accepted
-from tests.support.raw import endless_server
+from tests.support.raw_server import endless_server
 from tests.support.receiver import Receiver, receiving
-from tests.support.silent import answer_names, silent_port
+from tests.support.silent_hosts import answer_names, silent_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.campaign

@@ -27,7 +27,7 @@ from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
 from scheduler_api.server import compose
 from scheduler_api.store.store import Store
-from tests.support.endings import ENDINGS, TIMED, silent
+from tests.support.attempt_endings import ENDINGS, TIMED, silent
 from tests.support.factories import LOOPBACK, new_message
 from tests.support.waiting import wait_until
 

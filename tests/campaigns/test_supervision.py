@@ -13,18 +13,18 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.outside import Outside
+from tests.support.configured_store import server as store_server
+from tests.support.external_store import ExternalStore
 from tests.support.receiver import Receiver
-from tests.support.servers import server as store_server
 from tests.support.valkey import client
 from tests.support.waiting import wait_until
-from tests.system.conftest import outside
+from tests.system.conftest import external_store
 from tests.system.processes import SERVE, Server, free_port, refused_start, serving
 from tests.system.tree import kill, store_pid, until_nothing_is_left, until_workers
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(120)]
 
-__all__ = ["outside"]  # the fixture
+__all__ = ["external_store"]  # the fixture
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 # Signals to the parent, one after the other → exit code.
@@ -41,7 +41,7 @@ EACH: Final = 5  # messages that wait while a process ends
 class Campaign:
     """What is done to one service after the other, and what must have arrived in the end."""
 
-    def __init__(self, folder: Path, receiver: Receiver, workers: int, store: Outside | None):
+    def __init__(self, folder: Path, receiver: Receiver, workers: int, store: ExternalStore | None):
         self.folder = folder
         self.port = free_port()
         self.receiver = receiver
@@ -111,11 +111,12 @@ class Campaign:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("kind", ["embedded", "outside, away"])
+@pytest.mark.parametrize("kind", ["embedded", "external, away"])
 async def test_however_processes_end_nothing_is_lost_and_nothing_stays(
-    tmp_path: Path, receiver: Receiver, outside: Outside, workers: int, kind: str
+    tmp_path: Path, receiver: Receiver, external_store: ExternalStore, workers: int, kind: str
 ) -> None:
-    campaign = Campaign(tmp_path, receiver, workers, None if kind == "embedded" else outside)
+    store = None if kind == "embedded" else external_store
+    campaign = Campaign(tmp_path, receiver, workers, store)
     for signals, code in ENDS:
         await campaign.end(signals, code, away=kind.endswith("away"))
     async with campaign.service() as service:

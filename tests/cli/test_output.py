@@ -13,7 +13,7 @@ import pytest
 from scheduler_api.store.store import Store
 from tests.cli.test_main import server
 from tests.conftest import PARTITIONS
-from tests.support import streams
+from tests.support import stderr_streams
 from tests.support.factories import accepted
 from tests.support.waiting import wait_until
 from tests.system.processes import environment, free_port
@@ -97,7 +97,7 @@ async def test_an_export_whose_reader_has_gone_is_one_line_and_exit_1(
     tmp_path: Path, outside: dict[str, str], messages: int
 ) -> None:
     assert messages
-    with streams.opened("pipe without its reader", tmp_path) as pipe:
+    with stderr_streams.opened("pipe without its reader", tmp_path) as pipe:
         done = await asyncio.to_thread(
             subprocess.run,
             (*COMMAND, "export", "-"),
@@ -144,7 +144,7 @@ async def test_a_receiver_whose_lines_cannot_be_printed_still_takes_webhooks(
 ) -> None:
     port = free_port()
     command = (*COMMAND, "listen", "--port", str(port))
-    with streams.opened("full device", tmp_path) as full:
+    with stderr_streams.opened("full device", tmp_path) as full:
         listening = await asyncio.create_subprocess_exec(
             *command, cwd=tmp_path, env=environment(), stdout=full.descriptor
         )

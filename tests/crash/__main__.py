@@ -17,12 +17,12 @@ from tests.crash.campaign import Report, World, campaign
 from tests.crash.herd import Herd, stampede
 from tests.crash.races import Races, race
 from tests.crash.results import Results
-from tests.support.outside import Outside
+from tests.support.external_store import ExternalStore
 from tests.support.receiver import receiving
 from tests.system.processes import Server, serving_in_two
 
 RESULTS: Final = Path(".guarantee/crash.json")
-WORLDS: Final[tuple[World, ...]] = ("outside", "embedded")
+WORLDS: Final[tuple[World, ...]] = ("external", "embedded")
 STORE_KILLS: Final = 4  # kills of replicas for one of the store
 SHOWN: Final = 20  # of what is wrong
 
@@ -73,7 +73,7 @@ def _run(world: World, kills: int, seed: int) -> Report:
 async def _rush(races: int, herd: int, seed: int) -> tuple[Races, Herd]:
     """Both on two replicas without faults, whose store syncs each write."""
     with tempfile.TemporaryDirectory(prefix="crash-") as name:
-        store = Outside(Path(name))
+        store = ExternalStore(Path(name))
         await store.start()
         try:
             environ = store.environ | {"DESTINATION_CONCURRENCY": "1000"}

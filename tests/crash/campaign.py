@@ -18,15 +18,15 @@ from tests.crash.fleet import (
     Fleet,
     Replica,
     embedded_fleet,
-    outside_fleet,
+    external_fleet,
 )
 from tests.crash.history import History, Kill, Verdict, judge
 from tests.crash.load import Hook, Load, Sink
-from tests.support.commands import Done
-from tests.support.faults import Step
+from tests.support.command_line import Done
+from tests.support.fault_proxy import Step
 from tests.support.waiting import wait_until
 
-World = Literal["outside", "embedded"]
+World = Literal["external", "embedded"]
 Act = Callable[[], Awaitable[None]]
 
 REPLICAS: Final = 2
@@ -211,7 +211,7 @@ class Campaign:
 
 
 FLEETS: Final[dict[World, Callable[[Path, int, float], AbstractAsyncContextManager[Fleet]]]] = {
-    "outside": outside_fleet,
+    "external": external_fleet,
     "embedded": embedded_fleet,
 }
 

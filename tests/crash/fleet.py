@@ -16,9 +16,9 @@ from scheduler_api.store.connection.client import connect
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import Keys
 from tests.crash.history import Kill
-from tests.support.commands import Done, run_in
-from tests.support.faults import FaultProxy, proxying, script_names
-from tests.support.outside import PASSWORD, Outside
+from tests.support.command_line import Done, run_in
+from tests.support.external_store import PASSWORD, ExternalStore
+from tests.support.fault_proxy import FaultProxy, proxying, script_names
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, Server, free_port, serving
 
@@ -33,7 +33,7 @@ class Replica:
     def __init__(self, folder: Path, proxy: FaultProxy | None, environ: dict[str, str]) -> None:
         folder.mkdir()
         self.folder = folder
-        self.proxy = proxy  # between it and the store, if the store is outside
+        self.proxy = proxy  # between it and the store, if the store is external
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environ = environ
@@ -81,7 +81,7 @@ def _target(link: Path) -> Path:
 class Fleet:
     """Replicas and their store; knows what is in flight, and how to end each."""
 
-    def __init__(self, replicas: list[Replica], look: Redis, store: Outside | None) -> None:
+    def __init__(self, replicas: list[Replica], look: Redis, store: ExternalStore | None) -> None:
         """`look`: a connection past every proxy; `store`: None if a replica owns it."""
         self.replicas = replicas
         self.look = look
@@ -165,11 +165,11 @@ def _settings(lease: float, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def outside_fleet(folder: Path, count: int, lease: float) -> AsyncIterator[Fleet]:
+async def external_fleet(folder: Path, count: int, lease: float) -> AsyncIterator[Fleet]:
     """As on several machines: a DATA_DIR for each replica, a proxy between each and the store,
     which syncs each write."""
     async with AsyncExitStack() as stack:
-        store = Outside(folder)
+        store = ExternalStore(folder)
         stack.push_async_callback(store.stop)
         await store.start()
         replicas = []
@@ -197,7 +197,7 @@ async def embedded_fleet(folder: Path, count: int, lease: float) -> AsyncIterato
 
 @asynccontextmanager
 async def _started(
-    replicas: list[Replica], address: str, store: Outside | None
+    replicas: list[Replica], address: str, store: ExternalStore | None
 ) -> AsyncIterator[Fleet]:
     look = connect(address)
     fleet = Fleet(replicas, look, store)

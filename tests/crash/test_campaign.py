@@ -7,7 +7,7 @@ import pytest
 from tests.crash.campaign import World, campaign
 
 # Of replicas; in the embedded world one is of who owns the store, by this seed.
-KILLS: dict[World, int] = {"outside": 2, "embedded": 3}
+KILLS: dict[World, int] = {"external": 2, "embedded": 3}
 SEED = 1
 
 

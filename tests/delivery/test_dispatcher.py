@@ -24,10 +24,10 @@ from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
 from tests.faults.conftest import events
 from tests.support import invariants
-from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
 from tests.support.partitions import keys_of, neighbours, queue_of
 from tests.support.receiver import Receiver, receiving
+from tests.support.store_clock import Clock, clock_lib
 from tests.support.waiting import wait_until
 
 SHORT_LEASE = 1.0  # seconds

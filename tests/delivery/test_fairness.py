@@ -14,7 +14,7 @@ from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
 from tests.support.factories import accepted
 from tests.support.receiver import Receiver, receiving
-from tests.support.silent import answer_names, silent_port
+from tests.support.silent_hosts import answer_names, silent_port
 from tests.support.waiting import wait_until
 
 CONCURRENCY = 64 * PARTITIONS  # of a destination, as in live_store

@@ -13,7 +13,7 @@ from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.domain.message import Spec
 from scheduler_api.store.queue import Claimed
 from tests.delivery.conftest import send
-from tests.support.endings import ENDINGS, TIMED, silent
+from tests.support.attempt_endings import ENDINGS, TIMED, silent
 from tests.support.waiting import wait_until
 
 BODY = 4 * 1024 * 1024  # bytes: more than the servers of all attempts together buffer

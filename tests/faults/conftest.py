@@ -18,7 +18,7 @@ from scheduler_api.server.token_file import Token
 from scheduler_api.settings import load
 from scheduler_api.store.store import Store
 from tests.api.conftest import serving
-from tests.support.faults import FaultProxy, proxying
+from tests.support.fault_proxy import FaultProxy, proxying
 from tests.support.problems import problem
 from tests.support.valkey import Valkey, client, valkey_server
 from tests.support.waiting import wait_until

@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Logs, Service, events, replica, told_unavailable
-from tests.support.disk import Disk, small_disk
 from tests.support.receiver import Receiver
+from tests.support.small_disk import Disk, small_disk
 from tests.support.valkey import valkey_server
 from tests.support.waiting import wait_until
 

@@ -6,8 +6,8 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import replica
-from tests.support.peer import THERE, peer
 from tests.support.receiver import Receiver
+from tests.support.remote_receiver import THERE, peer
 from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.machine

@@ -16,11 +16,11 @@ from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.faults.conftest import Service, replica
 from tests.support import invariants
-from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
-from tests.support.faults import FaultProxy, proxying, script_names
+from tests.support.fault_proxy import FaultProxy, proxying, script_names
+from tests.support.message_states import everything, outcome
 from tests.support.receiver import Receiver
-from tests.support.states import everything, outcome
+from tests.support.store_clock import Clock, clock_lib
 from tests.support.valkey import Valkey, client
 from tests.support.waiting import wait_until
 

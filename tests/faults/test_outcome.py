@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from scheduler_api.store.connection.uploads import CALL_BYTES, UNDER_WAY
 from scheduler_api.store.messages import CREATE_BATCH
 from tests.faults.conftest import PATIENCE, Service, replica
-from tests.support.faults import FaultProxy, proxying, script_names
+from tests.support.fault_proxy import FaultProxy, proxying, script_names
 from tests.support.problems import problem
 from tests.support.valkey import Valkey
 

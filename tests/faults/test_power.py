@@ -15,7 +15,7 @@ from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support import invariants
 from tests.support.factories import accepted
-from tests.support.states import outcome
+from tests.support.message_states import outcome
 from tests.support.valkey import client
 
 CUTS: Final = 12  # places where the file is cut off

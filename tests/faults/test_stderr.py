@@ -18,10 +18,10 @@ from typing import Final
 
 import pytest
 
-from tests.support import streams
-from tests.support.disk import small_disk
-from tests.support.outside import Outside
+from tests.support import stderr_streams
+from tests.support.external_store import ExternalStore
 from tests.support.receiver import Receiver
+from tests.support.small_disk import small_disk
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, Server, started_into
 
@@ -40,11 +40,11 @@ CLOSED: Final = ("sh", "-c", 'exec "$@" >&- 2>&-', "-", *SERVE)
 
 
 @contextmanager
-def a_file(path: Path) -> Iterator[streams.Stream]:
+def a_file(path: Path) -> Iterator[stderr_streams.Stream]:
     """One that grows."""
     writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     reading = os.open(path, os.O_RDONLY)
-    yield streams.Stream(writing, reading)
+    yield stderr_streams.Stream(writing, reading)
     os.close(writing)
     os.close(reading)
 
@@ -72,7 +72,7 @@ async def load(server: Server, receiver: Receiver, name: str) -> list[str]:
     return ids
 
 
-async def outage(server: Server, receiver: Receiver, store: Outside) -> tuple[list[str], int]:
+async def outage(server: Server, receiver: Receiver, store: ExternalStore) -> tuple[list[str], int]:
     """Messages that fall due while the store is away, and creates that are refused meanwhile."""
     ids = [f"away-{number}" for number in range(AHEAD)]
     for message_id in ids:
@@ -107,7 +107,7 @@ async def stop(server: Server, receiver: Receiver) -> list[str]:
     return ["open"]
 
 
-async def survive(server: Server, receiver: Receiver, store: Outside) -> str:
+async def survive(server: Server, receiver: Receiver, store: ExternalStore) -> str:
     """All of it → what was counted."""
     await server.ready()
     ids = await load(server, receiver, "before")
@@ -120,9 +120,9 @@ async def survive(server: Server, receiver: Receiver, store: Outside) -> str:
 
 
 @pytest.fixture
-async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
+async def external_store(tmp_path: Path) -> AsyncIterator[ExternalStore]:
     """The store, whose files no limit on the service's concerns."""
-    one = Outside(tmp_path)
+    one = ExternalStore(tmp_path)
     try:
         await one.start()
         yield one
@@ -144,7 +144,9 @@ def report(
 
 
 SORTS: Final = ("full device", "stream socket")  # one fails, the other blocks
-OTHERS: Final = [kind for kind in (*streams.READABLE, *streams.DEAD) if kind not in SORTS]
+OTHERS: Final = [
+    kind for kind in (*stderr_streams.READABLE, *stderr_streams.DEAD) if kind not in SORTS
+]
 
 
 @pytest.mark.parametrize(
@@ -153,15 +155,15 @@ OTHERS: Final = [kind for kind in (*streams.READABLE, *streams.DEAD) if kind not
 async def test_promise_at_least_once_whatever_stderr_takes(
     kind: str,
     tmp_path: Path,
-    outside: Outside,
+    external_store: ExternalStore,
     receiver: Receiver,
     report: Callable[[str], None],
 ) -> None:
-    with streams.opened(kind, tmp_path) as stream:
+    with stderr_streams.opened(kind, tmp_path) as stream:
         stream.fill()
-        options = outside.environ | OPTIONS
+        options = external_store.environ | OPTIONS
         async with started_into(stream.descriptor, tmp_path, SERVE, options) as server:
-            report(await survive(server, receiver, outside))
+            report(await survive(server, receiver, external_store))
 
 
 @pytest.mark.machine
@@ -177,24 +179,24 @@ async def test_a_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_e
     command: tuple[str, ...],
     workers: str,
     tmp_path: Path,
-    outside: Outside,
+    external_store: ExternalStore,
     receiver: Receiver,
     report: Callable[[str], None],
 ) -> None:
     with a_file(tmp_path / "log") as stream:
-        options = outside.environ | OPTIONS | {"WORKERS": workers}
+        options = external_store.environ | OPTIONS | {"WORKERS": workers}
         async with started_into(stream.descriptor, tmp_path, command, options) as server:
-            report(await survive(server, receiver, outside))
+            report(await survive(server, receiver, external_store))
         assert len(stream.read()) <= LIMIT
 
 
 @pytest.mark.machine
 async def test_a_log_on_a_full_disk_goes_on_with_whole_lines_when_there_is_room(
-    tmp_path: Path, outside: Outside, receiver: Receiver, report: Callable[[str], None]
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver, report: Callable[[str], None]
 ) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk, a_file(tmp_path / "disk" / "log") as stream:
         disk.fill()
-        options = outside.environ | OPTIONS
+        options = external_store.environ | OPTIONS
         async with started_into(stream.descriptor, tmp_path, SERVE, options) as server:
             await server.ready()
             await load(server, receiver, "full")
@@ -203,7 +205,7 @@ async def test_a_log_on_a_full_disk_goes_on_with_whole_lines_when_there_is_room(
             await server.reach("room", "delivered")
             lines = stream.read().splitlines()
             disk.fill()
-            report(await survive(server, receiver, outside))
+            report(await survive(server, receiver, external_store))
     events = [json.loads(line)["event"] for line in lines]
     assert "log_lines_dropped" in events
     assert "message_delivered" in events

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.sim.campaign import Catch, Figures, broken, campaign, catch_all
-from tests.sim.machine import Machine
+from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 RESULT: Final = Path(".guarantee") / "sim.json"
@@ -41,7 +41,7 @@ def main() -> int:
 
 def replay(seed: int) -> int:
     """One schedule, call by call."""
-    machine = Machine()
+    machine = StoreOnModel()
     world = World(machine, seed)
 
     def show(script: str, args: list[bytes], reply: Any) -> None:

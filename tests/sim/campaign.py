@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 from structlog.testing import capture_logs
 
-from tests.sim.machine import Machine
 from tests.sim.planted import PLANTED, Planted
+from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 CHUNK: Final = 500  # schedules of one task
@@ -56,8 +56,8 @@ class Catch(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def _machine() -> Machine:
-    return Machine()
+def _machine() -> StoreOnModel:
+    return StoreOnModel()
 
 
 def simulate(first: int, count: int) -> Figures:
@@ -110,7 +110,7 @@ def campaign(first: int, count: int, processes: int | None = None) -> Iterator[F
 
 def catch(planted: Planted, budget: int) -> Catch:
     """Run schedules until one of them shows the mistake."""
-    machine = Machine(planted.sources(), planted.rules)
+    machine = StoreOnModel(planted.sources(), planted.rules)
     for seed in range(budget):
         reason = broken(World(machine, seed))
         if reason is not None:

@@ -12,7 +12,7 @@ from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 from scheduler_api.domain.url import destination_name
 from scheduler_api.store.queue import MAX_CRASHES, Claimed, Outcome, Verdict
-from tests.sim.flow import Flow
+from tests.sim.destination_checker import Flow
 
 if TYPE_CHECKING:
     from tests.sim.replica import Lease

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from scheduler_api.store.connection.scripts import NAMES, lua_text, path_of, source
+from tests.sim.model import OTHER, PARTITIONS
 from tests.sim.replica import Rules
-from tests.sim.server import OTHER, PARTITIONS
 
 SEAM: Final = "call('ECHO', 'seam')"  # where one script stands for two calls
 

@@ -14,9 +14,9 @@ from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.retry import Delivered, Retry, decide
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue, Share
-from tests.sim.fair import objection
 from tests.sim.ledger import Broken, Offer
-from tests.sim.server import at_once
+from tests.sim.model import at_once
+from tests.sim.share_checker import objection
 
 if TYPE_CHECKING:
     from tests.sim.world import World

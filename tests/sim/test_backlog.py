@@ -12,8 +12,8 @@ from scheduler_api.domain.retry import Retry, decide
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
-from tests.sim.machine import Machine
-from tests.sim.server import at_once
+from tests.sim.model import at_once
+from tests.sim.store_on_model import StoreOnModel
 from tests.support.factories import accepted
 
 START = 1_800_000_000_000  # ms
@@ -34,7 +34,7 @@ class Hour:
     """One process, and what it sends to both receivers."""
 
     def __init__(self) -> None:
-        machine = Machine()
+        machine = StoreOnModel()
         self.server = machine.server
         data = machine.divided[1]
         [self.queue] = data.queues("epoch", CONCURRENCY, keep=0)

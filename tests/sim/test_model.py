@@ -13,10 +13,10 @@ from scheduler_api.store import destinations
 from scheduler_api.store.audit.fsck import COLUMNS
 from scheduler_api.store.connection.scripts import Scripts, lua_text
 from scheduler_api.store.keys import Keys
-from tests.sim.machine import Machine
-from tests.sim.server import BY_HAND, Content, ScriptFailed, Server, at_once
+from tests.sim.model import BY_HAND, Content, ScriptFailed, Server, at_once
+from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
-from tests.support.clock import Clock, clock_lib
+from tests.support.store_clock import Clock, clock_lib
 
 COMMANDS = 3_000
 CALLS = 4_000  # of scripts
@@ -121,7 +121,7 @@ def _is_set(content: Content) -> bool:
 async def test_each_script_does_on_the_model_what_it_does_on_the_server(
     redis: Redis, prefix: str, clock: Clock
 ) -> None:
-    keys, machine = Keys(prefix), Machine()
+    keys, machine = Keys(prefix), StoreOnModel()
     base = machine.divided[1].keys[0].base.encode()
     run = f"{prefix}:run"  # beside the keys that are compared
     scripts = Scripts(redis, keys, clock_lib(clock.key) | restarts_lib(run))
@@ -174,7 +174,7 @@ def restarts_lib(key: str) -> dict[str, str]:
 Call = tuple[int, int, str, list[bytes], Any]  # store's clock, its run, script, arguments, reply
 
 
-def schedule(machine: Machine, seed: int) -> list[Call]:
+def schedule(machine: StoreOnModel, seed: int) -> list[Call]:
     """The calls of one schedule; of one whose store forgets or is divided, none."""
     server = machine.server
     made: list[Call] = []

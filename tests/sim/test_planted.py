@@ -5,9 +5,9 @@ from itertools import islice
 import pytest
 
 from tests.sim.campaign import broken, catch
-from tests.sim.machine import Machine
 from tests.sim.planted import PLANTED, Planted
 from tests.sim.replica import Rules
+from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 SOON = 40  # schedules
@@ -43,4 +43,4 @@ def test_a_mistake_that_was_ours_is_found_again_and_is_not_there(name: str) -> N
     [planted] = (planted for planted in PLANTED if planted.name == name)
     caught = catch(planted, BUDGET)
     assert caught.reason
-    assert broken(World(Machine(), caught.schedules - 1)) is None
+    assert broken(World(StoreOnModel(), caught.schedules - 1)) is None

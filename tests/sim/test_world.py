@@ -1,7 +1,7 @@
 """Some schedules in each run of the tests; many more in `make sim`."""
 
 from tests.sim.campaign import simulate
-from tests.sim.machine import Machine
+from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 SCHEDULES = 700
@@ -24,7 +24,7 @@ def test_schedules_meet_every_fault() -> None:
 
 
 def test_a_seed_is_always_the_same_schedule() -> None:
-    machine = Machine()
+    machine = StoreOnModel()
     calls: list[tuple[str, int]] = []
     machine.server.trace = lambda script, args, _: calls.append((script, len(args)))
     World(machine, 7).run()

@@ -32,11 +32,11 @@ from scheduler_api.store.codec.record import from_ms, to_ms
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import Claim, Queue
-from tests.sim.flow import Flow
+from tests.sim.destination_checker import Flow
 from tests.sim.ledger import Broken, Ledger, Offer
-from tests.sim.machine import Machine
+from tests.sim.model import NOTHING, Content, at_once
 from tests.sim.replica import LEASE, NEXT_DUTIES, Claimer, Lease, Replica
-from tests.sim.server import NOTHING, Content, at_once
+from tests.sim.store_on_model import StoreOnModel
 from tests.support.factories import accepted
 
 START: Final = 1_800_000_000_000  # ms
@@ -91,7 +91,7 @@ PUT_IN: Final = (("ZADD", "due"), ("ZADD", "delivered"), ("ZADD", "taken"))
 class World:
     """One schedule."""
 
-    def __init__(self, machine: Machine, seed: int) -> None:
+    def __init__(self, machine: StoreOnModel, seed: int) -> None:
         rng = self.rng = random.Random(seed)  # noqa: S311
         self.seed = seed
         self.server = machine.server

@@ -15,7 +15,7 @@ from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
-from tests.support.clock import Clock, clock_lib
+from tests.support.store_clock import Clock, clock_lib
 from tests.support.waiting import wait_until
 
 Published = Callable[[], Awaitable[list[int]]]

@@ -13,7 +13,7 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.store.store import Store
 from tests.support.factories import accepted
-from tests.support.states import bring, everything, fill, outcome
+from tests.support.message_states import bring, everything, fill, outcome
 
 
 @pytest.mark.parametrize("state", ["scheduled", "retrying", "parked"])

@@ -17,10 +17,10 @@ from scheduler_api.store.queue import CLAIM_BATCH, Claim, Claimed
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
-from tests.support.clock import Clock
 from tests.support.factories import URL, accepted
 from tests.support.lost_replies import lose_next_reply
-from tests.support.states import RETRY_AFTER, bring, everything, fill, outcome
+from tests.support.message_states import RETRY_AFTER, bring, everything, fill, outcome
+from tests.support.store_clock import Clock
 
 MIB = 1024 * 1024
 LEASE = 15_000  # ms, of `store`

@@ -15,9 +15,9 @@ from scheduler_api.store.messages import NOTIFY_WITHIN
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.conftest import Published
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import FINISHED, PENDING, bring, everything
+from tests.support.message_states import FINISHED, PENDING, bring, everything
+from tests.support.store_clock import Clock
 
 MINUTE = from_ms(NOW + 60_000)
 SHOWN = {"parked": "scheduled"}  # where a message is → its state, if that is another word

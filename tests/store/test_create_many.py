@@ -20,7 +20,7 @@ from tests.conftest import NOW
 from tests.store.conftest import Published
 from tests.support import invariants
 from tests.support.factories import accepted
-from tests.support.states import FINISHED, PENDING, bring
+from tests.support.message_states import FINISHED, PENDING, bring
 from tests.support.valkey import client, valkey_server
 from tests.support.waiting import wait_until
 

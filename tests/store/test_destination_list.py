@@ -11,9 +11,9 @@ from scheduler_api.domain.errors import Invalid
 from scheduler_api.store import destinations
 from scheduler_api.store.destinations import READ_BATCH
 from scheduler_api.store.store import Store
-from tests.support.counting import Commands
 from tests.support.factories import accepted
 from tests.support.valkey import client
+from tests.support.work_counter import Commands
 
 MANY = 1_500  # more than a server keeps in one piece
 PAUSED = b"0 0 1 [null,null,true]"

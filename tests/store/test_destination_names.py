@@ -12,7 +12,7 @@ from scheduler_api.store.codec.record import destination_of, pack_tail
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.support.factories import accepted
-from tests.support.states import outcome
+from tests.support.message_states import outcome
 
 NAME = "h.example"
 SPELLINGS = (

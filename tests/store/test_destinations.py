@@ -16,9 +16,9 @@ from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import attempt, everything, outcome
+from tests.support.message_states import attempt, everything, outcome
+from tests.support.store_clock import Clock
 
 HERE = "127.0.0.1:2"  # the destination of the factories' messages
 THERE = "127.0.0.1:3"

@@ -10,9 +10,9 @@ from scheduler_api.domain.message import Message
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import RETRY_AFTER, attempt, bring, outcome
+from tests.support.message_states import RETRY_AFTER, attempt, bring, outcome
+from tests.support.store_clock import Clock
 
 SENT = [attempt()]
 

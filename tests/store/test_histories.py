@@ -25,11 +25,11 @@ from scheduler_api.store.queue import MAX_CRASHES, Claimed, Queue, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support import engines
-from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
 from tests.support.invariants import snapshot
 from tests.support.lost_replies import lose_next_reply
-from tests.support.states import outcome
+from tests.support.message_states import outcome
+from tests.support.store_clock import Clock, clock_lib
 from tests.support.waiting import wait_until
 
 HISTORIES = 8

@@ -12,7 +12,7 @@ from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.support.factories import URL, accepted
-from tests.support.states import FINISHED, RETRY_AFTER, bring, fill
+from tests.support.message_states import FINISHED, RETRY_AFTER, bring, fill
 
 MIB = 1024 * 1024
 

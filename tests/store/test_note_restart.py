@@ -7,9 +7,9 @@ from redis.asyncio import Redis
 
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import everything
+from tests.support.message_states import everything
+from tests.support.store_clock import Clock
 
 LEASE = 15_000  # ms, of `store`
 

@@ -17,7 +17,7 @@ from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.connection.test_scripts import CALLS, ENDINGS, UNMARKED_TOO
 from tests.support.factories import accepted
-from tests.support.states import everything, outcome
+from tests.support.message_states import everything, outcome
 
 OTHER = 3  # partitions, of the process that is set up wrongly
 COMPARED = sorted(set(NAMES) - ENDINGS)

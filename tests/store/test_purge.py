@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from scheduler_api.domain.errors import MessageNotFound
 from scheduler_api.store.queue import CLAIM_BATCH, SILENCE
 from scheduler_api.store.store import Store
-from tests.support.clock import Clock
-from tests.support.states import FINISHED, bring, everything
+from tests.support.message_states import FINISHED, bring, everything
+from tests.support.store_clock import Clock
 
 KEPT = {"delivered": timedelta(days=1), "failed": timedelta(days=30)}
 

@@ -15,9 +15,9 @@ from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.store.conftest import Replica
 from tests.support import invariants
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import attempt
+from tests.support.message_states import attempt
+from tests.support.store_clock import Clock
 
 HOSTS = [f"127.0.0.1:{port}" for port in (81, 82, 83)]
 LEASE = 15_000  # ms

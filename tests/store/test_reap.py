@@ -12,9 +12,9 @@ from scheduler_api.store.queue import CLAIM_BATCH, MAX_CRASHES
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import attempt, bring, everything, fill, outcome
+from tests.support.message_states import attempt, bring, everything, fill, outcome
+from tests.support.store_clock import Clock
 
 LEASE = 15_000  # ms, of `store`
 

@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from scheduler_api.store.queue import CLAIM_BATCH, MAX_CRASHES
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
-from tests.support.clock import Clock, clock_lib
 from tests.support.factories import accepted
-from tests.support.states import everything, fill, outcome
+from tests.support.message_states import everything, fill, outcome
+from tests.support.store_clock import Clock, clock_lib
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Published, Replica
-from tests.support.clock import Clock
 from tests.support.factories import accepted
 from tests.support.lost_replies import lose_next_reply
-from tests.support.states import bring, everything, fill, outcome
+from tests.support.message_states import bring, everything, fill, outcome
+from tests.support.store_clock import Clock
 
 
 async def test_a_released_message_waits_again_with_its_due_and_its_attempts(

@@ -6,8 +6,8 @@ from redis.asyncio import Redis
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.store.conftest import Replica
-from tests.support.clock import Clock
-from tests.support.states import bring, everything, fill, outcome
+from tests.support.message_states import bring, everything, fill, outcome
+from tests.support.store_clock import Clock
 
 
 async def test_a_renewed_lease_is_a_full_one_from_now(store: Store, clock: Clock) -> None:

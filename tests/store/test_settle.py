@@ -14,9 +14,9 @@ from scheduler_api.store.queue import Claimed, Verdict
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import FINISHED, attempt, bring, everything, fill, outcome
+from tests.support.message_states import FINISHED, attempt, bring, everything, fill, outcome
+from tests.support.store_clock import Clock
 
 STATES: dict[Verdict, str] = {"delivered": "delivered", "failed": "failed", "retry": "retrying"}
 VERDICTS = tuple(STATES)

@@ -9,9 +9,9 @@ from scheduler_api.store.queue import Claim, Share
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.store.conftest import Published, Replica
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import outcome
+from tests.support.message_states import outcome
+from tests.support.store_clock import Clock
 
 A, B = "127.0.0.1:3001", "127.0.0.1:3002"
 AGAIN = 0.25  # seconds until a process looks again at what it had no slot for

@@ -14,8 +14,8 @@ from scheduler_api.store.connection.client import close, connect, open_client
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store, redis_at
 from tests.support import engines
+from tests.support.configured_store import server
 from tests.support.lost_replies import lose_next_reply
-from tests.support.servers import server
 from tests.support.valkey import client
 
 PATIENCE = timedelta(seconds=1)

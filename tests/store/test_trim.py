@@ -13,9 +13,9 @@ from scheduler_api.store.queue import CLAIM_BATCH, KEEP_BELOW
 from scheduler_api.store.store import Store
 from scheduler_api.store.stored_bytes import LOOK_AFTER, Growth
 from tests.support import invariants
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import FINISHED, PENDING, bring, outcome
+from tests.support.message_states import FINISHED, PENDING, bring, outcome
+from tests.support.store_clock import Clock
 from tests.support.waiting import wait_until
 
 MIB = 1024**2

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outside import Outside
+from tests.support.external_store import ExternalStore
 
 
 @pytest.fixture
-async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
+async def external_store(tmp_path: Path) -> AsyncIterator[ExternalStore]:
     """One for this test, on loopback, with a password."""
-    one = Outside(tmp_path)
+    one = ExternalStore(tmp_path)
     try:
         await one.start()
         yield one

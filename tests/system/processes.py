@@ -188,7 +188,7 @@ async def started_into(
 
 @asynccontextmanager
 async def serving_in_two(folder: Path, **environ: str) -> AsyncIterator[tuple[Server, Server]]:
-    """Two replicas, each in a folder of its own, as on two machines, over an outside store."""
+    """Two replicas, each in a folder of its own, as on two machines, over an external store."""
     folders = folder / "one", folder / "two"
     for each in folders:
         each.mkdir(exist_ok=True)

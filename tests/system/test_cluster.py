@@ -10,8 +10,8 @@ import pytest
 
 from scheduler_api.store.keys import partition_of
 from tests.support import engines
+from tests.support.configured_store import DURABLE
 from tests.support.receiver import Receiver
-from tests.support.servers import DURABLE
 from tests.system.processes import SERVE, Server, serving
 from tests.system.traffic import missing, traffic
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.server.compose import _check
 from scheduler_api.store.store import Store
-from tests.support.servers import DURABLE, server
+from tests.support.configured_store import DURABLE, server
 from tests.support.valkey import client
 from tests.system.processes import free_port, refused_start, serving
 

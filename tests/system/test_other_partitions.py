@@ -7,8 +7,8 @@ import aiohttp
 from redis.asyncio import Redis
 
 from scheduler_api.store.keys import Keys
-from tests.support.outside import Outside
-from tests.support.states import everything
+from tests.support.external_store import ExternalStore
+from tests.support.message_states import everything
 from tests.support.valkey import client
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, Server, serving, started
@@ -43,20 +43,22 @@ async def all_data(redis: Redis) -> dict[str, Any]:
 
 
 async def test_promise_durable_before_201_though_partitions_differ_and_the_store_was_away(
-    tmp_path: Path, outside: Outside
+    tmp_path: Path, external_store: ExternalStore
 ) -> None:
     later: dict[str, Any] = {"webhookUrl": "http://127.0.0.1:2/", "delay": "1d"}
     (tmp_path / "wrong").mkdir()
-    async with serving(tmp_path, SERVE, None, PARTITIONS=str(MADE), **outside.environ) as right:
+    async with serving(
+        tmp_path, SERVE, None, PARTITIONS=str(MADE), **external_store.environ
+    ) as right:
         await right.create(id="a", **later)
         await right.stop()
-    await outside.stop()
+    await external_store.stop()
     async with started(
-        tmp_path / "wrong", SERVE, None, PARTITIONS=str(WRONG), **outside.environ
+        tmp_path / "wrong", SERVE, None, PARTITIONS=str(WRONG), **external_store.environ
     ) as wrong:
         await wrong.event("store_away_at_start")
-        await outside.start()
-        async with client(outside.address) as redis:
+        await external_store.start()
+        async with client(external_store.address) as redis:
             before = await all_data(redis)
             calls: list[tuple[Any, ...]] = [
                 ("POST", "/messages", {"id": f"m{number}", **later}) for number in range(CREATES)

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.support.faults import proxying
-from tests.support.outside import Outside
+from tests.support.external_store import ExternalStore
+from tests.support.fault_proxy import proxying
 from tests.support.receiver import Receiver
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, Server, serving
@@ -32,11 +32,11 @@ async def nothing_pending(server: Server) -> None:
 
 
 async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sent_twice(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     # A host that has not answered yet gets a third of the slots.
     many = {"MAX_IN_FLIGHT": str(3 * MANY), "DESTINATION_CONCURRENCY": str(MANY)}
-    environ = outside.environ | many | {"LEASE": f"{LEASE}s"}
+    environ = external_store.environ | many | {"LEASE": f"{LEASE}s"}
     (tmp_path / "idle").mkdir()
     receiver.hold.clear()
     async with serving(tmp_path, SERVE, None, **environ) as busy:
@@ -45,11 +45,11 @@ async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sen
             await asyncio.gather(*(busy.create(id=str(n), webhookUrl=receiver.url) for n in ids))
         await wait_until("all requests", lambda: len(receiver.requests) == MANY, 30)
         async with serving(tmp_path / "idle", SERVE, None, **environ) as idle:
-            await outside.stop(signal.SIGKILL)
+            await external_store.stop(signal.SIGKILL)
             receiver.hold.set()
             gone = time.monotonic()
             await wait_until("two leases", lambda: time.monotonic() > gone + 2 * LEASE)
-            await outside.start()
+            await external_store.start()
             await idle.ready()
             await nothing_pending(idle)
             assert not idle.events("leases_reaped") + busy.events("leases_reaped")
@@ -58,13 +58,13 @@ async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sen
 
 
 async def test_one_that_was_stopped_through_an_outage_does_not_reap_as_it_goes_on(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    environ = outside.environ | {"LEASE": f"{LEASE}s", "DESTINATION_CONCURRENCY": "1000"}
+    environ = external_store.environ | {"LEASE": f"{LEASE}s", "DESTINATION_CONCURRENCY": "1000"}
     (tmp_path / "other").mkdir()
     receiver.hold.clear()
     async with (
-        proxying(("127.0.0.1", outside.port)) as proxy,
+        proxying(("127.0.0.1", external_store.port)) as proxy,
         serving(tmp_path, SERVE, None, **environ | {"REDIS_PORT": str(proxy.port)}) as busy,
     ):
         for n in range(20):
@@ -87,9 +87,9 @@ async def test_one_that_was_stopped_through_an_outage_does_not_reap_as_it_goes_o
 
 
 async def test_a_process_stopped_for_longer_than_its_leases_settles_nothing(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    environ = outside.environ | {"LEASE": f"{LEASE}s"}
+    environ = external_store.environ | {"LEASE": f"{LEASE}s"}
     (tmp_path / "other").mkdir()
     receiver.hold.clear()
     async with serving(tmp_path, SERVE, None, **environ) as zombie:

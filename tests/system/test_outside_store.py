@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import trustme
 
-from tests.support.commands import run_in
-from tests.support.outside import PASSWORD, Outside
+from tests.support.command_line import run_in
+from tests.support.external_store import PASSWORD, ExternalStore
 from tests.support.receiver import Receiver
 from tests.system.processes import SERVE, Server, serving, started
 
@@ -51,14 +51,16 @@ async def deliver_one(server: Server, receiver: Receiver) -> None:
 
 
 async def test_a_store_at_a_unix_socket(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    async with serving(tmp_path, REDIS_URL=outside.address) as server:
+    async with serving(tmp_path, REDIS_URL=external_store.address) as server:
         await deliver_one(server, receiver)
 
 
-async def test_a_store_over_tls(tmp_path: Path, outside: Outside, receiver: Receiver) -> None:
-    async with tls_in_front_of(outside.port, tmp_path) as (port, trusted):
+async def test_a_store_over_tls(
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
+) -> None:
+    async with tls_in_front_of(external_store.port, tmp_path) as (port, trusted):
         login = f":{quote(PASSWORD, safe='')}@"
         url = f"rediss://{login}127.0.0.1:{port}/0?ssl_ca_certs={quote(str(trusted))}"
         async with serving(tmp_path, REDIS_URL=url) as server:
@@ -66,11 +68,11 @@ async def test_a_store_over_tls(tmp_path: Path, outside: Outside, receiver: Rece
 
 
 async def test_a_store_whose_certificate_is_of_another_issuer_is_told_at_the_start(
-    tmp_path: Path, outside: Outside
+    tmp_path: Path, external_store: ExternalStore
 ) -> None:
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
-    async with tls_in_front_of(outside.port, tmp_path) as (port, _):
+    async with tls_in_front_of(external_store.port, tmp_path) as (port, _):
         store = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={quote(str(stranger))}"
         done = await run_in(tmp_path, "serve", REDIS_URL=store, STRICT="1", API_TOKEN="t")
     assert done.returncode == 1
@@ -82,11 +84,11 @@ async def test_a_store_whose_certificate_is_of_another_issuer_is_told_at_the_sta
 
 
 async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    async with serving(tmp_path, SERVE, None, **outside.environ) as server:
+    async with serving(tmp_path, SERVE, None, **external_store.environ) as server:
         await server.create(id="before", webhookUrl=receiver.url, delay=1.5)
-        await outside.stop()
+        await external_store.stop()
 
         status, health, headers = await server.ask("GET", "/health")
         assert (status, health["status"]) == (503, "unhealthy")
@@ -100,7 +102,7 @@ async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
         assert (await server.ask("GET", "/health/live"))[0] == 200
         await server.event("store_lost")
 
-        await outside.start()
+        await external_store.start()
         await server.ready()
         assert (await server.ask("GET", "/health"))[1]["redis"] == "connected"
         await server.reach("before", "delivered")
@@ -110,9 +112,9 @@ async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
 
 
 async def test_a_wrong_password_is_told_at_the_start_to_callers_and_by_commands(
-    tmp_path: Path, outside: Outside
+    tmp_path: Path, external_store: ExternalStore
 ) -> None:
-    wrong = outside.environ | {"REDIS_PASSWORD": "wrong"}
+    wrong = external_store.environ | {"REDIS_PASSWORD": "wrong"}
     async with started(tmp_path, SERVE, None, **wrong) as server:
         event = await server.event("store_away_at_start")
         assert "refuses the login" in event["reason"]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.crash.herd import stampede
 from tests.crash.races import race
-from tests.support.outside import Outside
+from tests.support.external_store import ExternalStore
 from tests.support.receiver import Receiver
 from tests.system.processes import Server, serving_in_two
 
@@ -20,9 +20,11 @@ MOST_GROWN = 64  # MiB: some megabytes were seen, whatever the herd
 
 
 @pytest.fixture
-async def both(tmp_path: Path, outside: Outside) -> AsyncIterator[tuple[Server, Server]]:
+async def both(
+    tmp_path: Path, external_store: ExternalStore
+) -> AsyncIterator[tuple[Server, Server]]:
     """Two replicas over one store."""
-    environ = outside.environ | {"DESTINATION_CONCURRENCY": "1000"}
+    environ = external_store.environ | {"DESTINATION_CONCURRENCY": "1000"}
     async with serving_in_two(tmp_path, **environ) as servers:
         yield servers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outside import Outside
+from tests.support.external_store import ExternalStore
 from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, has_store, serving, serving_in_two
@@ -78,9 +78,9 @@ async def test_what_was_connected_but_not_read_when_its_sender_was_killed_arrive
 
 
 async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the_next_start(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    async with serving_in_two(tmp_path, **outside.environ) as both:
+    async with serving_in_two(tmp_path, **external_store.environ) as both:
         due = time.time() + 3
         at = datetime.fromtimestamp(due, UTC).isoformat()
         for server, first in zip(both, (0, 25), strict=True):
@@ -92,17 +92,17 @@ async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the
             assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
         assert not receiver.requests
     await wait_until("their time", lambda: time.time() > due)
-    async with serving_in_two(tmp_path, **outside.environ) as both:
+    async with serving_in_two(tmp_path, **external_store.environ) as both:
         for n in range(50):
             await both[n % 2].reach(str(n), "delivered")
     assert Counter(receiver.ids()) == Counter(map(str, range(50)))
 
 
 async def test_five_hundred_open_requests_end_before_the_service_does(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     # A host that has not answered yet gets a third of the slots.
-    many = {"MAX_IN_FLIGHT": "1500", "DESTINATION_CONCURRENCY": "1000"} | outside.environ
+    many = {"MAX_IN_FLIGHT": "1500", "DESTINATION_CONCURRENCY": "1000"} | external_store.environ
     (tmp_path / "other").mkdir()
     receiver.hold.clear()
     async with serving(tmp_path, SERVE, None, **many) as server:

@@ -3,10 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-from tests.support.commands import run_in
+from tests.support.acl import PASSWORD, granted
+from tests.support.command_line import run_in
+from tests.support.configured_store import DURABLE
 from tests.support.receiver import Receiver
-from tests.support.rights import PASSWORD, granted
-from tests.support.servers import DURABLE
 from tests.support.valkey import valkey_server
 from tests.system.processes import serving
 

@@ -19,8 +19,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from scheduler_api.store.keys import Keys
+from tests.support.configured_store import DURABLE, server
 from tests.support.receiver import Receiver
-from tests.support.servers import DURABLE, server
 from tests.support.valkey import client
 from tests.support.waiting import wait_until
 from tests.system.processes import PATIENCE, SERVE, Server, refused_start, serving

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import engines
+from tests.support.configured_store import DURABLE
 from tests.support.receiver import Receiver
-from tests.support.servers import DURABLE
 from tests.system.processes import SERVE, serving
 from tests.system.traffic import missing, traffic
 

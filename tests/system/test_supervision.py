@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import run_in
-from tests.support.outside import Outside
+from tests.support.command_line import run_in
+from tests.support.configured_store import server
+from tests.support.external_store import ExternalStore
 from tests.support.receiver import Receiver
-from tests.support.servers import server
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, is_locked, refused_start, serving, started
 from tests.system.tree import (
@@ -25,12 +25,14 @@ TWO = {"WORKERS": "2"}
 
 
 async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
-    tmp_path: Path, outside: Outside, receiver: Receiver
+    tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    async with serving(tmp_path, SERVE, None, STRICT="1", **TWO, **outside.environ) as service:
+    async with serving(
+        tmp_path, SERVE, None, STRICT="1", **TWO, **external_store.environ
+    ) as service:
         await service.create(id="before", webhookUrl=receiver.url, delay=1)
         old = tuple(await until_workers(service, 2))
-        await outside.stop()
+        await external_store.stop()
         port = str(service.port)
         ready = await run_in(tmp_path, "healthcheck", API_PORT=port)
         live = await run_in(tmp_path, "healthcheck", "--live", API_PORT=port)
@@ -42,7 +44,7 @@ async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
             20,
         )
         assert service.process.poll() is None
-        await outside.start()
+        await external_store.start()
         await service.ready()
         await service.reach("before", "delivered")
         await until_workers(service, 2, but=old)

@@ -18,7 +18,7 @@ import structlog
 
 from scheduler_api.telemetry.logging import configure_logging
 from scheduler_api.telemetry.pipe import Output, Sink, guarded
-from tests.support.streams import DEAD, READABLE, Stream, opened
+from tests.support.stderr_streams import DEAD, READABLE, Stream, opened
 
 MANY = 3_000  # lines: more than any kind of stream here holds
 

@@ -11,8 +11,8 @@ from scheduler_api.delivery.http.sender import Sender, Sent
 from scheduler_api.domain.message import Spec
 from scheduler_api.store.queue import Claimed
 from tests.delivery.conftest import send
-from tests.support.answers import CASES, Case
-from tests.support.cutting import Cutting, cutting
+from tests.support.fragmenting_server import Cutting, cutting
+from tests.support.response_cases import CASES, Case
 from tests.support.waiting import wait_until
 
 CURL = shutil.which("curl")

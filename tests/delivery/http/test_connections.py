@@ -20,7 +20,7 @@ from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, Start, send
 from tests.support.factories import LOOPBACK, accepted
 from tests.support.receiver import Receiver
-from tests.support.silent import answer_names
+from tests.support.silent_hosts import answer_names
 from tests.support.waiting import wait_until
 
 CONNECTIONS = 8

@@ -13,7 +13,7 @@ import pytest
 from scheduler_api.delivery.http.egress import GuardedConnector, guarding
 from scheduler_api.delivery.http.resolver import Resolver
 from scheduler_api.domain.egress import EgressRules
-from tests.support.dropping import dropping
+from tests.support.dropping_server import dropping
 
 
 @asynccontextmanager

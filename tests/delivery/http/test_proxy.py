@@ -24,7 +24,7 @@ from tests.delivery.http.test_egress import Names, names  # noqa: F401  a fixtur
 from tests.delivery.http.test_receivers import unanswered  # noqa: F401  a fixture
 from tests.support.factories import LOOPBACK
 from tests.support.forward_proxy import ForwardProxy, forward_proxy
-from tests.support.raw import raw_server
+from tests.support.raw_server import raw_server
 from tests.support.receiver import Receiver
 
 LOGIN = "us%40er:pass%20word"

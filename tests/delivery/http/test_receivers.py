@@ -19,11 +19,11 @@ from scheduler_api.delivery.http.response import BODY_BYTES
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, Start, send
-from tests.support.cutting import cutting
-from tests.support.dropping import dropping
+from tests.support.dropping_server import dropping
 from tests.support.factories import accepted
-from tests.support.faults import proxying
-from tests.support.raw import endless_server, mute_server, raw_server
+from tests.support.fault_proxy import proxying
+from tests.support.fragmenting_server import cutting
+from tests.support.raw_server import endless_server, mute_server, raw_server
 from tests.support.receiver import Receiver
 from tests.support.waiting import wait_until
 

@@ -15,7 +15,7 @@ from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
 from tests.support.factories import accepted
 from tests.support.receiver import Receiver
-from tests.support.silent import answer_names
+from tests.support.silent_hosts import answer_names
 from tests.support.waiting import wait_until
 
 SILENT = 80  # names

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler_api.delivery.http.response import BODY_BYTES, HEAD_BYTES, ResponseReader
-from tests.support.answers import BAD, CASES, EMPTY, GONE, OK, Case
+from tests.support.response_cases import BAD, CASES, EMPTY, GONE, OK, Case
 
 Found = tuple[int | str, bool, str | None]  # outcome, whether the connection is kept, excerpt
 SMALL = [case for case in CASES if len(case.answer) < 400]

@@ -19,7 +19,7 @@ from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, send
 from tests.support.factories import LOOPBACK, accepted
 from tests.support.partitions import queue_of
-from tests.support.raw import raw_server
+from tests.support.raw_server import raw_server
 from tests.support.receiver import Receiver
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()

@@ -15,10 +15,10 @@ from scheduler_api.delivery.http.deadlines import Deadlines
 from scheduler_api.delivery.http.egress import GuardedConnector
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.delivery.http.transport import Transport, open_transport
-from tests.support.cutting import cutting
-from tests.support.dropping import dropping
+from tests.support.dropping_server import dropping
 from tests.support.factories import LOOPBACK
-from tests.support.raw import raw_server
+from tests.support.fragmenting_server import cutting
+from tests.support.raw_server import raw_server
 from tests.support.waiting import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -19,9 +19,9 @@ from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.queue import CLAIM_BATCH, Claimed
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import outcome
+from tests.support.message_states import outcome
+from tests.support.store_clock import Clock
 from tests.support.waiting import wait_until
 
 LEASE = 15.0  # seconds

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from scheduler_api.api.app import create_app
 from scheduler_api.server.protocol import HttpProtocol, connections, http_protocol
 from tests.api.conftest import MAX_BODY, TOKEN, Api, served
-from tests.support.exchange import Response, responses
+from tests.support.raw_client import Response, responses
 from tests.support.waiting import wait_until
 
 MIB = 1024**2

@@ -14,9 +14,9 @@ from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.audit.test_fsck import checked
 from tests.store.connection.test_scripts import CALLS, CHANGE_NOTHING, DAY, busy
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import outcome
+from tests.support.message_states import outcome
+from tests.support.store_clock import Clock
 
 __all__ = ["busy"]  # the fixture: four in flight, leases over; two parked; one waits; one is done
 

@@ -15,9 +15,9 @@ from scheduler_api.domain.message import Accepted, Message, NewMessage
 from scheduler_api.store.audit.dump import Restorable
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
-from tests.support.clock import Clock, clock_lib
 from tests.support.factories import LOOPBACK, URL, accepted
-from tests.support.states import PENDING, attempt, bring, everything, outcome
+from tests.support.message_states import PENDING, attempt, bring, everything, outcome
+from tests.support.store_clock import Clock, clock_lib
 
 AT = "2027-01-15T08:00:00Z"  # NOW
 

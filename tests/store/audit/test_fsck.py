@@ -15,7 +15,7 @@ from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 from tests.support import invariants
 from tests.support.factories import accepted
-from tests.support.states import outcome
+from tests.support.message_states import outcome
 
 HOST = b"127.0.0.1:2"
 LIMIT = 64  # of a destination

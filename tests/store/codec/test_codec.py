@@ -22,7 +22,7 @@ from scheduler_api.store.codec.record import (
     unpack_record,
 )
 from tests.support.factories import accepted
-from tests.support.states import attempt
+from tests.support.message_states import attempt
 
 CREATED, SCHEDULED = 1_800_000_000_001, 1_800_000_060_002
 INSTANTS = (CREATED.to_bytes(6) + SCHEDULED.to_bytes(6)).rjust(13, b"\1")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scheduler_api.store.connection.clock import StoreClock
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import bring
+from tests.support.message_states import bring
+from tests.support.store_clock import Clock
 
 HOUR = 3_600_000  # ms
 AHEAD = 1_700_000_000_000.0  # ms of the store's clock over ours

@@ -23,9 +23,9 @@ from scheduler_api.store.connection.durability import Durability
 from scheduler_api.store.store import Store
 from tests.api.conftest import Scheduler, application, opened
 from tests.support import engines
+from tests.support.configured_store import DURABLE, info, server
 from tests.support.factories import URL, accepted
 from tests.support.problems import problem
-from tests.support.servers import DURABLE, info, server
 from tests.support.valkey import client
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port

@@ -12,10 +12,10 @@ from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 from tests.support import engines
+from tests.support.acl import DOCUMENT, PASSWORD, granted
+from tests.support.configured_store import DURABLE
 from tests.support.factories import accepted
-from tests.support.rights import DOCUMENT, PASSWORD, granted
-from tests.support.servers import DURABLE
-from tests.support.states import outcome
+from tests.support.message_states import outcome
 from tests.support.valkey import valkey_server
 
 # What the client itself sends, beside the scripts.

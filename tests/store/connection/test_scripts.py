@@ -16,9 +16,9 @@ from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
-from tests.support.clock import Clock
 from tests.support.factories import accepted
-from tests.support.states import bring, everything, fill, outcome
+from tests.support.message_states import bring, everything, fill, outcome
+from tests.support.store_clock import Clock
 from tests.support.waiting import wait_until
 
 Call = Callable[[Store], Awaitable[Any]]

@@ -7,10 +7,10 @@ from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
-from tests.sim.machine import Machine
-from tests.sim.server import at_once
+from tests.sim.model import at_once
+from tests.sim.store_on_model import StoreOnModel
 from tests.support.factories import accepted
-from tests.support.states import RETRY_AFTER, attempt
+from tests.support.message_states import RETRY_AFTER, attempt
 
 KNOWN = 10_000
 LONG_PAUSE = 60_000  # ms
@@ -50,7 +50,7 @@ def test_what_is_parked_for_a_forgotten_host_goes_on() -> None:
     whole = source("settle")
     bound = f"UNREACHABLE_KNOWN = {KNOWN}"
     assert whole.count(bound) == 1
-    machine = Machine({whole: whole.replace(bound, "UNREACHABLE_KNOWN = 1")})
+    machine = StoreOnModel({whole: whole.replace(bound, "UNREACHABLE_KNOWN = 1")})
     data, host = machine.divided[1], "127.0.0.1:3001"
     [queue], messages = data.queues("epoch", CONCURRENCY, keep=0), data.messages(CONCURRENCY)
 

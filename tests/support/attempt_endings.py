@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
-from tests.support.dropping import dropping
-from tests.support.raw import endless_server, mute_server, raw_server
+from tests.support.dropping_server import dropping
+from tests.support.raw_server import endless_server, mute_server, raw_server
 
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n\r\n"

@@ -18,11 +18,11 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
 from scheduler_api.store.stored_bytes import Growth
+from tests.sim.model import OTHER, PARTITIONS, Server
 from tests.sim.replica import LEASE, Rules
-from tests.sim.server import OTHER, PARTITIONS, Server
 
 
-class Machine:
+class StoreOnModel:
     """A server, and data sets on it."""
 
     def __init__(self, spoilt: Mapping[str, str] | None = None, rules: Rules | None = None) -> None:

@@ -1,6 +1,6 @@
 """Where webhooks arrive: a process that notes when each came, and how we ask it.
 
-python -m bench.sink [hang] prints its port, then answers "count" (of different messages) and
+python -m bench.receiver [hang] prints its port, then answers "count" (of different messages) and
 "take" on standard input; with `hang` it takes requests and never answers them.
 """
 
@@ -52,11 +52,11 @@ class Arrivals(msgspec.Struct, frozen=True):
         return sorted(at / 1e6 - due_ms[n] for at, n in each)
 
 
-class Sink(Worker):
-    """The sink's process, seen from outside."""
+class Receiver(Worker):
+    """The receiver's process, seen from outside."""
 
     def __init__(self, *mode: str) -> None:
-        super().__init__("bench.sink", *mode)
+        super().__init__("bench.receiver", *mode)
         self.hook = f"http://127.0.0.1:{self.read()}/hook"
 
     def collect(self, count: int, patience: float) -> Arrivals:
@@ -71,7 +71,7 @@ class Sink(Worker):
         return msgspec.convert(self.ask("take"), Arrivals)
 
 
-class _Receiver(asyncio.Protocol):
+class _Protocol(asyncio.Protocol):
     """One connection; the parser calls the on_ methods."""
 
     def __init__(self, arrivals: Arrivals, seen: set[int], answer: bytes) -> None:
@@ -102,7 +102,7 @@ class _Receiver(asyncio.Protocol):
 async def _serve(reply: bytes) -> None:
     loop, arrivals, seen = asyncio.get_running_loop(), Arrivals([], []), set[int]()
     server = await loop.create_server(
-        lambda: _Receiver(arrivals, seen, reply), "127.0.0.1", 0, backlog=4096
+        lambda: _Protocol(arrivals, seen, reply), "127.0.0.1", 0, backlog=4096
     )
     answer(server.sockets[0].getsockname()[1])
     ended = asyncio.Event()

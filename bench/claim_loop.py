@@ -1,6 +1,6 @@
-"""Claims messages from an outside store, as a dispatcher does: a process, and how we ask it.
+"""Claims messages from an external store, as a dispatcher does: a process, and how we ask it.
 
-python -m bench.claims reads one line of JSON, a Claiming, and answers with ms of each claim.
+python -m bench.claim_loop reads one line of JSON, a Claiming, and answers with ms of each claim.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import uvloop
 
-from bench.outside import Outside
+from bench.external_store import ExternalStore
 from bench.processes import Worker, answer
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.store.connection.client import connect
@@ -26,9 +26,9 @@ class Claiming(msgspec.Struct, frozen=True):
     claims: int
 
 
-def claim(store: Outside, claims: int) -> list[float]:
+def claim(store: ExternalStore, claims: int) -> list[float]:
     """From a process of its own → ms of each claim; what was claimed is settled."""
-    with Worker("bench.claims") as worker:
+    with Worker("bench.claim_loop") as worker:
         return msgspec.convert(worker.ask(Claiming(store.address, claims)), list[float])
 
 

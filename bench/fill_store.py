@@ -1,6 +1,6 @@
-"""Fills an outside store past the API, by the store's own calls: a process, and how we ask it.
+"""Fills an external store past the API, by the store's own calls: a process, and how we ask it.
 
-python -m bench.fill reads one line of JSON, a Filling, and answers with the seconds it took.
+python -m bench.fill_store reads one line of JSON, a Filling, and answers with the seconds it took.
 """
 
 import sys
@@ -9,8 +9,8 @@ import time
 import msgspec
 import uvloop
 
-from bench.bodies import message
-from bench.outside import Outside
+from bench.external_store import ExternalStore
+from bench.payloads import message
 from bench.processes import Worker, answer
 from scheduler_api.domain.accept import accept
 from scheduler_api.domain.message import Accepted, NewMessage
@@ -33,9 +33,11 @@ class Filling(msgspec.Struct, frozen=True):
     first: int = 0
 
 
-def fill(store: Outside, prefix: str, hook: str, due_ms: int, count: int, first: int = 0) -> float:
+def fill(
+    store: ExternalStore, prefix: str, hook: str, due_ms: int, count: int, first: int = 0
+) -> float:
     """From a process of its own → seconds."""
-    with Worker("bench.fill") as worker:
+    with Worker("bench.fill_store") as worker:
         return float(worker.ask(Filling(store.address, prefix, hook, due_ms, count, first)))
 
 

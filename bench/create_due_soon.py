@@ -1,6 +1,6 @@
 """Creates messages that are due in a moment, one after another: a process, and how we ask it.
 
-python -m bench.soon reads one line of JSON, an Order, and answers with when each was due.
+python -m bench.create_due_soon reads one line of JSON, an Order, and prints when each was due.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from bench.bodies import message
+from bench.payloads import message
 from bench.processes import Worker, answer
 from bench.server import Target
 from scheduler_api.domain.accept import accept
@@ -40,7 +40,7 @@ class Order(msgspec.Struct, frozen=True):
 
 def create_soon(order: Order) -> list[int]:
     """From a process of its own → due ms of each."""
-    with Worker("bench.soon") as worker:
+    with Worker("bench.create_due_soon") as worker:
         return msgspec.convert(worker.ask(order), list[int])
 
 

@@ -1,6 +1,6 @@
 """Creates messages as fast as they are taken: a process, and how we ask it.
 
-python -m bench.load reads one line of JSON, a Batch, and answers with a Load.
+python -m bench.create_load reads one line of JSON, a Batch, and answers with a Load.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import httptools
 import msgspec
 import uvloop
 
-from bench.bodies import batch as together
-from bench.bodies import message, request
+from bench.payloads import batch as together
+from bench.payloads import message, request
 from bench.processes import Worker, answer
 from bench.server import Target
 
@@ -62,7 +62,7 @@ def load(
 ) -> Load:
     """Create a batch from a process of its own."""
     before = target.cpu()
-    with Worker("bench.load") as worker:
+    with Worker("bench.create_load") as worker:
         batch = Batch(
             target.host, target.port, target.token, prefix, hook, due_ms, connections, together
         )

@@ -12,9 +12,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from scheduler_api.domain.errors import OutcomeUnknown
 from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.store import Store
-from tests.support import faults
+from tests.support import fault_proxy
 from tests.support.factories import accepted
-from tests.support.faults import FaultProxy, frame_end, proxying
+from tests.support.fault_proxy import FaultProxy, frame_end, proxying
 
 SOON = 0.05  # seconds after which what did not come is taken as held back
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -115,7 +115,7 @@ async def test_commands_and_replies_are_named_before_they_pass(
 ) -> None:
     seen: list[tuple[str, str]] = []
 
-    async def watch(step: faults.Step, name: str) -> None:
+    async def watch(step: fault_proxy.Step, name: str) -> None:
         seen.append((step, name))
 
     store = Store(client, prefix=prefix)

@@ -9,7 +9,7 @@ TEXT = "Reminder: your appointment is tomorrow at 10:30. Answer 1 to confirm it,
 
 
 def payload(n: int) -> bytes:
-    """The body that reaches the sink; `n` comes first, so that it is found at once."""
+    """The body that reaches the receiver; `n` comes first, so that it is found at once."""
     return msgspec.json.encode(
         {
             "n": n,
