@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from scheduler_api import settings
 from scheduler_api.api.app import create_app
+from scheduler_api.domain.attempt import ERRORS
 from scheduler_api.domain.signing import parse_secrets, sign
 
 ROOT: Final = Path(__file__).parent.parent
@@ -178,6 +179,23 @@ def test_every_event_is_in_the_documents_and_no_other() -> None:
     assert logged
     named = {name for row in rows("docs/log.md") for name in re.findall(r"`(\w+)`", row[0])}
     assert named == logged
+
+
+def test_log_page_shows_the_level_of_each_event() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    levels = {
+        name: "error" if level == "exception" else level
+        for level, name in re.findall(r"\b_?log\.(\w+)\(\s*\"(\w+)\"", source)
+    }
+    shown = {name: row[1] for row in rows("docs/log.md") for name in re.findall(r"`(\w+)`", row[0])}
+    assert levels
+    assert {name: shown[name] for name in levels} == levels
+
+
+def test_delivery_page_lists_the_error_words_of_an_attempt() -> None:
+    _, _, section = prose_of("docs/delivery.md").partition("## Error words")
+    words = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(words[1:]) == sorted(ERRORS)  # without the head of the table
 
 
 def test_what_is_sent_is_told() -> None:
