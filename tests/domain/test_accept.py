@@ -286,7 +286,7 @@ def test_an_empty_header_content_type_is_refused() -> None:
 def test_a_payload_that_is_no_string_cannot_be_sent_as_text(value: Any) -> None:
     assert only_error(contentType="text/plain", payload=value) == (
         "/payload",
-        "for text/plain the payload must be a string of text",
+        "for text/plain the payload must be a string",
     )
 
 

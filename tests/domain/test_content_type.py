@@ -1,4 +1,4 @@
-"""What a content type says of a body: JSON or text, and the charset of its bytes."""
+"""Content types: JSON or text, and the charset of a body."""
 
 import json
 from typing import Any
@@ -81,7 +81,7 @@ def test_charset_of_reads_the_parameter(content_type: str, charset: str) -> None
 def test_accept_refuses_an_unknown_charset(base: str, charset: str) -> None:
     path, message = only_error(contentType=f"{base}; charset={charset}", payload="a")
     assert path == "/contentType"
-    assert "is not a known charset: give utf-8, iso-8859-1 or another IANA name" in message
+    assert "is not a known charset: use utf-8, iso-8859-1 or another IANA name" in message
 
 
 def test_accept_refuses_an_unknown_charset_in_the_header_and_without_a_payload() -> None:
@@ -91,7 +91,7 @@ def test_accept_refuses_an_unknown_charset_in_the_header_and_without_a_payload()
 
 def test_accept_refuses_several_charsets() -> None:
     wrong = only_error(contentType="text/plain; charset=utf-8; charset=ascii", payload="a")
-    assert wrong == ("/contentType", "a content type names one charset, not several")
+    assert wrong == ("/contentType", "a content type must name only one charset")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_accept_refuses_a_character_that_the_charset_does_not_have(
     wrong = only_error(contentType=f"text/plain; charset={charset}", payload=text)
     assert wrong == (
         "/payload",
-        f"character {shown}: choose a charset that has it, such as utf-8",
+        f"character {shown}: use a charset that has it, for example utf-8",
     )
 
 
@@ -157,8 +157,8 @@ def test_accept_sends_json_of_ascii_in_a_charset_that_contains_ascii(
 @pytest.mark.parametrize(
     ("charset", "value", "reason"),
     [
-        ("iso-8859-1", "olá", "sent byte for byte, which iso-8859-1 does not allow"),
-        ("utf-16", 1, "sent byte for byte, which utf-16 does not allow"),
+        ("iso-8859-1", "olá", "in UTF-8, which is not valid as iso-8859-1"),
+        ("utf-16", 1, "in UTF-8, which is not valid as utf-16"),
         ("us-ascii", "olá", r"character '\xe1' at position 3 is not in us-ascii"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Addresses that may be dialled, and the entries of EGRESS_ALLOW."""
+"""Addresses that may be connected to, and the entries of EGRESS_ALLOW."""
 
 from ipaddress import ip_address, ip_network
 
@@ -16,17 +16,17 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-# What no switch opens, but an exact address or a network in the setting does.
+# Allowed by an exact address or a network in the setting, but not by `private` or a host.
 RESERVED = words("""0.0.0.0/8 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.18.0.0/15 198.51.100.0/24
     203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 ::/128 ::2/127 ::/96 64:ff9b::/96 64:ff9b:1::/48
     100::/64 5f00::/16 fec0::/10 ff00::/8 4000::/2 8000::/2 c000::/3 e000::/4 f000::/5 f800::/6
     2001::/23 2001:db8::/32 2002::/16 3fff::/20 ::/3 8000::/1""")
 LOOPBACK = words("127.0.0.0/8 ::1/128")
 PRIVATE = words("10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7")
-GUARDED = words("""169.254.0.0/16 168.63.129.16/32 100.100.100.200/32 fe80::/10 fd00:ec2::254/128
+METADATA = words("""169.254.0.0/16 168.63.129.16/32 100.100.100.200/32 fe80::/10 fd00:ec2::254/128
     fd20:ce::254/128""")
 
-# The neighbours of the networks above that are public.
+# Public addresses beside the networks above.
 PUBLIC = words("""1.0.0.0 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255
     128.0.0.0 168.63.129.15 168.63.129.17 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0
     191.255.255.255 192.0.1.0 192.0.1.255 192.0.3.0 192.88.98.255 192.88.100.0 192.167.255.255
@@ -58,9 +58,9 @@ def beside(networks: list[str]) -> list[str]:
 
 
 def expected_words(address: str) -> tuple[str, ...]:
-    """What a refusal of this address says, by the lists above; nothing for a public one."""
+    """What a refusal of this address says, by the lists above; empty for a public one."""
     tiers = [
-        (GUARDED, ("link-local", "cloud metadata")),
+        (METADATA, ("link-local", "cloud metadata")),
         (LOOPBACK, ("a loopback address",)),
         (PRIVATE, ("in a private range",)),
         (RESERVED, ("in a reserved range",)),
@@ -82,7 +82,7 @@ def test_refusal_is_none_for_a_public_address(address: str) -> None:
     assert NONE.refusal(address, 443, "h.example") is None
 
 
-@pytest.mark.parametrize("address", within(RESERVED + LOOPBACK + PRIVATE + GUARDED))
+@pytest.mark.parametrize("address", within(RESERVED + LOOPBACK + PRIVATE + METADATA))
 def test_refusal_names_the_kind_of_a_blocked_address_also_inside_ipv6(address: str) -> None:
     for spelling in [address, *mapped([address])]:
         refusal = NONE.refusal(spelling, 443, spelling)
@@ -91,7 +91,7 @@ def test_refusal_names_the_kind_of_a_blocked_address_also_inside_ipv6(address: s
         assert "EGRESS_ALLOW" in refusal
 
 
-@pytest.mark.parametrize("address", beside(RESERVED + LOOPBACK + PRIVATE + GUARDED))
+@pytest.mark.parametrize("address", beside(RESERVED + LOOPBACK + PRIVATE + METADATA))
 def test_refusal_of_an_address_beside_a_blocked_network_depends_on_its_own_network(
     address: str,
 ) -> None:
@@ -103,7 +103,7 @@ def test_refusal_of_an_address_beside_a_blocked_network_depends_on_its_own_netwo
 @pytest.mark.parametrize("address", ["", "h", "10.0.0", "010.0.0.1", "1.2.3.4.5", "\ud800", "::g"])
 def test_refusal_of_text_that_is_not_an_address(address: str) -> None:
     refusal = EgressRules.parse("0.0.0.0/0, ::/0, private").refusal(address, 443, "h")
-    assert refusal == f"{address!a} is not an IP address, so it is not dialled"
+    assert refusal == f"{address!a} is not an IP address; no connection is made"
 
 
 @pytest.mark.parametrize("zone", ["%lo", "%1", "%25eth0"])
@@ -115,20 +115,21 @@ def test_refusal_ignores_the_zone_of_an_address(zone: str) -> None:
 def test_refusal_says_what_was_requested_what_it_is_and_what_allows_it() -> None:
     assert (
         NONE.refusal("10.0.0.5", 443, "10.0.0.5")
-        == "10.0.0.5 is in a private range; add it to EGRESS_ALLOW"
+        == "10.0.0.5 is in a private range; to allow it, add it to EGRESS_ALLOW"
     )
     assert (
         NONE.refusal("10.0.0.5", 443, "")
-        == "10.0.0.5 is in a private range; add it to EGRESS_ALLOW"
+        == "10.0.0.5 is in a private range; to allow it, add it to EGRESS_ALLOW"
     )
     assert (
         NONE.refusal("10.0.0.5", 443, "n8n")
-        == "n8n resolves to 10.0.0.5, which is in a private range; add it to EGRESS_ALLOW"
+        == "n8n resolves to 10.0.0.5, which is in a private range; "
+        "to allow it, add it to EGRESS_ALLOW"
     )
     assert (
         NONE.refusal("169.254.169.254", 80, "169.254.169.254")
         == "169.254.169.254 is a link-local or metadata address; "
-        "only that exact address in EGRESS_ALLOW opens it"
+        "to allow it, add this exact address to EGRESS_ALLOW"
     )
 
 
@@ -153,7 +154,7 @@ def test_refusal_of_ipv6_addresses_outside_of_2000_3(address: object) -> None:
     ("allow", "address", "port", "host"),
     [
         *[("private", address, 443, "h") for address in within(PRIVATE)],
-        *[(f"{address}", address, 443, "h") for address in within(GUARDED + RESERVED + LOOPBACK)],
+        *[(f"{address}", address, 443, "h") for address in within(METADATA + RESERVED + LOOPBACK)],
         ("PRIVATE", "10.0.0.1", 443, "h"),
         ("10.0.0.0/8", "10.255.255.255", 443, "h"),
         ("10.0.0.0/8", "::ffff:10.0.0.1", 443, "h"),
@@ -193,9 +194,9 @@ def test_egress_rules_allow_what_an_entry_names(
 @pytest.mark.parametrize(
     ("allow", "address", "port", "host"),
     [
-        *[("private", address, 443, "h") for address in within(RESERVED + LOOPBACK + GUARDED)],
-        *[("h, *.h", address, 443, "h") for address in within(RESERVED + GUARDED)],
-        *[("0.0.0.0/0, ::/0", address, 443, "h") for address in within(GUARDED)],
+        *[("private", address, 443, "h") for address in within(RESERVED + LOOPBACK + METADATA)],
+        *[("h, *.h", address, 443, "h") for address in within(RESERVED + METADATA)],
+        *[("0.0.0.0/0, ::/0", address, 443, "h") for address in within(METADATA)],
         ("::/0", "10.0.0.1", 443, "h"),
         ("0.0.0.0/0", "fd00::1", 443, "h"),
         ("169.254.0.0/16", "169.254.169.254", 80, "h"),
@@ -245,7 +246,7 @@ def test_egress_rules_allow_nothing_that_no_entry_names(
     ],
 )
 def test_egress_rules_name_the_invalid_entry(entry: str) -> None:
-    with pytest.raises(ValueError, match="in EGRESS_ALLOW is no network") as caught:
+    with pytest.raises(ValueError, match="in EGRESS_ALLOW is not a network") as caught:
         EgressRules.parse(f"private, {entry}")
     assert str(caught.value).startswith(ascii(entry))
 

@@ -1,4 +1,4 @@
-"""The error tree: its drawing, its words, and the statuses that it is answered with."""
+"""The error tree: its drawing, its texts, and its HTTP statuses."""
 
 import re
 
@@ -12,12 +12,12 @@ _LINE = re.compile(r"(?P<indent>[│├└─ ]*)(?P<name>[A-Z]\w+)(?: +(?P<stat
 
 
 def tree(root: type[SchedulerError] = SchedulerError) -> list[type[SchedulerError]]:
-    """A class and all below it."""
+    """A class and all its subclasses."""
     return [root, *(one for child in root.__subclasses__() for one in tree(child))]
 
 
 def drawn(text: str) -> list[tuple[str, str | None, int | None]]:
-    """Name, parent's name and status of each line of a drawing, from above."""
+    """Name, name of the parent and status on each line of a drawing, from the top."""
     found: list[tuple[str, str | None, int | None]] = []
     parents: list[str] = []
     for line in text.splitlines():
@@ -39,7 +39,7 @@ def made(error: type[SchedulerError]) -> SchedulerError:
     return error([FieldError("/id", "is wrong")]) if issubclass(error, Invalid) else error()
 
 
-def test_the_drawn_tree_is_the_tree_of_classes_in_their_order() -> None:
+def test_docstring_draws_the_classes_in_their_order() -> None:
     own = [one for one in tree() if one.__module__ == errors.__name__]
     classes = [
         (one.__name__, None if one is SchedulerError else one.__bases__[0].__name__) for one in own
@@ -47,13 +47,13 @@ def test_the_drawn_tree_is_the_tree_of_classes_in_their_order() -> None:
     assert [(name, parent) for name, parent, _ in drawn(drawing())] == classes
 
 
-def test_a_class_missing_from_the_drawing_is_noticed() -> None:
+def test_drawing_without_a_class_fails() -> None:
     less = drawing().replace("├── Unauthenticated      401\n", "")
     assert "Unauthenticated" not in [name for name, _, _ in drawn(less)]
     assert len(drawn(less)) == len(drawn(drawing())) - 1
 
 
-def test_each_drawn_status_is_the_one_that_is_answered() -> None:
+def test_docstring_draws_the_status_of_each_error() -> None:
     for name, _, status in drawn(drawing()):
         if status is not None:
             assert problem(made(getattr(errors, name))).status_code == status
@@ -73,21 +73,21 @@ def test_no_two_errors_share_a_code() -> None:
 
 
 @pytest.mark.parametrize("error", [one for one in tree() if not issubclass(one, Invalid)])
-def test_the_docstring_is_the_detail_unless_one_is_given(error: type[SchedulerError]) -> None:
+def test_error_without_a_detail_has_its_docstring_as_detail(error: type[SchedulerError]) -> None:
     assert str(error()) == (error.__doc__ or "").strip()
     assert str(error("Another one.")) == "Another one."
 
 
-def test_facts_are_kept() -> None:
+def test_error_keeps_its_facts() -> None:
     assert errors.DuplicateMessage(state="failed").facts == {"state": "failed"}
 
 
-def test_the_detail_of_an_invalid_request_names_every_wrong_field() -> None:
+def test_invalid_names_every_wrong_field_in_its_detail() -> None:
     wrong = [FieldError("/id", "is too long"), FieldError("?limit", "is no number")]
     assert str(Invalid(wrong)) == "/id: is too long; ?limit: is no number"
     assert Invalid(wrong).errors == wrong
 
 
 @pytest.mark.parametrize(("name", "step"), [("a", "a"), ("a/b~c", "a~1b~0c"), ("~1", "~01")])
-def test_a_pointer_step_escapes_tilde_and_slash(name: str, step: str) -> None:
+def test_pointer_step_escapes_tilde_and_slash(name: str, step: str) -> None:
     assert pointer_step(name) == step

@@ -1,4 +1,4 @@
-"""International URLs and hosts: what they become in ASCII, and which are refused."""
+"""International URLs and hosts: their ASCII form, and which are refused."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from scheduler_api.domain.errors import Invalid
 from scheduler_api.domain.url import WebhookUrl, parse_destination, parse_url
 from tests.support.factories import accepted, new_message
 
-# Text that comes near to a URL with an international host.
+# Text close to a URL with an international host.
 NEAR_URLS = st.text(
     "a\u00e9\u00df\u03c3\u0430\u65e5\u200d\u0301\u2460\uff0e\u3002.:/@?#%[]\\ -1\ud800"
 )
@@ -69,20 +69,23 @@ def test_parse_url_percent_encodes_path_and_query(rest: str, encoded: str) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("http://127\u30020\u30020\u30021/", "write the dots .* as full stops"),
-        ("http://a\uff0eb/", "write the dots .* as full stops"),
-        ("http://a\uff61b/", "write the dots .* as full stops"),
-        ("http://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460/", "may be read as 127: write it so"),
-        ("http://\uff11\uff12\uff17.0.0.1/", "may be read as 127: write it so"),
-        ("http://\uff4c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54/", "read as localhost:"),
-        ("http://\u212a.example/", "may be read as k: write it so"),
-        ("http://a\u00adé.example/", "may be read as xn--a-bga: write it so"),
-        ("http://\u2103é.example/", "cannot be part of a host|may be read as"),
+        ("http://127\u30020\u30020\u30021/", "separate the parts of a host by full stops"),
+        ("http://a\uff0eb/", "separate the parts of a host by full stops"),
+        ("http://a\uff61b/", "separate the parts of a host by full stops"),
+        ("http://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460/", "in a host means 127: write 127"),
+        ("http://\uff11\uff12\uff17.0.0.1/", "in a host means 127: write 127"),
+        (
+            "http://\uff4c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54/",
+            "in a host means localhost:",
+        ),
+        ("http://\u212a.example/", "in a host means k: write k"),
+        ("http://a\u00adé.example/", "in a host means xn--a-bga: write xn--a-bga"),
+        ("http://\u2103é.example/", "cannot be part of a host|in a host means"),
         ("http://\u0440\u0430ypal.example/", "mixes letters of Latin and Cyrillic"),
-        ("http://g\u03bfogle.example/", "or write xn--gogle-rce if it is meant"),
+        ("http://g\u03bfogle.example/", "or write xn--gogle-rce if this is intended"),
         ("http://\u03bf\u043e.example/", "mixes letters of Greek and Cyrillic"),
         ("http://\u2603.example/", "cannot be part of a host"),
-        ("http://\U0001f4a9.example/", "write it in its xn-- form"),
+        ("http://\U0001f4a9.example/", "use its xn-- form"),
         ("http://a\u200db.example/", "cannot be part of a host"),
         ("http://-é.example/", "cannot be part of a host"),
         ("http://é_.example/", "cannot be part of a host"),
@@ -90,24 +93,24 @@ def test_parse_url_percent_encodes_path_and_query(rest: str, encoded: str) -> No
         ("http://\u0301e.example/", "cannot be part of a host"),
         ("http://" + "é" * 63, "cannot be part of a host"),
         ("http://" + "é" * 64, "at most 63 characters"),
-        ("http://é..b/", "is not a host"),
+        ("http://é..b/", "is not a host name"),
         ("http://é.1/", "is not an IPv4 address"),
         ("http://é:x/", "without a user name"),
         ("http://é:\uff18\uff10/", "without a user name"),
         ("http://é@h/", "without a user name"),
         ("http://é\\h/", "without a user name"),
         ("http://[é]/", "without a user name"),
-        ("http://é:25/", "port 25 belongs to another protocol"),
-        ("ftp://é/", "starts with http:// or https://"),
-        ("é", "starts with http:// or https://"),
-        ("http://h/é#f", "no #fragment"),
-        ("http://h/é b", "no spaces, control characters or backslashes"),
-        ("http://h/\ud800", "such as U\\+D800: percent-encode or remove it"),
-        ("http://h/a\u00a0", "such as U\\+00A0"),
-        ("http://h/\u2028", "such as U\\+2028"),
-        ("http://h/\x85", "such as U\\+0085"),
+        ("http://é:25/", "port 25 is not allowed"),
+        ("ftp://é/", "must start with http:// or https://"),
+        ("é", "must start with http:// or https://"),
+        ("http://h/é#f", "must not have a #fragment"),
+        ("http://h/é b", "must not have spaces, control characters or backslashes"),
+        ("http://h/\ud800", "must not have the character U\\+D800: percent-encode or remove it"),
+        ("http://h/a\u00a0", "the character U\\+00A0"),
+        ("http://h/\u2028", "the character U\\+2028"),
+        ("http://h/\x85", "the character U\\+0085"),
         ("http://h/" + "é" * 400, "at most 2048 characters"),
-        ("http://h/" + "é" * 3000, "no spaces|at most 2048 characters"),
+        ("http://h/" + "é" * 3000, "must not have spaces|at most 2048 characters"),
     ],
 )
 def test_parse_url_refuses_an_international_url_and_says_what_to_do(text: str, said: str) -> None:
@@ -122,7 +125,7 @@ def test_parse_destination_refuses_what_parse_url_refuses(text: str) -> None:
         parse_destination(text)
 
 
-def test_egress_rules_name_international_hosts_in_either_form() -> None:
+def test_egress_rules_match_an_international_host_in_both_forms() -> None:
     for rules in ("BÜCHER.example", "xn--bcher-kva.example", "*.Example"):
         parsed = EgressRules.parse(rules)
         host = parse_url("http://bücher.example/").host
@@ -130,21 +133,23 @@ def test_egress_rules_name_international_hosts_in_either_form() -> None:
         assert parsed.refusal("10.0.0.5", 80, "other.test")
 
 
-def test_egress_rules_refuse_an_international_host_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"'\\u2603' in EGRESS_ALLOW is no network, address, host"):
+def test_egress_rules_refuse_an_invalid_international_host() -> None:
+    with pytest.raises(
+        ValueError, match=r"'\\u2603' in EGRESS_ALLOW is not a network, address, host"
+    ):
         EgressRules.parse("a, \u2603")
 
 
-def test_accept_judges_the_encoded_host() -> None:
-    asked: list[tuple[str, int]] = []
+def test_accept_checks_the_encoded_host() -> None:
+    checked: list[tuple[str, int]] = []
 
     def refusal(host: str, port: int) -> str | None:
-        asked.append((host, port))
+        checked.append((host, port))
         return "closed"
 
     with pytest.raises(Invalid, match="closed"):
         accept(new_message(webhookUrl="http://bücher.example:8080/"), "UTC", refusal)
-    assert asked == [("xn--bcher-kva.example", 8080)]
+    assert checked == [("xn--bcher-kva.example", 8080)]
 
 
 def test_accept_refuses_an_international_name_of_this_machine() -> None:

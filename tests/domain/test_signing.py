@@ -1,4 +1,4 @@
-"""Signatures, against the library that receivers use."""
+"""Signatures, compared with the library that receivers use."""
 
 import base64
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ def written(key: bytes) -> str:
     return "whsec_" + base64.b64encode(key).decode()
 
 
-def test_the_example_of_the_specification_is_signed_as_printed_there() -> None:
+def test_sign_makes_the_signature_of_the_example_in_the_specification() -> None:
     secrets = parse_secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signature = sign(
         secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}'
@@ -27,14 +27,14 @@ def test_the_example_of_the_specification_is_signed_as_printed_there() -> None:
 
 
 @given(st.binary(min_size=24, max_size=64), st.text(min_size=1), st.text())
-def test_a_signature_is_the_one_that_the_receivers_library_makes(
+def test_sign_makes_the_same_signature_as_the_receivers_library(
     key: bytes, webhook_id: str, body: str
 ) -> None:
     theirs = Webhook(written(key)).sign(webhook_id, datetime.fromtimestamp(NOW, UTC), body)
     assert sign(parse_secrets(written(key)), webhook_id, NOW, body.encode()) == theirs
 
 
-def test_while_a_secret_is_rotated_there_is_a_signature_by_each_and_either_verifies() -> None:
+def test_sign_makes_one_signature_per_secret_and_verify_accepts_either() -> None:
     signatures = sign((OLD, NEW), "id", NOW, b"body")
     assert signatures == f"{sign((OLD,), 'id', NOW, b'body')} {sign((NEW,), 'id', NOW, b'body')}"
     assert verify((OLD,), "id", NOW, b"body", signatures, now=NOW)
@@ -58,7 +58,7 @@ def test_while_a_secret_is_rotated_there_is_a_signature_by_each_and_either_verif
         ("\ud800", NOW, b"body", "v1,a"),
     ],
 )
-def test_anything_else_than_what_was_signed_does_not_verify(
+def test_verify_refuses_any_other_content(
     webhook_id: str, timestamp: int, body: bytes, signatures: str
 ) -> None:
     assert not verify((OLD,), webhook_id, timestamp, body, signatures, now=NOW)
@@ -68,13 +68,13 @@ def test_anything_else_than_what_was_signed_does_not_verify(
     ("now", "verifies"),
     [(NOW - 301, False), (NOW - 300, True), (NOW, True), (NOW + 300, True), (NOW + 301, False)],
 )
-def test_a_signature_verifies_for_five_minutes_either_way(now: int, verifies: bool) -> None:
+def test_verify_accepts_a_timestamp_up_to_five_minutes_away(now: int, verifies: bool) -> None:
     signature = sign((OLD,), "id", NOW, b"")
     assert verify((OLD,), "id", NOW, b"", signature, now=now) is verifies
     assert verify((OLD,), "id", NOW, b"", signature, now=now, tolerance=1_000)
 
 
-def test_secrets_are_read_with_any_spaces_between_and_without_padding() -> None:
+def test_parse_secrets_accepts_any_spaces_and_missing_padding() -> None:
     text = f"  {written(OLD)}\n{written(NEW).rstrip('=')} "
     assert parse_secrets(text) == (OLD, NEW)
 
@@ -97,8 +97,11 @@ def test_secrets_are_read_with_any_spaces_between_and_without_padding() -> None:
         "WHSEC_" + base64.b64encode(OLD).decode(),
     ],
 )
-def test_a_wrong_secret_is_refused_with_what_is_right_and_never_repeated(text: str) -> None:
+def test_parse_secrets_refuses_an_invalid_secret_without_showing_it(text: str) -> None:
     with pytest.raises(ValueError, match="a signing secret") as caught:
         parse_secrets(text)
-    assert str(caught.value) == "a signing secret is whsec_ and the base64 of 24 to 64 random bytes"
+    assert (
+        str(caught.value)
+        == "a signing secret must be whsec_ and the base64 of 24 to 64 random bytes"
+    )
     assert caught.value.__suppress_context__ or caught.value.__context__ is None

@@ -80,7 +80,7 @@ def test_load_reads_a_valid_value(name: str, text: str, field: str, value: objec
         ("MAX_BODY", "1 furlong", "a size from 1KiB to 64MiB"),
         ("MAX_BODY", "much", "a size from 1KiB to 64MiB"),
         ("DEFAULT_TIMEZONE", "America/Sao_Paolo", "did you mean America/Sao_Paulo"),
-        ("EGRESS_ALLOW", "10.0.0.0/99", "no network"),
+        ("EGRESS_ALLOW", "10.0.0.0/99", "not a network"),
     ],
 )
 def test_load_names_the_variable_and_the_valid_values_of_an_invalid_one(

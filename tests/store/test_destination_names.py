@@ -78,7 +78,7 @@ async def test_a_limit_holds_for_all_spellings_together(store: Store) -> None:
         settling = (store.queues[0].settle(outcome(one)) for one in messages)
         assert all(await asyncio.gather(*settling))
         messages = (await store.queues[0].claim(100)).messages
-    assert len((await store.destinations.get(NAME)).results.durations) == 1
+    assert len((await store.destinations.get(NAME)).stats.durations) == 1
 
 
 async def test_a_pause_holds_for_all_spellings(store: Store) -> None:
@@ -153,4 +153,4 @@ async def test_what_waits_under_an_earlier_spelling_goes_on(store: Store, redis:
     assert await store.queues[0].sweep() == 1
     (claimed,) = (await store.queues[0].claim(1)).messages
     assert await store.queues[0].settle(outcome(claimed))
-    assert (await store.destinations.get(NAME)).results.delivered == 1
+    assert (await store.destinations.get(NAME)).stats.delivered == 1

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api.domain.attempt_stats import Results, bucket
+from scheduler_api.domain.attempt_stats import AttemptStats, bucket
 from scheduler_api.domain.destination import Destination, Hold, Limits, Rate
 from scheduler_api.domain.errors import DestinationNotFound, MessageNotFound
 from scheduler_api.store.codec.record import from_ms
@@ -639,8 +639,8 @@ async def test_a_message_tells_what_holds_it_up_only_while_it_is_parked(store: S
 HOUR = 3_600_000  # ms; the tests' clock stands at the beginning of one
 
 
-async def results(store: Store, host: str = HERE) -> Results:
-    return (await store.destinations.get(host)).results
+async def results(store: Store, host: str = HERE) -> AttemptStats:
+    return (await store.destinations.get(host)).stats
 
 
 async def settle(store: Store, message: Claimed, verdict: Verdict, **fields: Any) -> bool:
@@ -654,7 +654,7 @@ async def test_attempts_are_counted_by_end_and_duration(store: Store) -> None:
     assert await settle(store, one, "delivered", duration_ms=40)
     assert await settle(store, two, "retry", status=503, duration_ms=40)
     assert await settle(store, three, "failed", status=None, error="timeout", duration_ms=5_000)
-    assert await results(store) == Results(1, {bucket(40): 2, bucket(5_000): 1})
+    assert await results(store) == AttemptStats(1, {bucket(40): 2, bucket(5_000): 1})
 
 
 async def test_attempts_of_all_processes_are_counted_together(
@@ -664,7 +664,7 @@ async def test_attempts_of_all_processes_are_counted_together(
     other = replica()
     mine, theirs = await claimed(store, 2), await claimed(other, 2)
     await asyncio.gather(deliver(store, mine), deliver(other, theirs))
-    assert await results(store) == await results(other) == Results(4, {bucket(5): 4})
+    assert await results(store) == await results(other) == AttemptStats(4, {bucket(5): 4})
 
 
 async def test_attempts_of_several_destinations_in_one_call_are_kept_apart(store: Store) -> None:
@@ -727,7 +727,7 @@ async def test_partitions_are_reckoned_together(redis: Redis, prefix: str) -> No
     for queue in divided.queues:
         messages = (await queue.claim(CLAIM_BATCH)).messages
         assert all(await asyncio.gather(*(queue.settle(outcome(it)) for it in messages)))
-    assert await results(divided) == Results(30, {bucket(5): 30})
+    assert await results(divided) == AttemptStats(30, {bucket(5): 30})
 
 
 # Twice is once

@@ -140,7 +140,7 @@ def _facts(limits: Limits) -> dict[str, int | str | bool | None]:
 
 def _view(destination: Destination) -> DestinationView:
     hold, limits = destination.hold, destination.limits or Limits()
-    results = destination.results
+    stats = destination.stats
     return DestinationView(
         destination=destination.name,
         state=hold.reason if hold else "open",
@@ -148,10 +148,10 @@ def _view(destination: Destination) -> DestinationView:
         in_flight=destination.in_flight,
         waiting=destination.waiting,
         connect_failures=destination.connect_failures,
-        attempts=results.attempts,
-        success_rate=results.success_rate,
-        p50_ms=results.duration_ms(0.5),
-        p99_ms=results.duration_ms(0.99),
+        attempts=stats.attempts,
+        success_rate=stats.success_rate,
+        p50_ms=stats.percentile_ms(0.5),
+        p99_ms=stats.percentile_ms(0.99),
         concurrency=destination.concurrency,
         rate=limits.rate_text,
         paused=limits.paused,

@@ -1,4 +1,4 @@
-"""What a content type says of a body: whether it is JSON, and its charset."""
+"""Content types: whether a body is JSON, its charset, and payloads encoded for both."""
 
 import codecs
 import re
@@ -11,8 +11,8 @@ JSON_TYPE: Final = "application/json"
 UTF_8: Final = "utf-8"  # charset of a body whose type names none
 
 _CHARSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
-# Codecs of Python that encode text, but are no charset of a message; utf-7 is one, but receivers
-# refuse it, as its text hides characters such as < from those who look for them.
+# Python codecs that are not charsets of messages. utf-7 is one, but receivers refuse it: its text
+# hides characters like < from filters.
 _NO_CHARSETS: Final = frozenset(
     (
         *("charmap", "idna", "punycode", "undefined", "utf-8-sig"),
@@ -23,7 +23,7 @@ _PARAMETER: Final = re.compile(r';\s*([^\s;="]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a body of that type is the payload itself; otherwise it is the payload's text."""
+    """Whether a body of this type is the payload as JSON; otherwise it is the payload's text."""
     if content_type == JSON_TYPE:
         return True
     essence = content_type.partition(";")[0].strip().lower()
@@ -32,18 +32,18 @@ def is_json(content_type: str) -> bool:
 
 @lru_cache(maxsize=256)
 def charset_of(content_type: str) -> str:
-    """The charset that the type names, as it names it; else utf-8. Raises: ValueError."""
+    """The charset as the type names it; utf-8 if it names none. Raises: ValueError."""
     named = {
         quoted or plain
         for name, quoted, plain in _PARAMETER.findall(content_type)
         if name.lower() == "charset"
     }
     if len(named) > 1:
-        raise ValueError("a content type names one charset, not several")
+        raise ValueError("a content type must name only one charset")
     charset = named.pop() if named else UTF_8
     if not _is_known(charset):
         raise ValueError(
-            f"{charset[:40]!a} is not a known charset: give utf-8, iso-8859-1 or another IANA name"
+            f"{charset[:40]!a} is not a known charset: use utf-8, iso-8859-1 or another IANA name"
         )
     return charset
 
@@ -55,8 +55,8 @@ def encode_payload(payload: bytes, content_type: str) -> bytes:
     try:
         text = msgspec.json.decode(payload, type=str)
     except msgspec.ValidationError:
-        raise ValueError(f"for {content_type} the payload must be a string of text") from None
-    return _encode(text, charset_of(content_type), "choose a charset that has it, such as utf-8")
+        raise ValueError(f"for {content_type} the payload must be a string") from None
+    return _encode(text, charset_of(content_type), "use a charset that has it, for example utf-8")
 
 
 def decode_text(body: bytes, content_type: str) -> str:
@@ -68,14 +68,14 @@ def decode_text(body: bytes, content_type: str) -> str:
 
 
 def _checked_json(payload: bytes, content_type: str) -> bytes:
-    """The payload as it arrived, if these bytes mean the same in the charset of the type."""
+    """The payload unchanged, if its bytes mean the same in the charset of the type."""
     charset = charset_of(content_type)
     if charset.lower() == UTF_8:
         return payload
-    if _encode(payload.decode(), charset, r"write it as \u escape or use utf-8") != payload:
+    if _encode(payload.decode(), charset, r"write it as a \u escape or use utf-8") != payload:
         raise ValueError(
-            f"a JSON payload is sent byte for byte, which {charset} does not allow: "
-            r"write its other characters than ASCII as \u escapes, or leave the charset out"
+            f"a JSON payload is sent unchanged, in UTF-8, which is not valid as {charset}: "
+            r"write all but ASCII characters as \u escapes, or remove the charset"
         )
     return payload
 
@@ -94,7 +94,7 @@ def _is_known(charset: str) -> bool:
     if not _CHARSET.fullmatch(charset):
         return False
     try:
-        "".encode(charset)  # refuses codecs that make no text, such as base64
+        "".encode(charset)  # fails for codecs from bytes to bytes, for example base64
         return codecs.lookup(charset).name not in _NO_CHARSETS
     except (LookupError, UnicodeError):
         return False

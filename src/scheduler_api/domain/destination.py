@@ -1,36 +1,32 @@
-"""What a destination may get at a time: limits, rates, pauses; asked by the API and the store."""
+"""Destinations: their limits, rate and pause, and how they are doing."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta
 
-from scheduler_api.domain.attempt_stats import Results
+from scheduler_api.domain.attempt_stats import AttemptStats
 from scheduler_api.domain.errors import FieldError, Invalid
 
-MAX_CONCURRENCY: Final = 10_000  # requests open at once to one destination
-MAX_RATE: Final = 100_000  # messages in one unit of time
+MAX_CONCURRENCY: Final = 10_000  # open requests to one destination
+MAX_RATE: Final = 100_000  # messages per unit of time
 
-Reason = Literal["paused", "unreachable", "full", "rate"]
+# full: at its concurrency limit; rate: at its rate limit
+HoldReason = Literal["paused", "unreachable", "full", "rate"]
 
-_UNITS: Final = {
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
+_RATE_UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RATE: Final = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
 
 
 class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a caller may ask for; it replaces all that was asked for before."""
+    """The limits in a request. They replace all earlier limits of the destination."""
 
     concurrency: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_CONCURRENCY)] | None,
         Meta(
-            description="Requests open at once, all replicas together. "
+            description="Maximum number of open requests, over all replicas. "
             "Default: DESTINATION_CONCURRENCY.",
             examples=[8],
         ),
@@ -38,27 +34,29 @@ class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: Annotated[
         str | None,
         Meta(
-            description="Requests in a second, minute, hour or day, evenly spread. "
+            description="Maximum requests per second, minute, hour or day, evenly spread. "
             "Default: no limit.",
             examples=["10/s", "300/m", "1000/h"],
             extra_json_schema={"pattern": r"^(?:[1-9][0-9]{0,4}|100000)/[smhd]$"},
         ),
     ] = None
-    paused: Annotated[bool | None, Meta(description="Whether nothing is sent for now.")] = None
+    paused: Annotated[bool | None, Meta(description="Whether sending is paused.")] = None
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """So many messages in a unit of time."""
+    """Messages per unit of time."""
 
-    count: int
+    count: int  # 1 to MAX_RATE
     unit: str  # s, m, h or d
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `10/s`, `300/m`, `1000/h`, `5000/d`. Raises ValueError."""
+        """From `10/s`, `300/m`, `1000/h`, `5000/d`. Raises: ValueError."""
         found = _RATE.fullmatch(text)
         if found is None or int(found[1]) > MAX_RATE:
-            raise ValueError("a rate looks like 10/s, 300/m, 1000/h or 5000/d, at most 100000")
+            raise ValueError(
+                "a rate must be a number up to 100000 and a unit: 10/s, 300/m, 1000/h or 5000/d"
+            )
         return cls(int(found[1]), found[2])
 
     def __str__(self) -> str:
@@ -67,52 +65,52 @@ class Rate(msgspec.Struct, frozen=True):
     @property
     def interval_ms(self) -> float:
         """Milliseconds from one message to the next."""
-        return _UNITS[self.unit] / timedelta(milliseconds=1) / self.count
+        return _RATE_UNIT_MS[self.unit] / self.count
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """A destination's own settings."""
+    """What is set for a destination."""
 
-    concurrency: int | None = None  # None: the default
-    rate: Rate | None = None
-    paused: bool = False
+    concurrency: int | None = None  # open requests; None: the default
+    rate: Rate | None = None  # None: no limit
+    paused: bool = False  # whether sending is paused
 
     @property
     def rate_text(self) -> str | None:
-        """The rate as it was asked for."""
+        """The rate as text, for example `10/s`."""
         return None if self.rate is None else str(self.rate)
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why nothing more is sent to a destination at this moment."""
+    """Why nothing more is sent to a destination now."""
 
-    reason: Reason
-    until: datetime | None  # None: time alone does not end it
+    reason: HoldReason
+    until: datetime | None  # when it ends; None: not by time alone
 
 
 class Destination(msgspec.Struct, frozen=True):
     """How a destination is doing."""
 
     name: str  # see destination_name
-    limits: Limits | None  # None: none of its own
-    concurrency: int  # that holds now: its own, or the default
-    in_flight: int
-    waiting: int  # messages that are due, but parked
-    connect_failures: int  # in a row
+    limits: Limits | None  # None: nothing is set for it
+    concurrency: int  # in force: what is set for it, or the default
+    in_flight: int  # open requests
+    waiting: int  # messages that are due, but wait for this destination
+    connect_failures: int  # consecutive
     hold: Hold | None  # None: more may be sent
-    results: Results = Results()  # of this hour and the last
+    stats: AttemptStats = AttemptStats()  # of this hour and the one before
 
 
 class DestinationPage(msgspec.Struct, frozen=True):
-    """Some of the destinations."""
+    """A page of destinations."""
 
     rows: list[Destination]  # the busiest first
-    total: int | None  # of all pages, if this is the only one
-    cursor: str | None  # of the next page; None: this is the last
+    total: int | None  # number of destinations, if this is the only page
+    cursor: str | None  # of the next page; None: this is the last page
 
 
 def accept_limits(new: NewLimits) -> Limits:
-    """Check what was asked for. Raises: Invalid."""
+    """The limits that a request sets. Raises: Invalid."""
     try:
         rate = None if new.rate is None else Rate.parse(new.rate)
     except ValueError as error:

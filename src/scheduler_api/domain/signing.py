@@ -1,22 +1,23 @@
-"""Signatures by Standard Webhooks: made by the sender, checked by the receiver command."""
+"""Webhook signatures: made and verified as Standard Webhooks defines them."""
 
 import base64
 import hmac
+from typing import Final
 
-_WRONG = "a signing secret is whsec_ and the base64 of 24 to 64 random bytes"
+_INVALID: Final = "a signing secret must be whsec_ and the base64 of 24 to 64 random bytes"
 
 
 def parse_secrets(text: str) -> tuple[bytes, ...]:
-    """The keys in `text`, one or several separated by spaces; ValueError never repeats them."""
+    """The keys in `text`, separated by spaces. Raises: ValueError, which never shows them."""
     secrets = tuple(map(_key, text.split()))
     if not secrets:
-        raise ValueError(_WRONG)
+        raise ValueError(_INVALID)
     return secrets
 
 
 def sign(secrets: tuple[bytes, ...], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`: one signature a secret; `timestamp` in epoch seconds."""
-    # A receiver signs what a header held, which may be no Unicode: that is a mismatch, no error.
+    """The value of `webhook-signature`: one signature per secret; `timestamp`: epoch seconds."""
+    # A receiver passes a header's value, which may not be valid Unicode: a mismatch, not an error.
     content = f"{webhook_id}.{timestamp}.".encode(errors="surrogatepass") + body
     return " ".join([_signature(secret, content) for secret in secrets])
 
@@ -29,12 +30,12 @@ def verify(
     signatures: str,
     *,
     now: int,
-    tolerance: int = 300,
+    tolerance: int = 300,  # seconds between `timestamp` and `now`
 ) -> bool:
-    """Whether one of `secrets` made one of `signatures`, at most `tolerance` seconds off `now`."""
+    """Whether a secret made one of `signatures`, and `timestamp` is near `now` (epoch seconds)."""
     expected = sign(secrets, webhook_id, timestamp, body).encode().split()
     given = signatures.encode(errors="replace").split()
-    # A list, not a generator: how long it takes must not tell which signature was near.
+    # A list, not a generator: the time it takes must not show which signature was close.
     matches = [hmac.compare_digest(ours, theirs) for ours in expected for theirs in given]
     return any(matches) and abs(now - timestamp) <= tolerance
 
@@ -42,12 +43,12 @@ def verify(
 def _key(secret: str) -> bytes:
     encoded = secret.removeprefix("whsec_")
     try:
-        # Without `validate`, characters outside the alphabet are dropped: another key, no error.
+        # Without `validate`, b64decode drops unknown characters: another key instead of an error.
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except ValueError:
         key = b""
     if encoded == secret or not 24 <= len(key) <= 64:
-        raise ValueError(_WRONG)
+        raise ValueError(_INVALID)
     return key
 
 

@@ -14,7 +14,7 @@ from scheduler_api.store.codec.record import (
     pack_step,
     unpack_hold,
     unpack_limits,
-    unpack_results,
+    unpack_stats,
     unpack_step,
 )
 from scheduler_api.store.connection.scripts import Scripts
@@ -57,7 +57,7 @@ class Destinations:
         """How it is doing. Raises: DestinationNotFound, StoreUnavailable."""
         found = await self._one(name)
         load = found.in_flight or found.waiting or found.connect_failures
-        if not (found.limits or load or found.results.attempts):
+        if not (found.limits or load or found.stats.attempts):
             raise DestinationNotFound
         return found
 
@@ -165,7 +165,7 @@ class Destinations:
             waiting=parked,
             connect_failures=failures,
             hold=unpack_hold(why, until_ms),
-            results=unpack_results(results),
+            stats=unpack_stats(results),
         )
 
 
@@ -194,7 +194,7 @@ def _together(one: Destination, other: Destination) -> Destination:
         waiting=one.waiting + other.waiting,
         connect_failures=max(one.connect_failures, other.connect_failures),
         hold=_both(one.hold, other.hold),
-        results=one.results + other.results,
+        stats=one.stats + other.stats,
     )
 
 

@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from scheduler_api.api.http import Instant
 from scheduler_api.domain.attempt import Attempt
-from scheduler_api.domain.destination import Hold, Reason
+from scheduler_api.domain.destination import Hold, HoldReason
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Listed, Message, Method, State, payload
 from scheduler_api.domain.retry import MAX_ATTEMPTS
@@ -134,7 +134,7 @@ def _why(message: Message) -> str:
 def _held_up(hold: Hold) -> str:
     """Why a due message is not sent."""
     at = "" if hold.until is None else f", next {{}} at {format_instant(hold.until)}"
-    words: dict[Reason, str] = {
+    words: dict[HoldReason, str] = {
         "paused": "destination paused",
         "full": "its destination is at its limit",
         "rate": "its destination is at its rate" + at.format("message"),

@@ -28,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from scheduler_api.domain.attempt import ATTEMPTS_KEPT, Attempt
-from scheduler_api.domain.attempt_stats import Results
+from scheduler_api.domain.attempt_stats import AttemptStats
 from scheduler_api.domain.destination import Hold, Limits, Rate
 from scheduler_api.domain.errors import FieldError, Invalid
 from scheduler_api.domain.message import Accepted, Method, Spec
@@ -253,13 +253,13 @@ def unpack_hold(why: bytes, until_ms: int) -> Hold | None:
     return Hold(reason, None if until_ms < 0 else from_ms(until_ms))
 
 
-def unpack_results(fields: bytes) -> Results:
+def unpack_stats(fields: bytes) -> AttemptStats:
     """What attempts came to; of several fields, one after the other, together."""
     counts = Counter[str]()
     for mark, count in _RESULT.findall(fields.decode(errors="replace")):
         counts[mark] += int(count)
     delivered = counts.pop("d", 0)
-    return Results(delivered, {int(mark): count for mark, count in counts.items()})
+    return AttemptStats(delivered, {int(mark): count for mark, count in counts.items()})
 
 
 def pack_cursor(due_ms: int, message_id: bytes) -> str:
