@@ -23,11 +23,11 @@ LUA = PACKAGE / "store" / "lua"
 MAY_IMPORT: Mapping[str, set[str]] = {
     "domain": set(),
     "byte_budget": set(),
-    "telemetry": set(),
+    "telemetry": {"domain"},  # a transition takes the Attempt that caused it
     "settings": {"domain"},
-    "store": {"domain", "byte_budget"},
-    "delivery": {"", "domain", "store"},
-    "api": {"", "domain", "byte_budget", "store"},
+    "store": {"domain", "byte_budget", "telemetry"},
+    "delivery": {"", "domain", "store", "telemetry"},
+    "api": {"", "domain", "byte_budget", "store", "telemetry"},
     "receiver": {"domain", "telemetry"},
     "server": {
         *("domain", "store", "delivery", "api"),

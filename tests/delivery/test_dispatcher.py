@@ -498,7 +498,7 @@ async def test_an_unreadable_record_does_not_stop_the_others(
 async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
     start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler_api.delivery.claimer.AFTER_BREAKING", 0.001)
+    monkeypatch.setattr("scheduler_api.delivery.claimer.ERROR_PAUSE", 0.001)
     mistakes = [RuntimeError("a mistake")]
 
     async def check(_: int) -> None:
@@ -528,7 +528,7 @@ async def test_an_error_that_cannot_be_logged_does_not_end_the_dispatcher(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whether it is a mistake of ours or the cause of the store's absence."""
-    monkeypatch.setattr("scheduler_api.delivery.claimer.AFTER_BREAKING", 0.001)
+    monkeypatch.setattr("scheduler_api.delivery.claimer.ERROR_PAUSE", 0.001)
     written = io.StringIO()
     configure_logging("INFO", format, written, cache=False)
     away = StoreUnavailable()

@@ -6,13 +6,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler_api.delivery.leases import Leases
-from scheduler_api.delivery.slot_shares import Shares
+from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.wakeup import Wakeup
 
 
 def made(count: int) -> Slots:
-    shares = Shares(count)
+    shares = SlotShares(count)
     return Slots(count, Leases(15, shares), shares)
 
 
@@ -46,47 +46,47 @@ def test_no_more_is_reserved_than_one_claim_takes() -> None:
 
 async def test_the_hungry_are_woken_in_turn(slots: Slots) -> None:
     first, second = Wakeup(), Wakeup()
-    slots.starve(first)
-    slots.starve(second)
-    slots.freed()
+    slots.wait_for_slot(first)
+    slots.wait_for_slot(second)
+    slots.wake_next()
     assert await woken(first)
     assert not await woken(second)
-    slots.feed(first)
-    slots.starve(first)
-    slots.freed()
+    slots.stop_waiting(first)
+    slots.wait_for_slot(first)
+    slots.wake_next()
     assert await woken(second)
     assert not await woken(first)
 
 
 async def test_a_few_free_slots_wait_for_others(slots: Slots) -> None:
     wakeup = Wakeup()
-    slots.starve(wakeup)
+    slots.wait_for_slot(wakeup)
     slots.reserve()
     slots.give_back(1)
     assert slots.scarce
-    slots.freed()
+    slots.wake_next()
     assert await woken(wakeup)
 
 
 async def test_nobody_is_woken_for_no_slot(slots: Slots) -> None:
     wakeup = Wakeup()
-    slots.starve(wakeup)
+    slots.wait_for_slot(wakeup)
     slots.reserve()
-    slots.freed()
+    slots.wake_next()
     assert not await woken(wakeup)
 
 
 async def test_without_sockets_none_is_free_for_a_while(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler_api.delivery.slots.AFTER_SHORTAGE", 0.05)
-    hungry = Wakeup()
-    slots.starve(hungry)
+    monkeypatch.setattr("scheduler_api.delivery.slots.SHORTAGE_PAUSE", 0.05)
+    waiting = Wakeup()
+    slots.wait_for_slot(waiting)
     with capture_logs() as logs:
-        slots.close_for_a_while()
-        slots.close_for_a_while()
+        slots.pause()
+        slots.pause()
     assert [event["event"] for event in logs] == ["sockets_exhausted"]
     assert slots.reserve() == 0
-    slots.freed()
-    assert await woken(hungry), "in the end"
+    slots.wake_next()
+    assert await woken(waiting), "in the end"
     assert slots.reserve() == 8

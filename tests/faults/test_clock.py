@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from scheduler_api.delivery.upkeep import housekeeping
+from scheduler_api.delivery.upkeep import sweeper
 from tests.faults.conftest import Logs, Service, events, replica
 from tests.support.receiver import Received, Receiver
 from tests.support.valkey import Valkey, valkey_server
@@ -130,7 +130,7 @@ async def test_leases_of_a_clock_that_was_set_back_end_with_their_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """F34. By what the store wrote down, they would end two hours from now."""
-    monkeypatch.setattr(housekeeping, "SWEEP_EVERY", 0.5)
+    monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.5)
     clock.set(2 * HOUR)
     receiver.hold.clear()
     (tmp_path / "killed").mkdir()

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from scheduler_api.delivery.leases import MARGIN
+from scheduler_api.delivery.timing import MARGIN_SHARE
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.retry import Delivered, Retry, decide
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 LEASE: Final = 15_000  # ms
-SAFETY_POLL: Final = 10_000  # ms; see delivery/wakeup.py
+SAFETY_POLL: Final = 10_000  # ms; see delivery/timing.py
 NEXT_DUTIES: Final = LEASE // 3  # ms between two renewals
 QUICK: Final = -1  # instead of a number of open requests
 AHEAD: Final = 1_000  # ms; more than the dispatcher's, so that more is held back
@@ -236,7 +236,7 @@ class Replica:
     def send(self, lease: Lease) -> None:
         """Start the request, if there is time."""
         world = self.world
-        usable = world.now < lease.ends_ms - MARGIN * LEASE
+        usable = world.now < lease.ends_ms - MARGIN_SHARE * LEASE
         if not usable and world.rules.heeds_deadline:
             self._give_up(lease)
             return
@@ -316,7 +316,7 @@ class Replica:
     def give_up_ended(self) -> None:
         """Abort every request whose lease could not be renewed in time."""
         for lease in list(self.leases):
-            if lease.sending and self.world.now >= lease.ends_ms - MARGIN * LEASE:
+            if lease.sending and self.world.now >= lease.ends_ms - MARGIN_SHARE * LEASE:
                 self._give_up(lease)
 
     def _give_up(self, lease: Lease) -> None:

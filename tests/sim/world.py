@@ -40,7 +40,7 @@ from tests.sim.store_on_model import StoreOnModel
 from tests.support.factories import accepted
 
 START: Final = 1_800_000_000_000  # ms
-MARGIN: Final = LEASE // 10  # ms that the store's clock may stray: what delivery/leases.py bears
+MARGIN: Final = LEASE // 10  # ms that the store's clock may stray: as MARGIN_SHARE
 STEPS: Final = (10, 30)  # of a schedule, before it is healed
 ROUNDS: Final = 400  # in which a healed world has to come to rest
 IDS: Final = ("a", "b", "c", "d", "e", "f")

@@ -277,12 +277,12 @@ async def test_a_claim_tells_whether_another_process_took_what_was_due(
     store: Store, replica: Replica
 ) -> None:
     other = replica()
-    assert not (await store.queues[0].claim(1)).beaten
-    assert not (await other.queues[0].claim(1)).beaten
+    assert not (await store.queues[0].claim(1)).lost_race
+    assert not (await other.queues[0].claim(1)).lost_race
     await create(store, "a")
-    assert not (await other.queues[0].claim(1)).beaten  # it has it
-    assert (await store.queues[0].claim(1)).beaten
-    assert not (await store.queues[0].claim(1)).beaten  # by nobody since
+    assert not (await other.queues[0].claim(1)).lost_race  # it has it
+    assert (await store.queues[0].claim(1)).lost_race
+    assert not (await store.queues[0].claim(1)).lost_race  # by nobody since
 
 
 async def test_an_opening_behind_which_nothing_waits_is_no_claim(
@@ -293,14 +293,14 @@ async def test_an_opening_behind_which_nothing_waits_is_no_claim(
     await redis.zadd(f"{store.keys[0].base}opens", {host(0): NOW})
     for _ in range(2):
         claim = await store.queues[0].claim(1)
-        assert (claim.messages, claim.beaten) == ([], False)
+        assert (claim.messages, claim.lost_race) == ([], False)
 
 
 async def test_whoever_is_alone_is_never_beaten(store: Store) -> None:
     await fill(store)
     await create(store, "parked")
     for _ in range(3):
-        assert not (await store.queues[0].claim(1)).beaten
+        assert not (await store.queues[0].claim(1)).lost_race
 
 
 async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(

@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api.delivery.upkeep import housekeeping
+from scheduler_api.delivery.upkeep.periodic import cancel_all
+from scheduler_api.delivery.upkeep.trimmer import trim
 from scheduler_api.domain.errors import MessageNotFound, StoreFull, StoreUnavailable
 from scheduler_api.store.queue import CLAIM_BATCH, KEEP_BELOW
 from scheduler_api.store.store import Store
@@ -176,9 +177,9 @@ async def test_the_store_is_trimmed_when_it_has_grown_and_one_event_says_so(
 ) -> None:
     await deliver(limited, 27)
     with capture_logs() as logs:
-        trimming = asyncio.create_task(housekeeping.trim(limited.queues, limited.growth))
+        trimming = asyncio.create_task(trim(limited.queues, limited.growth))
         await wait_until("the event", lambda: len(logs) > 0)
-        await housekeeping.end([trimming])
+        await cancel_all([trimming])
     (told,) = logs
     assert (told["event"], told["reason"]) == ("finished_messages_forgotten", "memory")
     assert told["forgotten"] > 0
@@ -193,6 +194,6 @@ async def test_a_store_that_was_away_is_looked_at_again(absent: Store) -> None:
             self.looks += 1
 
     growth = Counting()
-    trimming = asyncio.create_task(housekeeping.trim(absent.queues, growth))
+    trimming = asyncio.create_task(trim(absent.queues, growth))
     await wait_until("the second look", lambda: growth.looks == 2)
-    await housekeeping.end([trimming])
+    await cancel_all([trimming])

@@ -1,73 +1,78 @@
-"""Looks after one partition: sleeps until something is due, claims it, hands it on.
+"""The claim loop of one partition: sleep until a message is due, claim it, launch it.
 
-Of several processes one is enough. Whoever found something in its last look comes first; a process
-that was beaten to it stands by, and looks a little later. So the first one need not be chosen, nor
-known: when it is dead, or has all its slots full, another finds what is due and is first itself.
+All processes run this loop, though one is enough. The process whose last claim found messages looks
+first; a process that lost that race looks a little later (standby). So nobody elects a leader: when
+the first process is dead or has no free slot, another one finds the messages and looks first.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import structlog
 
-from scheduler_api.delivery.delay_queue import AHEAD
-from scheduler_api.delivery.slots import GATHER_SLOTS, Slots
-from scheduler_api.delivery.upkeep import housekeeping
-from scheduler_api.delivery.upkeep.housekeeping import JUMP, LOOK_EVERY, SILENCE, StoreHealth
-from scheduler_api.delivery.wakeup import SAFETY_POLL, Wakeup
+from scheduler_api.delivery.slots import Slots
+from scheduler_api.delivery.store_health import StoreHealth
+from scheduler_api.delivery.timing import (
+    AHEAD,
+    ERROR_PAUSE,
+    GATHER_SLOTS,
+    JUMP_SHARE,
+    MAX_STANDBY,
+    MIN_STANDBY,
+    POLL_SHARE,
+    SAFETY_POLL,
+)
+from scheduler_api.delivery.upkeep.reaper import reap
+from scheduler_api.delivery.wakeup import Wakeup
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.store.queue import Claim, Queue
 
 log = structlog.get_logger()
 
-MIN_STANDBY: Final = 0.02  # seconds; doubled each time that a process was beaten again
-MAX_STANDBY: Final = 0.1  # seconds: how late a message is, once, whose first process died
-AFTER_BREAKING: Final = 1.0  # seconds until the next look after an error of our own
-
 
 class Claimer:
-    """The loop of one partition."""
+    """Claims the messages of one partition."""
 
     def __init__(
         self,
         queue: Queue,
         slots: Slots,
+        health: StoreHealth,
         check: Callable[[int], Awaitable[None]],
         launch: Callable[[Queue, Claim], None],
         lease: float,
     ) -> None:
-        """`launch`: sends what was claimed; `lease`: seconds. `check`: see Dispatcher."""
+        """`launch`: sends the claimed messages; `lease`: seconds; `check`: see Dispatcher."""
         self._queue = queue
         self._slots = slots
+        self._health = health
         self._check = check
         self._launch = launch
         self._lease = lease
         self._stopping = False
-        self._standby = 0.0  # seconds
-        self.connection = StoreHealth(queue.partition, lease * SILENCE)
-        self.wakeup = Wakeup(min(SAFETY_POLL, lease * LOOK_EVERY))
+        self._standby_s = 0.0  # this process looks so many seconds after the first one
+        self._wakeup = Wakeup(min(SAFETY_POLL, lease * POLL_SHARE))
 
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
-        self.wakeup.now()
+        self._wakeup.now()
 
     def wake(self) -> None:
-        """There is a new head: look, unless another process comes first."""
-        if self._standby:
-            self.wakeup.within(self._standby)
+        """The earliest due message has changed: look, after the standby if there is one."""
+        if self._standby_s:
+            self._wakeup.within(self._standby_s)
         else:
-            self.wakeup.now()
+            self._wakeup.now()
 
     async def run(self) -> None:
-        """Until told to stop. Raises: DataRefused."""
-        self.wakeup.now()
+        """Claim until stopped. Raises: DataRefused."""
+        self._wakeup.now()
         try:
             while not self._stopping:
-                await self.wakeup.wait()
+                await self._wakeup.wait()
                 await self._look_safely()
         finally:
-            self.wakeup.close()
+            self._wakeup.close()
 
     async def _look_safely(self) -> None:
         try:
@@ -76,43 +81,43 @@ class Claimer:
             log.error("data_refused", reason=str(error))
             raise
         except Unavailable as error:
-            self.wakeup.within(self.connection.lost(error))
-        except Exception:  # whatever it is, what is due tomorrow must be sent
-            self.wakeup.within(AFTER_BREAKING)
+            self._wakeup.within(self._health.note_failure(error))
+        except Exception:  # a bug must not stop the messages that are due tomorrow
+            self._wakeup.within(ERROR_PAUSE)
             log.exception("dispatcher_error")
 
     async def _look(self) -> None:
-        """Claim until there is no slot or nothing is due; then know when to look again."""
-        if self.connection.since is None:
+        """Claim until no slot is free or nothing is due; then set the time of the next look."""
+        if not self._health.answers:
             await self._check(self._queue.partition)
-        if self.connection.since is None or self._slots.free <= 0:  # else the claim hears from it
+        if not self._health.answers or self._slots.free <= 0:  # else the claim asks the store
             await self._queue.note_restart()
-            self.connection.found()
-        self._slots.feed(self.wakeup)
+            self._health.note_answer()
+        self._slots.stop_waiting(self._wakeup)
         try:
             await self._claim_what_is_due()
         finally:
-            self._slots.freed()  # others may have waited for what was reserved here
+            self._slots.wake_next()  # others may have waited for slots that were reserved here
 
     async def _claim_what_is_due(self) -> None:
         while not self._stopping and (reserved := self._slots.reserve()):
             claim = await self._claim(reserved)
-            self._standby = _next_standby(self._standby, claim)
+            self._standby_s = _next_standby(self._standby_s, claim)
             if claim.lease_in == 0 and await self._reap():
                 continue
             if claim.due_in != 0:
                 self._sleep_until_next(claim)
                 return
             if self._slots.free and self._slots.scarce:
-                self.wakeup.within(GATHER_SLOTS)
+                self._wakeup.within(GATHER_SLOTS)
                 return
-        self._slots.starve(self.wakeup)
+        self._slots.wait_for_slot(self._wakeup)
 
     async def _claim(self, reserved: int) -> Claim:
         try:
             claim = await self._queue.claim(reserved, AHEAD, self._slots.share(reserved))
-            self.connection.found()
-            if abs(claim.jump) > self._lease * JUMP:
+            self._health.note_answer()
+            if abs(claim.jump) > self._lease * JUMP_SHARE:
                 self._note_jump(claim.jump)
             if self._stopping and claim.messages:
                 await self._queue.release(claim.messages)
@@ -128,26 +133,28 @@ class Claimer:
         return claim
 
     def _note_jump(self, seconds: float) -> None:
-        """After a jump ahead every lease looks ended; their holders get time to renew them."""
-        self.connection.disturbed()
+        """After a jump ahead every lease looks expired; their holders get time to renew them."""
+        self._health.note_disturbance()
         log.warning("store_clock_jumped", partition=self._queue.partition, seconds=seconds)
 
     async def _reap(self) -> bool:
-        """Take back expired leases; False: not yet allowed, and it is known when."""
-        wait = await housekeeping.reap(self._queue, self.connection, self._lease)
+        """Take back expired claims; False: not yet allowed, and the next look is set."""
+        wait = await reap(self._queue, self._health, self._lease)
         if wait is not None:
-            self.wakeup.within(wait)
+            self._wakeup.within(wait)
         return wait is None
 
     def _sleep_until_next(self, claim: Claim) -> None:
         if claim.due_at is not None:
-            self.wakeup.at(claim.due_at + self._standby)
+            self._wakeup.at(claim.due_at + self._standby_s)
         if claim.lease_in:
-            self.wakeup.within(claim.lease_in)
+            self._wakeup.within(claim.lease_in)
 
 
-def _next_standby(standby: float, claim: Claim) -> float:
-    """Seconds by which the next look is put off."""
+def _next_standby(standby_s: float, claim: Claim) -> float:
+    """Seconds by which this process looks later than the first one."""
     if claim.messages:
         return 0.0
-    return min(MAX_STANDBY, max(MIN_STANDBY, 2 * standby)) if claim.beaten else standby
+    if claim.lost_race:
+        return min(MAX_STANDBY, max(MIN_STANDBY, 2 * standby_s))
+    return standby_s

@@ -1,7 +1,7 @@
-"""Holds back what was claimed ahead of its instant; asked by the dispatcher.
+"""Holds claimed messages until their instant.
 
-A claim takes as long as the store's disk; made a little ahead of a message's instant, that is over
-when the instant comes.
+Messages are claimed a little ahead, as a claim takes as long as the store's disk: so a message's
+instant does not wait for its claim.
 """
 
 import asyncio
@@ -12,41 +12,40 @@ from typing import Final
 
 from scheduler_api.delivery.timer import Timer
 
-AHEAD: Final = 0.01  # seconds before its instant from which on a message is claimed
-_ROUNDING: Final = 1e-5  # seconds: more than what two clocks lose when one is told by the other
+_ROUNDING: Final = 1e-5  # seconds: more than the conversion between two clocks loses
 
 
 class DelayQueue:
-    """Who waits for an instant, by one timer for all of them."""
+    """Tasks that wait for an instant each, with one timer for all."""
 
     def __init__(self) -> None:
-        self._alarm: Timer | None = None  # made by its first use, as it wants a running loop
-        self._order = count()  # of those that wait for the same instant
+        self._timer: Timer | None = None  # created on first use, as it needs a running loop
+        self._order = count()  # breaks ties between equal instants
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []  # a heap
 
     async def wait(self, at: float) -> None:
-        """Sleep until that instant of time.monotonic(), seconds: never less."""
+        """Sleep until `at`, in monotonic seconds: never less."""
         future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (at + _ROUNDING, next(self._order), future))
         if self._waiting[0][2] is future:
-            self._set()
+            self._set_timer()
         await future
 
-    def _set(self) -> None:
-        self._alarm = self._alarm or Timer(self._ring)
-        self._alarm.set(self._waiting[0][0])
+    def _set_timer(self) -> None:
+        self._timer = self._timer or Timer(self._wake_due)
+        self._timer.set(self._waiting[0][0])
 
-    def _ring(self) -> None:
+    def _wake_due(self) -> None:
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             _, _, future = heapq.heappop(self._waiting)
-            if not future.done():  # who waited was cancelled
+            if not future.done():  # it is done if its task was cancelled
                 future.set_result(None)
         if self._waiting:
-            self._set()
+            self._set_timer()
 
     def close(self) -> None:
-        """To be called when nobody waits any more."""
-        if self._alarm is not None:
-            self._alarm.close()
-            self._alarm = None
+        """Release the timer; no task may wait any more."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None

@@ -1,4 +1,4 @@
-"""Claim → send → settle, bounded by slots, over all partitions; drains on stop."""
+"""Claim → send → settle, within the slots of this process; drains on stop."""
 
 import asyncio
 import random
@@ -14,20 +14,27 @@ from scheduler_api.delivery.claimer import Claimer
 from scheduler_api.delivery.delay_queue import DelayQueue
 from scheduler_api.delivery.http.sender import LookupNeverBegan, NothingSent, Sender, Sent, Start
 from scheduler_api.delivery.leases import Lease, Leases
-from scheduler_api.delivery.slot_shares import Shares
+from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.slots import Slots
-from scheduler_api.delivery.upkeep import housekeeping
+from scheduler_api.delivery.store_health import StoreHealth
+from scheduler_api.delivery.timing import OUTAGE_SHARE
+from scheduler_api.delivery.upkeep.periodic import cancel_all
+from scheduler_api.delivery.upkeep.purger import purge
+from scheduler_api.delivery.upkeep.renewer import abort_expired, renew
+from scheduler_api.delivery.upkeep.sweeper import sweep
+from scheduler_api.delivery.upkeep.trimmer import trim
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Failed, decide
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.queue import CLAIM_BYTES, Claim, Claimed, Outcome, Queue
 from scheduler_api.store.stored_bytes import Growth
+from scheduler_api.telemetry import transitions
 
 log = structlog.get_logger()
 
 
 class Dispatcher:
-    """Sends what is due, `slots` requests at a time."""
+    """Sends due messages of all partitions, at most `slots` requests at once."""
 
     def __init__(
         self,
@@ -42,45 +49,48 @@ class Dispatcher:
         memory: int = sys.maxsize,
         max_body: int = 0,
     ) -> None:
-        """`queues`: one a partition; `check`: asked whenever one was found. Raises: DataRefused.
+        """`queues`: one a partition; `check`: refuses data of a partition that this process must
+        not use, by DataRefused; called when its store has answered.
 
-        `memory`: bytes of the messages that are sent at once; `max_body`: of one.
+        `memory`: bytes of the messages that are sent at once; `max_body`: bytes of one body.
         """
         self._queues = queues
         self._notifier = notifier
         self._sender = sender
         self._growth = growth
         self._lease = lease.total_seconds()
-        shares = Shares(slots)
+        self._health = [StoreHealth(it.partition, self._lease * OUTAGE_SHARE) for it in queues]
+        shares = SlotShares(slots)
         self._leases = Leases(self._lease, shares)
         self._slots = Slots(
-            slots, self._leases, shares, memory=memory, a_claim=CLAIM_BYTES + max_body
+            slots, self._leases, shares, memory=memory, claim_bytes=CLAIM_BYTES + max_body
         )
-        self._starts = DelayQueue()
+        self._delay_queue = DelayQueue()
         self._claimers = [
-            Claimer(queue, self._slots, check, self._launch, self._lease) for queue in queues
+            Claimer(queue, self._slots, health, check, self._launch, self._lease)
+            for queue, health in zip(queues, self._health, strict=True)
         ]
         self._stopping = False
         self._hurry = asyncio.Event()
-        self._looking: list[asyncio.Task[None]] = []
-        self._others: list[asyncio.Task[None]] = []
+        self._claiming: list[asyncio.Task[None]] = []
+        self._upkeep: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to look for due messages."""
-        self._looking = [asyncio.create_task(claimer.run()) for claimer in self._claimers]
-        for looking in self._looking:
-            looking.add_done_callback(self._ended)
-        self._others = [
+        """Start to claim and send."""
+        self._claiming = [asyncio.create_task(claimer.run()) for claimer in self._claimers]
+        for task in self._claiming:
+            task.add_done_callback(self._claiming_ended)
+        self._upkeep = [
             asyncio.create_task(self._notifier.listen(self._wake)),
-            asyncio.create_task(housekeeping.renew(self._leases, self._lease)),
-            asyncio.create_task(housekeeping.give_up(self._leases, self._lease / 20)),
-            asyncio.create_task(housekeeping.trim(self._queues, self._growth)),
-            *(asyncio.create_task(housekeeping.purge(queue)) for queue in self._queues),
-            *(asyncio.create_task(housekeeping.sweep(queue)) for queue in self._queues),
+            asyncio.create_task(renew(self._leases, self._lease)),
+            asyncio.create_task(abort_expired(self._leases, self._lease)),
+            asyncio.create_task(trim(self._queues, self._growth)),
+            *(asyncio.create_task(purge(queue)) for queue in self._queues),
+            *(asyncio.create_task(sweep(queue)) for queue in self._queues),
         ]
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
-        # Data that one may not touch none may: their partitions are of one data set.
+    def _claiming_ended(self, _: asyncio.Task[None]) -> None:
+        # If one partition's data are refused, all are: they are parts of one data set.
         self.stop()
 
     def _wake(self, partition: int) -> None:
@@ -88,10 +98,9 @@ class Dispatcher:
 
     @property
     def running(self) -> bool:
-        """Whether it looks for due messages, and the store lets it claim them."""
-        looking = bool(self._looking) and not any(task.done() for task in self._looking)
-        heard = all(claimer.connection.since is not None for claimer in self._claimers)
-        return looking and heard and not self._stopping
+        """Whether every partition is being claimed from, and its store answers."""
+        claiming = bool(self._claiming) and not any(task.done() for task in self._claiming)
+        return claiming and all(it.answers for it in self._health) and not self._stopping
 
     @property
     def busy(self) -> bool:
@@ -109,18 +118,21 @@ class Dispatcher:
         self._hurry.set()
 
     async def drain(self, grace: timedelta) -> None:
-        """Stop; let open requests end within `grace`, settle; what is cut off is retried."""
+        """Stop; let open requests end within `grace`, cut off the others; settle all of them.
+
+        A message whose request is cut off is retried.
+        """
         self.stop()
-        for looking in self._looking:
+        for task in self._claiming:
             with suppress(DataRefused):
-                await looking
+                await task
         await self._wait_for_open(grace.total_seconds())
         for lease in self._leases.sending:
             lease.task.cancel()
         await asyncio.gather(*self._leases.tasks, return_exceptions=True)
-        self._starts.close()
-        await asyncio.gather(*(_leave(queue) for queue in self._queues))
-        await housekeeping.end(self._others)
+        self._delay_queue.close()
+        await asyncio.gather(*(_unregister(queue) for queue in self._queues))
+        await cancel_all(self._upkeep)
 
     async def _wait_for_open(self, grace: float) -> None:
         hurry = asyncio.create_task(self._hurry.wait())
@@ -138,10 +150,10 @@ class Dispatcher:
 
     async def _deliver_when_due(self, lease: Lease) -> None:
         try:
-            await self._starts.wait(lease.queue.instant(lease.claimed.due_at))
+            await self._delay_queue.wait(lease.queue.instant(lease.claimed.due_at))
         except asyncio.CancelledError:  # the lease was lost, or the process stops
-            self._land(lease)
-            await self._give_back(lease)
+            self._free_slot(lease)
+            await self._release(lease)
         else:
             await self._deliver(lease)
 
@@ -152,14 +164,14 @@ class Dispatcher:
             if isinstance(reason, LookupNeverBegan):
                 log.info("lookup_postponed", message_id=lease.claimed.id)
             else:
-                self._slots.close_for_a_while()
+                self._slots.pause()
             sent = None
         finally:
-            self._land(lease)
+            self._free_slot(lease)
         if sent:
             await self._settle(lease, sent)
         else:
-            await self._give_back(lease)
+            await self._release(lease)
 
     async def _send(self, lease: Lease) -> Sent | None:
         """The attempt; None if there was none, or the lease was lost."""
@@ -175,39 +187,42 @@ class Dispatcher:
                 return None
             return self._sender.cut_off(claimed, start)
 
-    async def _give_back(self, lease: Lease) -> None:
-        # Were it left to the end of its lease, a crash would be counted, although no process died.
-        # If the lease was lost, the message is another process's, and this changes nothing.
+    async def _release(self, lease: Lease) -> None:
+        # A claim whose lease expires counts as a crash, though no process died. If the lease is
+        # lost, another process has the message, and this changes nothing.
         while True:
             try:
                 await lease.queue.release([lease.claimed])
             except Unavailable as error:
                 if self._stopping:
                     return
-                await asyncio.sleep(self._claimers[lease.queue.partition].connection.lost(error))
+                await self._wait_for_store(lease.queue, error)
             else:
                 return
 
-    def _land(self, lease: Lease) -> None:
+    def _free_slot(self, lease: Lease) -> None:
         self._leases.sent(lease)
-        self._slots.freed()
+        self._slots.wake_next()
 
     async def _settle(self, lease: Lease, sent: Sent) -> None:
-        claimed, outcome = lease.claimed, _outcome(lease.claimed, sent)
+        outcome = _outcome(lease.claimed, sent)
         while True:
             try:
                 settled = await lease.queue.settle(outcome)
             except Unavailable as error:
                 if self._stopping:
-                    log.error("settle_failed", message_id=claimed.id)
+                    log.error("settle_failed", message_id=lease.claimed.id)
                     return
-                await asyncio.sleep(self._claimers[lease.queue.partition].connection.lost(error))
+                await self._wait_for_store(lease.queue, error)
             else:
-                _tell(outcome, settled)
+                _log_outcome(outcome, settled)
                 return
 
+    async def _wait_for_store(self, queue: Queue, error: Unavailable) -> None:
+        await asyncio.sleep(self._health[queue.partition].note_failure(error))
 
-async def _leave(queue: Queue) -> None:
+
+async def _unregister(queue: Queue) -> None:
     with suppress(Unavailable):
         await queue.release([])
 
@@ -223,23 +238,13 @@ def _outcome(claimed: Claimed, sent: Sent) -> Outcome:
     return Outcome(claimed, attempt, "retry", decision.delay)
 
 
-def _tell(outcome: Outcome, settled: bool) -> None:
-    """One event for each transition."""
-    attempt = outcome.attempt
-    facts = {
-        "message_id": outcome.claimed.id,
-        "attempt": attempt.number,
-        "status": attempt.status,
-        "duration_ms": attempt.duration_ms,
-        "lateness_ms": attempt.lateness_ms,
-    }
-    if attempt.error:
-        facts["error"] = attempt.error
+def _log_outcome(outcome: Outcome, settled: bool) -> None:
+    message_id, attempt = outcome.claimed.id, outcome.attempt
     if not settled:
-        log.warning("settle_refused", **facts)
+        transitions.settle_refused(message_id, attempt)
     elif outcome.verdict == "delivered":
-        log.info("message_delivered", **facts)
+        transitions.message_delivered(message_id, attempt)
     elif outcome.verdict == "failed":
-        log.error("message_failed", **facts)
+        transitions.message_failed(message_id, attempt)
     else:
-        log.warning("attempt_failed", retry_in_s=round(outcome.delay.total_seconds(), 1), **facts)
+        transitions.attempt_failed(message_id, attempt, outcome.delay.total_seconds())

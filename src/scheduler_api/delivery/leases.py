@@ -1,17 +1,15 @@
-"""The claims this process holds: until when it may act on each, and who is acting."""
+"""The claims that this process holds: until when it may act on each, and which task does."""
 
 import asyncio
 import time
-from typing import Final
 
 import structlog
 
-from scheduler_api.delivery.slot_shares import Shares
+from scheduler_api.delivery.slot_shares import SlotShares
+from scheduler_api.delivery.timing import MARGIN_SHARE
 from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Queue
 
 log = structlog.get_logger()
-
-MARGIN: Final = 0.1  # of a lease: a request is given up this much before the lease ends
 
 
 class Lease:
@@ -22,37 +20,37 @@ class Lease:
     task: asyncio.Task[None]  # set by Leases.hold
 
     def __init__(self, queue: Queue, claimed: Claimed, deadline: float) -> None:
-        """`queue`: its own; `deadline`: the lease's end by the monotonic clock, seconds."""
+        """`queue`: of the message's partition; `deadline`: the lease's end, monotonic seconds."""
         self.queue = queue
         self.claimed = claimed
         self.deadline = deadline
 
 
 class Leases:
-    """All of them; what is about to end is renewed, what has ended is given up."""
+    """The leases of this process: renews them before they end, aborts requests after it."""
 
-    def __init__(self, seconds: float, shares: Shares) -> None:
-        """`seconds`: a lease's length; `shares`: hears whose request holds a slot."""
+    def __init__(self, seconds: float, shares: SlotShares) -> None:
+        """`seconds`: a lease's length; `shares`: counts the open requests by destination."""
         self._seconds = seconds
         self._shares = shares
         self._held: dict[asyncio.Task[None], Lease] = {}
-        self.sending: set[Lease] = set()  # whose request is open: each holds a slot
-        self.bytes = 0  # of their messages
+        self.sending: set[Lease] = set()  # with an open request: each holds a slot
+        self.bytes = 0  # of the messages in `sending`
 
     def __len__(self) -> int:
         return len(self._held)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Who is sending or settling."""
+        """The tasks that send or settle."""
         return list(self._held)
 
     def usable(self, lease: Lease) -> bool:
-        """Whether a request may still be started, or go on, under this lease."""
-        return time.monotonic() < lease.deadline - MARGIN * self._seconds
+        """Whether a request may still start, or stay open, under this lease."""
+        return time.monotonic() < lease.deadline - MARGIN_SHARE * self._seconds
 
     def hold(self, lease: Lease, task: asyncio.Task[None]) -> None:
-        """Keep the lease alive until the task, which is to send the message, has ended."""
+        """Renew the lease until the task, which sends and settles the message, has ended."""
         lease.task = task
         self._held[task] = lease
         self.sending.add(lease)
@@ -61,25 +59,25 @@ class Leases:
         task.add_done_callback(self._ended)
 
     def sent(self, lease: Lease) -> None:
-        """The request has ended; its outcome is to be settled, even after the lease's end."""
+        """The request has ended; its outcome is still settled, even after the lease's end."""
         self.sending.remove(lease)
         self.bytes -= lease.claimed.size
         self._shares.end(lease.claimed.destination, lease)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        # Also from `sending`: a task that is cancelled before it begins has never said so.
+        # It may still be in `sending`: a task that is cancelled before it starts calls nothing.
         lease = self._held.pop(task)
         if lease in self.sending:
             self.sent(lease)
 
     async def renew(self, left: float) -> None:
-        """Extend those that have so many seconds left, or less. Raises: StoreUnavailable."""
+        """Renew leases that end within `left` seconds. Raises: StoreUnavailable."""
         soon = time.monotonic() + left
         old: dict[Queue, list[Lease]] = {}
         for lease in self._held.values():
             if lease.deadline <= soon:
                 old.setdefault(lease.queue, []).append(lease)
-        # All of them are tried, whichever partition is away.
+        # All partitions are tried, even if one does not answer.
         renewing = (self._renew_all(queue, leases) for queue, leases in old.items())
         for error in await asyncio.gather(*renewing, return_exceptions=True):
             if error:
@@ -96,16 +94,16 @@ class Leases:
             if is_kept:
                 lease.deadline = deadline
             else:
-                self._give_up(lease)
+                self._abort(lease)
 
-    def give_up_ended(self) -> None:
+    def abort_expired(self) -> None:
         """Abort every request whose lease could not be renewed in time."""
         for lease in list(self.sending):
             if not self.usable(lease):
-                self._give_up(lease)
+                self._abort(lease)
 
-    def _give_up(self, lease: Lease) -> None:
-        # A request that has ended is left alone: its settle says whether the claim still held.
+    def _abort(self, lease: Lease) -> None:
+        # Not after the request has ended: its settle reports whether the claim was still held.
         if lease in self.sending:
             lease.task.cancel()
             log.warning("lease_lost", message_id=lease.claimed.id)

@@ -1,8 +1,10 @@
-"""Rings at an instant: where the system has timerfd, to a tenth of a millisecond.
+"""A timer that fires at an instant, precise to 0.1 ms where the system has timerfd.
 
-A loop's own timers are rounded: uvloop's to whole milliseconds of a clock that it reads once a
-turn, so that they ring up to one too late; asyncio's to whole milliseconds of epoll. The system's
-call is in Python's own library from 3.13 on.
+The timers of event loops are rounded to whole milliseconds: uvloop's by libuv, whose clock is read
+once a turn (MagicStack/uvloop#359), so that they fire up to 1 ms late; asyncio's by epoll.
+
+timerfd is called by ctypes, as `os.timerfd_create` came with Python 3.13: use that when 3.13 is the
+oldest version supported.
 """
 
 import asyncio
@@ -12,69 +14,69 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-_MONOTONIC: Final = 1  # CLOCK_MONOTONIC, which time.monotonic() shows
-_FROM_NOW: Final = 0  # not TFD_TIMER_ABSTIME, which libfaketime takes for the time of day
+_MONOTONIC: Final = 1  # CLOCK_MONOTONIC, the clock of time.monotonic()
+_RELATIVE: Final = 0  # not TFD_TIMER_ABSTIME, which libfaketime takes for the time of day
 _FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _LIBC: Final = ctypes.CDLL(None)
-_TICKS: Final = 8  # bytes that a ring leaves to be read
+_COUNT_BYTES: Final = 8  # of the counter that must be read after each expiry
 
 
-class _Times(ctypes.Structure):
-    """struct itimerspec: a period, of which we have none, and the time until it rings."""
+class _TimerSpec(ctypes.Structure):
+    """struct itimerspec: a period, which is not used, and the time until the timer fires."""
 
     _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "in_s", "in_ns"))
 
 
 class Timer:
-    """One instant at a time, set again and again; within a running loop, until closed."""
+    """One instant at a time, which can be set again; needs a running loop; must be closed."""
 
-    def __init__(self, ring: Callable[[], Any]) -> None:
-        self._ring = ring
+    def __init__(self, callback: Callable[[], Any]) -> None:
+        self._callback = callback
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle | None = None
-        self._descriptor = _descriptor()
+        self._descriptor = _create_timerfd()
         if self._descriptor is not None:
-            self._loop.add_reader(self._descriptor, self._rang)
+            self._loop.add_reader(self._descriptor, self._fire)
 
     def set(self, at: float) -> None:
-        """Ring at that instant of time.monotonic(), seconds, and at no other; at once if past."""
+        """Fire at `at`, in monotonic seconds, instead of what was set; at once if it is past."""
         if self._descriptor is None:
             self.clear()
             delay = at - time.monotonic()
-            self._handle = self._loop.call_later(max(0.0, delay), self._ring)
+            self._handle = self._loop.call_later(max(0.0, delay), self._callback)
         else:
-            _arm(self._descriptor, max(1, int((at - time.monotonic()) * 1e9)))
+            _set_timerfd(self._descriptor, max(1, int((at - time.monotonic()) * 1e9)))
 
     def clear(self) -> None:
-        """Do not ring."""
+        """Do not fire."""
         if self._handle is not None:
             self._handle.cancel()
         if self._descriptor is not None:
-            _arm(self._descriptor, 0)
+            _set_timerfd(self._descriptor, 0)
 
     def close(self) -> None:
-        """Never ring again."""
+        """Never fire again."""
         self.clear()
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
 
-    def _rang(self) -> None:
+    def _fire(self) -> None:
         assert self._descriptor is not None  # noqa: S101
-        os.read(self._descriptor, _TICKS)
-        self._ring()
+        os.read(self._descriptor, _COUNT_BYTES)
+        self._callback()
 
 
-def _descriptor() -> int | None:
-    """None where the system has no such thing, or no descriptor is left."""
+def _create_timerfd() -> int | None:
+    """None if the system has no timerfd, or no descriptor is left."""
     if not hasattr(_LIBC, "timerfd_create"):
         return None
-    made = int(_LIBC.timerfd_create(_MONOTONIC, _FLAGS))
-    return made if made >= 0 else None
+    descriptor = int(_LIBC.timerfd_create(_MONOTONIC, _FLAGS))
+    return descriptor if descriptor >= 0 else None
 
 
-def _arm(descriptor: int, in_ns: int) -> None:
-    """0 disarms."""
+def _set_timerfd(descriptor: int, in_ns: int) -> None:
+    """`in_ns`: nanoseconds until it fires; 0: never."""
     seconds, rest = divmod(in_ns, 1_000_000_000)
-    times = _Times(0, 0, seconds, rest)
-    _LIBC.timerfd_settime(descriptor, _FROM_NOW, ctypes.byref(times), None)
+    spec = _TimerSpec(0, 0, seconds, rest)
+    _LIBC.timerfd_settime(descriptor, _RELATIVE, ctypes.byref(spec), None)

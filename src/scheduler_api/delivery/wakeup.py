@@ -1,50 +1,49 @@
-"""When to look for due messages: timers and signals become one "look now"."""
+"""Wakes one sleeping loop at the earliest of several instants, or at once."""
 
 import asyncio
 import math
 import random
 import time
-from typing import Final
 
 from scheduler_api.delivery.timer import Timer
-
-SAFETY_POLL: Final = 10.0  # seconds at the most between two looks: the price of a lost signal
+from scheduler_api.delivery.timing import SAFETY_POLL
 
 
 class Wakeup:
     """One sleeper, many reasons to wake it."""
 
     def __init__(self, safety_poll: float = SAFETY_POLL) -> None:
+        """`safety_poll`: longest sleep, seconds."""
         self._safety_poll = safety_poll
         self._event = asyncio.Event()
-        self._alarm: Timer | None = None  # made by its first use, as it wants a running loop
-        self._set_to: float | None = None
+        self._timer: Timer | None = None  # created on first use, as it needs a running loop
+        self._set_to: float | None = None  # monotonic seconds of the earliest instant
 
     def now(self) -> None:
-        """Look now."""
+        """Wake at once."""
         self._event.set()
 
     def at(self, instant: float) -> None:
-        """Look at that instant of time.monotonic() at the latest; the earliest counts."""
+        """Wake at that instant, in monotonic seconds; of several the earliest counts."""
         if self._set_to is None or instant < self._set_to:
-            self._alarm = self._alarm or Timer(self._event.set)
-            self._alarm.set(instant)
+            self._timer = self._timer or Timer(self._event.set)
+            self._timer.set(instant)
             self._set_to = instant
 
     def within(self, seconds: float) -> None:
-        """The same, so many seconds from now."""
+        """Wake after so many seconds; of several the earliest counts."""
         self.at(time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Sleep until it is time to look; what asked for that look is then forgotten."""
-        # Jitter, so that replicas which started together do not poll together.
+        """Sleep until it is time; then all reasons are forgotten."""
+        # Jitter, so that replicas that started together do not poll together.
         self.within(self._safety_poll * random.uniform(0.9, 1.0))  # noqa: S311
         await self._event.wait()
         self._event.clear()
         self._set_to = None
 
     def close(self) -> None:
-        """No timer rings from now on."""
+        """Release the timer; later calls of `at` set none."""
         self._set_to = -math.inf
-        if self._alarm is not None:
-            self._alarm.close()
+        if self._timer is not None:
+            self._timer.close()

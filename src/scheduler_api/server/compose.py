@@ -15,7 +15,7 @@ from scheduler_api.byte_budget import Budget
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
-from scheduler_api.delivery.upkeep.recovery import taking_over
+from scheduler_api.delivery.upkeep.recovery import recovering
 from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
 from scheduler_api.server import open_files as descriptors
 from scheduler_api.server.token_file import Token
@@ -88,7 +88,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             bodies=Budget(memory.requests),
             is_running=lambda: dispatcher.running,
         )
-        async with taking_over(Processes(settings.data_dir, store.epoch), store.queues):
+        async with recovering(Processes(settings.data_dir, store.epoch), store.queues):
             dispatcher.start()
             _collect_seldom()
             try:

@@ -79,7 +79,7 @@ class Claim(msgspec.Struct, frozen=True):
     due_at: float | None  # that instant by this process's monotonic clock, seconds
     lease_in: float | None  # seconds until the next lease of any process ends; None: there is none
     dropped: int  # ids without a record, taken out: a damaged data set
-    beaten: bool  # nothing was due, and another process has claimed since our last claim
+    lost_race: bool  # nothing was due, and another process claimed since our last claim
     reset: bool  # the data lost the mark of this schema: the store was emptied, or put back
     jump: float  # seconds that the store's clock jumped since the last claim; below 0: back
 
@@ -150,7 +150,7 @@ class Queue:
         )
         self._nonce, self._claimed_ms = None, now
         jump = self._clock.heard(now, asked, time.monotonic())
-        beaten = not fence and self._last_fence is not None and last > self._last_fence
+        lost_race = not fence and self._last_fence is not None and last > self._last_fence
         self._last_fence = last
         claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
         return Claim(
@@ -160,7 +160,7 @@ class Queue:
             None if due < 0 else self._clock.when(due),
             _seconds_until(lease, now),
             dropped,
-            beaten,
+            lost_race,
             schema < SCHEMA,
             jump,
         )

@@ -121,7 +121,7 @@ async def test_a_message_that_got_no_socket_counts_no_crash_though_the_store_is_
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scheduler_api.delivery.slots.AFTER_SHORTAGE", 0.05)
+    monkeypatch.setattr("scheduler_api.delivery.slots.SHORTAGE_PAUSE", 0.05)
     store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
     failures, release = 3, Queue.release
 

@@ -1,4 +1,4 @@
-"""The claims of a process of this machine that died are sent at once."""
+"""The claims of a dead process of this machine are due again at once."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scheduler_api.delivery.upkeep import recovery as takeover
-from scheduler_api.delivery.upkeep.recovery import take_over, taking_over
+from scheduler_api.delivery.upkeep import recovery
+from scheduler_api.delivery.upkeep.recovery import recover_dead, recovering
 from scheduler_api.store.embedded.processes import Processes
 from scheduler_api.store.queue import MAX_CRASHES
 from scheduler_api.store.store import Store
@@ -19,12 +19,12 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def dead(redis: Redis, prefix: str, tmp_path: Path) -> Store:
-    """Of a process that has ended; its leases last fifteen seconds."""
+    """The store of a process that has ended; its leases last 15 seconds."""
     return ended(Store(redis, prefix=prefix, partitions=PARTITIONS), tmp_path)
 
 
 def ended(store: Store, data_dir: Path) -> Store:
-    """The store as a process saw it that joined and ended."""
+    """The same store, after its process registered itself and ended."""
     processes = Processes(data_dir, store.epoch)
     processes.join()
     processes.leave()
@@ -35,48 +35,48 @@ def files(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / "processes").iterdir())
 
 
-async def test_claims_are_taken_over_at_the_start(
+async def test_recovering_returns_claims_of_dead_processes_at_the_start(
     live_store: Store, dead: Store, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
     await queue_of(dead, "a").claim(1)
 
     with capture_logs() as logs:
-        async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
-            await wait_until("the take-over told", lambda: bool(logs))
+        async with recovering(Processes(tmp_path, live_store.epoch), live_store.queues):
+            await wait_until("the log", lambda: bool(logs))
             assert (await live_store.messages.get("a")).state == "scheduled"
     assert [(it["event"], it["returned"]) for it in logs] == [("claims_recovered", 1)]
 
 
-async def test_one_that_dies_later_is_noticed_and_its_file_removed(
+async def test_recovering_notices_a_later_death_and_removes_its_file(
     live_store: Store, redis: Redis, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(recovery, "RECOVERY_INTERVAL", 0.01)
     other = Store(redis, prefix=prefix, partitions=PARTITIONS)
     sibling = Processes(tmp_path, other.epoch)
     sibling.join()
     await live_store.messages.create("a", accepted())
     await queue_of(other, "a").claim(1)
-    async with taking_over(Processes(tmp_path, live_store.epoch), live_store.queues):
+    async with recovering(Processes(tmp_path, live_store.epoch), live_store.queues):
         assert (await live_store.messages.get("a")).state == "delivering"
         sibling.leave()
         await wait_until("one file", lambda: files(tmp_path) == [f"{live_store.epoch}.lock"])
         assert (await live_store.messages.get("a")).state == "scheduled"
 
 
-async def test_a_dead_process_is_forgotten_by_the_look_that_finds_nothing_of_it(
+async def test_recover_dead_forgets_a_process_once_it_finds_no_claim_of_it(
     live_store: Store, dead: Store, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
     await queue_of(dead, "a").claim(1)
     us = Processes(tmp_path, live_store.epoch)
-    await take_over(us, live_store.queues)
+    await recover_dead(us, live_store.queues)
     assert files(tmp_path) == [f"{dead.epoch}.lock"]
-    await take_over(us, live_store.queues)
+    await recover_dead(us, live_store.queues)
     assert files(tmp_path) == []
 
 
-async def test_a_message_that_outlived_too_many_is_told(
+async def test_recover_dead_fails_a_message_after_too_many_crashes(
     live_store: Store, redis: Redis, prefix: str, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
@@ -85,7 +85,7 @@ async def test_a_message_that_outlived_too_many_is_told(
         for _ in range(MAX_CRASHES):
             dead = ended(Store(redis, prefix=prefix, partitions=PARTITIONS), tmp_path)
             await queue_of(dead, "a").claim(1)
-            await take_over(us, live_store.queues)
+            await recover_dead(us, live_store.queues)
     assert logs[-1] == {
         "event": "message_failed",
         "log_level": "error",
@@ -94,12 +94,12 @@ async def test_a_message_that_outlived_too_many_is_told(
     }
 
 
-async def test_a_folder_that_cannot_be_written_is_a_warning(
+async def test_recovering_warns_if_data_dir_cannot_be_written(
     live_store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     with capture_logs() as logs:
-        async with taking_over(Processes(tmp_path / "file", "a"), live_store.queues):
+        async with recovering(Processes(tmp_path / "file", "a"), live_store.queues):
             pass
     assert [(it["event"], it["log_level"]) for it in logs] == [("recovery_unavailable", "warning")]
     assert "DATA_DIR" in logs[0]["reason"]

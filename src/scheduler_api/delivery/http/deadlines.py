@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-LOOK_EVERY: Final = 0.05  # seconds, while a request is open: by how much one may be ended late
+DEADLINE_TICK: Final = 0.05  # seconds between two checks while a request is open
 
 
 class Deadlines:
@@ -37,7 +37,7 @@ class Deadlines:
         # Only while something is open: an idle process sleeps.
         self.looking = bool(self._open)
         if self.looking:
-            asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+            asyncio.get_running_loop().call_later(DEADLINE_TICK, self._look)
 
     def _look(self) -> None:
         now = time.monotonic()

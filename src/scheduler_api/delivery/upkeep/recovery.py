@@ -1,63 +1,63 @@
-"""Takes over the claims of processes of this machine that died; started by server.
+"""Takes back the claims of processes of this machine that have died.
 
-Without it they would wait for the end of their leases, as those of another machine do.
+Without it these claims would wait for the end of their leases, as those of another machine do.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
-from typing import Final
 
 import structlog
 
-from scheduler_api.delivery.upkeep import housekeeping
+from scheduler_api.delivery.timing import RECOVERY_INTERVAL
+from scheduler_api.delivery.upkeep.periodic import cancel_all, repeat
 from scheduler_api.store.embedded.processes import Processes
 from scheduler_api.store.queue import Queue
+from scheduler_api.telemetry import transitions
 
 log = structlog.get_logger()
 
-LOOK_EVERY: Final = 1.0  # seconds between two looks at who died; a look costs microseconds
-
 
 @asynccontextmanager
-async def taking_over(processes: Processes, queues: Sequence[Queue]) -> AsyncIterator[None]:
-    """Within, this process is known as alive, and takes over from those that are not."""
+async def recovering(processes: Processes, queues: Sequence[Queue]) -> AsyncIterator[None]:
+    """Within, this process is registered as alive, and recovers the claims of dead ones."""
     try:
         processes.join()
     except OSError as error:
         log.warning("recovery_unavailable", reason=f"DATA_DIR cannot be written: {error}")
-    looking = asyncio.create_task(_keep_looking(processes, queues))
+    task = asyncio.create_task(_recover_repeatedly(processes, queues))
     try:
         yield
     finally:
-        await housekeeping.end([looking])
+        await cancel_all([task])
         processes.leave()
 
 
-async def _keep_looking(processes: Processes, queues: Sequence[Queue]) -> None:
-    async def once() -> None:
-        await take_over(processes, queues)
+async def _recover_repeatedly(processes: Processes, queues: Sequence[Queue]) -> None:
+    async def step() -> None:
+        await recover_dead(processes, queues)
 
-    await housekeeping.repeat(once, LOOK_EVERY, first=0.0)
+    await repeat(step, RECOVERY_INTERVAL, first=0.0)
 
 
-async def take_over(processes: Processes, queues: Sequence[Queue]) -> None:
+async def recover_dead(processes: Processes, queues: Sequence[Queue]) -> None:
     """Make the claims of every dead process due again. Raises: StoreUnavailable, OSError.
 
-    A process is forgotten by the look that finds nothing of it: the last claim that it asked for
+    A process is forgotten by the first run that finds no claim of it: the last claim that it sent
     may reach the store after its death.
     """
     with closing(processes.dead()) as dead:
-        for epoch in dead:
-            left = [await _recover(queue, epoch) for queue in queues]
-            if not any(left):
-                processes.forget(epoch)
+        for worker_id in dead:
+            found = [await _recover(queue, worker_id) for queue in queues]
+            if not any(found):
+                processes.forget(worker_id)
 
 
-async def _recover(queue: Queue, epoch: str) -> bool:
-    """Whether anything was left of that process."""
-    returned, failed = await queue.recover(epoch)
+async def _recover(queue: Queue, worker_id: str) -> bool:
+    """Whether the process had claims in this partition."""
+    returned, failed = await queue.recover(worker_id)
     if returned:
-        log.warning("claims_recovered", returned=returned, epoch=epoch)
-    housekeeping.tell_failed(failed)
+        transitions.claims_recovered(returned, worker_id)
+    for message_id in failed:
+        transitions.message_crashed(message_id)
     return bool(returned or failed)

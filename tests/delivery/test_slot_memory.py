@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from scheduler_api.delivery.leases import Lease, Leases
-from scheduler_api.delivery.slot_shares import Shares
+from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.wakeup import Wakeup
 from scheduler_api.store.queue import CLAIM_BATCH, CLAIM_BYTES
@@ -23,18 +23,18 @@ SLOTS = 8
 
 @pytest.fixture
 def leases() -> Leases:
-    return Leases(15, Shares(SLOTS))
+    return Leases(15, SlotShares(SLOTS))
 
 
 @pytest.fixture
 def slots(leases: Leases) -> Slots:
-    return Slots(SLOTS, leases, Shares(SLOTS), memory=MEMORY, a_claim=A_CLAIM)
+    return Slots(SLOTS, leases, SlotShares(SLOTS), memory=MEMORY, claim_bytes=A_CLAIM)
 
 
 def many_slots(memory: int) -> Slots:
-    shares = Shares(4 * CLAIM_BATCH)
+    shares = SlotShares(4 * CLAIM_BATCH)
     leases = Leases(15, shares)
-    return Slots(4 * CLAIM_BATCH, leases, shares, memory=memory, a_claim=A_CLAIM)
+    return Slots(4 * CLAIM_BATCH, leases, shares, memory=memory, claim_bytes=A_CLAIM)
 
 
 def test_claims_under_way_hold_what_they_may_bring() -> None:
@@ -58,14 +58,14 @@ async def test_open_messages_hold_their_bytes_until_they_are_sent(
     wakeup = Wakeup()
     lease = Lease(live_store.queues[0], claimed, 0)
     leases.hold(lease, asyncio.create_task(wakeup.wait()))
-    assert (slots.free, slots.reserve(), slots.keep_some) == (0, 0, False)
-    slots.starve(wakeup)
-    slots.freed()
+    assert (slots.free, slots.reserve(), slots.only_kept_left) == (0, 0, False)
+    slots.wait_for_slot(wakeup)
+    slots.wake_next()
     assert not lease.task.done()
     leases.sent(lease)
     assert leases.bytes == 0
     assert slots.free > 0
-    slots.freed()
+    slots.wake_next()
     await asyncio.wait_for(lease.task, 5)
 
 
