@@ -260,8 +260,9 @@ async def test_data_that_one_partition_refuses_are_left_alone_in_all(
     for n in range(9):
         await divided.messages.create(f"m{n}", accepted(delay="1h"))
     await redis.hset(divided.keys[1].meta, "partitions", "7")
-    dispatcher = await start(divided)
-    await wait_until("stopped", lambda: not dispatcher.running)
+    with capture_logs() as logs:
+        await start(divided)
+        await wait_until("the refusal", lambda: bool(events(logs, "data_refused")))
     for message_id in (f"m{n}" for n in range(9)):  # they fall due, and no process claims them
         await redis.zadd(f"{keys_of(divided, message_id).base}due", {message_id: 1})
     await redis.hset(divided.keys[1].meta, "partitions", str(len(divided.keys)))
