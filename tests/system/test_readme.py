@@ -101,3 +101,9 @@ async def test_the_call_with_all_fields_answers_what_the_readme_shows(
 ) -> None:
     created = await reader.paste(block(document, "create"))
     assert json.loads(created) == json.loads(block(document, "created"))
+
+
+async def test_put_of_a_destination_answers_what_the_documents_show(reader: Reader) -> None:
+    page = "docs/destinations.md"
+    shown = await reader.paste(block(page, "limit"))
+    assert json.loads(shown) == json.loads(block(page, "limited"))
