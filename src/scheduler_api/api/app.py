@@ -34,7 +34,7 @@ RESOURCES: Final[Resources] = {
         "PUT": destinations.put,
         "DELETE": destinations.delete,
     },
-    "/health": {"GET": health.health},
+    "/health": {"GET": health.show},
     "/health/live": {"GET": health.live},
     "/health/ready": {"GET": health.ready},
 }

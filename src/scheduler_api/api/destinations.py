@@ -1,16 +1,23 @@
-"""/destinations: list, get, put, delete."""
+"""/destinations: list, show, set limits, delete limits."""
 
 from typing import Annotated, Final, Literal
 
 import msgspec
 import structlog
-from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import context, endpoint
-from scheduler_api.api.http import JSON, Instant, decode, query
+from scheduler_api.api.fields import (
+    EXAMPLE_CURSOR,
+    EXAMPLE_INSTANT,
+    PAGE_FIELDS,
+    Instant,
+    PageQuery,
+    described,
+)
+from scheduler_api.api.http import JSON, decode, query
 from scheduler_api.domain.destination import Destination, Limits, NewLimits, accept_limits
 from scheduler_api.domain.errors import (
     DestinationNotFound,
@@ -28,67 +35,88 @@ _NEW: Final = msgspec.json.Decoder(NewLimits)
 _NEW_FIELDS: Final = NewLimits.__struct_encode_fields__
 
 
-class DestinationQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    limit: Annotated[int, Meta(ge=1, le=1000, description="Destinations on a page.")] = 1000
-    cursor: Annotated[
-        str | UnsetType,
-        Meta(description="`nextCursor` of the page before; the first page without it."),
-    ] = UNSET
-
-
-_QUERY_FIELDS: Final = DestinationQuery.__struct_encode_fields__
-
-
 class DestinationView(msgspec.Struct, rename="camel"):
-    """How a destination is doing, and what it may get."""
+    """A destination: its settings, its load and the result of its last attempts."""
 
-    destination: str
-    state: Literal["open", "paused", "full", "rate", "unreachable"]
-    next_send: (
-        Instant | None
-    )  # when a rate or the next probe lets one go; null: now, or not by time
-    in_flight: int
-    waiting: int  # due messages held back
-    connect_failures: int  # in a row
-    attempts: int  # in this hour and the last, as the next three
-    success_rate: float | None  # of the attempts, 0–1; null: there were none
-    p50_ms: int | None  # half of the attempts took so long at the most, within 12 %
-    p99_ms: int | None
-    concurrency: int  # that holds: its own, or DESTINATION_CONCURRENCY
-    rate: str | None
-    paused: bool
-    default: bool  # whether it has no settings of its own
+    destination: Annotated[
+        str,
+        described("Host, or `host:port` for a port other than 80 and 443.", "n8n.example:5678"),
+    ]
+    state: Annotated[
+        Literal["open", "paused", "full", "rate", "unreachable"],
+        described(
+            "Whether messages are sent to it: `open`: yes. `full`: as many requests are open as "
+            "`concurrency` allows. `rate`: the rate allows the next message at `nextSend`. "
+            "`paused`: not until it is resumed. `unreachable`: it could not be connected to five "
+            "times in a row; `nextSend` is the time of the next probe."
+        ),
+    ]
+    next_send: Annotated[
+        Instant | None,
+        described(
+            "When the rate or the next probe allows a message; null if one may be sent now or if "
+            "no time is known.",
+            EXAMPLE_INSTANT,
+        ),
+    ]
+    in_flight: Annotated[int, described("Open requests.", 3)]
+    waiting: Annotated[int, described("Due messages that are held back.", 12)]
+    connect_failures: Annotated[int, described("Failed connections in a row.", 0)]
+    attempts: Annotated[int, described("Attempts in this hour (UTC) and the hour before.", 420)]
+    success_rate: Annotated[
+        float | None,
+        described("Share of these attempts with a 2xx response, 0–1; null without attempts.", 0.98),
+    ]
+    p50_ms: Annotated[
+        int | None,
+        described("Median duration of these attempts in milliseconds, within 12 %.", 140),
+    ]
+    p99_ms: Annotated[
+        int | None,
+        described("99th percentile of their duration in milliseconds, within 12 %.", 2_300),
+    ]
+    concurrency: Annotated[
+        int,
+        described("Maximum number of open requests: its own, or `DESTINATION_CONCURRENCY`.", 8),
+    ]
+    rate: Annotated[str | None, described("Maximum rate; null if there is no limit.", "300/m")]
+    paused: Annotated[bool, described("Whether sending is paused.", False)]
+    default: Annotated[bool, described("Whether it has no settings of its own.", False)]
 
 
 class DestinationList(msgspec.Struct, rename="camel"):
-    """A page of the destinations with load or settings, the busiest first."""
+    """A page of destinations, those with the most load first."""
 
-    destinations: list[DestinationView]
-    count: int  # on this page
-    total: int | None  # of all, if they are on one page; null: unknown
-    next_cursor: str | None  # null: this is the last page
+    destinations: Annotated[list[DestinationView], described("The destinations on this page.")]
+    count: Annotated[int, described("Number of destinations on this page.", 1)]
+    total: Annotated[
+        int | None,
+        described("Number of all destinations if they fit on one page, else null.", 1),
+    ]
+    next_cursor: Annotated[
+        str | None, described("`cursor` of the next page; null on the last page.", EXAMPLE_CURSOR)
+    ]
 
 
-@endpoint("read", {200: DestinationList}, query=DestinationQuery, errors=(Invalid,))
+@endpoint("read", {200: DestinationList}, query=PageQuery, errors=(Invalid,))
 async def list_(request: Request) -> Response:
-    """List destinations with load or settings.
+    """List destinations that have load or settings.
 
-    Those with load and without settings come first, then those with settings; on a page the busiest
-    come first. A page may have fewer than `limit` although there is a next one. Load that moves
-    between two pages may be missing or shown twice; a destination with settings is shown once.
+    Destinations with load and without settings come first, then those with settings. On each page,
+    the ones with the most load come first. A page can have fewer than `limit` destinations although
+    another page follows. A destination with settings appears once. One without settings whose load
+    changes while you read the pages can be missing or appear twice.
     """
-    asked = query(request, DestinationQuery, _QUERY_FIELDS)
+    asked = query(request, PageQuery, PAGE_FIELDS)
     page = await context(request).store.destinations.list(asked.limit, asked.cursor or None)
-    shown = [_view(destination) for destination in page.rows]
-    return JSON(DestinationList(shown, len(shown), page.total, page.cursor))
+    views = [_view(destination) for destination in page.rows]
+    return JSON(DestinationList(views, len(views), page.total, page.cursor))
 
 
 @endpoint("read", {200: DestinationView}, errors=(DestinationNotFound,))
 async def get(request: Request) -> Response:
-    """Show how a destination is doing."""
-    name = _name_or_nothing(request)
+    """Show a destination."""
+    name = _known_name(request)
     return JSON(_view(await context(request).store.destinations.get(name)))
 
 
@@ -96,7 +124,10 @@ async def get(request: Request) -> Response:
     "admin", {200: DestinationView}, body=NewLimits, errors=(Malformed, PayloadTooLarge, Invalid)
 )
 async def put(request: Request) -> Response:
-    """Set how much a destination may get, or pause it; replaces what was set before."""
+    """Set the limits of a destination, or pause it.
+
+    Replaces all its settings: a field that you leave out gets its default.
+    """
     ours = context(request)
     name = _name(request)
     body = await read_body(request, ours.max_body, ours.bodies)
@@ -108,22 +139,23 @@ async def put(request: Request) -> Response:
 
 @endpoint("admin", {200: DestinationView}, errors=(DestinationNotFound,))
 async def delete(request: Request) -> Response:
-    """Take a destination's settings away: the default holds again."""
-    name = _name_or_nothing(request)
+    """Delete the settings of a destination: the defaults apply again."""
+    name = _known_name(request)
     destination = await context(request).store.destinations.set_limit(name, None)
     log.info("destination_limits_cleared", destination=name)
     return JSON(_view(destination))
 
 
 def _name(request: Request) -> str:
+    """The destination's name, from any spelling of its host. Raises: Invalid."""
     try:
         return parse_destination(request.path_params["host"])
     except ValueError as error:
         raise Invalid([FieldError("{host}", str(error))]) from None
 
 
-def _name_or_nothing(request: Request) -> str:
-    """The name; what could not be one has neither load nor settings."""
+def _known_name(request: Request) -> str:
+    """The name. Raises: DestinationNotFound for one that no destination can have."""
     try:
         return _name(request)
     except Invalid as error:

@@ -4,10 +4,9 @@ import difflib
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -43,8 +42,6 @@ STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
     (Invalid, 422, "Unprocessable Content"),
     (Unavailable, 503, "Service Unavailable"),
 )
-
-Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import Endpoint
+from scheduler_api.api.fields import EXAMPLE_ID, described
 from scheduler_api.api.http import JSON, problem, refuse_query
 from scheduler_api.domain.errors import (
     FieldError,
@@ -24,60 +24,86 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.domain.url import MAX_AUTHORITY
 
-REFERENCE: Final = "#/components/schemas/{name}"
-_PATH_FIELD: Final = re.compile(r"{(\w+)}")
-# Name in a path → what it looks like.
-_PATH_SCHEMAS: Final = {
-    "host": {
-        "maxLength": MAX_AUTHORITY,
-        "pattern": r"^(?:[0-9A-Za-z_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$",
-    }
+_REFERENCE: Final = "#/components/schemas/{name}"
+TAGS: Final[Mapping[str, str]] = {  # first part of the path → what the operations are for
+    "messages": "Schedule, find and cancel messages.",
+    "destinations": "See how each destination is doing, and limit what it gets.",
+    "health": "Check whether the service works. Needs no token.",
 }
-# Status → the header that its answers have.
-_HEADERS: Final = {201: "Location", 401: "WWW-Authenticate", 503: "Retry-After"}
+_DESCRIPTION: Final = """\
+Send a webhook to the future: this payload, to this URL, at this instant.
+
+Errors are `application/problem+json` (RFC 9457). `code` is a stable word for programs, `detail` \
+says what to do.
+"""
+_TOKEN_DESCRIPTION: Final = "The value of `API_TOKEN`. It has every scope."  # noqa: S105  no secret
+_PATH_FIELD: Final = re.compile(r"{(\w+)}")
+_PATH_PARAMETERS: Final[Mapping[str, tuple[str, str, Mapping[str, Any]]]] = {
+    # name → description, example, schema
+    "id": ("ID of the message.", EXAMPLE_ID, {}),
+    "host": (
+        "Name of the destination: host, or `host:port` for a port other than 80 and 443.",
+        "n8n.example:5678",
+        {
+            "maxLength": MAX_AUTHORITY,
+            "pattern": r"^(?:[0-9A-Za-z_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$",
+        },
+    ),
+}
+# Status → the header that its responses have, its description, an example.
+_HEADERS: Final[Mapping[int, tuple[str, str, str]]] = {
+    201: ("Location", "Path of the new message.", f"/messages/{EXAMPLE_ID}"),
+    401: ("WWW-Authenticate", "Scheme of the credential.", "Bearer"),
+    503: ("Retry-After", "Seconds to wait before you send the request again.", "1"),
+}
 
 
 class ProblemDetails(msgspec.Struct):
-    """An error by RFC 9457; further members tell more of some."""
+    """An error, as RFC 9457 defines it; some errors have further fields."""
 
-    type: str
-    title: str
-    status: int
-    detail: str  # a sentence that says what to do
-    code: str  # stable word
+    type: Annotated[str, described("Always `about:blank`; see `code`.", "about:blank")]
+    title: Annotated[str, described("Name of the status.", "Not Found")]
+    status: Annotated[int, described("Status of the response.", 404)]
+    detail: Annotated[
+        str, described("What is wrong and what to do.", "There is no message with this id.")
+    ]
+    code: Annotated[str, described("Stable word for programs.", "message_not_found")]
 
 
 class InvalidDetails(ProblemDetails):
     """A request with wrong fields."""
 
-    errors: list[FieldError]
+    errors: Annotated[list[FieldError], described("Each wrong field.")]
+
+
+def reference(struct: type) -> dict[str, str]:
+    """The schema that refers to a struct of the document."""
+    return {"$ref": _REFERENCE.format(name=struct.__name__)}
 
 
 def document(resources: Mapping[str, Mapping[str, Endpoint]]) -> dict[str, Any]:
-    """`resources`: path → method → endpoint."""
+    """The document. `resources`: path → method → endpoint."""
     endpoints = [endpoint for methods in resources.values() for endpoint in methods.values()]
-    schemas, components = msgspec.json.schema_components(
-        _structs(endpoints), ref_template=REFERENCE
-    )
-    del schemas
+    _, components = msgspec.json.schema_components(_structs(endpoints), ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Scheduler API",
             "version": __version__,
-            "description": "Send a webhook to the future: this payload, to this URL, "
-            "at this instant.",
+            "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"token": []}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": {
             path: {method.lower(): _operation(path, one) for method, one in methods.items()}
             for path, methods in resources.items()
         },
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": _TOKEN_DESCRIPTION}
+            },
         },
     }
 
@@ -94,9 +120,9 @@ def serve(document: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _structs(endpoints: Iterable[Endpoint]) -> list[Any]:
-    answers = [answer for endpoint in endpoints for answer in endpoint.responses.values()]
+    responses = [struct for endpoint in endpoints for struct in endpoint.responses.values()]
     bodies = [endpoint.body for endpoint in endpoints if endpoint.body]
-    return [*answers, *bodies, ProblemDetails, InvalidDetails]
+    return [*responses, *bodies, ProblemDetails, InvalidDetails]
 
 
 def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
@@ -128,8 +154,15 @@ def _operation_id(endpoint: Endpoint) -> str:
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1} | _PATH_SCHEMAS.get(name, {})
-    return {"name": name, "in": "path", "required": True, "schema": schema}
+    description, example, more = _PATH_PARAMETERS[name]
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "example": example,
+        "schema": {"type": "string", "minLength": 1, **more},
+    }
 
 
 def _query(endpoint: Endpoint) -> list[dict[str, Any]]:
@@ -141,19 +174,24 @@ def _query(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
+    description = schema.pop("description")
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    answers = {
-        status: _response(status, HTTPStatus(status).phrase, _content(answer))
-        for status, answer in endpoint.responses.items()
+    successes = {
+        status: _response(status, _docstring(struct), _content(struct))
+        for status, struct in endpoint.responses.items()
     }
     errors: dict[int, list[type[SchedulerError]]] = {}
     for error in _errors(endpoint):
         errors.setdefault(_status(error), []).append(error)
     refusals = {status: _error_response(status, found) for status, found in errors.items()}
-    return {str(status): response for status, response in sorted((refusals | answers).items())}
+    return {str(status): response for status, response in sorted((refusals | successes).items())}
+
+
+def _docstring(one: type) -> str:
+    return (one.__doc__ or "").strip()
 
 
 def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
@@ -168,18 +206,20 @@ def _status(error: type[SchedulerError]) -> int:
 
 
 def _error_response(status: int, errors: Iterable[type[SchedulerError]]) -> dict[str, Any]:
-    """One answer for all errors of a status; their codes tell them apart."""
-    words = "\n\n".join(f"`{error.code}`: {(error.__doc__ or '').strip()}" for error in errors)
+    """One response for all errors of a status, which differ in their codes."""
+    description = "\n\n".join(f"`{error.code}`: {_docstring(error)}" for error in errors)
     details = InvalidDetails if Invalid in errors else ProblemDetails
-    return _response(status, words, _content(details, "application/problem+json"))
+    return _response(status, description, _content(details, "application/problem+json"))
 
 
 def _response(status: int, description: str, content: dict[str, Any]) -> dict[str, Any]:
     response: dict[str, Any] = {"description": description, "content": content}
-    if name := _HEADERS.get(status):
-        response["headers"] = {name: {"required": True, "schema": {"type": "string"}}}
+    if status in _HEADERS:
+        name, meaning, example = _HEADERS[status]
+        header = {"description": meaning, "example": example, "schema": {"type": "string"}}
+        response["headers"] = {name: {"required": True, **header}}
     return response
 
 
 def _content(struct: Any, media_type: str = "application/json") -> dict[str, Any]:
-    return {media_type: {"schema": {"$ref": REFERENCE.format(name=struct.__name__)}}}
+    return {media_type: {"schema": reference(struct)}}

@@ -40,7 +40,9 @@ class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra_json_schema={"pattern": r"^(?:[1-9][0-9]{0,4}|100000)/[smhd]$"},
         ),
     ] = None
-    paused: Annotated[bool | None, Meta(description="Whether sending is paused.")] = None
+    paused: Annotated[
+        bool | None, Meta(description="Whether sending is paused. Default: false.", examples=[True])
+    ] = None
 
 
 class Rate(msgspec.Struct, frozen=True):

@@ -30,16 +30,30 @@ SchedulerError
 A failed delivery is no error but a value: `Attempt`.
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 
 class FieldError(msgspec.Struct, frozen=True):
     """What is wrong with one field of a request."""
 
-    path: str  # JSON pointer, e.g. /headers/X-Key; ?limit in the query, {host} in the path
-    message: str  # a sentence that says what would be right
+    path: Annotated[
+        str,
+        Meta(
+            description="Where it is: a JSON pointer into the body, `?name` in the query, `{name}` "
+            "in the path.",
+            examples=["/headers/X-Key", "?limit", "{host}"],
+        ),
+    ]
+    message: Annotated[
+        str,
+        Meta(
+            description="What would be right.",
+            examples=["there is no such field; did you mean webhookUrl?"],
+        ),
+    ]
 
 
 def pointer_step(name: str) -> str:

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler_api.api.messages.batch import CHECK_BATCH, MOST
+from scheduler_api.api.messages.batch import CHECK_BATCH, MAX_BATCH
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.store import Store
 from tests.api.conftest import MAX_BODY, Api
@@ -99,7 +99,7 @@ async def test_payloads_are_kept_byte_for_byte(api: Api, live_store: Store) -> N
     [
         ({}, "/messages"),
         ({"messages": []}, "/messages"),
-        ({"messages": [GOOD] * (MOST + 1)}, "/messages"),
+        ({"messages": [GOOD] * (MAX_BATCH + 1)}, "/messages"),
         ({"messages": {}}, "/messages"),
         ({"mesages": [GOOD]}, "/mesages"),
     ],
@@ -112,10 +112,10 @@ async def test_a_batch_of_another_form_is_refused_whole(api: Api, body: Any, pat
 
 
 async def test_the_most_that_are_allowed_are_taken(api: Api) -> None:
-    found = await results(api, *[GOOD] * MOST)
+    found = await results(api, *[GOOD] * MAX_BATCH)
     assert {one["status"] for one in found} == {201}
     async with api.client.get("/messages") as response:
-        assert (await response.json())["total"] == MOST
+        assert (await response.json())["total"] == MAX_BATCH
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
+from scheduler_api.api.fields import described
 from scheduler_api.api.http import JSON, decode, problem
 from scheduler_api.api.messages.create import Created, checked
-from scheduler_api.api.openapi import REFERENCE
+from scheduler_api.api.openapi import InvalidDetails, ProblemDetails, reference
 from scheduler_api.domain.errors import (
     Invalid,
     Malformed,
@@ -25,49 +26,50 @@ from scheduler_api.domain.errors import (
     Unavailable,
 )
 from scheduler_api.domain.instant import format_instant
-from scheduler_api.domain.message import Accepted
+from scheduler_api.domain.message import Accepted, NewMessage
 from scheduler_api.store.messages import Stored
 
 log = structlog.get_logger()
 
-MOST: Final = 1000  # messages
-CHECK_BATCH: Final = 100  # messages; then others have their turn, who want to be sent in time
+MAX_BATCH: Final = 1000  # messages
+CHECK_BATCH: Final = 100  # messages that are checked before other tasks get a turn
 
 New = tuple[str, Accepted]  # its id, and what was asked
 
 
-def _schemas(*names: str) -> list[dict[str, str]]:
-    return [{"$ref": REFERENCE.format(name=name)} for name in names]
-
-
 class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
-    """Messages to be stored."""
+    """Messages to schedule."""
 
     messages: Annotated[
         # Raw, so that a wrong one does not spoil the others.
-        list[Annotated[msgspec.Raw, Meta(extra_json_schema={"allOf": _schemas("NewMessage")})]],
-        Meta(
-            min_length=1,
-            max_length=MOST,
-            description=f"1 to {MOST:,} messages, all of them together within `MAX_BODY`.",
+        list[Annotated[msgspec.Raw, Meta(extra_json_schema={"allOf": [reference(NewMessage)]})]],
+        Meta(min_length=1, max_length=MAX_BATCH),
+        described(
+            f"1–{MAX_BATCH:,} messages; the whole body is at most `MAX_BODY` bytes.",
+            [{"webhookUrl": "https://example.com/hook", "delay": "10m"}],
         ),
     ]
 
 
 class Result(msgspec.Struct):
-    """What became of one message: the answer that it would have had alone."""
+    """The result of one message: the response that it would have had alone."""
 
-    status: Annotated[int, Meta(description="201, or that of the problem: 409, 422, 503.")]
+    status: Annotated[int, described("201, or the status of the error: 409, 422, 503.", 201)]
     body: Annotated[
         Any,
-        Meta(extra_json_schema={"anyOf": _schemas("Created", "InvalidDetails", "ProblemDetails")}),
+        Meta(
+            extra_json_schema={
+                "anyOf": [reference(it) for it in (Created, InvalidDetails, ProblemDetails)]
+            }
+        ),
+        described("The body of that response."),
     ]
 
 
 class Results(msgspec.Struct):
-    """What became of each message, in order."""
+    """The result of each message, in the order of the request."""
 
-    results: list[Result]
+    results: Annotated[list[Result], described("One result for each message.")]
 
 
 _MANY: Final = msgspec.json.Decoder(NewMessages)
@@ -76,7 +78,10 @@ _MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
 
 @endpoint("write", {200: Results}, body=NewMessages, errors=(Malformed, PayloadTooLarge, Invalid))
 async def create_many(request: Request) -> Response:
-    """Store up to 1,000 messages; each is answered for itself."""
+    """Schedule up to 1,000 messages.
+
+    Each message is checked and stored for itself: the response is 200 if some or all are refused.
+    """
     ours = context(request)
     asked = decode(await read_body(request, ours.max_body, ours.bodies), _MANY, _MANY_FIELDS)
     found = [one async for one in _checked(asked.messages, ours)]

@@ -1,6 +1,6 @@
 """DELETE /messages/{id}: change a message that waits."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import structlog
@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from scheduler_api.api.endpoint import context, endpoint
+from scheduler_api.api.fields import EXAMPLE_ID, described
 from scheduler_api.api.http import JSON
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
 
@@ -15,15 +16,15 @@ log = structlog.get_logger()
 
 
 class Deleted(msgspec.Struct, rename="camel"):
-    """A message will not be sent."""
+    """The message was cancelled and will not be sent."""
 
-    message_id: str
-    status: Literal["deleted"] = "deleted"
+    message_id: Annotated[str, described("ID of the message.", EXAMPLE_ID)]
+    status: Annotated[Literal["deleted"], described("Always `deleted`.")] = "deleted"
 
 
 @endpoint("write", {200: Deleted}, errors=(MessageNotFound, MessageFinished, MessageInFlight))
 async def delete(request: Request) -> Response:
-    """Cancel a message that waits."""
+    """Cancel a message that has not been sent yet."""
     message_id = request.path_params["id"]
     await context(request).store.messages.cancel(message_id)
     log.info("message_cancelled", message_id=message_id)

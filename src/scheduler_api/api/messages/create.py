@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.http import JSON, Instant, decode
+from scheduler_api.api.fields import EXAMPLE_ID, EXAMPLE_INSTANT, Instant, described
+from scheduler_api.api.http import JSON, decode
 from scheduler_api.domain.accept import accept
 from scheduler_api.domain.errors import DuplicateMessage, Invalid, Malformed, PayloadTooLarge
 from scheduler_api.domain.instant import format_instant
@@ -29,9 +30,9 @@ _NEW_FIELDS: Final = NewMessage.__struct_encode_fields__
 class Created(msgspec.Struct, rename="camel"):
     """A message was stored."""
 
-    message_id: str
-    scheduled_for: Instant
-    status: Literal["scheduled"] = "scheduled"
+    message_id: Annotated[str, described("ID of the message.", EXAMPLE_ID)]
+    scheduled_for: Annotated[Instant, described("When it will be sent.", EXAMPLE_INSTANT)]
+    status: Annotated[Literal["scheduled"], described("Always `scheduled`.")] = "scheduled"
 
 
 @endpoint(
@@ -41,7 +42,7 @@ class Created(msgspec.Struct, rename="camel"):
     errors=(Malformed, PayloadTooLarge, DuplicateMessage, Invalid),
 )
 async def create(request: Request) -> Response:
-    """Store a message for later."""
+    """Schedule a message."""
     ours = context(request)
     message_id, accepted = checked(await read_body(request, ours.max_body, ours.bodies), ours)
     destination = destination_name(accepted.url.authority)

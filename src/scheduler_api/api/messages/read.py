@@ -1,36 +1,21 @@
 """GET /messages and GET /messages/{id}."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final
 
-import msgspec
-from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from scheduler_api.api.endpoint import context, endpoint
+from scheduler_api.api.fields import PAGE_FIELDS, PageQuery
 from scheduler_api.api.http import JSON, query
 from scheduler_api.api.messages.views import MessageList, MessageView, row_of, view_of
 from scheduler_api.domain.errors import Invalid, MessageNotFound
 
 
-class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    limit: Annotated[int, Meta(ge=1, le=1000, description="Messages on a page.")] = 1000
-    cursor: Annotated[
-        str | UnsetType,
-        Meta(description="`nextCursor` of the page before; the first page without it."),
-    ] = UNSET
-
-
-_LIST_FIELDS: Final = ListQuery.__struct_encode_fields__
-
-
-@endpoint("read", {200: MessageList}, query=ListQuery, errors=(Invalid,))
+@endpoint("read", {200: MessageList}, query=PageQuery, errors=(Invalid,))
 async def list_(request: Request) -> Response:
     """List pending messages, soonest first."""
-    asked = query(request, ListQuery, _LIST_FIELDS)
+    asked = query(request, PageQuery, PAGE_FIELDS)
     page = await context(request).store.messages.list(asked.limit, asked.cursor or None)
     rows = [row_of(listed) for listed in page.rows]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -39,6 +24,6 @@ async def list_(request: Request) -> Response:
 
 @endpoint("read", {200: MessageView}, errors=(MessageNotFound,))
 async def get(request: Request) -> Response:
-    """Show a message, with its attempts."""
+    """Show a message and its attempts."""
     message = await context(request).store.messages.get(request.path_params["id"])
     return JSON(view_of(message))

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from scheduler_api.api.http import Instant
-from scheduler_api.domain.attempt import Attempt
+from scheduler_api.api.fields import EXAMPLE_CURSOR, EXAMPLE_ID, EXAMPLE_INSTANT, Instant, described
+from scheduler_api.domain.attempt import ERRORS, Attempt
 from scheduler_api.domain.destination import Hold, HoldReason
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Listed, Message, Method, State, payload
@@ -16,62 +16,97 @@ from scheduler_api.domain.retry import MAX_ATTEMPTS
 class Row(msgspec.Struct, rename="camel"):
     """A pending message in the list."""
 
-    message_id: str
-    next_run: Instant
-    trigger: str  # in the words of the original: date[2026-04-15 02:41:45 UTC]
-    webhook_url: str
-    state: State
-    attempts: int
-    tags: list[str]
+    message_id: Annotated[str, described("ID of the message.", EXAMPLE_ID)]
+    next_run: Annotated[Instant, described("When the next attempt is due.", EXAMPLE_INSTANT)]
+    trigger: Annotated[  # the words of the original
+        str, described("`nextRun` in words.", "date[2046-04-15 02:41:45 UTC]")
+    ]
+    webhook_url: Annotated[str, described("URL that is called.", "https://example.com/hook")]
+    state: Annotated[State, described("`scheduled`, `retrying` or `delivering`.")]
+    attempts: Annotated[int, described("Number of attempts so far.", 0)]
+    tags: Annotated[list[str], described("Always empty.", [])]
 
 
 class MessageList(msgspec.Struct, rename="camel"):
     """A page of pending messages, soonest first."""
 
-    scheduled_jobs: list[Row]
-    count: int  # on this page
-    total: int  # of all pages
-    next_cursor: str | None
-    timestamp: Instant
+    scheduled_jobs: Annotated[list[Row], described("The messages on this page.")]
+    count: Annotated[int, described("Number of messages on this page.", 1)]
+    total: Annotated[int, described("Number of all pending messages.", 1)]
+    next_cursor: Annotated[
+        str | None, described("`cursor` of the next page; null on the last page.", EXAMPLE_CURSOR)
+    ]
+    timestamp: Annotated[Instant, described("Time of this response.", "2046-04-15T02:40:00Z")]
 
 
 class AttemptView(msgspec.Struct, rename="camel"):
     """One HTTP request that was made."""
 
-    number: int
-    started_at: Instant
-    duration_ms: int
-    status: int | None
-    error: str | None
-    response_excerpt: str | None
-    lateness_ms: int
+    number: Annotated[int, described("Number of the attempt, from 1.", 1)]
+    started_at: Annotated[Instant, described("When the request was started.", EXAMPLE_INSTANT)]
+    duration_ms: Annotated[int, described("Duration in milliseconds.", 140)]
+    status: Annotated[int | None, described("Status of the response; null if there was none.", 503)]
+    error: Annotated[
+        str | None,
+        described(
+            "Why there was no usable response, null if there was one. "
+            + "; ".join(f"`{word}`: {meaning.text}" for word, meaning in ERRORS.items())
+            + ".",
+            "timeout",
+        ),
+    ]
+    response_excerpt: Annotated[
+        str | None,
+        described("Start of the response body as text, at most 4 KiB.", "upstream is down"),
+    ]
+    lateness_ms: Annotated[
+        int, described("Milliseconds from the time the attempt was due until its start.", 3)
+    ]
     location: Annotated[
         str | UnsetType,
-        Meta(
-            description="Where a redirect leads, its first 200 characters; it is not followed.",
-            examples=["https://example.com/hook/"],
+        described(
+            "Target of a redirect, at most 200 characters. Redirects are not followed.",
+            "https://example.com/hook/",
         ),
     ] = UNSET
 
 
 class MessageView(msgspec.Struct, rename="camel"):
-    """A message as it stands."""
+    """A message: its options, its state and its attempts."""
 
-    id: str
-    webhook_url: str
-    method: Method
-    headers: dict[str, str]
-    content_type: str
-    state: State
-    why: str
-    created_at: Instant
-    scheduled_for: Instant
-    next_attempt: Instant | None
-    attempts: list[AttemptView]
-    payload: Any | UnsetType = UNSET  # as it was given
-    delay: float | UnsetType = UNSET  # seconds, as asked
-    timezone: str | UnsetType = UNSET
-    timeout: float | UnsetType = UNSET  # seconds
+    id: Annotated[str, described("ID of the message.", EXAMPLE_ID)]
+    webhook_url: Annotated[str, described("URL that is called.", "https://example.com/hook")]
+    method: Annotated[Method, described("Method of the request.")]
+    headers: Annotated[dict[str, str], described("Your headers.", {"X-Trace": "42"})]
+    content_type: Annotated[str, described("Type of the body.", "application/json")]
+    state: Annotated[
+        State,
+        described(
+            "`scheduled`: waits for its time or its destination. `retrying`: the same, after a "
+            "failed attempt. `delivering`: being sent. `delivered`: a 2xx response came. `failed`: "
+            "all attempts failed, or the receiver refused further ones."
+        ),
+    ]
+    why: Annotated[str, described("The reason for the state, for people.", "waits for its time")]
+    created_at: Annotated[Instant, described("When the message was stored.", EXAMPLE_INSTANT)]
+    scheduled_for: Annotated[Instant, described("When it was to be sent.", EXAMPLE_INSTANT)]
+    next_attempt: Annotated[
+        Instant | None,
+        described("When the next attempt is due; null if there is none.", EXAMPLE_INSTANT),
+    ]
+    attempts: Annotated[list[AttemptView], described("The last 20 attempts, oldest first.")]
+    payload: Annotated[
+        Any | UnsetType, described("The payload as it was given.", {"message": "Sua mensagem aqui"})
+    ] = UNSET
+    delay: Annotated[
+        float | UnsetType, described("The delay that was asked for, in seconds.", 90.0)
+    ] = UNSET
+    timezone: Annotated[
+        str | UnsetType, described("The time zone that was asked for.", "America/Sao_Paulo")
+    ] = UNSET
+    timeout: Annotated[
+        float | UnsetType, described("The timeout that was asked for, in seconds.", 30.0)
+    ] = UNSET
 
 
 def row_of(listed: Listed) -> Row:
