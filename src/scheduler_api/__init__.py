@@ -9,7 +9,7 @@ def __getattr__(name: str) -> Any:
     """`app`, made on first use, so that `uvicorn scheduler_api:app` works."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from scheduler_api.server.run import app as make  # noqa: PLC0415
+    from scheduler_api.server.asgi import app as make  # noqa: PLC0415
 
     globals()["app"] = made = make()
     return made

@@ -25,7 +25,7 @@ from scheduler_api.domain.accept import accept
 from scheduler_api.domain.attempt import reached
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
-from scheduler_api.server import compose
+from scheduler_api.server.garbage_collector import tune_garbage_collector
 from scheduler_api.store.store import Store
 from tests.support.attempt_endings import ENDINGS, TIMED, silent
 from tests.support.factories import LOOPBACK, new_message
@@ -193,9 +193,9 @@ def outcomes() -> Outcomes:
 
 @pytest.fixture
 def collected_as_in_service() -> Iterator[None]:
-    """The garbage collector looks as seldom as it does in the service."""
+    """The garbage collector runs as seldom as it does in the service."""
     before = gc.get_threshold()
-    compose._collect_seldom()
+    tune_garbage_collector()
     tracemalloc.start()
     yield
     tracemalloc.stop()

@@ -244,7 +244,7 @@ def test_serve_at_a_taken_port_is_one_line_that_names_the_setting_and_exit_2() -
 def test_serve_with_a_receiver_is_for_one_process() -> None:
     done = run("serve", "--listen", "8001", "--workers", "2")
     assert done.exit_code == 2
-    assert done.stderr == "Error: --listen is for a try-out in one process: leave WORKERS at 1\n"
+    assert done.stderr == "Error: --listen works with one process only: leave WORKERS at 1\n"
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", port: str) -> None:

@@ -134,7 +134,7 @@ async def replica(address: str | None, folder: Path, **given: str) -> AsyncItera
     """
     outside = {"REDIS_URL": f"{address}?socket_timeout={PATIENCE}"} if address else {}
     environ = SETTINGS | {"DATA_DIR": str(folder)} | outside | given
-    async with compose.running(
+    async with compose.open_service(
         load(environ=environ, dotenv=None), Token(TOKEN, created=False)
     ) as service:
         app = create_app()

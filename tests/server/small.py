@@ -24,7 +24,7 @@ def started(behaviour: Behaviour, end: socket.socket) -> BaseProcess:
 def obedient(end: socket.socket) -> None:
     """Ready; ends when it is asked to, or its parent is gone."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    end.sendall(b'["alive"]\n["ready"]\n')
+    end.sendall(b'["heartbeat"]\n["ready"]\n')
     end.recv(100)
 
 
@@ -54,7 +54,7 @@ def crashed(_: socket.socket) -> None:
 
 def refused(end: socket.socket) -> None:
     """Refused by what it found."""
-    end.sendall(b'["refused", "the data are of a newer version"]\n')
+    end.sendall(b'["start_refused", "the data are of a newer version"]\n')
     sys.exit(1)
 
 

@@ -76,14 +76,14 @@ def test_a_kept_token_is_read_from_its_file(tmp_path: Path, shell: str) -> None:
     (folder / "token").write_text("hidden\n")
     text = banner(Settings(data_dir=folder), Token("hidden", created=False))
     assert "hidden" not in text
-    assert f"kept in {folder / 'token'}" in text
+    assert f"saved in {folder / 'token'}" in text
     call = words(call_in(text), shell, PATH="/usr/bin:/bin")
     assert call[2] == "Authorization: Bearer hidden"
 
 
 def test_a_new_token_is_shown_with_the_place_where_it_is_kept(tmp_path: Path) -> None:
     text = banner(Settings(data_dir=tmp_path), Token("brand-new", created=True))
-    assert f"brand-new   (kept in {tmp_path / 'token'})" in text
+    assert f"brand-new   (saved in {tmp_path / 'token'})" in text
 
 
 def test_no_line_of_the_call_ends_in_a_space() -> None:

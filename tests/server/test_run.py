@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from scheduler_api.server import run, worker, worker_channel
-from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.shutdown import Shutdown
+from scheduler_api.server.startup_log import configure_log
 from scheduler_api.server.worker_channel import Channel
 from scheduler_api.settings import Settings
 
@@ -20,7 +21,7 @@ def test_idle_connections_of_callers_are_kept_longer_than_proxies_keep_theirs() 
 
 
 def test_configure_log_warns_of_a_setting_in_quotes(capsys: pytest.CaptureFixture[str]) -> None:
-    run.configure_log(Settings(api_token="'abc'", log_format="json"))
+    configure_log(Settings(api_token="'abc'", log_format="json"))
     written = capsys.readouterr().err
     assert '"event":"setting_quoted","setting":"API_TOKEN"' in written
     assert "abc" not in written
@@ -29,7 +30,7 @@ def test_configure_log_warns_of_a_setting_in_quotes(capsys: pytest.CaptureFixtur
 async def test_run_ends_with_a_cancel_that_no_signal_caused(tmp_path: Path) -> None:
     with socket.socket() as sock:
         settings = Settings(data_dir=tmp_path, api_token="t")
-        running = asyncio.create_task(run.run(settings, sock, Ending(), lambda _: None))
+        running = asyncio.create_task(run.run(settings, sock, Shutdown(), lambda _: None))
         await asyncio.sleep(0)  # it has begun
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -41,10 +42,10 @@ async def test_a_worker_says_to_its_parent_which_setting_is_wrong(tmp_path: Path
     ours, theirs = socket.socketpair()
     parent = await Channel.over(ours)
     with socket.socket() as sock:
-        assert await worker._work(Settings(data_dir=tmp_path), sock, theirs) == 1
-    said = [words async for words in parent.heard()]
+        assert await worker._run(Settings(data_dir=tmp_path), sock, theirs) == 1
+    said = [words async for words in parent.messages()]
     parent.close()
-    assert [words[0] for words in said if words[0] != worker_channel.ALIVE] == [
+    assert [words[0] for words in said if words[0] != worker_channel.HEARTBEAT] == [
         worker_channel.WRONG_SETTINGS
     ]
     assert "API_TOKEN" in said[-1][1]

@@ -8,16 +8,16 @@ import sys
 
 import pytest
 
-from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.shutdown import Shutdown
 
 WAITS_FOR_A_THREAD = """
 import asyncio, os, signal, threading
-from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.shutdown import Shutdown
 
 async def main():
-    ending, ended = Ending(), asyncio.Event()
-    ending.means(ended.set)
-    with ending.by_signals():
+    shutdown, ended = Shutdown(), asyncio.Event()
+    shutdown.set_actions(ended.set)
+    with shutdown.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         await ended.wait()
 
@@ -32,10 +32,12 @@ class Asked:
 
     def __init__(self) -> None:
         self.acts: list[str] = []
-        self.ending = Ending()
+        self.shutdown = Shutdown()
 
     def tell(self) -> None:
-        self.ending.means(lambda: self.acts.append("stop"), lambda: self.acts.append("hurry"))
+        self.shutdown.set_actions(
+            lambda: self.acts.append("stop"), lambda: self.acts.append("force_stop")
+        )
 
 
 @pytest.fixture
@@ -53,21 +55,21 @@ async def signalled(number: signal.Signals) -> None:
 
 def test_a_request_that_is_repeated_stops_once(asked: Asked) -> None:
     asked.tell()
-    asked.ending.stop()
-    asked.ending.stop()
+    asked.shutdown.stop()
+    asked.shutdown.stop()
     assert asked.acts == ["stop"]
 
 
 def test_a_request_before_anybody_is_in_charge_counts(asked: Asked) -> None:
-    asked.ending.stop()
+    asked.shutdown.stop()
     asked.tell()
     assert asked.acts == ["stop"]
 
 
 def test_a_hurry_stops_too(asked: Asked) -> None:
     asked.tell()
-    asked.ending.hurry()
-    assert asked.acts == ["stop", "hurry"]
+    asked.shutdown.force_stop()
+    assert asked.acts == ["stop", "force_stop"]
 
 
 @pytest.mark.parametrize("first", ["parent", "signal"])
@@ -75,16 +77,16 @@ async def test_a_signal_to_all_of_a_group_and_the_word_of_the_parent_are_one_req
     asked: Asked, first: str
 ) -> None:
     asked.tell()
-    with asked.ending.by_signals():
+    with asked.shutdown.on_signals():
         if first == "parent":
-            asked.ending.stop()
+            asked.shutdown.stop()
             await signalled(signal.SIGTERM)
         else:
             await signalled(signal.SIGTERM)
-            asked.ending.stop()
+            asked.shutdown.stop()
         assert asked.acts == ["stop"]
         await signalled(signal.SIGINT)
-        assert asked.acts == ["stop", "hurry"]
+        assert asked.acts == ["stop", "force_stop"]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -92,7 +94,7 @@ async def test_a_signal_to_all_of_a_group_and_the_word_of_the_parent_are_one_req
 async def test_without_a_request_the_signals_do_afterwards_what_they_do_by_default(
     asked: Asked,
 ) -> None:
-    with asked.ending.by_signals():
+    with asked.shutdown.on_signals():
         pass
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler_api.server import supervisor
-from scheduler_api.server.supervisor import WorkerRefused, Workers
+from scheduler_api.server.supervisor import Workers, WorkerStartFailed
 from scheduler_api.settings import SettingsError
 from tests.server import small
 from tests.server.small import Behaviour
@@ -101,7 +101,7 @@ async def test_a_replacement_that_does_not_start_is_tried_again_with_growing_pau
 async def test_pauses_begin_again_for_a_worker_that_lived_longer_than_the_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor, "PAUSE_LAST", 0.0)
+    monkeypatch.setattr(supervisor, "MAX_RESTART_DELAY", 0.0)
     parent = Parent(1, small.killed, small.killed, small.obedient)
     with capture_logs() as logs:
         async with running(parent):
@@ -121,9 +121,9 @@ async def test_a_worker_that_is_killed_in_the_first_start_is_no_refusal(
 @pytest.mark.parametrize(
     ("behaviour", "error", "text"),
     [
-        (small.refused, WorkerRefused, "the data are of a newer version"),
+        (small.refused, WorkerStartFailed, "the data are of a newer version"),
         (small.wrong_settings, SettingsError, "set API_TOKEN"),
-        (small.crashed, WorkerRefused, "ended with exit code 3"),
+        (small.crashed, WorkerStartFailed, "ended with exit code 3"),
     ],
 )
 async def test_a_refused_first_start_ends_all_and_says_why(
@@ -142,10 +142,10 @@ async def test_a_worker_without_a_process_is_a_refusal_at_first_and_tried_again_
     def no_process(_: socket.socket) -> BaseProcess:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    with pytest.raises(WorkerRefused, match="cannot be started"):
+    with pytest.raises(WorkerStartFailed, match="cannot be started"):
         await Workers(1, no_process, lambda: None).run()
     start, parent.workers._start = parent.workers._start, no_process
-    parent.workers._is_up = True
+    parent.workers._was_ready = True
     with capture_logs() as logs:
         async with running(parent):
             await wait_until("two tries", lambda: len(logs) == 2)
@@ -155,11 +155,13 @@ async def test_a_worker_without_a_process_is_a_refusal_at_first_and_tried_again_
 
 
 async def test_a_silent_worker_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "SILENCE", 0.1)
+    monkeypatch.setattr(supervisor, "HEARTBEAT_TIMEOUT", 0.1)
     parent = Parent(1, small.stubborn)
     with capture_logs() as logs:
         async with running(parent):
-            await wait_until("silence", lambda: "worker_silent" in [one["event"] for one in logs])
+            await wait_until(
+                "silence", lambda: "worker_timed_out" in [one["event"] for one in logs]
+            )
             await parent.number(2)
     assert parent.started[0].exitcode == -signal.SIGKILL
 
@@ -167,12 +169,12 @@ async def test_a_silent_worker_is_killed_and_replaced(monkeypatch: pytest.Monkey
 async def test_a_worker_that_does_not_end_in_a_hurry_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor, "HURRY_LIMIT", 0.1)
+    monkeypatch.setattr(supervisor, "FORCE_STOP_TIMEOUT", 0.1)
     parent = Parent(1, small.stubborn)
     async with running(parent) as task:
         await wait_until("ready", lambda: parent.ready == 1)
         parent.workers.stop()
-        parent.workers.hurry()
+        parent.workers.force_stop()
         await task
     assert parent.started[0].exitcode == -signal.SIGKILL
 

@@ -7,30 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from scheduler_api.server.token_file import Token, path, token
+from scheduler_api.server.token_file import Token, load_token, path
 from scheduler_api.settings import Settings, SettingsError
 
 START = """
 import sys
 from pathlib import Path
 from scheduler_api.settings import Settings
-from scheduler_api.server.token_file import token
+from scheduler_api.server.token_file import load_token
 sys.stdin.readline()
-found = token(Settings(data_dir=Path(sys.argv[1])))
+found = load_token(Settings(data_dir=Path(sys.argv[1])))
 print(found.value, found.created)
 """
 
 
 def test_a_given_token_is_used_and_nothing_is_written(tmp_path: Path) -> None:
     chosen = Settings(api_token="given", data_dir=tmp_path / "data")
-    assert token(chosen) == Token("given", created=False)
+    assert load_token(chosen) == Token("given", created=False)
     assert not chosen.data_dir.exists()
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])
 def test_without_one_a_long_token_is_made_for_its_owner_only(tmp_path: Path, empty: str) -> None:
     chosen = Settings(api_token=empty, data_dir=tmp_path / "data")
-    made = token(chosen)
+    made = load_token(chosen)
     assert made.created
     assert len(made.value) >= 43
     assert stat.S_IMODE(path(chosen).stat().st_mode) == 0o600
@@ -40,8 +40,8 @@ def test_without_one_a_long_token_is_made_for_its_owner_only(tmp_path: Path, emp
 
 def test_the_next_start_finds_the_same_token(tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path)
-    assert token(chosen).created
-    assert token(chosen) == Token(token(chosen).value, created=False)
+    assert load_token(chosen).created
+    assert load_token(chosen) == Token(load_token(chosen).value, created=False)
 
 
 def test_four_processes_starting_at_once_agree_and_one_of_them_made_it(tmp_path: Path) -> None:
@@ -64,15 +64,15 @@ def test_who_comes_second_between_look_and_link_reads_the_first_ones(tmp_path: P
     # A link to nowhere: not there for the look, in the way for the link; then it is filled.
     path(chosen).symlink_to(tmp_path / "other")
     with pytest.raises(SettingsError, match="No such file"):
-        token(chosen)
+        load_token(chosen)
     (tmp_path / "other").write_text("first\n")
-    assert token(chosen) == Token("first", created=False)
+    assert load_token(chosen) == Token("first", created=False)
 
 
 def test_an_empty_file_is_refused_and_never_means_open(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(" \n")
     with pytest.raises(SettingsError, match="token is empty: delete it"):
-        token(Settings(data_dir=tmp_path))
+        load_token(Settings(data_dir=tmp_path))
 
 
 @pytest.mark.parametrize("spoil", [Path.mkdir, lambda file: file.write_bytes(b"\xff")])
@@ -80,10 +80,10 @@ def test_a_file_that_cannot_be_read_is_told_with_a_way_out(tmp_path: Path, spoil
     assert callable(spoil)
     spoil(tmp_path / "token")
     with pytest.raises(SettingsError, match=r"token cannot be used .*: set API_TOKEN"):
-        token(Settings(data_dir=tmp_path))
+        load_token(Settings(data_dir=tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match="a DATA_DIR that this user may write"):
-        token(Settings(data_dir=tmp_path / "file" / "data"))
+    with pytest.raises(SettingsError, match="set DATA_DIR to a directory that this user can write"):
+        load_token(Settings(data_dir=tmp_path / "file" / "data"))

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed, StoreUnavailable
 from scheduler_api.store.connection.client import close, connect, open_client
 from scheduler_api.store.keys import SCHEMA
-from scheduler_api.store.store import Store, redis_at
+from scheduler_api.store.store import Store, open_redis
 from tests.support import engines
 from tests.support.configured_store import server
 from tests.support.lost_replies import lose_next_reply
@@ -72,7 +72,7 @@ async def test_a_store_that_does_not_tell_how_durable_it_is_is_not_taken(tmp_pat
 async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
     tmp_path: Path,
 ) -> None:
-    async with redis_at(None, tmp_path, PATIENCE) as redis:
+    async with open_redis(None, tmp_path, PATIENCE) as redis:
         assert isinstance(redis, Redis)
         address = redis.connection_pool.connection_kwargs["path"]
         assert await redis.ping()
@@ -84,14 +84,14 @@ async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
 async def test_a_folder_that_cannot_be_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreStartFailed):
-        async with redis_at(None, tmp_path / "file", PATIENCE):
+        async with open_redis(None, tmp_path / "file", PATIENCE):
             pass
 
 
-async def test_the_redis_at_an_address_is_used_and_goes_on(
+async def test_the_open_redis_an_address_is_used_and_goes_on(
     valkey: str, redis: Redis, prefix: str, tmp_path: Path
 ) -> None:
-    async with redis_at(valkey, tmp_path, PATIENCE) as client:
+    async with open_redis(valkey, tmp_path, PATIENCE) as client:
         await client.set(prefix, "here")
     assert await redis.getdel(prefix) == b"here"
     assert not os.listdir(tmp_path)

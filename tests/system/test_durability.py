@@ -58,6 +58,6 @@ async def test_a_store_that_does_not_let_one_in_is_waited_for_unless_strict(tmp_
     ):
         with capture_logs() as logs:
             await _check(Store(redis), strict=False)
-        assert [one["event"] for one in logs] == ["store_away_at_start"]
+        assert [one["event"] for one in logs] == ["store_unavailable_at_start"]
         with pytest.raises(StoreUnavailable):
             await _check(Store(redis), strict=True)

@@ -41,6 +41,6 @@ async def test_a_lookup_that_never_ends_does_not_delay_the_exit(
         began = time.monotonic()
         for _ in range(signals - 1):
             server.tell(signal.SIGTERM)
-            await server.event("stopping")
+            await server.event("shutdown_requested")
         assert await server.stop() == 0
         assert time.monotonic() - began < SOON

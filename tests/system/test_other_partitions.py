@@ -56,7 +56,7 @@ async def test_promise_durable_before_201_though_partitions_differ_and_the_store
     async with started(
         tmp_path / "wrong", SERVE, None, PARTITIONS=str(WRONG), **external_store.environ
     ) as wrong:
-        await wrong.event("store_away_at_start")
+        await wrong.event("store_unavailable_at_start")
         await external_store.start()
         async with client(external_store.address) as redis:
             before = await all_data(redis)

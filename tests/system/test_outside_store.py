@@ -116,7 +116,7 @@ async def test_a_wrong_password_is_told_at_the_start_to_callers_and_by_commands(
 ) -> None:
     wrong = external_store.environ | {"REDIS_PASSWORD": "wrong"}
     async with started(tmp_path, SERVE, None, **wrong) as server:
-        event = await server.event("store_away_at_start")
+        event = await server.event("store_unavailable_at_start")
         assert "refuses the login" in event["reason"]
         await server.event("store_lost")
         status, body, _ = await server.ask("GET", "/messages")

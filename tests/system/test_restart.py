@@ -112,7 +112,7 @@ async def test_five_hundred_open_requests_end_before_the_service_does(
         async with serving(tmp_path / "other", SERVE, None, **many) as other:
             await wait_until("ten from the other", lambda: len(receiver.requests) == 510)
             server.tell(signal.SIGTERM)
-            await server.event("stopping")
+            await server.event("shutdown_requested")
             await other.create(id="new", webhookUrl=receiver.url)
             await wait_until("the new one from the other", lambda: "new" in receiver.ids())
             assert server.process.poll() is None
@@ -132,7 +132,7 @@ async def test_an_open_request_ends_and_is_settled_before_the_service_stops(
         await server.create(id="m", webhookUrl=receiver.url)
         await wait_until("the request", lambda: len(receiver.requests) == 1)
         server.tell(signal.SIGTERM)
-        await server.event("stopping")
+        await server.event("shutdown_requested")
         assert server.process.poll() is None
         receiver.hold.set()
         assert await server.ended() == 0
@@ -148,7 +148,7 @@ async def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, receiver
         await server.create(id="m", webhookUrl=receiver.url)
         await wait_until("the request", lambda: len(receiver.requests) == 1)
         server.tell(signal.SIGTERM)
-        await server.event("stopping")
+        await server.event("shutdown_requested")
         asked = time.monotonic()
         assert await server.stop(signal.SIGTERM) == 0
         assert time.monotonic() - asked < 5

@@ -70,7 +70,7 @@ class Load:
     async def hand_over(self, server: Server) -> None:
         """Stop a server; it hears the answers when it makes no more attempts, others go on."""
         server.tell(signal.SIGTERM)
-        await server.event("stopping")
+        await server.event("shutdown_requested")
         self._answering.set()
         assert await server.ended() == 0
         await wait_until("a second attempt of each", self._sent_again, LONG)

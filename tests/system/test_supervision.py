@@ -84,7 +84,7 @@ async def test_a_second_signal_ends_all_workers_at_once(
         await wait_until("the request", lambda: len(receiver.requests) == 1)
         await until_workers(service, 2)
         service.tell(number)
-        await service.event("stopping")
+        await service.event("shutdown_requested")
         service.tell(number)
         assert await service.ended() == 0
         assert not service.events("message_delivered")

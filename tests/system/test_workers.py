@@ -100,7 +100,7 @@ async def test_serve_with_two_workers_sends_and_stops(tmp_path: Path, receiver: 
         await server.create(id="open", webhookUrl=receiver.url)
         await wait_until("an open request", lambda: bool(arrivals(receiver)["open"]))
         server.tell(signal.SIGTERM)
-        await server.event("drained")  # the worker that has nothing to wait for
+        await server.event("dispatcher_drained")  # the worker that has nothing to wait for
         receiver.hold.set()
         assert await server.ended() == 0
         assert server.events("message_delivered")[-1]["message_id"] == "open"

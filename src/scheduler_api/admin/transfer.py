@@ -6,8 +6,8 @@ Asked by cli; a `step` is told of each message or byte that is done, for a progr
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,10 +16,9 @@ import msgspec
 from scheduler_api.admin.ndjson import pack_line, position_of, unpack_line, unpack_original
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.settings import Settings
-from scheduler_api.settings.memory_shares import shares
 from scheduler_api.store.audit.dump import Position, Restorable
 from scheduler_api.store.audit.legacy import originals
-from scheduler_api.store.store import Store, redis_at
+from scheduler_api.store.store import Store
 
 BATCH: Final = 500  # messages put in by one call of the archive
 TOLD: Final = 20  # of what was refused; the rest is counted
@@ -47,27 +46,6 @@ class Imported(msgspec.Struct):
         self.refusals += 1
         if len(self.refused) < TOLD:
             self.refused.append(Refused(subject, reason))
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Store]:
-    """The store that the settings say; an embedded one is joined, or started until the end.
-
-    Raises: StoreStartFailed, StoreUnavailable, DataRefused.
-    """
-    address, folder = settings.redis_address, settings.data_dir
-    memory = shares(settings.max_memory, settings.workers, embedded=not address)
-    async with redis_at(address, folder, settings.shutdown_grace, memory.store) as redis:
-        store = Store(
-            redis,
-            prefix=settings.redis_prefix,
-            partitions=settings.partitions,
-            concurrency=settings.destination_concurrency,
-            keep_delivered=settings.keep_delivered,
-            keep_failed=settings.keep_failed,
-        )
-        await store.check_all()
-        yield store
 
 
 class ExportFile:

@@ -260,12 +260,13 @@ def _quiet(chosen: Settings) -> Settings:
 
 async def _export(chosen: Settings, file: str, resume: bool) -> int:
     from scheduler_api.admin import transfer
+    from scheduler_api.admin.checked_store import open_checked_store
 
     if file == "-" and sys.stdout is None:
         raise OSError("stdout is closed: give a FILE")
     with _writing(file), ExitStack() as stack:
         into = None if file == "-" else transfer.ExportFile(Path(file), resume=resume)
-        async with transfer.opened(chosen) as store:
+        async with open_checked_store(chosen) as store:
             out = stack.enter_context(into) if into else sys.stdout.buffer
             last = into.last if into else b""
             bar = stack.enter_context(_bar("Exporting", await store.messages.count()))
@@ -288,8 +289,9 @@ def _writing(file: str) -> Iterator[None]:
 
 async def _import(chosen: Settings, file: str | None, original: str | None) -> "Imported":
     from scheduler_api.admin import transfer
+    from scheduler_api.admin.checked_store import open_checked_store
 
-    async with transfer.opened(chosen) as store:
+    async with open_checked_store(chosen) as store:
         if original is not None:
             return await transfer.import_original(store, original, chosen)
         with ExitStack() as stack:
@@ -300,9 +302,10 @@ async def _import(chosen: Settings, file: str | None, original: str | None) -> "
 
 
 async def _fsck(chosen: Settings, repair: bool) -> "Report":
-    from scheduler_api.admin import fsck_report, transfer
+    from scheduler_api.admin import fsck_report
+    from scheduler_api.admin.checked_store import open_checked_store
 
-    async with transfer.opened(chosen) as store:
+    async with open_checked_store(chosen) as store:
         return await fsck_report.report(store, repair=repair)
 
 

@@ -1,42 +1,43 @@
-"""What a person reads when the server is up: where it is, its token, a first call to paste.
-
-Asked for by server.
-"""
+"""The text printed when the server is ready: its address, its token, and a first call to paste."""
 
 import json
 import shlex
 from pathlib import Path
 
 from scheduler_api.server import token_file
+from scheduler_api.server.address import LOOPBACK, listens_everywhere
 from scheduler_api.server.token_file import Token
 from scheduler_api.settings import Settings
 
-ANYWHERE = ("0.0.0.0", "::")  # listened on, but nothing to dial
-
 
 def address(settings: Settings) -> str:
-    """The URL under which this machine reaches the server; api_port must be the real one."""
-    host = "localhost" if settings.api_host in ANYWHERE else settings.api_host
+    """The URL of the server for clients on this machine; api_port must be the bound port."""
+    host = "localhost" if listens_everywhere(settings.api_host) else settings.api_host
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
 
 
 def banner(settings: Settings, token: Token, listen: int | None = None) -> str:
-    """The token is shown only when it is new, or beside a receiver: then this is a try-out."""
+    """The text; `listen`: port of a try-out receiver on this machine.
+
+    The token is shown only if it is new, or if there is a receiver: then this is a try-out.
+    """
     shown = token.created or listen is not None
     lines = [
         f"Scheduler API   {address(settings)}",
         f"Documentation   {address(settings)}/docs",
         f"Token           {_where(settings, token, shown=shown)}",
     ]
+    target = "https://example.com/webhook"
     if listen is not None:
-        lines.append(f"Receiver        http://127.0.0.1:{listen}   prints what arrives, below")
-    target = f"http://127.0.0.1:{listen}/hello" if listen else "https://example.com/webhook"
+        receiver = f"http://{LOOPBACK}:{listen}"
+        lines.append(f"Receiver        {receiver}   prints the webhooks that it receives")
+        target = f"{receiver}/hello"
     call = _curl(address(settings), _header(settings, token, shown=shown), target)
-    return "\n".join([*lines, "", "A message, five seconds ahead:", "", call, ""])
+    return "\n".join([*lines, "", "Send a webhook in 5 seconds:", "", call, ""])
 
 
 def _where(settings: Settings, token: Token, *, shown: bool) -> str:
-    place = "set by API_TOKEN" if settings.api_token else f"kept in {_file(settings)}"
+    place = "set by API_TOKEN" if settings.api_token else f"saved in {_file(settings)}"
     return f"{token.value}   ({place})" if shown else place
 
 
@@ -60,5 +61,5 @@ def _curl(base: str, header: str, target: str) -> str:
         "-H 'Content-Type: application/json'",
         f"-d {shlex.quote(json.dumps(body))}",
     )
-    # No space after a backslash and no comment: both would break the paste, zsh's above all.
+    # No space after a backslash and no comment: both break the pasted call, mostly in zsh.
     return " \\\n  ".join(words)

@@ -1,6 +1,5 @@
-"""Composition: settings → store, dispatcher, API context, from open to drained."""
+"""Composition: settings → store, dispatcher and API context, from open to drained."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -17,50 +16,40 @@ from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.delivery.upkeep.recovery import recovering
 from scheduler_api.domain.errors import StoreNotDurable, StoreUnavailable
-from scheduler_api.server import open_files as descriptors
+from scheduler_api.server import open_files
+from scheduler_api.server.garbage_collector import tune_garbage_collector
 from scheduler_api.server.token_file import Token
 from scheduler_api.settings import Settings
-from scheduler_api.settings.memory_shares import shares
+from scheduler_api.settings.memory_shares import memory_shares
 from scheduler_api.store.embedded.processes import Processes
-from scheduler_api.store.store import Store, redis_at
+from scheduler_api.store.store import Store, open_store
 
 log = structlog.get_logger()
 
-COLLECT_AFTER: Final = 20_000  # new objects until the garbage collector looks; Python's own: 700
+REFUSALS_CACHED: Final = 4096  # hosts; most messages go to few hosts
 
 
 class Service(msgspec.Struct, frozen=True):
-    """What runs: the api's context, and the dispatcher."""
+    """The running parts: the API's context, and the dispatcher."""
 
     context: Context
     dispatcher: Dispatcher
 
 
 @asynccontextmanager
-async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
-    """Store and dispatcher, from open to drained. Raises: StoreStartFailed, DataRefused."""
-    grace, address = settings.shutdown_grace, settings.redis_address
-    open_files = _open_files(settings.max_in_flight)
-    memory = shares(settings.max_memory, settings.workers, embedded=not address)
+async def open_service(settings: Settings, token: Token) -> AsyncIterator[Service]:
+    """The running service, drained at the end. Raises: StoreStartFailed, DataRefused."""
+    limits = _connection_limits(settings.max_in_flight)
+    memory = memory_shares(settings)
     async with (
-        redis_at(address, settings.data_dir, grace, memory.store) as redis,
+        open_store(settings) as store,
         open_transport(
             settings.egress_allow,
             settings.egress_proxy,
             settings.egress_ca_file,
-            connections=open_files.receivers,
+            connections=limits.receivers,
         ) as transport,
     ):
-        store = Store(
-            redis,
-            prefix=settings.redis_prefix,
-            partitions=settings.partitions,
-            lease=settings.lease,
-            concurrency=settings.destination_concurrency,
-            keep_delivered=settings.keep_delivered,
-            keep_failed=settings.keep_failed,
-            replica=settings.durability == "replica",
-        )
         await _check(store, strict=settings.strict)
         sender = Sender(
             transport,
@@ -73,7 +62,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
             sender,
             store.growth,
             store.check,
-            slots=open_files.deliveries,
+            slots=limits.deliveries,
             lease=settings.lease,
             memory=memory.deliveries,
             max_body=settings.max_body,
@@ -81,8 +70,7 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         context = Context(
             store=store,
             credentials=(BearerToken(token.value),),
-            # Most messages go to few hosts.
-            refusal=lru_cache(4096)(settings.egress_allow.refusal_of_literal),
+            refusal=lru_cache(REFUSALS_CACHED)(settings.egress_allow.refusal_of_literal),
             default_zone=settings.default_timezone,
             max_body=settings.max_body,
             bodies=Budget(memory.requests),
@@ -90,43 +78,33 @@ async def running(settings: Settings, token: Token) -> AsyncIterator[Service]:
         )
         async with recovering(Processes(settings.data_dir, store.epoch), store.queues):
             dispatcher.start()
-            _collect_seldom()
+            tune_garbage_collector()
             try:
                 yield Service(context, dispatcher)
             finally:
-                await dispatcher.drain(grace)
-                log.info("drained")
+                await dispatcher.drain(settings.shutdown_grace)
+                log.info("dispatcher_drained")
 
 
-def _open_files(wanted: int) -> descriptors.Budget:
-    limit = descriptors.limit()
-    budget = descriptors.budget(wanted, limit)
-    if budget.deliveries < wanted:
-        log.warning("open_files_limited", limit=limit, max_in_flight=budget.deliveries)
-    return budget
-
-
-def _collect_seldom() -> None:
-    """Let the garbage collector pass over what was loaded, and look seldom.
-
-    A burst makes thousands of objects that reference counting frees; by default the collector
-    walks through them, and all modules with them, again and again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
+def _connection_limits(wanted: int) -> open_files.ConnectionLimits:
+    limit = open_files.raised_limit()
+    limits = open_files.connection_limits(wanted, limit)
+    if limits.deliveries < wanted:
+        log.warning("open_files_limited", limit=limit, max_in_flight=limits.deliveries)
+    return limits
 
 
 async def _check(store: Store, *, strict: bool) -> None:
-    """Refuse data not for this process; a store that is away is waited for by the dispatcher.
+    """Refuse data that this process cannot use. An unavailable store is no error: the dispatcher
+    waits for it.
 
-    With `strict`, refuse a store that may lose messages, or that cannot be asked.
+    With `strict`, refuse a store that may lose messages, or that is unavailable.
     """
     try:
         await store.check_all()
     except StoreUnavailable as error:
         if strict:
             raise
-        log.warning("store_away_at_start", reason=str(error), cause=error.__cause__)
+        log.warning("store_unavailable_at_start", reason=str(error), cause=error.__cause__)
     if strict and store.durability.warnings:
         raise StoreNotDurable("STRICT is set, and " + "; ".join(store.durability.warnings))

@@ -1,46 +1,46 @@
-"""How many files and connections this process may have open, and for what; asked for by server."""
+"""The limit of open files (RLIMIT_NOFILE): raised, and divided between kinds of connections."""
 
 import resource
 from typing import Final, NamedTuple
 
-ENOUGH: Final = 65_536  # more than MAX_IN_FLIGHT and the callers of a process can use
-OWN: Final = 48  # for connections to the store, its locks, the loop, the log and what is imported
+MAX_OPEN_FILES: Final = 65_536  # more than MAX_IN_FLIGHT and the API's clients of a process can use
+RESERVED: Final = 48  # for store connections, lock files, event loop, log and imported modules
 
 
-class Budget(NamedTuple):
-    """Connections that may be open at once."""
+class ConnectionLimits(NamedTuple):
+    """How many connections may be open at once."""
 
-    deliveries: int
-    receivers: int  # those of deliveries, and those that are kept for the next ones
-    callers: int  # of the API; beyond these, idle and slow ones are closed, else the answer is 503
+    deliveries: int  # that send a message
+    receivers: int  # to receivers: those of deliveries, and idle ones kept for later deliveries
+    clients: int  # of the API; above it, idle and slow ones are closed, else the response is 503
 
 
-def budget(wanted: int, limit: int) -> Budget:
-    """What `limit` descriptors are for if `wanted` deliveries are: they get at most half.
+def connection_limits(wanted: int, limit: int) -> ConnectionLimits:
+    """Divide `limit` descriptors: `wanted` for deliveries, but at most half.
 
-    A quarter of the others is for connections that are kept.
+    A quarter of the others is for idle connections to receivers.
     """
-    left = max(2, limit - OWN)
-    deliveries = min(wanted, left // 2)
-    kept = (left - deliveries) // 4
-    return Budget(deliveries, deliveries + kept, left - deliveries - kept)
+    free = max(2, limit - RESERVED)
+    deliveries = min(wanted, free // 2)
+    idle = (free - deliveries) // 4
+    return ConnectionLimits(deliveries, deliveries + idle, free - deliveries - idle)
 
 
-def limit() -> int:
-    """How many may be open, which is from now on as many as this process may ask for."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+def raised_limit() -> int:
+    """Raise the limit of this process as far as it may, and return it."""
+    now, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if now == resource.RLIM_INFINITY:
-        return ENOUGH
-    wanted = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
-    while wanted > now and not _raise_to(wanted, most):
+        return MAX_OPEN_FILES
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    while wanted > now and not _raise_to(wanted, hard):
         wanted //= 2
     return max(now, wanted)
 
 
-def _raise_to(wanted: int, most: int) -> bool:
-    """Whether the kernel allows it: that of macOS has a limit below the one that it names."""
+def _raise_to(wanted: int, hard: int) -> bool:
+    """Whether the kernel accepts it: macOS has a lower limit than the hard limit it reports."""
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError):
         return False
     return True

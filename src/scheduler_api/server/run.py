@@ -1,92 +1,65 @@
-"""One process: what compose.py puts together, under a server of ours or any ASGI server."""
+"""The service in one process: the application under uvicorn, from start to drained."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
-import structlog
 import uvicorn
-from starlette.applications import Starlette
 
 from scheduler_api.api.app import create_app
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.receiver import receiver
-from scheduler_api.server import banner, open_files, token_file
-from scheduler_api.server.compose import running
+from scheduler_api.server import open_files, token_file
+from scheduler_api.server.compose import open_service
 from scheduler_api.server.protocol import HttpProtocol
-from scheduler_api.server.shutdown import Ending
+from scheduler_api.server.shutdown import Shutdown
 from scheduler_api.server.token_file import Token
-from scheduler_api.settings import Settings, load
-from scheduler_api.telemetry.logging import configure_logging, guard_streams
+from scheduler_api.settings import Settings
 
-log = structlog.get_logger()
-
-API_GRACE: Final = 5  # seconds that open requests to the API may take to end
-IDLE_TIMEOUT: Final = 75  # seconds; longer than proxies keep theirs (60), which would send on a
-# connection that is just being closed
-
-
-def application(settings: Settings) -> Starlette:
-    """The application with everything behind it in its lifespan, for any ASGI server."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        token = token_file.token(settings)
-        if token.created:
-            print(banner.banner(settings, token), flush=True)
-        async with running(settings, token) as service:
-            app.state.context = service.context
-            yield
-
-    return create_app(lifespan, foreign=True, root_path=settings.root_path)
-
-
-def app() -> Starlette:
-    """The application by the environment: what `uvicorn scheduler_api:app` serves."""
-    guard_streams()
-    settings = load()
-    configure_log(settings)
-    return application(settings)
-
-
-def configure_log(settings: Settings) -> None:
-    """Begin the log, with what is odd about the settings."""
-    configure_logging(settings.log_level, settings.log_format)
-    for name in settings.quoted_variables():
-        reason = "the quotes are part of its value; docker --env-file keeps them: remove them there"
-        log.warning("setting_quoted", setting=name, reason=reason)
+API_GRACE: Final = 5  # seconds for open API requests to finish at shutdown
+IDLE_TIMEOUT: Final = 75  # seconds until an idle API connection is closed; longer than that of
+# proxies (60), which would otherwise send a request on a connection that is being closed
 
 
 def new_runner() -> asyncio.Runner:
-    """On the event loop that uvicorn would choose."""
+    """A runner with the event loop that uvicorn would choose."""
     return asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory())
 
 
 async def run(
-    settings: Settings,
-    sock: socket.socket,
-    ending: Ending,
-    ready: Callable[[Token], None],
-    listen: int | None = None,
+    settings: Settings, sock: socket.socket, shutdown: Shutdown, ready: Callable[[Token], None]
 ) -> None:
-    """Run until `ending`; `ready` is called with the callers' token once it takes traffic.
+    """Run until `shutdown`; `ready` is called with the API token when requests are accepted.
 
-    Raises: SettingsError, StoreStartFailed, DataRefused; OSError if the port `listen` is taken.
+    Raises: SettingsError, StoreStartFailed, DataRefused.
     """
     starting = cast("asyncio.Task[None]", asyncio.current_task())
-    with ending.by_signals():
-        ending.means(starting.cancel)
+    with shutdown.on_signals():
+        shutdown.set_actions(starting.cancel)
         try:
-            await _run(settings, sock, ending, ready, listen)
+            await _run(settings, sock, shutdown, ready)
         except asyncio.CancelledError:
-            if not ending.asked:
+            if not shutdown.requested:
                 raise
             starting.uncancel()
 
 
+async def _run(
+    settings: Settings, sock: socket.socket, shutdown: Shutdown, ready: Callable[[Token], None]
+) -> None:
+    api = create_app()
+    token = token_file.load_token(settings)
+    async with open_service(settings, token) as service:
+        api.state.context = service.context
+        config = _config(settings, api, lifespan="off")
+        server = _Server(config, service.dispatcher, lambda: ready(token))
+        shutdown.set_actions(server.stop, server.force_stop)
+        await server.serve([sock])
+
+
 def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
+    limits = open_files.connection_limits(settings.max_in_flight, open_files.raised_limit())
     return uvicorn.Config(
         app,
         host=settings.api_host,
@@ -101,34 +74,16 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
         root_path=settings.root_path,
         timeout_keep_alive=IDLE_TIMEOUT,
         timeout_graceful_shutdown=API_GRACE,
-        limit_concurrency=open_files.budget(settings.max_in_flight, open_files.limit()).callers,
+        limit_concurrency=limits.clients,
         **more,
     )
 
 
-async def _run(
-    settings: Settings,
-    sock: socket.socket,
-    ending: Ending,
-    ready: Callable[[Token], None],
-    listen: int | None,
-) -> None:
-    api = create_app()
-    async with AsyncExitStack() as stack:
-        if listen is not None:
-            secrets = settings.signing_secrets
-            await stack.enter_async_context(receiver("127.0.0.1", listen, secrets))
-        token = token_file.token(settings)
-        service = await stack.enter_async_context(running(settings, token))
-        api.state.context = service.context
-        config = _config(settings, api, lifespan="off")
-        server = _Server(config, service.dispatcher, lambda: ready(token))
-        ending.means(server.stop, server.hurry)
-        await server.serve([sock])
-
-
 class _Server(uvicorn.Server):
-    """Leaves the signals to `Ending`: uvicorn would raise them again before we have drained."""
+    """uvicorn's server, without its signal handlers: Shutdown handles the signals.
+
+    uvicorn's capture_signals raises the signals again when it ends, before we have drained.
+    """
 
     def __init__(
         self, config: uvicorn.Config, dispatcher: Dispatcher, ready: Callable[[], None]
@@ -146,11 +101,11 @@ class _Server(uvicorn.Server):
         self._ready()
 
     def stop(self) -> None:
-        """Take no more connections, claim nothing more."""
+        """Accept no more connections, claim no more messages."""
         self.should_exit = True
         self._dispatcher.stop()
 
-    def hurry(self) -> None:
-        """Do not wait for open requests, in either direction."""
+    def force_stop(self) -> None:
+        """Do not wait for open requests, neither of the API nor of deliveries."""
         self.force_exit = True
         self._dispatcher.hurry()

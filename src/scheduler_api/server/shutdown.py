@@ -1,4 +1,4 @@
-"""How a process is asked to end: by signals, and by whoever else calls `stop` and `hurry`."""
+"""The shutdown of a process: requested by a signal or by a call of `stop` or `force_stop`."""
 
 import asyncio
 import os
@@ -15,64 +15,68 @@ log = structlog.get_logger()
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def _nothing() -> None:
-    """What an ending does before anybody is in charge."""
+def _do_nothing() -> None:
+    """The default action, until `set_actions`."""
 
 
-class Ending:
-    """The first request to end stops, a second signal hurries; the phase says what that means."""
+class Shutdown:
+    """Runs a stop action on the first request, and a force-stop action on a second signal."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._signals = 0  # received so far; a request of another process is not counted
-        self._stop: Callable[[], object] = _nothing
-        self._hurry: Callable[[], object] = _nothing
+        self.requested = False
+        self._signals = 0  # received so far; requests by a call do not count
+        self._stop: Callable[[], object] = _do_nothing
+        self._force_stop: Callable[[], object] = _do_nothing
 
-    def means(self, stop: Callable[[], object], hurry: Callable[[], object] = _nothing) -> None:
-        """From now on; an end that was asked for before happens at once."""
-        self._stop, self._hurry = stop, hurry
-        if self.asked:
+    def set_actions(
+        self, stop: Callable[[], object], force_stop: Callable[[], object] = _do_nothing
+    ) -> None:
+        """Replace the actions; `stop` runs at once if a shutdown was requested before."""
+        self._stop, self._force_stop = stop, force_stop
+        if self.requested:
             stop()
 
     def stop(self) -> None:
-        """Ask once; a repetition does nothing."""
-        if not self.asked:
-            self.asked = True
+        """Request a graceful shutdown; a second call does nothing."""
+        if not self.requested:
+            self.requested = True
             self._stop()
 
-    def hurry(self) -> None:
-        """Do not wait for what is open."""
+    def force_stop(self) -> None:
+        """Request a shutdown that does not wait for open requests."""
         self.stop()
-        self._hurry()
+        self._force_stop()
 
     @contextmanager
-    def by_signals(self) -> Iterator[None]:
-        """Within, signals ask; after it, a signal ends the process at once, with exit code 0.
+    def on_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM request the shutdown.
 
-        A parent blocks the signals while it starts a worker: one that came since is handled here.
+        After the block of a shutdown, a further signal ends the process at once with exit code 0.
+        A parent blocks the signals while it starts a worker; they are unblocked here, so that one
+        which came meanwhile is handled.
         """
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number)
+            loop.add_signal_handler(number, self._on_signal, number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             yield
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
-                if self.asked:
-                    signal.signal(number, _end_at_once)
+                if self.requested:
+                    signal.signal(number, _exit_at_once)
 
-    def _signalled(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         self._signals += 1
-        at_once = self._signals > 1
-        if at_once:
-            self.hurry()
+        forced = self._signals > 1
+        if forced:
+            self.force_stop()
         else:
             self.stop()
-        log.info("stopping", signal=signal.Signals(number).name, at_once=at_once)
+        log.info("shutdown_requested", signal=signal.Signals(number).name, forced=forced)
 
 
-def _end_at_once(_: int, __: FrameType | None) -> None:
-    # All that must happen has happened: the interpreter only waits for its threads.
+def _exit_at_once(_: int, __: FrameType | None) -> None:
+    # The shutdown is complete: the interpreter only waits for its threads.
     os._exit(0)

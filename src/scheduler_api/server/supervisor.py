@@ -1,7 +1,8 @@
-"""The parent of several worker processes: starts them, replaces those that die, ends after them.
+"""The parent process of several workers: starts them, replaces those that end, stops after them.
 
-Only a signal ends it, or the refusal of its first start. Not uvicorn's Multiprocess: that one ends
-the service, with exit code 0, when one worker cannot start, and leaves orphans when it is killed.
+It ends only on a shutdown request, or when its first worker cannot start. uvicorn's Multiprocess
+was rejected: it ends the service with exit code 0 when one worker cannot start, and leaves orphans
+when it is killed.
 """
 
 import asyncio
@@ -23,34 +24,39 @@ from scheduler_api.settings import SettingsError
 
 log = structlog.get_logger()
 
-PAUSE_FIRST: Final = 0.1  # seconds before a worker that ended is replaced; doubles each time
-PAUSE_LAST: Final = 10.0  # seconds, where that doubling ends; a worker that lived longer resets it
-SILENCE: Final = 30.0  # seconds; a worker that is silent for two of them in a row is killed
-HURRY_LIMIT: Final = 30.0  # seconds that a worker may take to end after HURRY
+# Seconds before a worker that ended is replaced. The delay doubles each time, and starts again
+# from the minimum after a worker that lived longer than the maximum.
+MIN_RESTART_DELAY: Final = 0.1
+MAX_RESTART_DELAY: Final = 10.0
+HEARTBEAT_TIMEOUT: Final = 30.0  # seconds; a worker silent for two of them in a row is killed
+FORCE_STOP_TIMEOUT: Final = 30.0  # seconds from FORCE_STOP until a worker is killed
 
 
-class WorkerRefused(SchedulerError):
+class WorkerStartFailed(SchedulerError):
     """A worker did not start."""
 
-    code = "worker_refused"
+    code = "worker_start_failed"
 
 
 class Workers:
-    """All of them, as the parent sees them."""
+    """All worker processes."""
 
     def __init__(
         self, count: int, start: Callable[[socket.socket], BaseProcess], ready: Callable[[], None]
     ) -> None:
-        """`start`: starts a worker with its end of a channel; `ready`: called once, when one is."""
+        """`start`: starts a worker, which gets that end of a channel.
+
+        `ready`: called once, when the first worker accepts requests.
+        """
         self._count = count
         self._start = start
         self._ready = ready
-        self._is_up = False  # whether any worker has ever been ready: no refusal ends us then
+        self._was_ready = False  # whether a worker was ever ready; then no failed start ends us
         self._stopping = asyncio.Event()
         self._living: set[Worker] = set()
 
     async def run(self) -> None:
-        """Until `stop`. Raises SettingsError or WorkerRefused if the first start is refused."""
+        """Run until `stop`. Raises: SettingsError or WorkerStartFailed, if no worker can start."""
         slots = [asyncio.create_task(self._keep_one()) for _ in range(self._count)]
         await asyncio.wait(slots, return_when=asyncio.FIRST_EXCEPTION)
         self.stop()
@@ -59,65 +65,67 @@ class Workers:
             slot.result()
 
     def stop(self) -> None:
-        """Start no worker any more, and let each drain."""
+        """Start no more workers, and let each living one drain and exit."""
         self._stopping.set()
         for worker in self._living:
-            worker.say(worker_channel.STOP)
+            worker.send(worker_channel.STOP)
 
-    def hurry(self) -> None:
-        """Let none wait for what is open."""
+    def force_stop(self) -> None:
+        """Let no worker wait for open requests."""
         for worker in self._living:
-            worker.hurry()
+            worker.force_stop()
 
     async def _keep_one(self) -> None:
-        pause = PAUSE_FIRST
+        delay = MIN_RESTART_DELAY
         while not self._stopping.is_set():
-            began = time.monotonic()
+            started_at = time.monotonic()
             reason = await self._run_one()
             if self._stopping.is_set():
                 return
-            pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_LAST else pause
-            log.error("worker_died", reason=reason, next_in_s=pause)
-            await self._pause(pause)
-            pause = min(2 * pause, PAUSE_LAST)
+            if time.monotonic() - started_at > MAX_RESTART_DELAY:
+                delay = MIN_RESTART_DELAY
+            log.error("worker_died", reason=reason, next_in_s=delay)
+            await self._sleep(delay)
+            delay = min(2 * delay, MAX_RESTART_DELAY)
 
     async def _run_one(self) -> str:
-        """From start to end → why it ended. Raises if it was refused before any was ready."""
+        """Run a worker until it ends → why it ended. Raises if the first one cannot start."""
         try:
             worker = await Worker.started(self._start)
-        except OSError as error:  # no memory, no processes, no descriptors
-            if self._is_up:
+        except OSError as error:  # out of memory, processes or file descriptors
+            if self._was_ready:
                 return f"A worker cannot be started: {error}"
-            raise WorkerRefused(f"A worker cannot be started: {error}") from error
+            raise WorkerStartFailed(f"A worker cannot be started: {error}") from error
         self._living.add(worker)
         if self._stopping.is_set():
-            worker.say(worker_channel.STOP)
+            worker.send(worker_channel.STOP)
         try:
-            await worker.ended(self._one_is_ready)
+            await worker.wait(self._on_ready)
         finally:
             self._living.discard(worker)
-        if worker.refused and not (self._is_up or self._stopping.is_set()):
-            raise worker.refusal()
+        if worker.failed and not (self._was_ready or self._stopping.is_set()):
+            raise worker.error()
         return worker.reason
 
-    def _one_is_ready(self) -> None:
-        if not self._is_up:
-            self._is_up = True
+    def _on_ready(self) -> None:
+        if not self._was_ready:
+            self._was_ready = True
             self._ready()
 
-    async def _pause(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but not longer than until `stop`."""
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping], timeout=seconds)
         stopping.cancel()
 
 
 class Worker:
-    """One process, from its start to its end."""
+    """One worker process, from its start to its end."""
 
-    def __init__(self, process: BaseProcess, to_worker: Channel) -> None:
+    def __init__(self, process: BaseProcess, channel: Channel) -> None:
         self._process = process
-        self._channel = to_worker
-        self._refusal: type[SettingsError | WorkerRefused] = WorkerRefused
+        self._channel = channel
+        self._error: type[SettingsError | WorkerStartFailed] = WorkerStartFailed
         self.reason = ""  # why it ended
 
     @classmethod
@@ -133,55 +141,55 @@ class Worker:
         return cls(process, await Channel.over(ours))
 
     @property
-    def refused(self) -> bool:
-        """Whether it ended by itself and in error; one that a signal ended is only dead."""
+    def failed(self) -> bool:
+        """Whether it exited with an error; False if a signal ended it."""
         return (self._process.exitcode or 0) > 0
 
-    def refusal(self) -> Exception:
-        """What it was refused with."""
-        return self._refusal(self.reason)
+    def error(self) -> Exception:
+        """Why it failed, as an exception."""
+        return self._error(self.reason)
 
-    def say(self, word: str) -> None:
-        """To the process."""
-        self._channel.say(word)
+    def send(self, word: str) -> None:
+        """Send a word to the process."""
+        self._channel.send(word)
 
-    def hurry(self) -> None:
-        """Let it not wait for what is open; one that does not end for all that is killed."""
-        self.say(worker_channel.HURRY)
-        asyncio.get_running_loop().call_later(HURRY_LIMIT, self._process.kill)
+    def force_stop(self) -> None:
+        """Let it not wait for open requests; kill it if it does not end nevertheless."""
+        self.send(worker_channel.FORCE_STOP)
+        asyncio.get_running_loop().call_later(FORCE_STOP_TIMEOUT, self._process.kill)
 
-    async def ended(self, ready: Callable[[], None]) -> None:
-        """Wait for the end; `ready` is called when it takes traffic."""
-        while words := await self._heard():
+    async def wait(self, ready: Callable[[], None]) -> None:
+        """Wait until it ends; `ready` is called when it accepts requests."""
+        while words := await self._receive():
             if words[0] == worker_channel.READY:
                 ready()
-            elif words[0] == worker_channel.REFUSED:
+            elif words[0] == worker_channel.START_REFUSED:
                 self.reason = words[1]
             elif words[0] == worker_channel.WRONG_SETTINGS:
-                self.reason, self._refusal = words[1], SettingsError
+                self.reason, self._error = words[1], SettingsError
         self._channel.close()
         await _readable(self._process.sentinel)
         self._process.join()
         code = self._process.exitcode  # below 0: the signal that ended it
         self.reason = self.reason or f"worker {self._process.pid} ended with exit code {code}"
 
-    async def _heard(self) -> list[str]:
-        """The next words; none: it is gone. One that is silent for too long is killed."""
-        hearing = asyncio.create_task(self._channel.next())
-        # Twice: if it was this process that stood still, what was said meanwhile is heard now.
+    async def _receive(self) -> list[str]:
+        """The next message; an empty list if it is gone. A silent worker is killed."""
+        receiving = asyncio.create_task(self._channel.receive())
+        # Twice: if this process was suspended, heartbeats that came meanwhile are read now.
         for _ in range(2):
-            if (await asyncio.wait([hearing], timeout=SILENCE))[0]:
-                return await hearing
+            if (await asyncio.wait([receiving], timeout=HEARTBEAT_TIMEOUT))[0]:
+                return await receiving
         self._process.kill()
-        log.error("worker_silent", pid=self._process.pid)
-        return await hearing
+        log.error("worker_timed_out", pid=self._process.pid)
+        return await receiving
 
 
 def _start_with_signals_blocked(
     start: Callable[[socket.socket], BaseProcess], channel_end: socket.socket
 ) -> BaseProcess:
-    """So that one which comes before the worker can handle it waits for that (ending.py)."""
-    resource_tracker.ensure_running()  # or the start does it, and unblocks the signals
+    """Start it so that a signal before its handlers are set stays pending (shutdown.py)."""
+    resource_tracker.ensure_running()  # else `start` does it, and unblocks the signals
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return start(channel_end)
@@ -190,6 +198,7 @@ def _start_with_signals_blocked(
 
 
 async def _readable(descriptor: int) -> None:
+    """Wait until the file descriptor is readable."""
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(descriptor, readable.set)
     try:

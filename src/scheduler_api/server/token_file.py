@@ -1,7 +1,4 @@
-"""The API token: the one that is set, or one made at the first start and kept in DATA_DIR.
-
-Asked for by server, before it listens.
-"""
+"""The API token: that of API_TOKEN, or one generated at the first start and saved in DATA_DIR."""
 
 import os
 import secrets
@@ -13,29 +10,29 @@ from scheduler_api.settings import Settings, SettingsError
 
 
 class Token(NamedTuple):
-    """What callers must show."""
+    """The token that callers must send."""
 
     value: str
-    created: bool  # made just now, by this process
+    created: bool  # generated just now, by this process
 
 
 def path(settings: Settings) -> Path:
-    """Where a made token is kept."""
+    """The file of a generated token."""
     return settings.data_dir / "token"
 
 
-def token(settings: Settings) -> Token:
-    """Never empty. Raises SettingsError when the file is empty, or cannot be read or made."""
+def load_token(settings: Settings) -> Token:
+    """The token, never empty. Raises: SettingsError, if the file is empty or cannot be used."""
     if settings.api_token.strip():
         return Token(settings.api_token.strip(), created=False)
     file = path(settings)
     try:
-        created = not file.exists() and _make(file)
+        created = not file.exists() and _generate(file)
         return Token(_read(file), created)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"API_TOKEN is not set and {file} cannot be used ({error}): "
-            "set API_TOKEN, or a DATA_DIR that this user may write"
+            "set API_TOKEN, or set DATA_DIR to a directory that this user can write"
         ) from None
 
 
@@ -46,8 +43,8 @@ def _read(file: Path) -> str:
     return value
 
 
-def _make(file: Path) -> bool:
-    """True if this process made it; False if another was faster. Whole or not there at all."""
+def _generate(file: Path) -> bool:
+    """Create the file, complete or not at all; False if another process was faster."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(prefix=".token-", dir=file.parent)  # mode 0600
     try:

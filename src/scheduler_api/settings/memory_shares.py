@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
+from scheduler_api.settings import Settings
+
 DEFAULT_SHARE: Final = 3 / 4  # of the available memory, unless MAX_MEMORY is set
 MIN_MEMORY: Final = 64 * 1024**2  # bytes, as for MAX_MEMORY; a store limit of 0 means no limit
 ROOT: Final = Path("/")  # above /proc and /sys; another directory in tests
@@ -23,6 +25,12 @@ class Shares(NamedTuple):
     store: int  # data of the embedded store; 0 without one
     requests: int  # request bodies that one process reads and stores
     deliveries: int  # messages that one process sends
+
+
+def memory_shares(settings: Settings) -> Shares:
+    """The shares that these settings give each part."""
+    embedded = not settings.redis_address
+    return shares(settings.max_memory, settings.workers, embedded=embedded)
 
 
 def shares(total: int, workers: int, *, embedded: bool, root: Path = ROOT) -> Shares:

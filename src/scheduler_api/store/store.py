@@ -1,4 +1,4 @@
-"""Opens the store, outside or embedded, and holds its parts."""
+"""`open_store`, which opens the external or the embedded store, and Store, which has its parts."""
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from scheduler_api.settings import Settings
+from scheduler_api.settings.memory_shares import memory_shares
 from scheduler_api.store.audit.dump import Archive
 from scheduler_api.store.audit.fsck import Fsck
 from scheduler_api.store.connection import memory_warning
@@ -25,7 +27,7 @@ from scheduler_api.store.stored_bytes import Growth
 
 
 class Store:
-    """The messages, the queues, the destinations, the notifier, over one Redis."""
+    """The parts of the store over one Redis: messages, queues, destinations, audit."""
 
     def __init__(
         self,
@@ -40,11 +42,11 @@ class Store:
         replica: bool = False,
         libs: Mapping[str, str] | None = None,
     ) -> None:
-        """`concurrency`: a destination's, of all partitions; `replica`: see Durability.
+        """`concurrency`: of one destination, over all partitions; `replica`: see Durability.
 
         `libs`: see Scripts.
         """
-        self.epoch = secrets.token_hex(8)  # of this process: claims are in its name
+        self.epoch = secrets.token_hex(8)  # of this process, the owner of its claims
         self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
         self.durability = Durability(redis, replica=replica)
         self._redis = redis
@@ -66,7 +68,7 @@ class Store:
                 keep_failed=keep_failed,
             )
             for partition in range(partitions)
-        )  # each makes a check of its partition
+        )  # each returns a check of its partition
         self.destinations = Destinations(scripts, concurrency=concurrency)
         self.queues = tuple(
             Queue(
@@ -83,16 +85,16 @@ class Store:
         )
 
     async def check_all(self) -> None:
-        """`check` of all partitions: before anything is written to one of them."""
+        """Check all partitions, before anything is written to one of them. Raises: as `check`."""
         for partition in range(len(self.keys)):
             await self.check(partition)
 
     async def fullness(self) -> list[str]:
-        """What to know before the store is full. Raises: StoreUnavailable."""
+        """Warnings if the memory of the store is nearly full. Raises: StoreUnavailable."""
         return await memory_warning.warnings(self._redis)
 
     async def check(self, partition: int = 0) -> None:
-        """Mark a partition that is new or of an older schema; see how durable the store is.
+        """Set the schema of a new or older partition, and check the store's durability.
 
         Raises: DataRefused, StoreUnavailable.
         """
@@ -104,17 +106,40 @@ class Store:
 
 
 @asynccontextmanager
-async def redis_at(
-    address: str | None, folder: Path, patience: timedelta, max_memory: int = 0
-) -> AsyncIterator[Client]:
-    """A client of the Redis at `address`, or of the embedded store in `folder`.
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """The external store, or the embedded one; its data are not checked yet (Store.check_all).
 
-    `max_memory`: bytes of the embedded store's data; 0: as many as the machine has.
-
-    The embedded store stops with its last process; its owner waits for the others `patience`.
     Raises: StoreStartFailed.
     """
-    embedded = None if address else EmbeddedStore(folder, max_memory=max_memory)
+    async with open_redis(
+        settings.redis_address,
+        settings.data_dir,
+        settings.shutdown_grace,
+        memory_shares(settings).store,
+    ) as redis:
+        yield Store(
+            redis,
+            prefix=settings.redis_prefix,
+            partitions=settings.partitions,
+            lease=settings.lease,
+            concurrency=settings.destination_concurrency,
+            keep_delivered=settings.keep_delivered,
+            keep_failed=settings.keep_failed,
+            replica=settings.durability == "replica",
+        )
+
+
+@asynccontextmanager
+async def open_redis(
+    address: str | None, directory: Path, patience: timedelta, max_memory: int = 0
+) -> AsyncIterator[Client]:
+    """A client of the Redis at `address`; without one, of the embedded store in `directory`.
+
+    The embedded store is started, or joined if another process runs it. It stops with its last
+    process: the one that started it waits up to `patience` for the others.
+    `max_memory`: limit of its data, bytes; 0: no limit. Raises: StoreStartFailed.
+    """
+    embedded = None if address else EmbeddedStore(directory, max_memory=max_memory)
     if embedded:
         await embedded.start()
         address = f"unix://{quote(str(embedded.socket))}"
