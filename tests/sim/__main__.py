@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.sim.campaign import Catch, Figures, broken, campaign, catch_all
+from tests.sim.options import shown
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
@@ -47,6 +48,7 @@ def replay(seed: int) -> int:
     def show(script: str, args: list[bytes], reply: Any) -> None:
         print(f"{world.now} {script} {args} → {reply}")
 
+    print(f"seed={seed} {shown(world.options)}")
     machine.server.trace = show
     reason = broken(world)
     print(reason or "nothing was broken")
@@ -79,6 +81,7 @@ def tell(figures: Figures, seconds: float) -> None:
     )
     for failure in figures.failures[:10]:
         print(f"  make sim SEED={failure.seed}  # {failure.reason.splitlines()[0]}")
+        print(f"    {failure.options}")
 
 
 def tell_caught(caught: list[Catch]) -> None:

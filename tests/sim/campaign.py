@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from structlog.testing import capture_logs
 
+from tests.sim.options import shown
 from tests.sim.planted import PLANTED, Planted
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
@@ -24,6 +25,7 @@ class Failure(msgspec.Struct, frozen=True):
     """A schedule in which something was broken."""
 
     seed: int
+    options: str  # all that the seed drew before the first step
     reason: str
 
 
@@ -68,7 +70,7 @@ def simulate(first: int, count: int) -> Figures:
         world = World(machine, seed)
         reason = broken(world)
         if reason is not None:
-            figures.failures.append(Failure(seed, reason))
+            figures.failures.append(Failure(seed, shown(world.options), reason))
         figures.messages += len(world.ledger.offers)
         figures.sends += world.ledger.sends
         figures.repeats += world.ledger.repeats

@@ -155,7 +155,9 @@ class Replica:
                 claimer.since = world.now
             if claimer.missed and not world.rules.keeps_nonce:
                 queue._nonce = None
-            claim = world.watch(claimer.partition, lambda: self._claim(queue, free, share))
+            claim = world.checks.within_limits(
+                claimer.partition, lambda: self._claim(queue, free, share)
+            )
         except Unavailable:
             claimer.missed = True
             claimer.since = None
@@ -172,17 +174,17 @@ class Replica:
             world.ledger.claimed(lease)
         self.leases += leases
         if claimer.missed:
-            world.knows_all(self, claimer.partition)
+            world.checks.all_known(self, claimer.partition)
         elif found := objection(share, [one.destination for one in claim.messages]):
             raise Broken(found)
         elif len(leases) < free:
-            world.nothing_due(claimer.partition, told=claim.due_in == 0)
-        world.looks_again(claimer.partition, claim.due_in)
+            world.checks.nothing_due(claimer.partition, more_is_due=claim.due_in == 0)
+        world.checks.looks_again(claimer.partition, claim.due_in)
         claimer.missed = False
         self._wake(claimer, claim.due_in, claim.lease_in)
 
     def _share(self) -> Share:
-        if not self.world.rations:
+        if not self.world.options.shares_slots:
             return Share()
         counts = Counter(one.claimed.destination for one in self.leases if one.sending)
         open_ = dict(counts) | {name.encode(): QUICK for name in self.world.quick}
@@ -191,7 +193,7 @@ class Replica:
 
     def _claim(self, queue: Queue, free: int, share: Share) -> Claim:
         server = self.world.server
-        server.loses_reply = self.world.strikes()
+        server.loses_reply = self.world.faults.loses_reply()
         try:
             return self._ask(queue.claim(free, AHEAD / 1000, share))
         finally:
@@ -282,7 +284,7 @@ class Replica:
             raise Broken("an outcome was taken from a process that did not hold the claim")
         for lease, outcome, is_taken in zip(leases, outcomes, taken, strict=True):
             world.ledger.settled(lease, outcome, is_taken, world.store_ms)
-        if world.strikes():
+        if world.faults.loses_reply():
             claimer.since = None
         else:
             self._forget(leases)
@@ -304,7 +306,7 @@ class Replica:
             kept = self._ask(claimer.queue.renew([lease.claimed for lease in old]))
         except Unavailable:
             return
-        lost_reply = world.strikes()
+        lost_reply = world.faults.loses_reply()
         for lease, is_kept in zip(old, kept, strict=True):
             if is_kept:
                 lease.until_ms = world.lease_end(lease.claimed.id)

@@ -182,7 +182,7 @@ def schedule(machine: StoreOnModel, seed: int) -> list[Call]:
         (server.now_us // 1000, server.starts, script, args, reply)
     )
     world = World(machine, seed)
-    if world.loses_tail or world.data.partitions > 1:
+    if world.options.store == "loses_tail" or world.options.partitions > 1:
         server.reset()
         return []
     world.run()

@@ -1,6 +1,9 @@
 """Some schedules in each run of the tests; many more in `make sim`."""
 
+import random
+
 from tests.sim.campaign import simulate
+from tests.sim.options import draw, shown
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
@@ -32,3 +35,10 @@ def test_a_seed_is_always_the_same_schedule() -> None:
     calls.clear()
     World(machine, 7).run()
     assert calls == once
+
+
+def test_options_of_a_seed_are_always_the_same_and_shown_whole() -> None:
+    options = World(StoreOnModel(), 7).options
+    assert options == draw(random.Random(7))  # noqa: S311
+    names = [part.partition("=")[0] for part in shown(options).split() if "=" in part]
+    assert names == list(type(options).__struct_fields__)
