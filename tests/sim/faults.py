@@ -12,7 +12,7 @@ from tests.sim.replica import LEASE, NEXT_DUTIES, Replica
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-MAX_SKEW: Final = LEASE // 20  # ms that the store's clock is set by: half of what a lease allows
+MAX_SKEW: Final = LEASE // 20  # ms that the clock is set by: half of delivery/timing.MARGIN_SHARE
 MAX_WILD_SKEW: Final = DAY_MS // 24  # ms
 ABSENCES: Final = (10, 2_000, LEASE + NEXT_DUTIES, LEASE + NEXT_DUTIES)  # ms, of the store
 PAUSES: Final = (1_000, LEASE // 2, LEASE + 2_000)  # ms, of a process
