@@ -267,7 +267,7 @@ async def test_the_life_of_a_message_takes_three_script_calls(
 
 
 def test_a_process_at_rest_asks_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "TIMEOUT", 1_000)  # seconds of that clock
+    monkeypatch.setattr(client_module, "STORE_TIMEOUT", 1_000)  # seconds of that clock
     found, seconds = run_hastily(_rest(tmp_path))
     asked = found["evalsha"] + found["eval"] + found["ping"]
     assert asked <= 0.26 * seconds  # a look in 7.8 s, a ping in 10, purge and sweep in 171

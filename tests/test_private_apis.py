@@ -358,7 +358,7 @@ async def test_redis_py_writes_what_pack_command_returns(tmp_path: Path) -> None
     """In commands, in pipelines, and in the handshake."""
     asked: list[tuple[Any, ...]] = []
 
-    class Recording(client_module._packing(UnixDomainSocketConnection)):  # type: ignore[misc]
+    class Recording(client_module._extended(UnixDomainSocketConnection)):  # type: ignore[misc]
         def pack_command(self, *args: Any) -> Any:
             asked.append(args)
             return super().pack_command(*args)
@@ -392,7 +392,7 @@ async def test_reader_of_connection_shows_that_server_closed_it(
     tmp_path: Path,
 ) -> None:
     server = engines.Server(tmp_path, *engines.HASTY)
-    connection = client_module._DiallingAnew(port=server.port)
+    connection = client_module._ReconnectingConnection(port=server.port)
     try:
         assert not connection.should_reconnect()  # not yet connected
         await server.start()
@@ -417,8 +417,8 @@ async def test_cluster_nodes_create_connections_of_our_class(
     assert len(from_the_url) == 2
     for node in [*from_the_url, found_later]:
         connection = node.acquire_connection()
-        assert isinstance(connection, client_module._DiallingAnew)
-        assert isinstance(connection, client_module._Packing)
+        assert isinstance(connection, client_module._ReconnectingConnection)
+        assert isinstance(connection, client_module._StoreConnection)
         assert isinstance(connection, kind)
     await close(client)
 
@@ -453,7 +453,7 @@ async def test_close_disconnects_startup_and_discovered_nodes() -> None:
 
 
 def test_sentinel_pool_takes_each_method_from_the_right_pool() -> None:
-    pool = client_module._SentinelPool
+    pool = client_module._BlockingSentinelPool
     for name in ("get_connection", "release", "can_get_connection"):
         assert getattr(pool, name) is getattr(BlockingConnectionPool, name)
     for name in ("owns_connection", "get_master_address"):
@@ -467,10 +467,10 @@ async def test_sentinel_pool_initializes_both_pools() -> None:
     client = open_client("redis+sentinel://127.0.0.1:1/master")
     assert isinstance(client, Redis)
     pool = client.connection_pool
-    assert isinstance(pool, client_module._SentinelPool)
+    assert isinstance(pool, client_module._BlockingSentinelPool)
     assert (pool.timeout, pool.max_connections) == (
-        client_module.TIMEOUT,
-        client_module.CONNECTIONS,
+        client_module.STORE_TIMEOUT,
+        client_module.MAX_STORE_CONNECTIONS,
     )
     assert pool.service_name == "master"
     assert pool.can_get_connection()

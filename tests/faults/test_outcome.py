@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.connection.uploads import CALL_BYTES, UNDER_WAY
+from scheduler_api.store.connection.uploads import CALL_BYTES, MAX_UPLOAD
 from scheduler_api.store.messages import CREATE_BATCH
 from tests.faults.conftest import PATIENCE, Service, replica
 from tests.support.fault_proxy import FaultProxy, proxying, script_names
@@ -200,7 +200,7 @@ async def test_of_a_burst_at_a_frozen_store_only_what_was_sent_is_unknown(
     await service.healed()
     codes = Counter(found["code"] for _, found in answers)
     assert set(codes) <= {"outcome_unknown", "store_unavailable"}
-    assert codes["store_unavailable"] >= BURST - 2 * UNDER_WAY // LARGE
+    assert codes["store_unavailable"] >= BURST - 2 * MAX_UPLOAD // LARGE
     for message_id, (status, found) in zip(ids, answers, strict=True):
         assert status == 503
         if found["code"] == "store_unavailable":

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.connection.client import close, connect, open_client
-from scheduler_api.store.connection.notifier import of_one_node
+from scheduler_api.store.connection.notifier import node_subscription
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
@@ -48,7 +48,7 @@ async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
     """Tells what was published since it was asked last."""
     async with redis.pubsub() as subscription:
         await subscription.ssubscribe(store.keys[0].wakeup)
-        own = of_one_node(subscription)
+        own = node_subscription(subscription)
 
         async def published() -> list[int]:
             await redis.spublish(store.keys[0].wakeup, "end")
@@ -75,7 +75,7 @@ async def looks(store: Store) -> AsyncIterator[list[str]]:
 @pytest.fixture
 async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
     """A client that soon gives up waiting for an answer."""
-    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(client_module, "STORE_TIMEOUT", 0.2)
     client = cast("Redis", open_client(valkey))
     yield client
     await close(client)

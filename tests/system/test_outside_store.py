@@ -79,7 +79,7 @@ async def test_a_store_whose_certificate_is_of_another_issuer_is_told_at_the_sta
     assert (
         done.stderr.decode()
         .splitlines()[-1]
-        .startswith("Error: The store's certificate is not trusted: ssl_ca_certs in REDIS_URL")
+        .startswith("Error: The store's certificate is not trusted: set ssl_ca_certs in REDIS_URL")
     )
 
 

@@ -33,7 +33,7 @@ from scheduler_api.store.codec.record import (
 from scheduler_api.store.connection.batching import Batcher
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import ERRORS, Scripts
-from scheduler_api.store.connection.uploads import SMALL, Uploads, calls
+from scheduler_api.store.connection.uploads import SMALL_CALL, Uploads, split_calls
 from scheduler_api.store.keys import partition_of
 from scheduler_api.store.stored_bytes import BESIDE, LOOK_AFTER, Growth
 
@@ -121,7 +121,7 @@ class Messages:
         """After a failure the rest is not tried: each call would wait for the same store."""
         stored: list[Stored] = []
         news = (new_of(message_id, accepted) for message_id, accepted in batch)
-        for some in calls(news, _size, CREATE_BATCH):
+        for some in split_calls(news, _size, CREATE_BATCH):
             try:
                 stored += await self._create(partition, some)
             except OutcomeUnknown as error:
@@ -141,7 +141,9 @@ class Messages:
             size += len(new[2])
         run = self._scripts[partition].run_safely
         calling = (
-            run("create", *args) if size <= SMALL else self._uploads.run(size, run, "create", *args)
+            run("create", *args)
+            if size <= SMALL_CALL
+            else self._uploads.run(size, run, "create", *args)
         )
         try:
             _, announced, *replies = await calling

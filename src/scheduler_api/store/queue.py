@@ -122,7 +122,7 @@ class Queue:
         self._claimed_ms = 0  # when the store ran our last claim, by its clock
         self._clock = StoreClock()
         self._settling: Batcher[Outcome, bool] = Batcher(
-            self._settle, delay=SETTLE_WITHIN, most=CLAIM_BATCH
+            self._settle, delay=SETTLE_WITHIN, max_items=CLAIM_BATCH
         )
 
     async def claim(self, most: int, ahead: float = 0.0, share: Share = Share()) -> Claim:  # noqa: B008  immutable
@@ -149,7 +149,7 @@ class Queue:
             *share.open,
         )
         self._nonce, self._claimed_ms = None, now
-        jump = self._clock.heard(now, asked, time.monotonic())
+        jump = self._clock.observe(now, asked, time.monotonic())
         lost_race = not fence and self._last_fence is not None and last > self._last_fence
         self._last_fence = last
         claimed = (_claimed(fence, *rows[i : i + COLUMNS]) for i in range(0, len(rows), COLUMNS))
@@ -157,7 +157,7 @@ class Queue:
             [one for one in claimed if one],
             asked + self._lease_ms / 1000,  # from before the store's own start
             _seconds_until(due, now),
-            None if due < 0 else self._clock.when(due),
+            None if due < 0 else self._clock.local_time(due),
             _seconds_until(lease, now),
             dropped,
             lost_race,
@@ -167,11 +167,11 @@ class Queue:
 
     def now(self) -> datetime:
         """The store's clock, as claims have shown it: hardly behind."""
-        return from_ms(int(self._clock.at(time.monotonic())))
+        return from_ms(int(self._clock.store_ms(time.monotonic())))
 
     def instant(self, at: datetime) -> float:
         """When that is by this process's monotonic clock, seconds: hardly later."""
-        return self._clock.when(to_ms(at))
+        return self._clock.local_time(to_ms(at))
 
     async def settle(self, outcome: Outcome) -> bool:
         """End a claim; False: it was no longer held, nothing changed. Raises: StoreUnavailable."""

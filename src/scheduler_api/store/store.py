@@ -100,7 +100,7 @@ class Store:
         """
         await self._scripts[partition].check_schema()
         try:
-            await self.durability.look()
+            await self.durability.refresh()
         except FAILURES as error:
             raise await failure(self._redis, error) from error
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from scheduler_api.domain.errors import OutcomeUnknown, StoreFull, StoreUnavailable
-from scheduler_api.store.connection.batching import AT_ONCE, Batcher
+from scheduler_api.store.connection.batching import MAX_BATCH_CALLS, Batcher
 from scheduler_api.store.connection.uploads import CALL_BYTES
 from tests.support.waiting import wait_until
 
@@ -44,13 +44,13 @@ async def test_the_items_of_one_loop_turn_are_one_call() -> None:
 
 async def test_a_call_has_at_most_as_many_items_as_it_may() -> None:
     calls = Calls()
-    assert await submit_all(Batcher(calls.double, most=2), 5) == [0, 2, 4, 6, 8]
+    assert await submit_all(Batcher(calls.double, max_items=2), 5) == [0, 2, 4, 6, 8]
     assert calls.batches == [[0, 1], [2, 3], [4]]
 
 
 async def test_a_full_batch_does_not_wait_for_the_delay() -> None:
     calls = Calls()
-    batcher = Batcher(calls.double, delay=60, most=2)
+    batcher = Batcher(calls.double, delay=60, max_items=2)
     assert await asyncio.wait_for(submit_all(batcher, 2), 5) == [0, 2]
 
 
@@ -67,12 +67,12 @@ async def test_items_within_the_delay_are_one_call() -> None:
 async def test_what_comes_while_calls_are_under_way_makes_the_next_call_larger() -> None:
     calls = Calls()
     calls.open.clear()
-    batcher = Batcher(calls.double, most=1)
-    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE)]
-    await wait_until("all calls are under way", lambda: len(calls.batches) == AT_ONCE)
-    tasks += [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE, 10)]
+    batcher = Batcher(calls.double, max_items=1)
+    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(MAX_BATCH_CALLS)]
+    await wait_until("all calls are under way", lambda: len(calls.batches) == MAX_BATCH_CALLS)
+    tasks += [asyncio.create_task(batcher.submit(number)) for number in range(MAX_BATCH_CALLS, 10)]
     await asyncio.wait(tasks, timeout=0.01)
-    assert len(calls.batches) == AT_ONCE
+    assert len(calls.batches) == MAX_BATCH_CALLS
     calls.open.set()
     assert await asyncio.gather(*tasks) == [2 * number for number in range(10)]
 
@@ -85,7 +85,7 @@ async def test_an_error_of_the_call_is_everybodys() -> None:
 
 async def test_after_an_error_the_next_call_is_made() -> None:
     batcher: Batcher[int, int] = Batcher(refuse)
-    for _ in range(AT_ONCE + 1):
+    for _ in range(MAX_BATCH_CALLS + 1):
         with pytest.raises(ValueError, match="refused"):
             await batcher.submit(1)
 
@@ -150,26 +150,26 @@ class Away:
 
 async def test_items_that_waited_for_all_of_a_lost_call_are_refused_unsent() -> None:
     away = Away(OutcomeUnknown())
-    batcher = Batcher(away.call, most=1)
-    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(AT_ONCE)]
-    await wait_until("the calls", lambda: len(away.batches) == AT_ONCE)
+    batcher = Batcher(away.call, max_items=1)
+    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(MAX_BATCH_CALLS)]
+    await wait_until("the calls", lambda: len(away.batches) == MAX_BATCH_CALLS)
     tasks += [asyncio.create_task(batcher.submit(number)) for number in range(50)]
     await asyncio.wait(tasks, timeout=0.01)
     tasks[-1].cancel()
     away.lost.set()
     told = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(one) for one in told[:AT_ONCE]] == [OutcomeUnknown] * AT_ONCE
+    assert [type(one) for one in told[:MAX_BATCH_CALLS]] == [OutcomeUnknown] * MAX_BATCH_CALLS
     # Those came after the first calls had begun, so that one more round is tried for them.
-    later = [type(one) for one in told[AT_ONCE:-1]]
-    assert later == [OutcomeUnknown] * AT_ONCE + [StoreUnavailable] * (49 - AT_ONCE)
+    later = [type(one) for one in told[MAX_BATCH_CALLS:-1]]
+    assert later == [OutcomeUnknown] * MAX_BATCH_CALLS + [StoreUnavailable] * (49 - MAX_BATCH_CALLS)
     assert isinstance(told[-1], asyncio.CancelledError)
-    assert len(away.batches) == 2 * AT_ONCE
+    assert len(away.batches) == 2 * MAX_BATCH_CALLS
 
 
 async def test_items_that_waited_while_a_full_store_refused_are_tried() -> None:
     away = Away(StoreFull())
     away.lost.set()
-    batcher = Batcher(away.call, most=1)
+    batcher = Batcher(away.call, max_items=1)
     told = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
     assert [type(one) for one in told] == [StoreFull] * 20
     assert len(away.batches) == 20

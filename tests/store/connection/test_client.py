@@ -29,7 +29,7 @@ async def test_a_command_that_got_no_answer_is_not_repeated(
     async with engines.running(engine, tmp_path) as address:
         async with engines.opened(address) as client:
             await client.set("calls", 0)
-        monkeypatch.setattr(client_module, "TIMEOUT", 0.1)
+        monkeypatch.setattr(client_module, "STORE_TIMEOUT", 0.1)
         async with engines.opened(address) as client:
             with pytest.raises((RedisError, TimeoutError)):
                 await client.eval(SLOW, 1, "calls")

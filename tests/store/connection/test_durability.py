@@ -33,7 +33,7 @@ from tests.system.processes import free_port
 
 async def warnings(redis: Redis, *, replica: bool = False) -> list[str]:
     found = Durability(redis, replica=replica)
-    await found.look()
+    await found.refresh()
     return found.warnings
 
 
@@ -63,13 +63,13 @@ async def test_what_may_not_be_asked_is_told_as_unknown(tmp_path: Path) -> None:
     user = "user default on nopass ~* &* +@all -config"
     async with server(tmp_path / "s", *DURABLE, user) as address, client(address) as redis:
         (found,) = await warnings(redis)
-    assert found.startswith("appendfsync is unknown, as CONFIG GET is not allowed")
+    assert found.startswith("appendfsync is unknown because CONFIG GET is not allowed")
 
 
 async def test_a_wanted_replica_that_is_not_there_is_told(tmp_path: Path) -> None:
     async with server(tmp_path / "s", *DURABLE) as address, client(address) as redis:
         (found,) = await warnings(redis, replica=True)
-    assert found.startswith("DURABILITY is replica, but the store has none")
+    assert found.startswith("DURABILITY is replica, but the store has no replica")
 
 
 async def test_a_server_is_asked_again_only_after_it_was_started_anew(tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ async def test_a_server_is_asked_again_only_after_it_was_started_anew(tmp_path: 
         found = Durability(redis, replica=False)
         with capture_logs() as logs:
             async with server(tmp_path / "s", "appendonly no"):
-                await found.look()
-                await found.look()
+                await found.refresh()
+                await found.refresh()
             async with server(tmp_path / "s", "appendonly yes", "appendfsync no"):
-                await found.look()
+                await found.refresh()
     assert [entry["event"] for entry in logs] == ["store_not_durable"] * 2
     assert [entry["reason"].partition(":")[0] for entry in logs] == [
         "appendonly is no",
@@ -96,17 +96,17 @@ async def test_every_primary_of_a_cluster_is_asked_that_answers(tmp_path: Path) 
         async with engines.opened(engines.address("redis+cluster", nodes)) as redis:
             found = Durability(redis, replica=False)
             with capture_logs() as logs:
-                await found.look()
+                await found.refresh()
                 (told,) = found.warnings
                 assert told.startswith("appendfsync is everysec")
                 assert told.endswith(f" (on {names[1]})")
                 await nodes[0].kill()
-                await found.look()
+                await found.refresh()
                 assert found.warnings == [told]
                 for node in nodes[1:]:
                     await node.kill()
                 with pytest.raises((RedisError, TimeoutError)):
-                    await found.look()
+                    await found.refresh()
     assert [entry["reason"] for entry in logs] == [told]
 
 
@@ -123,7 +123,7 @@ def test_the_disk_is_waited_for_where_the_server_can_tell(
     aof: int, version: str, commands: list[str]
 ) -> None:
     told = {"aof_enabled": aof, "redis_version": version}
-    assert [name for name, *_ in durability._waits(told)] == commands
+    assert [name for name, *_ in durability._wait_commands(told)] == commands
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ async def primary(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[str]:
     """Address of a server that has a replica, whose address is the same but for `replica`."""
-    monkeypatch.setattr(durability, "COPY_WITHIN", 500)
+    monkeypatch.setattr(durability, "COPY_TIMEOUT_MS", 500)
     port = free_port()
     config = getattr(request, "param", DURABLE)
     at_once, follow = "repl-diskless-sync-delay 0", f"replicaof 127.0.0.1 {port}"

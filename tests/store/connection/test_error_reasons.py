@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.connection.error_reasons import reason
+from scheduler_api.store.connection.error_reasons import explain
 from scheduler_api.store.store import Store
 from tests.support import engines
 from tests.support.factories import accepted
@@ -40,21 +40,25 @@ async def refusal(address: str) -> str:
 @pytest.mark.parametrize(
     ("config", "address", "told"),
     [
-        ((PASSWORD,), "unix://{path}", "asks for a password and none is set: set it in REDIS_URL"),
-        ((PASSWORD,), "unix://{path}?protocol=2", "asks for a password and none is set"),
-        ((PASSWORD,), "unix://:wrong@{path}", "refuses the login: check user and password"),
-        ((PASSWORD,), "unix://:wrong@{path}?protocol=2", "refuses the login"),
-        ((PASSWORD,), "unix://who:right@{path}", "refuses the login"),
-        ((), "unix://:any@{path}?protocol=2", "has no password and one is set"),
-        (("databases 2",), "unix://{path}?db=7", "has no database of this number"),
-        (("replicaof 127.0.0.1 1",), "unix://{path}", "is a replica and takes no writes"),
+        ((PASSWORD,), "unix://{path}", "requires a password: set it in REDIS_URL"),
+        ((PASSWORD,), "unix://{path}?protocol=2", "requires a password"),
+        ((PASSWORD,), "unix://:wrong@{path}", "refused the login: check user and password"),
+        ((PASSWORD,), "unix://:wrong@{path}?protocol=2", "refused the login"),
+        ((PASSWORD,), "unix://who:right@{path}", "refused the login"),
+        ((), "unix://:any@{path}?protocol=2", "has no password, but one is set"),
+        (("databases 2",), "unix://{path}?db=7", "has no database with this number"),
+        (("replicaof 127.0.0.1 1",), "unix://{path}", "is a read-only replica"),
         (
             ("replicaof 127.0.0.1 1", "replica-serve-stale-data no"),
             "unix://{path}",
-            "is a replica that has lost its master",
+            "is a replica that lost its master",
         ),
-        (("min-replicas-to-write 1",), "unix://{path}", "fewer replicas than its min-replicas"),
-        (("port {port}", "bind 127.0.0.1"), "redis+cluster://127.0.0.1:{port}", "is no Cluster"),
+        (("min-replicas-to-write 1",), "unix://{path}", "fewer replicas than min-replicas"),
+        (
+            ("port {port}", "bind 127.0.0.1"),
+            "redis+cluster://127.0.0.1:{port}",
+            "is not a Redis Cluster",
+        ),
         (
             ("port {port}", "bind 127.0.0.1", "cluster-enabled yes"),
             "redis://127.0.0.1:{port}",
@@ -87,7 +91,7 @@ async def test_a_store_without_room_for_a_client_says_so(tmp_path: Path) -> None
             return False
 
         await wait_until("the only client", is_in)
-        assert "as many clients as its maxclients allows" in await refusal(address)
+        assert "reached its maxclients" in await refusal(address)
 
 
 async def test_a_store_that_runs_somebody_elses_script_says_so(tmp_path: Path) -> None:
@@ -100,7 +104,7 @@ async def test_a_store_that_runs_somebody_elses_script_says_so(tmp_path: Path) -
         running = asyncio.ensure_future(other.eval(ENDLESS, 0))
 
         async def busy() -> bool:
-            return "is busy with a script" in await refusal(server.address)
+            return "is busy with the script" in await refusal(server.address)
 
         await wait_until("a script that runs", busy)
         await third.script_kill()
@@ -113,13 +117,13 @@ async def test_one_node_of_a_cluster_asks_for_all(tmp_path: Path) -> None:
         found = [await outcome(f"redis://127.0.0.1:{node.port}") for node in nodes]
     others = [str(one) for one in found if isinstance(one, StoreUnavailable)]
     assert len(others) == len(nodes) - 1, "one has the partition"
-    assert all("give REDIS_URL as redis+cluster://HOST" in one for one in others)
+    assert all("set REDIS_URL to redis+cluster://HOST" in one for one in others)
 
 
 async def test_a_master_that_no_sentinel_knows_is_told(tmp_path: Path) -> None:
     async with engines.running("sentinel", tmp_path) as address:
         head, _, _ = address.rpartition("/")
-        assert "know no such master" in await refusal(f"{head}/nobody")
+        assert "do not know this master" in await refusal(f"{head}/nobody")
 
 
 @asynccontextmanager
@@ -153,7 +157,7 @@ def test_a_host_that_nobody_knows_is_told() -> None:
         socket.getaddrinfo("nobody", 1, flags=socket.AI_NUMERICHOST)  # asks no other machine
     error = RedisConnectionError("Error connecting")
     error.__cause__ = unknown.value
-    assert "host name is not known" in str(reason(error))
+    assert "host name is unknown" in str(explain(error))
 
 
 async def test_a_store_that_is_away_is_told_as_before(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_a_head_made_here_is_heard_at_once(news: Notifier, heard: list[int
 async def test_a_lost_subscription_is_made_again_and_looked_after(
     redis: Redis, prefix: str, heard: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier, "RECONNECT_AFTER", 0.01)
+    monkeypatch.setattr(notifier, "RECONNECT_DELAY", 0.01)
     assert await redis.client_kill_filter(_type="pubsub", **engines.everywhere(redis))
     await wait_until("it is subscribed again", lambda: sorted(heard) == [0, 1])
     await redis.spublish(Keys(prefix, 1).wakeup, "1800000000000")
@@ -63,7 +63,7 @@ async def test_a_lost_subscription_is_made_again_and_looked_after(
 async def test_a_silent_subscription_is_asked_and_heard_on(
     redis: Redis, prefix: str, news: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier, "PING_EVERY", 0.01)
+    monkeypatch.setattr(notifier, "PING_INTERVAL", 0.01)
     calls: list[int] = []
     task = asyncio.create_task(news.listen(calls.append))
     before = await pings(redis)
@@ -102,7 +102,7 @@ async def test_nobody_hears_after_the_listener_was_cancelled(
 async def test_on_a_cluster_a_partition_that_moves_is_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier, "RECONNECT_AFTER", 0.01)
+    monkeypatch.setattr(notifier, "RECONNECT_DELAY", 0.01)
     channels = [Keys("moves", partition).wakeup for partition in range(3)]
     async with (
         engines.cluster(tmp_path) as nodes,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scheduler_api.domain.errors import OutcomeUnknown, StoreFull, StoreUnavailable
-from scheduler_api.store.connection.uploads import CALL_BYTES, UNDER_WAY, Uploads, calls
+from scheduler_api.store.connection.uploads import CALL_BYTES, MAX_UPLOAD, Uploads, split_calls
 from scheduler_api.store.store import Store as RealStore
 from tests.support.factories import accepted
 from tests.support.valkey import Valkey, client, valkey_server
@@ -45,13 +45,13 @@ def upload(uploads: Uploads, store: Store, sizes: Sequence[int]) -> list[asyncio
 
 
 def test_calls_have_at_most_so_many_items() -> None:
-    assert list(calls(range(5), lambda _: 1, 2)) == [[0, 1], [2, 3], [4]]
+    assert list(split_calls(range(5), lambda _: 1, 2)) == [[0, 1], [2, 3], [4]]
 
 
 def test_calls_have_at_most_so_many_bytes() -> None:
     half = CALL_BYTES // 2
     sizes = [half, half, 1, half, half, CALL_BYTES, 1]
-    assert list(calls(sizes, lambda size: size, 100)) == [
+    assert list(split_calls(sizes, lambda size: size, 100)) == [
         [half, half],
         [1, half],
         [half],
@@ -62,17 +62,17 @@ def test_calls_have_at_most_so_many_bytes() -> None:
 
 def test_an_item_larger_than_a_call_is_one_by_itself() -> None:
     sizes = [1, 3 * CALL_BYTES, 1]
-    assert list(calls(sizes, lambda size: size, 100)) == [[1], [3 * CALL_BYTES], [1]]
+    assert list(split_calls(sizes, lambda size: size, 100)) == [[1], [3 * CALL_BYTES], [1]]
 
 
 def test_of_no_items_there_is_no_call() -> None:
-    assert list(calls([], lambda _: 1, 100)) == []
+    assert list(split_calls([], lambda _: 1, 100)) == []
 
 
 async def test_uploads_under_way_are_bounded_by_bytes() -> None:
     uploads, store = Uploads(), Store()
     tasks = upload(uploads, store, [CALL_BYTES] * 10)
-    most = UNDER_WAY // CALL_BYTES
+    most = MAX_UPLOAD // CALL_BYTES
     await wait_until("as many as may", lambda: len(store.under_way) == most)
     await asyncio.wait(tasks, timeout=0.01)
     assert store.seen == list(range(most))
@@ -82,7 +82,7 @@ async def test_uploads_under_way_are_bounded_by_bytes() -> None:
 
 async def test_an_upload_larger_than_all_that_may_be_under_way_goes_alone() -> None:
     uploads, store = Uploads(), Store()
-    tasks = upload(uploads, store, [2 * UNDER_WAY, 1])
+    tasks = upload(uploads, store, [2 * MAX_UPLOAD, 1])
     await wait_until("the large one", lambda: store.under_way == [0])
     await asyncio.wait(tasks, timeout=0.01)
     assert store.under_way == [0]
@@ -95,7 +95,7 @@ async def test_when_the_store_is_away_uploads_that_wait_are_refused_unsent(
     error: type[StoreUnavailable],
 ) -> None:
     uploads, store = Uploads(), Store()
-    tasks = upload(uploads, store, [UNDER_WAY] * 3)
+    tasks = upload(uploads, store, [MAX_UPLOAD] * 3)
     await wait_until("the first", lambda: store.under_way == [0])
     store.end.set_exception(error())
     told = await asyncio.gather(*tasks, return_exceptions=True)
@@ -105,7 +105,7 @@ async def test_when_the_store_is_away_uploads_that_wait_are_refused_unsent(
 
 async def test_when_the_store_is_full_uploads_that_wait_are_tried() -> None:
     uploads, store = Uploads(), Store()
-    tasks = upload(uploads, store, [UNDER_WAY] * 3)
+    tasks = upload(uploads, store, [MAX_UPLOAD] * 3)
     await wait_until("the first", lambda: store.under_way == [0])
     store.end.set_exception(StoreFull())
     told = await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,10 +17,10 @@ from scheduler_api.store.codec.record import (
     unpack_record,
 )
 from scheduler_api.store.connection.scripts import Scripts
-from scheduler_api.store.connection.uploads import calls
+from scheduler_api.store.connection.uploads import split_calls
 from scheduler_api.store.keys import partition_of
 
-AT_ONCE: Final = 100  # messages a call
+DUMP_BATCH: Final = 100  # messages a call
 COLUMNS: Final = 5  # of a message in the reply of list.lua
 
 Position = tuple[int, bytes]  # due ms and id of a message: where to go on
@@ -81,7 +81,9 @@ class Archive:
                 if partition_of(message.id.encode(), len(self._scripts)) == partition
             ]
             reply: list[bytes] = []
-            for some in calls((_restored(messages[number]) for number in here), _size, AT_ONCE):
+            for some in split_calls(
+                (_restored(messages[number]) for number in here), _size, DUMP_BATCH
+            ):
                 reply += await scripts.run("restore", *(part for parts in some for part in parts))
             for number, word in zip(here, reply, strict=True):
                 words[number] = cast("Restored", word.decode())
@@ -91,7 +93,7 @@ class Archive:
 async def _pending(scripts: Scripts, after: Position) -> AsyncIterator[Archived]:
     more = 1
     while more:
-        _, more, *reply = await scripts.run("list", *after, AT_ONCE, 1)
+        _, more, *reply = await scripts.run("list", *after, DUMP_BATCH, 1)
         for i in range(0, len(reply), COLUMNS):
             message_id, due, _, record, progress = reply[i : i + COLUMNS]
             after = (due, message_id)

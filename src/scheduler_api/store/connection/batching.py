@@ -1,4 +1,4 @@
-"""Gathers single calls into one; asked by messages.py (create) and queue.py (settle)."""
+"""Batches single calls into one, so that many callers share few round trips to the store."""
 
 import asyncio
 from collections import deque
@@ -11,13 +11,13 @@ from scheduler_api.store.connection.uploads import CALL_BYTES
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AT_ONCE: Final = 4  # calls under way; what comes meanwhile makes the next call larger
+MAX_BATCH_CALLS: Final = 4  # open calls; items that come meanwhile make the next call larger
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `call` with the items of one loop turn, or of `delay` seconds.
+    """Runs `call` with the items of one turn of the event loop, or of `delay` seconds.
 
-    A call has at most `most` items, and CALL_BYTES unless a single item is larger.
+    A call has at most `max_items` items and CALL_BYTES; a single item may be larger.
     """
 
     def __init__(
@@ -25,27 +25,27 @@ class Batcher(Generic[Item, Result]):
         call: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         delay: float = 0.0,
-        most: int = 100,
+        max_items: int = 100,
     ) -> None:
-        """`call` answers one result an item, in order."""
+        """`call` returns one result per item, in the same order."""
         self._call = call
         self._delay = delay
-        self._most = most
+        self._max_items = max_items
         self._waiting: deque[tuple[Item, int, asyncio.Future[Result]]] = deque()
-        self._bytes = 0  # of those that wait
-        self._submitted = 0  # items so far
+        self._bytes = 0  # of the waiting items
+        self._submitted = 0  # items since the start
         self._timer: asyncio.Handle | None = None
         self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item, size: int = 0) -> Result:
-        """The item's own result; an error of the call is everybody's. `size`: its bytes."""
+        """The result for the item. Raises: the error of its call. `size`: bytes of the item."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, size, future))
         self._bytes += size
         self._submitted += 1
-        del item  # held by whoever calls the store, and by nobody else
-        if len(self._waiting) >= self._most or self._bytes >= CALL_BYTES:
+        del item  # only the call holds it, so that it is freed after the call
+        if len(self._waiting) >= self._max_items or self._bytes >= CALL_BYTES:
             self._flush()
         elif self._timer is None:
             self._timer = loop.call_later(self._delay, self._flush)
@@ -58,21 +58,21 @@ class Batcher(Generic[Item, Result]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting and len(self._running) < AT_ONCE:
-            # A task of its own: a caller that is cancelled leaves the others' call alone.
+        while self._waiting and len(self._running) < MAX_BATCH_CALLS:
+            # A separate task, so that a cancelled caller does not cancel the call of others.
             task = asyncio.ensure_future(self._run(self._next_batch(), self._submitted))
             self._running.add(task)
             task.add_done_callback(self._ended)
 
     def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        if len(self._waiting) <= self._most and self._bytes <= CALL_BYTES:  # as it mostly is
-            all_of_them = [(item, future) for item, _, future in self._waiting]
+        if len(self._waiting) <= self._max_items and self._bytes <= CALL_BYTES:  # the usual case
+            everything = [(item, future) for item, _, future in self._waiting]
             self._waiting.clear()
             self._bytes = 0
-            return all_of_them
+            return everything
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         total = 0
-        while self._waiting and len(batch) < self._most:
+        while self._waiting and len(batch) < self._max_items:
             item, size, future = self._waiting[0]
             total += size
             if batch and total > CALL_BYTES:
@@ -87,10 +87,10 @@ class Batcher(Generic[Item, Result]):
         self._flush()
 
     async def _run(self, batch: list[tuple[Item, asyncio.Future[Result]]], submitted: int) -> None:
-        """`submitted`: how many items there had been when the call was made."""
+        """`submitted`: number of items submitted before the call started."""
         try:
             results = await self._call([item for item, _ in batch])
-        except Exception as error:  # handed to everybody who waits
+        except Exception as error:  # passed to every caller of the batch
             _fail((future for _, future in batch), error)
             if isinstance(error, StoreUnavailable):
                 self._refuse(submitted)
@@ -102,9 +102,9 @@ class Batcher(Generic[Item, Result]):
             batch.clear()  # else an error would hold this frame, and this frame the error
 
     def _refuse(self, submitted: int) -> None:
-        """Refuse those that have waited for all of a failed call: nothing of them was sent.
+        """Refuse the items that waited during the whole failed call; none of them was sent.
 
-        Each call would wait for the same store, the last one for hours.
+        Otherwise each call would wait for the same timeout, one after the other.
         """
         while len(self._waiting) > self._submitted - submitted:
             _, size, future = self._waiting.popleft()

@@ -1,7 +1,7 @@
-"""Opens a client of the store: one server, a Cluster, or the server that Sentinel calls master.
+"""Clients of the store: of one server, of a Cluster, or of the master that Sentinel names.
 
-None runs a command a second time by itself, as redis-py does by default; a cluster's redirection
-is no second time, as the first node did not run it.
+No client repeats a command, as redis-py does by default. A redirection within a cluster is no
+repetition, because the first node did not run the command.
 """
 
 import asyncio
@@ -28,25 +28,29 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 Client = Redis | RedisCluster
 
-CONNECTIONS: Final = 16  # at the most, to one server; calls are gathered, so that few are needed
-CLUSTER_CALLS: Final = 64  # under way at once, over all nodes of a cluster
-TIMEOUT: Final = 2.0  # seconds for a connection, for an answer, for a free connection
-SLOWEST: Final = 4 * 1024**2  # bytes a second that a store takes; a large command gets more time
+MAX_STORE_CONNECTIONS: Final = 16  # to one server; batches of calls need few
+MAX_CLUSTER_CALLS: Final = 64  # open calls, over all nodes of a cluster
+STORE_TIMEOUT: Final = 2.0  # seconds to connect, to get a reply, and to get a free connection
+MIN_STORE_SPEED: Final = 4 * 1024**2  # bytes per second; a large command gets more time
+REDIS_PORT: Final = 6_379
 SENTINEL_PORT: Final = 26_379
 
 
-class Call:
-    """One call of a client; whether anything of it may have reached a server."""
+class CallState:
+    """What is known of one call while it is open."""
 
-    begun = False
+    sending_began = False  # True: a server may have received a part of it, or all
 
 
-# Set by whoever wants to know that of its next call.
-CALL: Final[ContextVar[Call]] = ContextVar("CALL", default=Call())  # noqa: B039
+# The call of the current task. Set a new state before a call, and read it afterwards.
+CURRENT_CALL: Final[ContextVar[CallState]] = ContextVar(
+    "CURRENT_CALL",
+    default=CallState(),  # noqa: B039
+)
 
 
 def open_client(address: str) -> Client:
-    """By the URL's scheme: redis, rediss, unix; these two with +cluster or +sentinel."""
+    """The client for a URL: unix, redis or rediss; these two also with +cluster or +sentinel."""
     kind = urlsplit(address).scheme.partition("+")[2]
     if kind == "cluster":
         return connect_cluster(address)
@@ -65,49 +69,51 @@ async def close(client: Client) -> None:
 
 def connect(address: str) -> Redis:
     """One server: redis://, rediss:// or unix://."""
-    options = _options() | {"max_connections": CONNECTIONS, "timeout": TIMEOUT}
+    options = _options() | {"max_connections": MAX_STORE_CONNECTIONS, "timeout": STORE_TIMEOUT}
     options |= parse_url(address)
-    connection = _packing(options.pop("connection_class", Connection))
+    connection = _extended(options.pop("connection_class", Connection))
     return Redis.from_pool(BlockingConnectionPool(connection_class=connection, **options))
 
 
 def connect_cluster(address: str) -> RedisCluster:
     """A Cluster, by some of its nodes: redis+cluster://LOGIN@HOST:PORT,HOST:PORT."""
     url = urlsplit(address)
-    options = _options() | _parsed(url) | {"max_connections": 2**31}  # bounded by its calls
+    options = _options() | _parsed(url)
+    options["max_connections"] = 2**31  # MAX_CLUSTER_CALLS is the limit
     options["ssl"] = options.pop("connection_class", None) is SSLConnection
-    nodes = [ClusterNode(host, port) for host, port in _places(url, 6379)]
-    return _Cluster(
+    nodes = [ClusterNode(host, port) for host, port in _hosts(url, REDIS_PORT)]
+    return _BlockingCluster(
         startup_nodes=nodes,
-        require_full_coverage=False,  # partitions of the nodes that live go on
-        reinitialize_steps=0,  # a redirection tells the new place of that partition, and is kept
+        require_full_coverage=False,  # partitions on the other nodes stay available
+        reinitialize_steps=0,  # a redirection already says where the slot is now
         **options,
     )
 
 
 def connect_sentinel(address: str) -> Redis:
-    """What several sentinels call master: redis+sentinel://LOGIN@HOST:PORT,HOST:PORT/NAME/DB.
+    """The master NAME of sentinels: redis+sentinel://LOGIN@HOST:PORT,HOST:PORT/NAME/DB.
 
-    The sentinels' own login: ?sentinel_username=…&sentinel_password=….
+    Login for the sentinels: ?sentinel_username=…&sentinel_password=….
     """
     url = urlsplit(address)
     _, name, *_ = url.path.split("/")
     options = _options() | _parsed(url, path=url.path.removeprefix(f"/{name}"))
-    asked = _options() | {
+    sentinel_options = _options() | {
         key: options.pop(f"sentinel_{key}", None) for key in ("username", "password")
     }
     encrypted = options.pop("connection_class", None) is SSLConnection
-    asked |= {key: value for key, value in options.items() if key.startswith("ssl_")}
-    asked["ssl"] = encrypted
-    places = _places(url, SENTINEL_PORT)
-    sentinel = Sentinel(places, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+    sentinel_options |= {key: value for key, value in options.items() if key.startswith("ssl_")}
+    sentinel_options["ssl"] = encrypted
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        _hosts(url, SENTINEL_PORT), sentinel_kwargs=sentinel_options
+    )
     connection = SentinelManagedSSLConnection if encrypted else SentinelManagedConnection
-    pool = _SentinelPool(  # type: ignore[no-untyped-call]
+    pool = _BlockingSentinelPool(  # type: ignore[no-untyped-call]
         name,
         sentinel,
-        connection_class=_packing(connection),
-        max_connections=CONNECTIONS,
-        timeout=TIMEOUT,
+        connection_class=_extended(connection),
+        max_connections=MAX_STORE_CONNECTIONS,
+        timeout=STORE_TIMEOUT,
         **options,
     )
     return Redis.from_pool(pool)
@@ -115,109 +121,134 @@ def connect_sentinel(address: str) -> Redis:
 
 def _options() -> dict[str, Any]:
     return {
-        "socket_timeout": TIMEOUT,
-        "socket_connect_timeout": TIMEOUT,
+        "socket_timeout": STORE_TIMEOUT,
+        "socket_connect_timeout": STORE_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
-        "health_check_interval": 15,
-        # With them on, which is the default, a pooled connection that has ended is used again.
+        "health_check_interval": 15,  # seconds of idleness before a PING
+        # With notifications on (the default), a pool reuses connections that the server closed:
+        # redis-py #4252, fixed after 8.1 by #4260.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
 def _parsed(url: SplitResult, path: str = "") -> dict[str, Any]:
-    """Login, database and the options of the query, as redis-py reads them for one server."""
+    """Login, database and options of the URL, read as redis-py reads them for one server."""
     login = url.netloc.rpartition("@")[0]
     scheme = url.scheme.partition("+")[0]
     one = SplitResult(scheme, f"{login}@", path, url.query, "").geturl()
     return {**parse_url(one)}
 
 
-def _places(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
-    """Host and port of each that the URL names."""
-    each = [urlsplit(f"//{place}") for place in url.netloc.rpartition("@")[2].split(",")]
-    return [(one.hostname or "", one.port or default_port) for one in each]
+def _hosts(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    """Host and port of each server that the URL names."""
+    servers = [urlsplit(f"//{server}") for server in url.netloc.rpartition("@")[2].split(",")]
+    return [(server.hostname or "", server.port or default_port) for server in servers]
 
 
-class _Packing(AbstractConnection):
-    """Writes commands by hiredis; redis-py's own packing takes a third of a create.
+class _StoreConnection(AbstractConnection):
+    """What every connection to the store does differently from redis-py's.
 
-    Gives a large command time by its size, and notes in `CALL` that it is being sent.
+    It encodes commands with hiredis, gives a large command more time, and notes in CURRENT_CALL
+    that sending began.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._patience = self.socket_timeout or 0.0  # seconds for a small command
+        self._small_timeout = self.socket_timeout or 0.0  # seconds for a small command
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
     ) -> None:
-        """As AbstractConnection; without `check_health` it is a handshake, or the ping before."""
-        packed = cast("Sequence[bytes]", command)  # all of redis-py's own calls give one
+        """As AbstractConnection; without `check_health` it is a handshake or a health check."""
+        packed = cast("Sequence[bytes]", command)  # every call in redis-py passes a sequence
         if check_health:
             if not self.is_connected:
                 await self.connect_check_health(check_health=False)
             await self.check_health()  # type: ignore[no-untyped-call]
-            self.socket_timeout = self._patience + sum(map(len, packed)) / SLOWEST
-            CALL.get().begun = True
+            self.socket_timeout = self._small_timeout + sum(map(len, packed)) / MIN_STORE_SPEED
+            CURRENT_CALL.get().sending_began = True
         await super().send_packed_command(command, check_health=False)
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """The command as it is sent. Raises: TypeError for what is no text, bytes or number."""
+        """The command in RESP. Raises: TypeError for other arguments than text, bytes, numbers."""
+        # redis-py's asyncio connections encode in Python, a third of the time of a create, until
+        # redis-py #4176 is released.
         name, *rest = args
-        return [hiredis.pack_command((*name.encode().split(), *rest))]  # CLIENT SETINFO: two words
+        words = name.encode().split()  # CLIENT SETINFO has two
+        return [hiredis.pack_command((*words, *rest))]
 
 
 @cache
-def _packing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    return type(f"Packing{connection.__name__}", (_Packing, connection), {})
+def _extended(connection: type[AbstractConnection]) -> type[AbstractConnection]:
+    """A connection class of redis-py with the changes of _StoreConnection.
+
+    Built here for each transport (TCP, TLS, Unix socket, Sentinel): redis-py has no hook for them.
+    """
+    return type(f"Store{connection.__name__}", (_StoreConnection, connection), {})
 
 
-class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Waits for a free connection, as that of one server does, instead of failing."""
+class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Waits for a free connection, instead of failing when all are in use.
+
+    redis-py has such a pool only for one server; #3433, which asks for it, was closed as stale.
+    """
 
 
-class _DiallingAnew(Connection):
-    """Not used again when its node has hung up, as redis-py's other pools see for themselves."""
+class _ReconnectingConnection(Connection):
+    """Reconnects before a call if the node closed the connection.
+
+    redis-py's pools do so, but ClusterNode has no pool, until redis-py #3558 is resolved.
+    """
 
     def should_reconnect(self) -> bool:
-        """Asked whenever it is taken out of a node's free ones."""
-        return self._hung_up() or bool(super().should_reconnect())  # type: ignore[no-untyped-call]
+        """Whether the connection must be opened again before its next use."""
+        return self._is_closed() or bool(super().should_reconnect())  # type: ignore[no-untyped-call]
 
-    def _hung_up(self) -> bool:
+    def _is_closed(self) -> bool:
         reader = self._reader
         return reader is not None and (reader.at_eof() or reader.exception() is not None)
 
 
-class _DiallingAnewSSL(_DiallingAnew, SSLConnection):
+class _ReconnectingSSLConnection(_ReconnectingConnection, SSLConnection):
     """The same over TLS."""
 
 
-class _Cluster(RedisCluster):
-    """Bounds the calls under way instead of failing when a node's connections are all in use."""
+class _BlockingCluster(RedisCluster):
+    """Limits the open calls, instead of failing when all connections of a node are in use.
+
+    Until redis-py #3558 (a connection pool in ClusterNode) or #3359 (waiting) is released.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._calls = asyncio.Semaphore(CLUSTER_CALLS)
+        self._calls = asyncio.Semaphore(MAX_CLUSTER_CALLS)
         encrypted = self.connection_kwargs["connection_class"] is SSLConnection
-        dialling = _DiallingAnewSSL if encrypted else _DiallingAnew
-        dial = cast("type[Connection]", _packing(dialling))
-        self.connection_kwargs["connection_class"] = dial  # of all nodes that are found later
+        reconnecting = _ReconnectingSSLConnection if encrypted else _ReconnectingConnection
+        connection = cast("type[Connection]", _extended(reconnecting))
+        # RedisCluster accepts no connection class: set it for nodes discovered later, and for the
+        # nodes of the URL.
+        self.connection_kwargs["connection_class"] = connection
         for node in self.nodes_manager.startup_nodes.values():
-            node.connection_class = dial
+            node.connection_class = connection
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As RedisCluster. Raises: TimeoutError, too."""
-        async with asyncio.timeout(TIMEOUT):
+        """As RedisCluster. Raises: also TimeoutError, if no call may start in time."""
+        async with asyncio.timeout(STORE_TIMEOUT):
             await self._calls.acquire()
         try:
             return await super().execute_command(*args, **options)
-        except AttributeError as error:  # it writes on a connection that was closed meanwhile
+        except AttributeError as error:
+            # A write to a connection that was just closed: redis-py #4287, fixed after 8.1.
             raise RedisConnectionError("the connection was closed") from error
         finally:
             self._calls.release()
 
     async def aclose(self) -> None:
-        """Also after a failure, when redis-py takes its connections for closed already."""
+        """Close all connections, also after an error.
+
+        After one, `RedisCluster.aclose` does nothing, although connections may be open (as of
+        redis-py 8.1; no issue is open).
+        """
         await super().aclose()
         for nodes in ("nodes_cache", "startup_nodes"):
             await self.nodes_manager.aclose(nodes)

@@ -1,41 +1,42 @@
-"""The store's clock as this process can know it without asking; kept by queue.py."""
+"""The store's clock, estimated from the times in its replies."""
 
 import math
 from typing import Final
 
-DRIFT: Final = 1e-4  # of one clock against the other, at the most: 100 parts in a million
+MAX_CLOCK_DRIFT: Final = 1e-4  # of one clock against the other: 100 parts per million
 
 
 class StoreClock:
-    """The store's wall clock against ours, the monotonic one: never ahead of it but by drift.
+    """The store's wall clock relative to this process's monotonic clock.
 
-    Each reply bounds the difference: the store read its clock, cut to the millisecond, after we
-    asked and before we heard. The highest of the lower bounds comes close to the truth, and a
-    clock that was set is followed at once, as the difference must lie between the newest bounds.
+    Each reply bounds the difference: the store read its clock, cut to the millisecond, between the
+    request and the reply. The estimate is the highest lower bound so far, so it is never ahead of
+    the store's clock by more than drift. It follows a clock that was set at once, because it must
+    lie within the newest bounds.
     """
 
     def __init__(self) -> None:
-        self._ahead_ms = 0.0  # the store's clock − ours
-        self._bounds = (-math.inf, math.inf)  # of that, by the last reply alone
-        self._heard = 0.0  # when that was last corrected, by ours, seconds
+        self._offset_ms = 0.0  # the store's clock − the local one
+        self._bounds = (-math.inf, math.inf)  # of the offset, by the last reply alone
+        self._updated = 0.0  # local time of the last reply, seconds
 
-    def heard(self, now_ms: int, asked: float, heard: float) -> float:
-        """The store's clock showed `now_ms` between two instants of ours, seconds.
+    def observe(self, now_ms: int, sent: float, received: float) -> float:
+        """Record that the store's clock showed `now_ms` between two local times (seconds).
 
-        Returns the seconds that it was set by since the last reply, for certain: however long
-        either was under way; below 0: back.
+        Returns the seconds by which it was certainly set since the last reply, whatever the
+        network delays; negative: backward.
         """
-        lowest, highest = now_ms - heard * 1000, now_ms + 1 - asked * 1000
-        least = self._ahead_ms - (heard - self._heard) * 1000 * DRIFT
+        lowest, highest = now_ms - received * 1000, now_ms + 1 - sent * 1000
+        least = self._offset_ms - (received - self._updated) * 1000 * MAX_CLOCK_DRIFT
         set_by = max(0.0, lowest - self._bounds[1]) + min(0.0, highest - self._bounds[0])
-        self._ahead_ms = min(max(least, lowest), highest)
-        self._bounds, self._heard = (lowest, highest), heard
+        self._offset_ms = min(max(least, lowest), highest)
+        self._bounds, self._updated = (lowest, highest), received
         return set_by / 1000
 
-    def at(self, ours: float) -> float:
-        """What it showed, or will show, at an instant of ours; ms since 1970."""
-        return ours * 1000 + self._ahead_ms
+    def store_ms(self, local: float) -> float:
+        """The time of the store's clock (ms since 1970) at a local time (seconds)."""
+        return local * 1000 + self._offset_ms
 
-    def when(self, shown_ms: float) -> float:
-        """The instant of ours, in seconds, at which it shows that."""
-        return (shown_ms - self._ahead_ms) / 1000
+    def local_time(self, store_ms: float) -> float:
+        """The local time (seconds) at which the store's clock shows `store_ms`."""
+        return (store_ms - self._offset_ms) / 1000

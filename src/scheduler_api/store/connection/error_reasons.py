@@ -1,4 +1,4 @@
-"""Redis's own reason why it does not serve us, in words that say what to do."""
+"""Why the store cannot be used, from the errors of Redis and of the system, and what to do."""
 
 import re
 import socket
@@ -7,71 +7,77 @@ from typing import Final
 
 from redis import exceptions
 
-_LOGIN: Final = "REDIS_URL, or REDIS_PASSWORD"
+_LOGIN: Final = "REDIS_URL or REDIS_PASSWORD"
 
-# By the error's class, or by what its text has in it. The first that fits.
+# By the class of an error, then by its text. The first match counts.
 _BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (exceptions.BusyLoadingError, "The store is loading its data; it serves when it has them."),
+    (exceptions.BusyLoadingError, "The store is loading its data; wait until it is ready."),
     (
         exceptions.ReadOnlyError,
-        "The store is a replica and takes no writes: let REDIS_URL name its master.",
+        "The store is a read-only replica: set REDIS_URL to its master.",
     ),
-    (exceptions.MasterDownError, "The store is a replica that has lost its master."),
-    (exceptions.ClusterDownError, "The cluster is down: CLUSTER INFO on its nodes says why."),
+    (
+        exceptions.MasterDownError,
+        "The store is a replica that lost its master: start the master, or promote a replica.",
+    ),
+    (exceptions.ClusterDownError, "The cluster is down: run CLUSTER INFO on its nodes to see why."),
     (
         exceptions.MovedError,
-        "The store is one node of a Cluster: give REDIS_URL as redis+cluster://HOST.",
+        "The store is a node of a Redis Cluster: set REDIS_URL to redis+cluster://HOST.",
     ),
 )
 _BY_TEXT: Final[tuple[tuple[str, str], ...]] = (
     (
         r"authentication required|NOAUTH",
-        f"The store asks for a password and none is set: set it in {_LOGIN}.",
+        f"The store requires a password: set it in {_LOGIN}.",
     ),
     (
         r"without any password configured",
-        f"The store has no password and one is set: take it out of {_LOGIN}.",
+        f"The store has no password, but one is set: remove it from {_LOGIN}.",
     ),
     (
         r"invalid username-password|invalid password|WRONGPASS",
-        f"The store refuses the login: check user and password in {_LOGIN}.",
+        f"The store refused the login: check user and password in {_LOGIN}.",
     ),
     (
         r"DB index is out of range|invalid DB index",
-        "The store has no database of this number: check the one in REDIS_URL, such as /0.",
+        "The store has no database with this number: check the number in REDIS_URL, usually /0.",
     ),
     (
         r"protected mode",
-        "The store is in protected mode and serves only its own machine: give it a password, or "
-        "let it bind the address that is dialled.",
+        "The store is in protected mode and accepts only local connections: set a password on it, "
+        "or bind it to the address in REDIS_URL.",
     ),
     (
         r"max number of clients",
-        "The store has as many clients as its maxclients allows: raise it, or end some.",
+        "The store has reached its maxclients: increase it, or close other connections.",
     ),
-    (r"^BUSY ", "The store is busy with a script of another client; SCRIPT KILL ends it."),
-    (r"NOREPLICAS", "The store has fewer replicas than its min-replicas-to-write asks for."),
+    (r"^BUSY ", "The store is busy with the script of another client: wait, or run SCRIPT KILL."),
+    (
+        r"NOREPLICAS",
+        "The store has fewer replicas than min-replicas-to-write: start more replicas.",
+    ),
     (
         r"Cluster mode is not enabled|cluster support disabled",
-        "The store is no Cluster: give REDIS_URL as redis://HOST.",
+        "The store is not a Redis Cluster: set REDIS_URL to redis://HOST.",
     ),
     (
         r"No master found",
-        "The sentinels know no such master: check the name after the hosts in REDIS_URL.",
+        "The sentinels do not know this master: check the name after the hosts in REDIS_URL.",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED",
-        "The store's certificate is not trusted: ssl_ca_certs in REDIS_URL names its issuer's "
-        "file, and the host must be one that it was issued for.",
+        "The store's certificate is not trusted: set ssl_ca_certs in REDIS_URL to the CA file, and "
+        "connect by a host name that the certificate covers.",
     ),
 )
 _UNKNOWN_HOST: Final = (
-    "The store cannot be reached, as its host name is not known: check REDIS_URL, or REDIS_HOST."
+    "The store cannot be reached because its host name is unknown: check REDIS_URL or REDIS_HOST."
 )
 
 
-def reason(error: Exception) -> str | None:
-    """One sentence or two; None if neither Redis nor the system says why."""
+def explain(error: Exception) -> str | None:
+    """Why the store cannot be used and what to do, in one sentence; None: unknown."""
     for one in _chain(error):
         if isinstance(one, socket.gaierror):
             return _UNKNOWN_HOST
@@ -85,7 +91,7 @@ def reason(error: Exception) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it: redis-py wraps what happens at a connection's start."""
+    """The error and its causes: redis-py wraps the errors of a new connection."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -22,9 +22,9 @@ from scheduler_api.domain.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from scheduler_api.store.connection.client import CALL, Call, Client
-from scheduler_api.store.connection.durability import Durability, confirm
-from scheduler_api.store.connection.error_reasons import reason
+from scheduler_api.store.connection.client import CURRENT_CALL, CallState, Client
+from scheduler_api.store.connection.durability import Durability, check_copies
+from scheduler_api.store.connection.error_reasons import explain
 from scheduler_api.store.keys import SCHEMA, Keys
 
 log = structlog.get_logger()
@@ -131,8 +131,8 @@ class Scripts:
 
     async def run(self, name: str, *args: Any) -> Any:
         """The script's reply. Raises: StoreUnavailable, OutcomeUnknown, StoreFull, DataRefused."""
-        call = Call()
-        CALL.set(call)
+        call = CallState()
+        CURRENT_CALL.set(call)
         try:
             return await self._run(name, args)
         except FAILURES as error:
@@ -152,7 +152,11 @@ class Scripts:
         self._marked = True
 
     async def _run_again(
-        self, name: str, call: Call, error: Exception, run: Callable[[], Coroutine[Any, Any, Any]]
+        self,
+        name: str,
+        call: CallState,
+        error: Exception,
+        run: Callable[[], Coroutine[Any, Any, Any]],
     ) -> Any:
         """The reply, if the script refused a partition without a mark; otherwise raises."""
         _let_go(error)
@@ -161,15 +165,15 @@ class Scripts:
         if self._marked:
             log.error("store_reset", partition=self._partition)
         await self.check_schema()
-        call = Call()
-        CALL.set(call)
+        call = CallState()
+        CURRENT_CALL.set(call)
         try:
             return await run()
         except FAILURES as failed:
             _let_go(failed)
             raise await self._failure(name, call, failed) from failed
 
-    async def _failure(self, name: str, call: Call, error: Exception) -> SchedulerError:
+    async def _failure(self, name: str, call: CallState, error: Exception) -> SchedulerError:
         found = await failure(self._redis, error)
         if type(found) is not StoreUnavailable or name in READING or not _may_have_run(call, error):
             return found
@@ -187,8 +191,8 @@ class Scripts:
         """As `run`, and a replica has it too, if one is wanted. Raises: OutcomeUnknown, …"""
         if not self._durability.replica:
             return await self.run(name, *args)
-        call = Call()
-        CALL.set(call)
+        call = CallState()
+        CURRENT_CALL.set(call)
         try:
             reply, *copies = await self._run_and_wait(name, args)
         except FAILURES as error:
@@ -198,7 +202,7 @@ class Scripts:
         for copy in copies:
             if isinstance(copy, Exception):
                 raise OutcomeUnknown(str(unavailable(copy))) from copy
-        confirm(copies)
+        check_copies(copies)
         return reply
 
     async def _run_and_wait(self, name: str, args: Sequence[Any]) -> list[Any]:
@@ -211,8 +215,8 @@ class Scripts:
 
     async def _pipelined(self, command: str, script: str, args: Sequence[Any]) -> list[Any]:
         """On one connection, as a server waits for what that one has written."""
-        waits = await self._durability.waits()
-        CALL.get().begun = False  # that was no part of it
+        waits = await self._durability.wait_commands()
+        CURRENT_CALL.get().sending_began = False  # that was no part of it
         redis = cast("Redis", self._redis)  # the settings refuse it on a cluster
         async with redis.pipeline(transaction=False) as pipeline:
             pipeline.execute_command(command, script, len(self._keys), *self._keys, *args)
@@ -249,11 +253,11 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _may_have_run(call: Call, error: Exception) -> bool:
+def _may_have_run(call: CallState, error: Exception) -> bool:
     """Whether a script may have written something, though the call of it has failed."""
     if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):
         return "script:" in str(error)  # else the server has refused to run it
-    return call.begun
+    return call.sending_began
 
 
 @cache
@@ -279,7 +283,7 @@ def unavailable(error: Exception) -> SchedulerError:
         return _divided_otherwise(*text.split()[1:3])
     if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
         return _forbidden(text)
-    return StoreUnavailable(reason(error))
+    return StoreUnavailable(explain(error))
 
 
 def _forbidden(text: str) -> StoreUnavailable:

@@ -1,6 +1,6 @@
-"""Bounds the bytes that are under way to the store, so that its time-out is about the store alone.
+"""Limits the bytes that this process sends to the store at the same time.
 
-A call that waits behind hundreds of megabytes of our own would time out on the healthiest store.
+Otherwise a call behind hundreds of megabytes would time out, although the store is healthy.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -11,22 +11,22 @@ from scheduler_api.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-CALL_BYTES: Final = 1024**2  # of a call that writes several messages; a single one may be larger
-SMALL: Final = 64 * 1024  # bytes of a call that does not wait for others
-UNDER_WAY: Final = 4 * CALL_BYTES  # of all larger calls of this process at once
+CALL_BYTES: Final = 1024**2  # in a call with several messages; a single message may be larger
+SMALL_CALL: Final = 64 * 1024  # bytes; up to this size, a call does not wait for others
+MAX_UPLOAD: Final = 4 * CALL_BYTES  # bytes of all larger calls of this process that are open
 
 
 class Uploads:
-    """The large calls of all partitions, few at a time."""
+    """Runs the large calls of all partitions, within MAX_UPLOAD."""
 
     def __init__(self) -> None:
-        self._budget = Budget(UNDER_WAY)
+        self._budget = Budget(MAX_UPLOAD)
 
     async def run(self, size: int, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """The call's reply. Raises: what the call raises; StoreUnavailable.
+        """The result of the call. Raises: what the call raises; StoreUnavailable.
 
-        When one fails because the store is away, those that wait are refused: nothing of them was
-        sent, and each would wait for the same time-out.
+        When a call fails with StoreUnavailable, the waiting calls are refused: nothing of them was
+        sent, and each would wait for the same timeout.
         """
         await self._budget.take(size)
         try:
@@ -38,12 +38,12 @@ class Uploads:
             self._budget.give(size)
 
 
-def calls(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Gathers items, in order, into calls of at most `most` of them and CALL_BYTES."""
+def split_calls(items: Iterable[T], size: Callable[[T], int], max_items: int) -> Iterator[list[T]]:
+    """Splits items, in order, into calls of at most `max_items` items and CALL_BYTES."""
     call, total = list[T](), 0
     for item in items:
         more = size(item)
-        if call and (len(call) == most or total + more > CALL_BYTES):
+        if call and (len(call) == max_items or total + more > CALL_BYTES):
             yield call
             call, total = [], 0
         call.append(item)
