@@ -3,7 +3,6 @@
 from typing import Annotated, Final, Literal
 
 import msgspec
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -28,8 +27,7 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.url import parse_destination
-
-log = structlog.get_logger()
+from scheduler_api.telemetry import transitions
 
 _NEW: Final = msgspec.json.Decoder(NewLimits)
 _NEW_FIELDS: Final = NewLimits.__struct_encode_fields__
@@ -133,7 +131,9 @@ async def put(request: Request) -> Response:
     body = await read_body(request, ours.max_body, ours.bodies)
     limits = accept_limits(decode(body, _NEW, _NEW_FIELDS))
     destination = await ours.store.destinations.set_limit(name, limits)
-    log.info("destination_limits_set", destination=name, **_facts(limits))
+    transitions.destination_limits_set(
+        name, limits.concurrency, limits.rate_text, paused=limits.paused
+    )
     return JSON(_view(destination))
 
 
@@ -142,7 +142,7 @@ async def delete(request: Request) -> Response:
     """Delete the settings of a destination: the defaults apply again."""
     name = _known_name(request)
     destination = await context(request).store.destinations.set_limit(name, None)
-    log.info("destination_limits_cleared", destination=name)
+    transitions.destination_limits_cleared(name)
     return JSON(_view(destination))
 
 

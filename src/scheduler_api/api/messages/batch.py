@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-import structlog
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,8 +27,7 @@ from scheduler_api.domain.errors import (
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Accepted, NewMessage
 from scheduler_api.store.messages import Stored
-
-log = structlog.get_logger()
+from scheduler_api.telemetry import transitions
 
 MAX_BATCH: Final = 1000  # messages
 CHECK_BATCH: Final = 100  # messages that are checked before other tasks get a turn
@@ -91,7 +89,7 @@ async def create_many(request: Request) -> Response:
     _raise_if_away(found, stored)
     results = list(_results(found, stored))
     created = sum(result.status == 201 for result in results)
-    log.info("messages_created", created=created, refused=len(results) - created)
+    transitions.messages_created(created, len(results) - created)
     return JSON(Results(results))
 
 

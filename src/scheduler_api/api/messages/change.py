@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 
 import msgspec
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,8 +10,7 @@ from scheduler_api.api.endpoint import context, endpoint
 from scheduler_api.api.fields import EXAMPLE_ID, described
 from scheduler_api.api.http import JSON
 from scheduler_api.domain.errors import MessageFinished, MessageInFlight, MessageNotFound
-
-log = structlog.get_logger()
+from scheduler_api.telemetry import transitions
 
 
 class Deleted(msgspec.Struct, rename="camel"):
@@ -27,5 +25,5 @@ async def delete(request: Request) -> Response:
     """Cancel a message that has not been sent yet."""
     message_id = request.path_params["id"]
     await context(request).store.messages.cancel(message_id)
-    log.info("message_cancelled", message_id=message_id)
+    transitions.message_cancelled(message_id)
     return JSON(Deleted(message_id))

@@ -7,7 +7,6 @@ from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import msgspec
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,8 +19,7 @@ from scheduler_api.domain.errors import DuplicateMessage, Invalid, Malformed, Pa
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Accepted, NewMessage
 from scheduler_api.domain.url import destination_name
-
-log = structlog.get_logger()
+from scheduler_api.telemetry import transitions
 
 _NEW: Final = msgspec.json.Decoder(NewMessage)
 _NEW_FIELDS: Final = NewMessage.__struct_encode_fields__
@@ -49,7 +47,7 @@ async def create(request: Request) -> Response:
     storing = ours.store.messages.create(message_id, accepted)
     del accepted  # the body is held once while it waits
     scheduled_at = await storing
-    log.info("message_created", message_id=message_id, destination=destination)
+    transitions.message_created(message_id, destination)
     created = Created(message_id, format_instant(scheduled_at))
     root = request.scope.get("root_path", "")
     return JSON(created, 201, {"Location": f"{root}/messages/{quote(message_id, safe='')}"})
