@@ -14,6 +14,7 @@ import uvloop
 from bench.external_store import ExternalStore
 from bench.processes import Worker, answer
 from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.retry import Delivered
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
 from scheduler_api.store.store import Store
@@ -34,7 +35,7 @@ def claim(store: ExternalStore, claims: int) -> list[float]:
 
 def _delivered(claimed: Claimed) -> Outcome:
     at = datetime.now(UTC)
-    return Outcome(claimed, Attempt(claimed.attempts + 1, at, 1, 200, None, "", 0), "delivered")
+    return Outcome(claimed, Attempt(claimed.attempts + 1, at, 1, 200, None, "", 0), Delivered())
 
 
 async def _claim(claiming: Claiming) -> list[float]:

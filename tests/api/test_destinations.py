@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.destination import Limits, Rate
+from scheduler_api.domain.retry import Delivered, Failed
 from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
@@ -206,8 +207,8 @@ async def test_a_destination_tells_how_its_attempts_went(api: Api, live_store: S
     await create(live_store, 4, HOST)
     claim = await live_store.queues[0].claim(10)
     *good, bad = claim.messages
-    settled = [Outcome(it, attempt(duration_ms=100), "delivered") for it in good]
-    settled.append(Outcome(bad, attempt(status=500, duration_ms=9_000), "failed"))
+    settled = [Outcome(it, attempt(duration_ms=100), Delivered()) for it in good]
+    settled.append(Outcome(bad, attempt(status=500, duration_ms=9_000), Failed("")))
     assert all(await asyncio.gather(*map(live_store.queues[0].settle, settled)))
     shown = await show(api)
     assert (shown["attempts"], shown["successRate"]) == (4, 0.75)
@@ -250,7 +251,7 @@ async def test_a_message_says_that_its_destination_is_unreachable(
     claim = await live_store.queues[0].claim(5)
     for claimed in claim.messages:
         attempt = Attempt(1, claimed.due_at, 1, None, "connect_error", None, 0)
-        assert await live_store.queues[0].settle(Outcome(claimed, attempt, "failed"))
+        assert await live_store.queues[0].settle(Outcome(claimed, attempt, Failed("")))
     await live_store.queues[0].claim(1)
     shown = await show(api, "127.0.0.1:81")
     assert (shown["state"], shown["connectFailures"], shown["waiting"]) == ("unreachable", 5, 1)

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from scheduler_api.domain.attempt import reached
-from scheduler_api.domain.message import Accepted
-from scheduler_api.domain.retry import MAX_ATTEMPTS
+from scheduler_api.domain.message import Accepted, State
+from scheduler_api.domain.retry import MAX_ATTEMPTS, Delivered, Retry
 from scheduler_api.domain.url import destination_name
-from scheduler_api.store.queue import MAX_CRASHES, Claimed, Outcome, Verdict
+from scheduler_api.store.queue import MAX_CRASHES, Claimed, Outcome
 from tests.sim.destination_checker import Flow
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Offer:
         """It is new in the store."""
         self.stored = True
         self.cancelled = False
-        self.ended: Verdict | None = None
+        self.ended: State | None = None
         self.not_before = scheduled_ms  # ms, by the store's clock: no attempt starts earlier
         self.retries = 0  # attempts that were settled
         self.reaps = 0  # leases that ran out
@@ -185,10 +185,10 @@ class Ledger:
         self.require(offer.holder is lease, offer, "settled by one that no longer held it")
         offer.sends.clear()
         offer.retries += 1
-        if outcome.verdict == "retry":
-            offer.not_before = now_ms + outcome.delay // timedelta(milliseconds=1)
+        if isinstance(outcome.decision, Retry):
+            offer.not_before = now_ms + outcome.decision.delay // timedelta(milliseconds=1)
         else:
-            offer.ended = outcome.verdict
+            offer.ended = "delivered" if isinstance(outcome.decision, Delivered) else "failed"
 
     def taken_back(self, message_id: str, store_ms: int, failed: bool) -> None:
         """A lease was reaped, or recovered from a dead process."""

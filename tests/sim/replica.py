@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from scheduler_api.delivery.timing import MARGIN_SHARE
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.errors import Unavailable
-from scheduler_api.domain.retry import Delivered, Retry, decide
+from scheduler_api.domain.retry import decide
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue, Share
 from tests.sim.ledger import Broken, Offer
@@ -255,12 +255,7 @@ class Replica:
         now = from_ms(self.world.store_ms)
         attempt = Attempt(claimed.attempts + 1, now, 5, status, error, None, 0)
         decision = decide(attempt.number, status, None, self.world.rng.uniform(-1, 1))
-        if isinstance(decision, Delivered):
-            lease.outcome = Outcome(claimed, attempt, "delivered")
-        elif isinstance(decision, Retry):
-            lease.outcome = Outcome(claimed, attempt, "retry", decision.delay)
-        else:
-            lease.outcome = Outcome(claimed, attempt, "failed")
+        lease.outcome = Outcome(claimed, attempt, decision)
 
     def settle(self, leases: list[Lease]) -> None:
         """Tell the store how requests ended; once more if it did not answer."""

@@ -94,10 +94,9 @@ class Hour:
         status = 503 if DOWN in claimed.url and now < START + HOUR else 200
         attempt = Attempt(claimed.attempts + 1, from_ms(now), ANSWERED_AFTER, status, None, None, 0)
         decision = decide(attempt.number, status, None, self.rng.uniform(-1, 1))
-        if isinstance(decision, Retry):
-            return Outcome(claimed, attempt, "retry", decision.delay)
-        self.delivered[DOWN if DOWN in claimed.url else WELL] += status == 200
-        return Outcome(claimed, attempt, "delivered")
+        if not isinstance(decision, Retry):
+            self.delivered[DOWN if DOWN in claimed.url else WELL] += status == 200
+        return Outcome(claimed, attempt, decision)
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,14 @@ from structlog.testing import capture_logs
 from scheduler_api.domain.attempt_stats import AttemptStats, bucket
 from scheduler_api.domain.destination import Destination, Hold, Limits, Rate
 from scheduler_api.domain.errors import DestinationNotFound, MessageNotFound
+from scheduler_api.domain.retry import Retry
 from scheduler_api.store.codec.record import from_ms
-from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome, Verdict
+from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
 from tests.support.factories import accepted
-from tests.support.message_states import attempt, everything, outcome
+from tests.support.message_states import Verdict, attempt, decided, everything, outcome
 from tests.support.store_clock import Clock
 
 HERE = "127.0.0.1:2"  # the destination of the factories' messages
@@ -44,7 +45,7 @@ async def deliver(store: Store, messages: list[Claimed]) -> None:
 def missed(message: Claimed, error: str = "connect_error") -> Outcome:
     """An attempt that did not get as far as a connection; retried at once."""
     made = attempt(message.attempts + 1, status=None, error=error)
-    return Outcome(message, made, "retry", timedelta(0))
+    return Outcome(message, made, Retry(timedelta(0)))
 
 
 async def lose(store: Store, failures: int = 5) -> None:
@@ -390,7 +391,7 @@ async def test_whoever_is_there_ends_the_count(store: Store, end: dict[str, Any]
     await create(store, 20)
     await lose(store, 4)
     (message,) = await claimed(store, 1)
-    there = Outcome(message, attempt(message.attempts + 1, **end), "retry", timedelta(0))
+    there = Outcome(message, attempt(message.attempts + 1, **end), Retry(timedelta(0)))
     assert await store.queues[0].settle(there)
     await lose(store, 4)
     assert len(await claimed(store)) == CONCURRENCY
@@ -524,7 +525,7 @@ async def test_the_process_that_broke_it_wakes_for_the_probe(
     assert (await store.queues[0].claim(1)).due_in is None
     looks.clear()
     assert await store.queues[0].settle(
-        Outcome(first, attempt(1, status=None, error="dns_error"), "retry", timedelta(hours=1))
+        Outcome(first, attempt(1, status=None, error="dns_error"), Retry(timedelta(hours=1)))
     )
     assert looks == ["look"]
     assert (await store.queues[0].claim(1)).due_in == 1
@@ -645,7 +646,7 @@ async def results(store: Store, host: str = HERE) -> AttemptStats:
 
 async def settle(store: Store, message: Claimed, verdict: Verdict, **fields: Any) -> bool:
     made = attempt(message.attempts + 1, **fields)
-    return await store.queues[0].settle(Outcome(message, made, verdict))
+    return await store.queues[0].settle(Outcome(message, made, decided(verdict)))
 
 
 async def test_attempts_are_counted_by_end_and_duration(store: Store) -> None:

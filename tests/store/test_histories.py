@@ -21,14 +21,14 @@ from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
-from scheduler_api.store.queue import MAX_CRASHES, Claimed, Queue, Verdict
+from scheduler_api.store.queue import MAX_CRASHES, Claimed, Queue
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support import engines
 from tests.support.factories import accepted
 from tests.support.invariants import snapshot
 from tests.support.lost_replies import lose_next_reply
-from tests.support.message_states import outcome
+from tests.support.message_states import Verdict, outcome
 from tests.support.store_clock import Clock, clock_lib
 from tests.support.waiting import wait_until
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.domain.retry import Delivered, Retry
 from scheduler_api.store.queue import Claimed, Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
@@ -67,7 +68,7 @@ class Run:
             error = self.lot.choice((None, None, "connect_error", "connect_error", "timeout"))
             made = attempt(message.attempts + 1, status=None if error else 200, error=error)
             delay = timedelta(milliseconds=self.lot.choice((0, 300)))
-            verdict = Outcome(message, made, "retry" if error else "delivered", delay)
+            verdict = Outcome(message, made, Retry(delay) if error else Delivered())
             await store.queues[0].settle(verdict)
 
     async def release(self) -> None:
@@ -117,7 +118,7 @@ class Run:
         for _ in range(MOST_CALLS):
             claim = await store.queues[0].claim(100)
             for message in claim.messages:
-                done = Outcome(message, attempt(message.attempts + 1), "delivered")
+                done = Outcome(message, attempt(message.attempts + 1), Delivered())
                 assert await store.queues[0].settle(done)
             if not claim.messages:
                 if claim.due_in is None:

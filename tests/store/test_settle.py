@@ -10,12 +10,20 @@ from redis.asyncio import Redis
 from scheduler_api.domain.errors import MessageNotFound
 from scheduler_api.store import queue
 from scheduler_api.store.codec.record import from_ms
-from scheduler_api.store.queue import Claimed, Verdict
+from scheduler_api.store.queue import Claimed
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
 from tests.support.factories import accepted
-from tests.support.message_states import FINISHED, attempt, bring, everything, fill, outcome
+from tests.support.message_states import (
+    FINISHED,
+    Verdict,
+    attempt,
+    bring,
+    everything,
+    fill,
+    outcome,
+)
 from tests.support.store_clock import Clock
 
 STATES: dict[Verdict, str] = {"delivered": "delivered", "failed": "failed", "retry": "retrying"}

@@ -1,17 +1,20 @@
 """Brings messages into any state, by the calls that lead there."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from redis.asyncio import Redis
 
 from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.retry import Decision, Delivered, Failed, Retry
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.keys import Keys
-from scheduler_api.store.queue import Claimed, Outcome, Verdict
+from scheduler_api.store.queue import Claimed, Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.support.factories import accepted
+
+Verdict = Literal["delivered", "failed", "retry"]
 
 PENDING = ("scheduled", "retrying", "delivering", "parked")
 FINISHED = ("delivered", "failed")
@@ -31,11 +34,18 @@ def attempt(number: int = 1, **fields: Any) -> Attempt:
     return Attempt(number, **made | fields)
 
 
+def decided(verdict: Verdict, delay: timedelta = RETRY_AFTER) -> Decision:
+    """The decision that a word stands for."""
+    if verdict == "retry":
+        return Retry(delay)
+    return Delivered() if verdict == "delivered" else Failed("for a test")
+
+
 def outcome(
     claimed: Claimed, verdict: Verdict = "delivered", delay: timedelta = RETRY_AFTER
 ) -> Outcome:
     """The next attempt of a claimed message, and how it ended."""
-    return Outcome(claimed, attempt(claimed.attempts + 1), verdict, delay)
+    return Outcome(claimed, attempt(claimed.attempts + 1), decided(verdict, delay))
 
 
 async def bring(store: Store, state: str, message_id: str = "a", **fields: Any) -> None:

@@ -24,7 +24,7 @@ from scheduler_api.delivery.upkeep.renewer import abort_expired, renew
 from scheduler_api.delivery.upkeep.sweeper import sweep
 from scheduler_api.delivery.upkeep.trimmer import trim
 from scheduler_api.domain.errors import DataRefused, Unavailable
-from scheduler_api.domain.retry import Delivered, Failed, decide
+from scheduler_api.domain.retry import Delivered, Retry, decide
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.queue import CLAIM_BYTES, Claim, Claimed, Outcome, Queue
 from scheduler_api.store.stored_bytes import Growth
@@ -231,20 +231,16 @@ def _outcome(claimed: Claimed, sent: Sent) -> Outcome:
     attempt = sent.attempt
     jitter = random.uniform(-1, 1)  # noqa: S311
     decision = decide(attempt.number, attempt.status, sent.retry_after, jitter)
-    if isinstance(decision, Delivered):
-        return Outcome(claimed, attempt, "delivered")
-    if isinstance(decision, Failed):
-        return Outcome(claimed, attempt, "failed")
-    return Outcome(claimed, attempt, "retry", decision.delay)
+    return Outcome(claimed, attempt, decision)
 
 
 def _log_outcome(outcome: Outcome, settled: bool) -> None:
-    message_id, attempt = outcome.claimed.id, outcome.attempt
+    message_id, attempt, decision = outcome.claimed.id, outcome.attempt, outcome.decision
     if not settled:
         transitions.settle_refused(message_id, attempt)
-    elif outcome.verdict == "delivered":
+    elif isinstance(decision, Delivered):
         transitions.message_delivered(message_id, attempt)
-    elif outcome.verdict == "failed":
-        transitions.message_failed(message_id, attempt)
+    elif isinstance(decision, Retry):
+        transitions.attempt_failed(message_id, attempt, decision.delay.total_seconds())
     else:
-        transitions.attempt_failed(message_id, attempt, outcome.delay.total_seconds())
+        transitions.message_failed(message_id, attempt)

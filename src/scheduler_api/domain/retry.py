@@ -47,9 +47,12 @@ class Failed(msgspec.Struct, frozen=True):
     reason: str  # why not, for people
 
 
+Decision = Delivered | Retry | Failed
+
+
 def decide(
     number: int, status: int | None, retry_after: timedelta | None, jitter: float
-) -> Delivered | Retry | Failed:
+) -> Decision:
     """What follows attempt `number` (1, 2, …), answered with `status`, None if with nothing.
 
     `jitter` is random in [-1, 1]; `retry_after` is what a 429 or 503 asked for.

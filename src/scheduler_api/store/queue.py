@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,6 +14,7 @@ import structlog
 from scheduler_api.domain.attempt import EXCERPT_BYTES, Attempt, reached, was_cut_off
 from scheduler_api.domain.attempt_stats import bucket
 from scheduler_api.domain.message import Spec
+from scheduler_api.domain.retry import Decision, Delivered, Failed, Retry
 from scheduler_api.domain.url import destination_name
 from scheduler_api.store.codec.record import (
     append_attempt,
@@ -27,10 +28,9 @@ from scheduler_api.store.connection.clock import StoreClock
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.keys import SCHEMA
+from scheduler_api.telemetry import transitions
 
 log = structlog.get_logger()
-
-Verdict = Literal["delivered", "failed", "retry"]
 
 CLAIM_BYTES: Final = 4 * 1024**2  # of records that a claim brings, beside one more: see claim.lua
 CLAIM_BATCH: Final = 100  # a claim of 100 holds up the store for about 1 ms
@@ -89,8 +89,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     claimed: Claimed
     attempt: Attempt
-    verdict: Verdict
-    delay: timedelta = timedelta(0)  # until the next attempt
+    decision: Decision
 
 
 class Queue:
@@ -186,16 +185,17 @@ class Queue:
         if sooner:
             self._notifier.notify(self.partition)
         for outcome, word in zip(batch, words, strict=True):
-            _tell_of_destination(outcome, word)
+            _log_reachability(outcome, word)
         return [word != b"stale" for word in words]
 
     def _settle_args(self, outcome: Outcome) -> tuple[bytes | str | int, ...]:
-        claimed = outcome.claimed
+        claimed, decision = outcome.claimed, outcome.decision
+        verdict = _VERDICTS[type(decision)]
         return (
             claimed.id.encode(),
             claimed.fence,
-            outcome.verdict,
-            self._keep.get(outcome.verdict, _ms(outcome.delay)),
+            verdict,
+            _ms(decision.delay) if isinstance(decision, Retry) else self._keep[verdict],
             f"{outcome.attempt.number} {claimed.crashes}",
             append_attempt(claimed.log, outcome.attempt),
             _REACHED[reached(outcome.attempt.status, outcome.attempt.error)],
@@ -265,6 +265,8 @@ class Queue:
 
 # What settle.lua is told of a destination.
 _REACHED: Final = {True: "yes", False: "no", None: ""}
+# What settle.lua calls a decision.
+_VERDICTS: Final = {Delivered: "delivered", Retry: "retry", Failed: "failed"}
 
 
 def _bucket(attempt: Attempt) -> int | str:
@@ -272,14 +274,14 @@ def _bucket(attempt: Attempt) -> int | str:
     return "" if was_cut_off(attempt) else bucket(attempt.duration_ms)
 
 
-def _tell_of_destination(outcome: Outcome, word: bytes) -> None:
-    """One event when a destination was lost, one when it is back."""
+def _log_reachability(outcome: Outcome, word: bytes) -> None:
+    """Whether the attempt changed what is known of its destination."""
     if word == b"broken":
         destination = destination_name(urlsplit(outcome.claimed.url).netloc)
-        log.warning("destination_unreachable", destination=destination, error=outcome.attempt.error)
+        transitions.destination_unreachable(destination, outcome.attempt.error)
     elif word == b"mended":
         destination = destination_name(urlsplit(outcome.claimed.url).netloc)
-        log.info("destination_reached", destination=destination)
+        transitions.destination_reached(destination)
 
 
 def _webhook_id(message_id: bytes, record: bytes) -> str:

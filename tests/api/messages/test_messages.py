@@ -13,11 +13,12 @@ import pytest
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.message import State
 from scheduler_api.domain.retry import MAX_ATTEMPTS
-from scheduler_api.store.queue import Outcome, Verdict
+from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
 from tests.conftest import PARTITIONS
 from tests.support.factories import URL, accepted
+from tests.support.message_states import Verdict, decided
 from tests.support.partitions import neighbours, queue_of
 from tests.support.problems import problem
 
@@ -63,7 +64,7 @@ async def tried(
     (claimed,) = (await queue.claim(1)).messages
     now = datetime.now(UTC).replace(microsecond=0)
     attempt = Attempt(claimed.attempts + 1, now, 12, status, error, "busy", 3, location)
-    assert await queue.settle(Outcome(claimed, attempt, verdict, timedelta(hours=1)))
+    assert await queue.settle(Outcome(claimed, attempt, decided(verdict, timedelta(hours=1))))
 
 
 async def test_the_originals_create_is_answered_as_the_original_did(api: Api) -> None:

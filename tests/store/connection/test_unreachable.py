@@ -2,6 +2,7 @@
 
 from redis.asyncio import Redis
 
+from scheduler_api.domain.retry import Retry
 from scheduler_api.store.connection.scripts import source
 from scheduler_api.store.messages import new_of
 from scheduler_api.store.queue import Outcome
@@ -28,7 +29,7 @@ async def miss(store: Store, name: str, host: str) -> None:
     await store.messages.create(name, accepted(webhookUrl=f"http://{host}/"))
     (claimed,) = (await store.queues[0].claim(1)).messages
     tried = attempt(1, status=None, error="connect_error")
-    assert await store.queues[0].settle(Outcome(claimed, tried, "retry", RETRY_AFTER))
+    assert await store.queues[0].settle(Outcome(claimed, tried, Retry(RETRY_AFTER)))
 
 
 async def test_one_more_dead_host_makes_another_one_forgotten(store: Store, redis: Redis) -> None:
@@ -66,6 +67,6 @@ def test_what_is_parked_for_a_forgotten_host_goes_on() -> None:
     create("other", "127.0.0.1:3002")
     (other,) = at_once(queue.claim(10)).messages
     tried = attempt(1, status=None, error="connect_error")
-    assert at_once(queue._settle([Outcome(other, tried, "retry", RETRY_AFTER)])) == [True]
+    assert at_once(queue._settle([Outcome(other, tried, Retry(RETRY_AFTER))])) == [True]
     assert machine.server.stored()[data.places[0]["unreachable"]].keys() == {b"127.0.0.1:3002"}
     assert [one.id for one in at_once(queue.claim(10)).messages] == ["2-parked"]
