@@ -205,5 +205,11 @@ def test_what_is_sent_is_told() -> None:
         assert f"`{name}`" in told
 
 
+def test_fault_page_names_tests_that_exist() -> None:
+    paths = re.findall(r"`(tests/[\w/.]+)`", text_of("tests/faults/README.md"))
+    assert len(paths) > 100
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_the_changelog_is_there() -> None:
     assert "## [Unreleased]" in text_of("CHANGELOG.md")
