@@ -1,33 +1,33 @@
-"""The error tree; the api turns each family into a status, a script's word into a leaf.
+"""The error tree, with the HTTP status of each family.
 
 SchedulerError
 ├── Malformed            400  the request cannot be read
 │   ├── PayloadTooLarge  413
 │   ├── HeadTooLarge     431
-│   └── RequestTimeout   408  it did not arrive whole
+│   └── RequestTimeout   408  it did not arrive completely
 ├── Unauthenticated      401
 ├── NotFound             404
 │   ├── MessageNotFound
 │   ├── DestinationNotFound
-│   └── MessageFinished       nothing is left to change
+│   └── MessageFinished       it can no longer be changed
 ├── Conflict             409
 │   ├── DuplicateMessage
 │   └── MessageInFlight
 ├── Invalid              422  readable, but a field is wrong
-└── Unavailable          503  nothing was changed, or nobody can tell
+└── Unavailable          503  nothing was changed, or the outcome is unknown
     ├── TooManyConnections
     ├── ShuttingDown          outcome unknown
     ├── StoreUnavailable      nothing was changed
-    │   └── OutcomeUnknown    the change was sent, and is not confirmed
+    │   └── OutcomeUnknown    the change was sent, but not confirmed
     ├── StoreFull
-    ├── MemoryFull            refused before its body was read
+    ├── MemoryFull            refused before the body was read
     ├── StoreNotDurable       refused by STRICT
-    ├── StoreStartFailed      the embedded store did not come up
-    └── DataRefused           this process must not touch these data
-        ├── SchemaTooNew      they were written by a newer version
-        └── OtherPartitions   they are divided otherwise than PARTITIONS says
+    ├── StoreStartFailed      the embedded store did not start
+    └── DataRefused           this process cannot use the data
+        ├── SchemaTooNew      a newer version wrote the data
+        └── OtherPartitions   PARTITIONS does not match the data
 
-A failed delivery is no error but a value: `Attempt`.
+A failed delivery is not an error but a value: `Attempt`.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -50,24 +50,24 @@ class FieldError(msgspec.Struct, frozen=True):
     message: Annotated[
         str,
         Meta(
-            description="What would be right.",
+            description="What is wrong and what to do.",
             examples=["there is no such field; did you mean webhookUrl?"],
         ),
     ]
 
 
 def pointer_step(name: str) -> str:
-    """The name of a member as a step of a JSON pointer (RFC 6901)."""
+    """A member name as a step of a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
 class SchedulerError(Exception):
     """The request could not be carried out."""
 
-    code: ClassVar[str] = "error"  # stable word, for programs
+    code: ClassVar[str] = "error"  # for programs; never changes
 
     def __init__(self, detail: str | None = None, **facts: Any) -> None:
-        """`facts` are further members of the answer; the docstring is the default detail."""
+        """`detail`: default is the docstring. `facts`: further members of the response."""
         super().__init__(detail or (self.__doc__ or "").strip())
         self.facts = facts
 
@@ -79,31 +79,31 @@ class Malformed(SchedulerError):
 
 
 class PayloadTooLarge(Malformed):
-    """The body is larger than MAX_BODY."""
+    """The body is larger than MAX_BODY; send a smaller one."""
 
     code = "payload_too_large"
 
 
 class HeadTooLarge(Malformed):
-    """The head of the request is over 64 KiB or has over 200 header fields; send fewer."""
+    """The request head is over 64 KiB or has over 200 header fields; send fewer headers."""
 
     code = "head_too_large"
 
 
 class RequestTimeout(Malformed):
-    """The request did not arrive within 30 seconds; send it again, without a pause in it."""
+    """The request did not arrive completely within 30 seconds; send it again."""
 
     code = "request_timeout"
 
 
 class Unauthenticated(SchedulerError):
-    """Send the header `Authorization: Bearer TOKEN` with a valid token."""
+    """The token is missing or invalid; send the header `Authorization: Bearer TOKEN`."""
 
     code = "unauthenticated"
 
 
 class NotFound(SchedulerError):
-    """There is nothing at this address."""
+    """There is nothing at this address; see /docs."""
 
     code = "not_found"
 
@@ -115,92 +115,92 @@ class MessageNotFound(NotFound):
 
 
 class DestinationNotFound(NotFound):
-    """There is no destination of this name that has load or settings."""
+    """Unknown destination: it has no traffic and no settings."""
 
     code = "destination_not_found"
 
 
 class MessageFinished(NotFound):
-    """The message has already been sent or given up; there is nothing left to delete."""
+    """The message is already delivered or failed; it cannot be deleted."""
 
     code = "message_finished"
 
 
 class Conflict(SchedulerError):
-    """The message is not in a state that allows this."""
+    """The state of the message does not allow this."""
 
     code = "conflict"
 
 
 class DuplicateMessage(Conflict):
-    """A message with this id exists."""
+    """A message with this id already exists; use another id."""
 
     code = "duplicate_message"
 
 
 class MessageInFlight(Conflict):
-    """The message is being sent at this moment; try again when the attempt has ended."""
+    """The message is being sent; try again after the attempt."""
 
     code = "in_flight"
 
 
 class Invalid(SchedulerError):
-    """A field is wrong."""
+    """A field is invalid."""
 
     code = "invalid_request"
 
     def __init__(self, errors: list[FieldError]) -> None:
-        """`errors`: at least one; the first is also the detail."""
+        """`errors`: at least one. The detail names all of them."""
         super().__init__("; ".join(f"{error.path}: {error.message}" for error in errors))
         self.errors = errors
 
 
 class Unavailable(SchedulerError):
-    """The service cannot do this now; try again later."""
+    """The service is temporarily unavailable; try again later."""
 
     code = "unavailable"
     retry_after = 1  # seconds
 
 
 class TooManyConnections(Unavailable):
-    """Too many connections are open; nothing was done. Try again later, or on an open one."""
+    """Too many open connections; nothing was changed. Try again, or reuse a connection."""
 
     code = "too_many_connections"
 
 
 class ShuttingDown(Unavailable):
-    """The server ended before it could answer; whether the change was made is unknown."""
+    """The server stopped before it could respond; it is unknown whether the change was made."""
 
     code = "shutting_down"
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot be reached; nothing was changed, try again."""
+    """The store cannot be reached; nothing was changed. Try again."""
 
     code = "store_unavailable"
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """Whether the change was made is unknown; repeating it is safe, with the same id."""
+    """It is unknown whether the change was made; repeating it with the same id is safe."""
 
     code = "outcome_unknown"
 
 
 class StoreFull(Unavailable):
-    """The store is full and refuses to write; nothing was stored."""
+    """The store is full; nothing was stored. Try again later, or give the store more memory."""
 
     code = "store_full"
     retry_after = 30
 
 
 class MemoryFull(Unavailable):
-    """The service holds as many bodies as MAX_MEMORY allows; nothing was stored, try again."""
+    """The request bodies in memory have reached MAX_MEMORY; nothing was stored. Try again."""
 
     code = "memory_full"
 
 
 class StoreNotDurable(Unavailable):
-    """The store may lose messages, and STRICT is set."""
+    """The store may lose messages, and STRICT=1 does not allow that."""
 
     code = "store_not_durable"
 
@@ -212,18 +212,18 @@ class StoreStartFailed(Unavailable):
 
 
 class DataRefused(Unavailable):
-    """The data in the store are not such as this process may touch."""
+    """This process cannot use the data in the store."""
 
     code = "data_refused"
 
 
 class SchemaTooNew(DataRefused):
-    """The data were written by a newer version of Scheduler API; upgrade this one."""
+    """A newer version of Scheduler API wrote the data; upgrade this one."""
 
     code = "schema_too_new"
 
 
 class OtherPartitions(DataRefused):
-    """The data are divided into another number of partitions than PARTITIONS says."""
+    """PARTITIONS does not match the number of partitions of the data."""
 
     code = "other_partitions"
