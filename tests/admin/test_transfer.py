@@ -40,9 +40,9 @@ async def test_what_was_exported_is_imported_and_again_skipped(
     assert stat.S_IMODE((tmp_path / "out.ndjson").stat().st_mode) == 0o600
     await live_store.messages.cancel("b")
     done = await run("import", "out.ndjson")
-    assert (done.returncode, done.stderr) == (0, b"1 imported, 1 were there already\n")
+    assert (done.returncode, done.stderr) == (0, b"1 imported, 1 existed already\n")
     done = await run("import", "-", stdin=(tmp_path / "out.ndjson").read_bytes())
-    assert (done.returncode, done.stderr) == (0, b"0 imported, 2 were there already\n")
+    assert (done.returncode, done.stderr) == (0, b"0 imported, 2 existed already\n")
     assert await live_store.messages.count() == 2
 
 
@@ -138,7 +138,7 @@ async def test_one_bad_line_and_nothing_is_imported(
     done = await run("import", "in")
     assert done.returncode == 1
     told = done.stderr.decode().splitlines()
-    assert told[0] == "0 imported, 0 were there already"
+    assert told[0] == "0 imported, 0 existed already"
     assert told[1].startswith("refused: line 2: Object missing required field")
     assert told[2].startswith("refused: line 4: /webhookUrl: ")
     assert told[3:] == ["Error: 2 refused"]
@@ -155,7 +155,7 @@ async def test_an_id_that_another_message_has_is_refused_and_the_rest_imported(
     done = await run("import", "in")
     assert done.returncode == 1
     told = done.stderr.decode().splitlines()
-    assert told[0] == "600 imported, 0 were there already"
+    assert told[0] == "600 imported, 0 existed already"
     assert told[1:21] == ["refused: a: another message has this id"] * 20
     assert told[21:] == ["Error: 30 refused"]
 
@@ -197,7 +197,7 @@ async def test_the_messages_of_the_original_are_taken_over_once_and_left_there(
     for restored, same in ((251, 0), (0, 251)):
         done = await run("import", "--from-original", address)
         told = done.stderr.decode().splitlines()
-        assert told[0] == f"{restored} imported, {same} were there already"
+        assert told[0] == f"{restored} imported, {same} existed already"
         assert told[1].startswith("refused: bad: Object missing required field")
         assert (done.returncode, told[2:]) == (1, ["Error: 1 refused"])
     assert await redis.dbsize() == 254

@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scheduler_api import __version__, settings
-from scheduler_api.cli.main import main, open_to
+from scheduler_api.cli.main import main
+from scheduler_api.cli.serve import allow_receiver
 
 COMMAND = [sys.executable, "-m", "scheduler_api"]
 
@@ -161,7 +162,7 @@ def test_the_health_check_says_that_nobody_answers() -> None:
         port = closed.getsockname()[1]
     done = run("healthcheck", API_PORT=str(port))
     assert done.exit_code == 1
-    assert "Error: no answer: " in done.stderr
+    assert "Error: no response: " in done.stderr
 
 
 def test_the_health_check_says_that_the_answer_is_not_http() -> None:
@@ -187,7 +188,7 @@ def test_serve_with_a_wrong_setting_is_one_line_and_exit_2() -> None:
 
 
 def test_a_receiver_opens_its_own_port_and_nothing_else() -> None:
-    rules = open_to(settings.load({"EGRESS_ALLOW": "10.0.0.1"}, {}, None), 8001).egress_allow
+    rules = allow_receiver(settings.load({"EGRESS_ALLOW": "10.0.0.1"}, {}, None), 8001).egress_allow
     assert rules.refusal("127.0.0.1", 8001, "127.0.0.1") is None
     assert rules.refusal("10.0.0.1", 80, "10.0.0.1") is None
     assert rules.refusal("127.0.0.1", 8000, "127.0.0.1")

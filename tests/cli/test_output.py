@@ -124,7 +124,7 @@ async def test_an_export_onto_a_full_disk_says_how_to_go_on_and_does(
         check=False,
     )
     assert done.returncode == 1
-    told = b"cannot write all.part (File too large): when it can be, go on with --resume\n"
+    told = b"cannot write all.part (File too large): fix this, then continue with --resume\n"
     assert done.stderr == b"Error: " + told
     resumed = await run(tmp_path, "export", "all", "--resume", **outside)
     assert resumed.returncode == 0, resumed.stderr

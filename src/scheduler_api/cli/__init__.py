@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: one module a noun, `main` puts the commands together."""

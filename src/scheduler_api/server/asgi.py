@@ -10,12 +10,12 @@ from scheduler_api.server import banner, token_file
 from scheduler_api.server.compose import open_service
 from scheduler_api.server.startup_log import configure_log
 from scheduler_api.settings import Settings, load
-from scheduler_api.telemetry.logging import guard_streams
+from scheduler_api.telemetry.logging import make_streams_nonblocking
 
 
 def app() -> Starlette:
     """The application of `uvicorn scheduler_api:app`, with the settings of the environment."""
-    guard_streams()
+    make_streams_nonblocking()
     settings = load()
     configure_log(settings)
     return application(settings)

@@ -13,7 +13,7 @@ from scheduler_api.server.run import new_runner, run
 from scheduler_api.server.shutdown import Shutdown
 from scheduler_api.server.worker_channel import Channel
 from scheduler_api.settings import Settings, SettingsError
-from scheduler_api.telemetry.logging import configure_logging, guard_streams
+from scheduler_api.telemetry.logging import configure_logging, make_streams_nonblocking
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ HEARTBEAT_INTERVAL: Final = 5.0  # seconds
 
 def run_worker(settings: Settings, sock: socket.socket, parent: socket.socket) -> None:
     """Run until a stop is requested or the parent is gone, then exit the process."""
-    guard_streams()
+    make_streams_nonblocking()
     configure_logging(settings.log_level, settings.log_format)
     with new_runner() as runner:
         sys.exit(runner.run(_run(settings, sock, parent)))

@@ -15,7 +15,10 @@ from structlog.stdlib import ProcessorFormatter, add_logger_name
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from scheduler_api.telemetry.pipe import guard_standard_streams, guarded
+from scheduler_api.telemetry.nonblocking_output import (
+    make_standard_streams_nonblocking,
+    nonblocking,
+)
 
 # Controls that could move the cursor, start a second line or colour what follows, as escapes.
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -34,9 +37,9 @@ _UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-def guard_streams() -> None:
+def make_streams_nonblocking() -> None:
     """Let nothing raise or block that anybody in this process prints, or writes to stderr."""
-    guard_standard_streams(_dropped)
+    make_standard_streams_nonblocking(_dropped)
 
 
 def _dropped(count: int) -> bytes:
@@ -55,7 +58,7 @@ def configure_logging(
 
     cache=False lets a later call reach loggers already used; a test wants that.
     """
-    stream = guarded(sys.stderr if stream is None else stream, _dropped)
+    stream = nonblocking(sys.stderr if stream is None else stream, _dropped)
     as_json = format == "json" or (format == "auto" and not stream.isatty())
     render = _json_chain() if as_json else _console_chain(colors=stream.isatty())
     structlog.configure(

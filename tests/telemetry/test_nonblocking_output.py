@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from scheduler_api.telemetry.logging import configure_logging
-from scheduler_api.telemetry.pipe import Output, Sink, guarded
+from scheduler_api.telemetry.nonblocking_output import Output, Sink, nonblocking
 from tests.support.stderr_streams import DEAD, READABLE, Stream, opened
 
 MANY = 3_000  # lines: more than any kind of stream here holds
@@ -124,7 +124,7 @@ def test_a_descriptor_that_was_closed_is_no_error() -> None:
         log.info("nobody_reads")
         with open(os.devnull, "w", encoding="utf-8") as closed:
             pass
-        guarded(closed).write("closed\n")
+        nonblocking(closed).write("closed\n")
         with logging_to(os.open(os.devnull, os.O_WRONLY)) as other:
             other.info("nobody_reads")
 
@@ -134,7 +134,7 @@ def test_a_stream_closed_before_it_is_asked_for_its_kind_is_no_error() -> None:
     with open(writing, "w", encoding="utf-8", closefd=False) as stream:
         os.close(reading)
         os.close(writing)
-        print("nobody reads", file=guarded(stream))
+        print("nobody reads", file=nonblocking(stream))
 
 
 def test_a_write_from_within_a_write_is_dropped_and_counted() -> None:
@@ -156,8 +156,8 @@ def test_a_write_from_within_a_write_is_dropped_and_counted() -> None:
 def test_a_guarded_stream_is_guarded_once_and_keeps_its_descriptor(tmp_path: Path) -> None:
     with opened("terminal", tmp_path) as stream:
         with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
-            first = guarded(plain)
-            assert guarded(first) is first
+            first = nonblocking(plain)
+            assert nonblocking(first) is first
             assert first.fileno() == stream.descriptor
             assert first.isatty()
             print("á \ud800", file=first)
@@ -167,9 +167,9 @@ def test_a_guarded_stream_is_guarded_once_and_keeps_its_descriptor(tmp_path: Pat
 def test_a_guarded_stream_takes_over_the_notice_of_the_last_guard(tmp_path: Path) -> None:
     with opened("pipe", tmp_path) as stream:
         with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
-            first = guarded(plain)
+            first = nonblocking(plain)
         for _ in range(100):
-            print("x" * 1000, file=guarded(first, lambda count: b"%d dropped\n" % count))
+            print("x" * 1000, file=nonblocking(first, lambda count: b"%d dropped\n" % count))
         read = stream.read()
         print("read again", file=first)
         read += stream.read()
@@ -180,7 +180,7 @@ def test_a_guarded_stream_takes_over_the_notice_of_the_last_guard(tmp_path: Path
 
 def test_a_stream_in_memory_is_written_as_it_is() -> None:
     memory = io.StringIO()
-    stream = guarded(memory)
+    stream = nonblocking(memory)
     print("one", file=stream)
     assert memory.getvalue() == "one\n"
     assert not stream.isatty()
@@ -198,13 +198,13 @@ def test_a_second_close_closes_nothing_of_others() -> None:
 
 def test_no_stream_at_all_takes_everything() -> None:
     """sys.stderr is None in a process that was started without it."""
-    print("gone", file=guarded(None))
+    print("gone", file=nonblocking(None))
 
 
 GUARD = """
 import json, os, sys
-from scheduler_api.telemetry.logging import configure_logging, guard_streams
-guard_streams()
+from scheduler_api.telemetry.logging import configure_logging, make_streams_nonblocking
+make_streams_nonblocking()
 kinds = [os.fstat(number).st_rdev == os.stat(os.devnull).st_rdev for number in (0, 1, 2)]
 inherited = [os.get_inheritable(number) for number in (0, 1, 2)]
 print("out", flush=True)

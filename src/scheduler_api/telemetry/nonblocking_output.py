@@ -96,7 +96,7 @@ class Output(io.RawIOBase):
         super().close()
 
 
-def guarded(stream: TextIO | None, notice: Notice = _NO_NOTICE) -> TextIO:
+def nonblocking(stream: TextIO | None, notice: Notice = _NO_NOTICE) -> TextIO:
     """A stream to the same place, of which no write raises or blocks.
 
     One that is so already is returned itself, with this notice.
@@ -123,7 +123,7 @@ def _text(output: Output) -> TextIO:
     )
 
 
-def guard_standard_streams(notice: Notice) -> None:
+def make_standard_streams_nonblocking(notice: Notice) -> None:
     """Guard sys.stdout and sys.stderr, of which the latter reports what was dropped."""
     for descriptor in STANDARD:
         try:
@@ -131,8 +131,8 @@ def guard_standard_streams(notice: Notice) -> None:
         except OSError:
             # Else the next file or socket gets this number, and whoever prints writes into it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    sys.stdout = guarded(sys.stdout)
-    sys.stderr = guarded(sys.stderr, notice)
+    sys.stdout = nonblocking(sys.stdout)
+    sys.stderr = nonblocking(sys.stderr, notice)
 
 
 def _write_and_flush(stream: TextIO, data: bytes) -> int:
