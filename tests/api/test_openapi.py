@@ -125,6 +125,29 @@ def is_error(one: Any) -> bool:
     return isinstance(one, type) and issubclass(one, SchedulerError)
 
 
+def test_error_response_has_an_example_for_each_of_its_codes() -> None:
+    responses = [one for _, _, operation in OPERATIONS for one in operation["responses"].items()]
+    for status, response in responses:
+        content = response["content"].get("application/problem+json", {"examples": {}})
+        for code, example in content["examples"].items():
+            assert (example["value"]["code"], example["value"]["status"]) == (code, int(status))
+            assert f"`{code}`: " in response["description"]
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+async def test_example_of_a_body_is_a_request_that_succeeds(
+    api: Api, path: str, method: str, operation: dict[str, Any]
+) -> None:
+    """The page /docs offers it as the request to try out."""
+    if "requestBody" in operation:
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        path = path.format(host="n8n.example")
+        async with api.client.request(method, path, json=example) as response:
+            found = await response.json()
+            assert response.status in (200, 201), found
+            assert {result["status"] for result in found.get("results", [])} <= {201}
+
+
 def status_of(error: type[SchedulerError]) -> int:
     return problem(error([]) if error is Invalid else error()).status_code
 

@@ -119,7 +119,11 @@ async def get(request: Request) -> Response:
 
 
 @endpoint(
-    "admin", {200: DestinationView}, body=NewLimits, errors=(Malformed, PayloadTooLarge, Invalid)
+    "admin",
+    {200: DestinationView},
+    body=NewLimits,
+    example={"concurrency": 8, "rate": "300/m", "paused": False},
+    errors=(Malformed, PayloadTooLarge, Invalid),
 )
 async def put(request: Request) -> Response:
     """Set the limits of a destination, or pause it.

@@ -50,6 +50,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     scope: access.Scope | None  # None: needs no credential
     responses: Mapping[int, Any]  # status → struct of the body
     body: Any  # struct; None: takes no body
+    example: Any  # of the body, complete and valid; None: takes no body
     query: Any  # struct; None: takes no query, and refuses one
     errors: tuple[type[SchedulerError], ...]  # beside those that every endpoint has
     any_query: bool  # ignores a query
@@ -75,6 +76,7 @@ def endpoint(
     responses: Mapping[int, Any],
     *,
     body: Any = None,
+    example: Any = None,
     query: Any = None,
     errors: tuple[type[SchedulerError], ...] = (),
     any_query: bool = False,
@@ -90,6 +92,7 @@ def endpoint(
             scope=scope,
             responses=responses,
             body=body,
+            example=example,
             query=query,
             errors=errors,
             any_query=any_query,

@@ -10,6 +10,11 @@ MAX_PAGE: Final = 1000  # items on one page of a list
 EXAMPLE_ID: Final = "msg-unique-id-123"
 EXAMPLE_INSTANT: Final = "2046-04-15T02:41:45+00:00"
 EXAMPLE_CURSOR: Final = "MTA6YQ"
+EXAMPLE_MESSAGE: Final = {
+    "webhookUrl": "https://example.com/hook",
+    "delay": "10m",
+    "payload": {"message": "Sua mensagem aqui"},
+}
 
 
 def described(description: str, *examples: Any) -> Meta:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from scheduler_api import __version__
 from scheduler_api.api.endpoint import Endpoint
 from scheduler_api.api.fields import EXAMPLE_ID, described
-from scheduler_api.api.http import JSON, problem, refuse_query
+from scheduler_api.api.http import JSON, Problem, problem, refuse_query
 from scheduler_api.domain.errors import (
     FieldError,
     Invalid,
@@ -56,6 +56,7 @@ _HEADERS: Final[Mapping[int, tuple[str, str, str]]] = {
     401: ("WWW-Authenticate", "Scheme of the credential.", "Bearer"),
     503: ("Retry-After", "Seconds to wait before you send the request again.", "1"),
 }
+_WRONG_FIELD: Final = FieldError("/webhookUrl", "this field is required")  # an example
 
 
 class ProblemDetails(msgspec.Struct):
@@ -137,7 +138,8 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     if description := _description(endpoint):
         operation["description"] = description
     if endpoint.body:
-        operation["requestBody"] = {"required": True, "content": _content(endpoint.body)}
+        content = _content(endpoint.body, example=endpoint.example)
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -185,7 +187,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     }
     errors: dict[int, list[type[SchedulerError]]] = {}
     for error in _errors(endpoint):
-        errors.setdefault(_status(error), []).append(error)
+        errors.setdefault(_sample(error).status_code, []).append(error)
     refusals = {status: _error_response(status, found) for status, found in errors.items()}
     return {str(status): response for status, response in sorted((refusals | successes).items())}
 
@@ -201,15 +203,17 @@ def _errors(endpoint: Endpoint) -> list[type[SchedulerError]]:
     return [*endpoint.errors, *of_query, *(every if endpoint.scope else [])]
 
 
-def _status(error: type[SchedulerError]) -> int:
-    return problem(error([]) if error is Invalid else error()).status_code
+def _sample(error: type[SchedulerError]) -> Problem:
+    """A response with this error."""
+    return problem(error([_WRONG_FIELD]) if error is Invalid else error())
 
 
 def _error_response(status: int, errors: Iterable[type[SchedulerError]]) -> dict[str, Any]:
     """One response for all errors of a status, which differ in their codes."""
     description = "\n\n".join(f"`{error.code}`: {_docstring(error)}" for error in errors)
     details = InvalidDetails if Invalid in errors else ProblemDetails
-    return _response(status, description, _content(details, "application/problem+json"))
+    examples = {error.code: {"value": msgspec.json.decode(_sample(error).body)} for error in errors}
+    return _response(status, description, _content(details, Problem.media_type, examples=examples))
 
 
 def _response(status: int, description: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -221,5 +225,5 @@ def _response(status: int, description: str, content: dict[str, Any]) -> dict[st
     return response
 
 
-def _content(struct: Any, media_type: str = "application/json") -> dict[str, Any]:
-    return {media_type: {"schema": reference(struct)}}
+def _content(struct: type, media_type: str = JSON.media_type, **examples: Any) -> dict[str, Any]:
+    return {media_type: {"schema": reference(struct), **examples}}

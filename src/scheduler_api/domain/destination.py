@@ -17,7 +17,7 @@ MAX_RATE: Final = 100_000  # messages per unit of time
 HoldReason = Literal["paused", "unreachable", "full", "rate"]
 
 _RATE_UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_RATE: Final = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
+_RATE: Final = re.compile(rf"([1-9][0-9]{{0,4}}|{MAX_RATE})/([smhd])")  # MAX_RATE has 6 digits
 
 
 class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +37,7 @@ class NewLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Maximum requests per second, minute, hour or day, evenly spread. "
             "Default: no limit.",
             examples=["10/s", "300/m", "1000/h"],
-            extra_json_schema={"pattern": r"^(?:[1-9][0-9]{0,4}|100000)/[smhd]$"},
+            extra_json_schema={"pattern": f"^{_RATE.pattern}$"},
         ),
     ] = None
     paused: Annotated[
@@ -55,7 +55,7 @@ class Rate(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Self:
         """From `10/s`, `300/m`, `1000/h`, `5000/d`. Raises: ValueError."""
         found = _RATE.fullmatch(text)
-        if found is None or int(found[1]) > MAX_RATE:
+        if found is None:
             raise ValueError(
                 "a rate must be a number up to 100000 and a unit: 10/s, 300/m, 1000/h or 5000/d"
             )

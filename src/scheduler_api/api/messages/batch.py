@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.fields import described
+from scheduler_api.api.fields import EXAMPLE_MESSAGE, described
 from scheduler_api.api.http import JSON, decode, problem
 from scheduler_api.api.messages.create import Created, checked
 from scheduler_api.api.openapi import InvalidDetails, ProblemDetails, reference
@@ -44,7 +44,7 @@ class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
         Meta(min_length=1, max_length=MAX_BATCH),
         described(
             f"1–{MAX_BATCH:,} messages; the whole body is at most `MAX_BODY` bytes.",
-            [{"webhookUrl": "https://example.com/hook", "delay": "10m"}],
+            [EXAMPLE_MESSAGE],
         ),
     ]
 
@@ -74,7 +74,13 @@ _MANY: Final = msgspec.json.Decoder(NewMessages)
 _MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
 
 
-@endpoint("write", {200: Results}, body=NewMessages, errors=(Malformed, PayloadTooLarge, Invalid))
+@endpoint(
+    "write",
+    {200: Results},
+    body=NewMessages,
+    example={"messages": [EXAMPLE_MESSAGE]},
+    errors=(Malformed, PayloadTooLarge, Invalid),
+)
 async def create_many(request: Request) -> Response:
     """Schedule up to 1,000 messages.
 

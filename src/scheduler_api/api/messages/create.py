@@ -12,7 +12,13 @@ from starlette.responses import Response
 
 from scheduler_api.api.body_reader import read_body
 from scheduler_api.api.endpoint import Context, context, endpoint
-from scheduler_api.api.fields import EXAMPLE_ID, EXAMPLE_INSTANT, Instant, described
+from scheduler_api.api.fields import (
+    EXAMPLE_ID,
+    EXAMPLE_INSTANT,
+    EXAMPLE_MESSAGE,
+    Instant,
+    described,
+)
 from scheduler_api.api.http import JSON, decode
 from scheduler_api.domain.accept import accept
 from scheduler_api.domain.errors import DuplicateMessage, Invalid, Malformed, PayloadTooLarge
@@ -37,6 +43,7 @@ class Created(msgspec.Struct, rename="camel"):
     "write",
     {201: Created},
     body=NewMessage,
+    example=EXAMPLE_MESSAGE,
     errors=(Malformed, PayloadTooLarge, DuplicateMessage, Invalid),
 )
 async def create(request: Request) -> Response:
