@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from scheduler_api import settings
 from scheduler_api.api.app import create_app
-from scheduler_api.domain.attempt import ERRORS
+from scheduler_api.domain.attempt import ERROR_MEANINGS
 from scheduler_api.domain.signing import parse_secrets, sign
 
 ROOT: Final = Path(__file__).parent.parent
@@ -195,7 +195,7 @@ def test_log_page_shows_the_level_of_each_event() -> None:
 def test_delivery_page_lists_the_error_words_of_an_attempt() -> None:
     _, _, section = prose_of("docs/delivery.md").partition("## Error words")
     words = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert sorted(words[1:]) == sorted(ERRORS)  # without the head of the table
+    assert sorted(words[1:]) == sorted(ERROR_MEANINGS)  # without the head of the table
 
 
 def test_what_is_sent_is_told() -> None:

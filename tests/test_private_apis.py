@@ -78,7 +78,7 @@ USED: tuple[Private, ...] = (
         TCPConnector,
         "_create_connection",
         "delivery.http.proxy",
-        "called once for each new connection: the destination is judged before the proxy is asked",
+        "called once for each new connection: the destination is checked before the proxy is asked",
     ),
     Private(
         TCPConnector,

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from scheduler_api.delivery.dispatcher import Dispatcher
-from scheduler_api.delivery.http.sender import Sender, Sent
-from scheduler_api.delivery.http.sender import Start as Began
+from scheduler_api.delivery.http.sender import AttemptStart, Sender, Sent
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.store.queue import Claimed
 from scheduler_api.store.store import Store
@@ -22,7 +21,7 @@ Claims = Callable[..., Awaitable[Claimed]]
 
 async def send(sender: Sender, claimed: Claimed) -> Sent:
     """Now, by this machine's clock."""
-    return await sender.send(claimed, Began(datetime.now(UTC), time.monotonic()))
+    return await sender.send(claimed, AttemptStart(datetime.now(UTC), time.monotonic()))
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from typing import get_args
 
 import pytest
 
-from scheduler_api.domain.attempt import ERRORS, ErrorWord, reached
+from scheduler_api.domain.attempt import ERROR_MEANINGS, ErrorWord, reached
 
 
 def test_errors_give_each_word_a_meaning() -> None:
-    assert list(ERRORS) == list(get_args(ErrorWord))
-    assert all(meaning.text for meaning in ERRORS.values())
+    assert list(ERROR_MEANINGS) == list(get_args(ErrorWord))
+    assert all(meaning.text for meaning in ERROR_MEANINGS.values())
 
 
 @pytest.mark.parametrize(

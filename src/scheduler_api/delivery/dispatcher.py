@@ -12,7 +12,13 @@ import structlog
 
 from scheduler_api.delivery.claimer import Claimer
 from scheduler_api.delivery.delay_queue import DelayQueue
-from scheduler_api.delivery.http.sender import LookupNeverBegan, NothingSent, Sender, Sent, Start
+from scheduler_api.delivery.http.sender import (
+    AttemptStart,
+    LookupPostponed,
+    NothingSent,
+    Sender,
+    Sent,
+)
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.slots import Slots
@@ -161,7 +167,7 @@ class Dispatcher:
         try:
             sent = await self._send(lease)
         except NothingSent as reason:
-            if isinstance(reason, LookupNeverBegan):
+            if isinstance(reason, LookupPostponed):
                 log.info("lookup_postponed", message_id=lease.claimed.id)
             else:
                 self._slots.pause()
@@ -179,7 +185,7 @@ class Dispatcher:
         if not self._leases.usable(lease):
             log.warning("lease_lost", message_id=claimed.id)
             return None
-        start = Start(lease.queue.now(), time.monotonic())
+        start = AttemptStart(lease.queue.now(), time.monotonic())
         try:
             return await self._sender.send(claimed, start)
         except asyncio.CancelledError:

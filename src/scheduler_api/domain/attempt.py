@@ -34,7 +34,7 @@ class ErrorMeaning(NamedTuple):
 
 
 # Without a connection, the fault may be anywhere in the network; after one, the host is there.
-ERRORS: Final[Mapping[ErrorWord, ErrorMeaning]] = {
+ERROR_MEANINGS: Final[Mapping[ErrorWord, ErrorMeaning]] = {
     "egress_denied": ErrorMeaning("the egress rules do not allow the address", None),
     "proxy_error": ErrorMeaning("the egress proxy did not pass the request on", None),
     "dns_error": ErrorMeaning("the host name could not be resolved", False),
@@ -48,7 +48,9 @@ ERRORS: Final[Mapping[ErrorWord, ErrorMeaning]] = {
     "shutdown": ErrorMeaning("the service stopped while the request was open", None),
     "internal_error": ErrorMeaning("the service failed; its log has an `attempt_error`", None),
 }
-_REACHED: Final[Mapping[str, bool | None]] = {word: it.reached for word, it in ERRORS.items()}
+_REACHED: Final[Mapping[str, bool | None]] = {
+    word: it.reached for word, it in ERROR_MEANINGS.items()
+}
 
 
 class Attempt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -47,7 +47,7 @@ async def open_service(settings: Settings, token: Token) -> AsyncIterator[Servic
             settings.egress_allow,
             settings.egress_proxy,
             settings.egress_ca_file,
-            connections=limits.receivers,
+            max_connections=limits.receivers,
         ) as transport,
     ):
         await _check(store, strict=settings.strict)

@@ -52,7 +52,7 @@ async def send_to(sender: Sender, claim: Claims, url: str) -> None:
 async def test_of_more_hosts_than_connections_the_oldest_are_closed(
     claim: Claims, urls: list[str]
 ) -> None:
-    async with open_transport(LOOPBACK, connections=CONNECTIONS) as transport:
+    async with open_transport(LOOPBACK, max_connections=CONNECTIONS) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         before = open_sockets()
         for url in urls:
@@ -68,7 +68,7 @@ async def test_of_more_hosts_than_connections_the_oldest_are_closed(
 async def test_a_host_with_several_kept_connections_loses_its_oldest(
     claim: Claims, urls: list[str], receiver: Receiver
 ) -> None:
-    async with open_transport(LOOPBACK, connections=CONNECTIONS) as transport:
+    async with open_transport(LOOPBACK, max_connections=CONNECTIONS) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         receiver.hold.clear()
         claims = [await claim(urls[0], f"m{number}") for number in range(CONNECTIONS - 1)]
@@ -202,7 +202,7 @@ async def test_a_request_whose_lease_was_lost_counts_no_crash(
 async def test_connections_that_receivers_closed_are_not_counted(
     claim: Claims, urls: list[str], receiver: Receiver
 ) -> None:
-    async with open_transport(LOOPBACK, connections=CONNECTIONS) as transport:
+    async with open_transport(LOOPBACK, max_connections=CONNECTIONS) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         await send_to(sender, claim, urls[0])
         receiver.answer_headers = {"Connection": "close"}

@@ -62,7 +62,7 @@ async def test_a_cancellation_from_elsewhere_wins_over_the_end_of_the_time() -> 
 
     task = asyncio.create_task(held_up())
     await asyncio.sleep(0)
-    deadline.pass_()
+    deadline.expire()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -72,4 +72,4 @@ async def test_nothing_is_looked_at_while_nothing_is_open() -> None:
     deadlines = Deadlines()
     with soon(deadlines):
         pass
-    await wait_until("the last look", lambda: not deadlines.looking)
+    await wait_until("the last look", lambda: not deadlines.ticking)

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scheduler_api.delivery.http.egress import GuardedConnector, guarding
+from scheduler_api.delivery.http.egress import EgressReport, GuardedConnector
 from scheduler_api.delivery.http.resolver import Resolver
 from scheduler_api.domain.egress import EgressRules
 from tests.support.dropping_server import dropping
@@ -77,10 +77,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 async def test_an_address_that_a_rule_opens_is_dialled() -> None:
     async with dropping() as here, session("127.0.0.1") as client:
-        with guarding("127.0.0.1") as verdict:
+        with EgressReport("127.0.0.1") as report:
             assert await send(client, f"http://127.0.0.1:{here.port}/") == 200
-    assert verdict.refusal is None
-    assert verdict.dialled
+    assert report.refusal is None
+    assert report.allowed
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ async def test_a_literal_that_is_not_open_makes_no_socket(
     url: str, host: str, what: str, opened: list[object]
 ) -> None:
     async with session("") as client:
-        with guarding(host) as verdict, pytest.raises(aiohttp.ClientConnectorError):
+        with EgressReport(host) as report, pytest.raises(aiohttp.ClientConnectorError):
             await send(client, url)
-    assert what in str(verdict.refusal)
-    assert not verdict.dialled
+    assert what in str(report.refusal)
+    assert not report.allowed
     assert opened == []
 
 
@@ -112,9 +112,9 @@ async def test_a_name_of_closed_addresses_makes_no_socket_and_the_first_reason_i
 ) -> None:
     names({"n8n": addresses})
     async with session("") as client:
-        with guarding("n8n") as verdict, pytest.raises(aiohttp.ClientConnectorError):
+        with EgressReport("n8n") as report, pytest.raises(aiohttp.ClientConnectorError):
             await send(client, "http://n8n/")
-    assert str(verdict.refusal).startswith(f"n8n resolves to {addresses[0].partition('%')[0]}")
+    assert str(report.refusal).startswith(f"n8n resolves to {addresses[0].partition('%')[0]}")
     assert opened == []
 
 
@@ -124,10 +124,10 @@ async def test_an_open_address_that_cannot_be_reached_is_no_refusal(
     names({"both.example": ["2606:4700::1", "10.0.0.5"], "other": ["10.0.0.5", "2606:4700::1"]})
     async with session("") as client:
         for host in ("both.example", "other"):
-            with guarding(host) as verdict, pytest.raises(aiohttp.ClientConnectorError):
+            with EgressReport(host) as report, pytest.raises(aiohttp.ClientConnectorError):
                 await send(client, f"http://{host}/")
-            assert verdict.refusal is None
-            assert verdict.dialled
+            assert report.refusal is None
+            assert report.allowed
     assert {info[0] for info in opened if isinstance(info, tuple)} == {socket.AF_INET6}
 
 
@@ -137,19 +137,19 @@ async def test_beside_a_closed_address_an_open_one_is_dialled(
 ) -> None:
     names({"n8n": addresses})
     async with dropping() as here, session("127.0.0.1") as client:
-        with guarding("n8n") as verdict:
+        with EgressReport("n8n") as report:
             assert await send(client, f"http://n8n:{here.port}/") == 200
-    assert verdict.refusal is None
+    assert report.refusal is None
 
 
 async def test_a_rule_for_a_host_opens_the_address_for_that_name_only(names: Names) -> None:
     names({"n8n": ["127.0.0.1"], "evil": ["127.0.0.1"]})
     async with dropping() as here, session("n8n") as client:
-        with guarding("n8n"):
+        with EgressReport("n8n"):
             assert await send(client, f"http://n8n:{here.port}/") == 200
-        with guarding("evil") as verdict, pytest.raises(aiohttp.ClientConnectorError):
+        with EgressReport("evil") as report, pytest.raises(aiohttp.ClientConnectorError):
             await send(client, f"http://evil:{here.port}/")
-        assert "evil resolves to 127.0.0.1" in str(verdict.refusal)
+        assert "evil resolves to 127.0.0.1" in str(report.refusal)
     assert len(here.requests) == 1
 
 
@@ -166,12 +166,12 @@ async def test_attempts_at_the_same_time_each_have_their_own_verdict(names: Name
     async with dropping() as here, session("n8n") as client:
 
         async def attempt(host: str) -> str | None:
-            with guarding(host) as verdict:
+            with EgressReport(host) as report:
                 try:
                     await send(client, f"http://{host}:{here.port}/")
                 except aiohttp.ClientConnectorError:
-                    assert verdict.refusal
-            return verdict.refusal
+                    assert report.refusal
+            return report.refusal
 
         refusals = await asyncio.gather(*map(attempt, ["n8n", "evil"] * 20))
     assert refusals[::2] == [None] * 20
@@ -181,9 +181,9 @@ async def test_attempts_at_the_same_time_each_have_their_own_verdict(names: Name
 async def test_a_name_that_does_not_resolve_is_a_dns_error_and_no_refusal(names: Names) -> None:
     names({})
     async with session("") as client:
-        with guarding("gone") as verdict, pytest.raises(aiohttp.ClientConnectorDNSError):
+        with EgressReport("gone") as report, pytest.raises(aiohttp.ClientConnectorDNSError):
             await send(client, "http://gone/")
-    assert verdict.refusal is None
+    assert report.refusal is None
 
 
 async def test_addresses_come_as_aiohttp_expects_them_with_the_zone_of_a_link(names: Names) -> None:
@@ -201,7 +201,7 @@ async def test_addresses_come_as_aiohttp_expects_them_with_the_zone_of_a_link(na
 
 async def test_localhost_is_resolved_by_the_system() -> None:
     async with dropping() as here, session("localhost") as client:
-        with guarding("localhost"):
+        with EgressReport("localhost"):
             assert await send(client, f"http://localhost:{here.port}/") == 200
 
 
@@ -231,7 +231,7 @@ async def test_closing_the_connector_ends_the_threads_of_its_resolver(names: Nam
     names({"n8n": ["127.0.0.1"]})
     before = set(threading.enumerate())
     async with dropping() as here, session("n8n") as client:
-        with guarding("n8n"):
+        with EgressReport("n8n"):
             await send(client, f"http://n8n:{here.port}/")
         started = set(threading.enumerate()) - before
         assert started

@@ -14,9 +14,9 @@ import trustme
 
 from scheduler_api.delivery.http import resolver
 from scheduler_api.delivery.http import transport as transport_module
-from scheduler_api.delivery.http.egress import trusting
+from scheduler_api.delivery.http.egress import trust_with
 from scheduler_api.delivery.http.proxy import Proxy
-from scheduler_api.delivery.http.sender import LookupNeverBegan, Sender
+from scheduler_api.delivery.http.sender import LookupPostponed, Sender
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.domain.egress import EgressRules
 from tests.delivery.conftest import Claims, send
@@ -221,10 +221,10 @@ async def test_a_proxy_that_cannot_be_reached_is_a_proxy_error(
 async def test_a_proxy_whose_name_nobody_was_asked_for_is_no_attempt(
     claim: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolver, "THREADS", dict.fromkeys(resolver.THREADS, 0))
-    monkeypatch.setattr(resolver, "BEGIN_TIMEOUT", 0.05)
+    monkeypatch.setattr(resolver, "MAX_THREADS", dict.fromkeys(resolver.MAX_THREADS, 0))
+    monkeypatch.setattr(resolver, "QUEUE_TIMEOUT", 0.05)
     async with sending("http://proxy.example:3128") as sender:
-        with pytest.raises(LookupNeverBegan):
+        with pytest.raises(LookupPostponed):
             await result(sender, claim, "http://127.0.0.1:2/")
 
 
@@ -347,4 +347,4 @@ def test_trusting_adds_to_the_authorities_of_the_system(
     authority: tuple[trustme.CA, Path],
 ) -> None:
     systems = ssl.create_default_context().cert_store_stats()["x509_ca"]
-    assert trusting(authority[1]).cert_store_stats()["x509_ca"] == systems + 1
+    assert trust_with(authority[1]).cert_store_stats()["x509_ca"] == systems + 1

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from scheduler_api.delivery.http import egress, resolver, transport
-from scheduler_api.delivery.http.response import BODY_BYTES
+from scheduler_api.delivery.http.response import MAX_BODY_BYTES
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, Start, send
@@ -117,13 +117,13 @@ async def test_of_fifty_addresses_four_are_dialled(
     addresses = [f"127.0.0.{number}" for number in range(101, 151)]
     name_server(lambda _: addresses)
     dialled: list[str] = []
-    judge = egress.Verdict.judge
+    check = egress.EgressReport.check
 
-    def note(verdict: egress.Verdict, rules: object, address: str, port: int) -> None:
+    def note(report: egress.EgressReport, rules: object, address: str, port: int) -> None:
         dialled.append(address)
-        judge(verdict, rules, address, port)  # type: ignore[arg-type]  # as it came
+        check(report, rules, address, port)  # type: ignore[arg-type]  # as it came
 
-    monkeypatch.setattr(egress.Verdict, "judge", note)
+    monkeypatch.setattr(egress.EgressReport, "check", note)
     assert await ends(sender, claim, "http://many.example:2/") == (None, "connect_error")
     assert sorted(set(dialled)) == addresses[: resolver.MAX_ADDRESSES]
 
@@ -318,7 +318,7 @@ async def test_an_answer_that_never_ends_is_left_after_its_beginning(
 ) -> None:
     async with endless_server(HEAD + b"\r\n", b"x" * 65_536) as (url, written):
         assert await ends(sender, claim, url) == (200, None)
-        await wait_until("its server has seen that", lambda: sum(written) > BODY_BYTES)
+        await wait_until("its server has seen that", lambda: sum(written) > MAX_BODY_BYTES)
     assert sum(written) < BUFFERED
 
 

@@ -3,13 +3,13 @@
 import pytest
 from yarl import URL
 
-from scheduler_api.delivery.http.request import serialized, target_of
+from scheduler_api.delivery.http.request import request_target, serialize
 
 URL_OF_ALL = URL("https://[2001:db8::1]:8443/a%20b/?q=%C3%A9&x#part", encoded=True)
 
 
 def test_a_body_comes_after_its_length() -> None:
-    assert serialized(
+    assert serialize(
         "POST", URL_OF_ALL, "/a%20b/?q=%C3%A9&x", {"A": "b", "C": "d \t e"}, b"body"
     ) == (
         b"POST /a%20b/?q=%C3%A9&x HTTP/1.1\r\n"
@@ -31,17 +31,17 @@ def test_a_body_comes_after_its_length() -> None:
     ],
 )
 def test_the_host_has_its_port_unless_it_is_the_schemes(url: str, line: bytes) -> None:
-    assert serialized("GET", URL(url), "/", {}, None) == b"GET / HTTP/1.1\r\n" + line + b"\r\n"
+    assert serialize("GET", URL(url), "/", {}, None) == b"GET / HTTP/1.1\r\n" + line + b"\r\n"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_where_a_body_could_be_none_is_told(method: str) -> None:
-    assert b"\r\nContent-Length: 0\r\n\r\n" in serialized(method, URL_OF_ALL, "/", {}, None)
+    assert b"\r\nContent-Length: 0\r\n\r\n" in serialize(method, URL_OF_ALL, "/", {}, None)
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_an_empty_body_has_a_length(method: str) -> None:
-    assert b"\r\nContent-Length: 0\r\n\r\n" in serialized(method, URL_OF_ALL, "/", {}, b"")
+    assert b"\r\nContent-Length: 0\r\n\r\n" in serialize(method, URL_OF_ALL, "/", {}, b"")
 
 
 @pytest.mark.parametrize("character", ["\r", "\n", "\0", "\x0b", "\x1f", "\x7f"])
@@ -49,7 +49,7 @@ def test_an_empty_body_has_a_length(method: str) -> None:
 def test_no_header_can_smuggle_in_another(name: str, character: str) -> None:
     headers = {name.format(character): f"a{character}b"}
     with pytest.raises(ValueError, match="control character"):
-        serialized("POST", URL_OF_ALL, "/", headers, b"")
+        serialize("POST", URL_OF_ALL, "/", headers, b"")
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_no_header_can_smuggle_in_another(name: str, character: str) -> None:
     ],
 )
 def test_path_and_query_are_sent_as_given(url: str, target: str) -> None:
-    assert target_of(url) == target
+    assert request_target(url) == target

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scheduler_api.delivery.http import resolver as module
-from scheduler_api.delivery.http.resolver import THREADS, Kind, NeverBegan, Resolver
+from scheduler_api.delivery.http.resolver import MAX_THREADS, Kind, LookupQueueFull, Resolver
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
@@ -80,11 +80,13 @@ async def test_silent_names_delay_no_name_that_is_local_or_was_answered_before(
         return_exceptions=True,
     )
     tasks = hang(resolver, SILENT)
-    await wait_until("all threads for new names", lambda: name_server.silent() == THREADS[Kind.NEW])
+    await wait_until(
+        "all threads for new names", lambda: name_server.silent() == MAX_THREADS[Kind.NEW]
+    )
     async with asyncio.timeout(2):
         await asyncio.gather(resolver.resolve(name), return_exceptions=True)
     assert name_server.asked[-1] == name
-    assert name_server.silent() == THREADS[Kind.NEW]
+    assert name_server.silent() == MAX_THREADS[Kind.NEW]
     await end(name_server, tasks)
     await resolver.close()
 
@@ -99,7 +101,9 @@ async def test_a_name_of_the_hosts_file_is_looked_up_first(
     hosts.write_text("# comment\n127.0.0.1 one n8n.local  # the same\n::1 N8N\n")
     monkeypatch.setattr(module, "HOSTS_FILE", str(hosts))
     tasks = hang(resolver, SILENT)
-    await wait_until("all threads for new names", lambda: name_server.silent() == THREADS[Kind.NEW])
+    await wait_until(
+        "all threads for new names", lambda: name_server.silent() == MAX_THREADS[Kind.NEW]
+    )
     async with asyncio.timeout(2):
         for name in ("one", "n8n.local", "n8n"):
             await resolver.resolve(name)
@@ -113,12 +117,12 @@ async def test_a_name_of_the_hosts_file_is_looked_up_first(
 async def test_a_lookup_that_gets_no_thread_never_began(
     resolver: Resolver, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BEGIN_TIMEOUT", 0.2)
-    tasks = hang(resolver, THREADS[Kind.NEW])
-    await wait_until("no thread is left", lambda: name_server.silent() == THREADS[Kind.NEW])
+    monkeypatch.setattr(module, "QUEUE_TIMEOUT", 0.2)
+    tasks = hang(resolver, MAX_THREADS[Kind.NEW])
+    await wait_until("no thread is left", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     late = asyncio.create_task(resolver.resolve("new.example"))
     await wait_until("it waits", lambda: resolver.waits("new.example"))
-    with pytest.raises(NeverBegan):
+    with pytest.raises(LookupQueueFull):
         await late
     assert not resolver.waits("new.example")
     assert "new.example" not in name_server.asked
@@ -129,8 +133,8 @@ async def test_a_lookup_that_gets_no_thread_never_began(
 async def test_a_lookup_whose_caller_left_takes_no_thread(
     resolver: Resolver, name_server: NameServer
 ) -> None:
-    tasks = hang(resolver, THREADS[Kind.NEW])
-    await wait_until("no thread is left", lambda: name_server.silent() == THREADS[Kind.NEW])
+    tasks = hang(resolver, MAX_THREADS[Kind.NEW])
+    await wait_until("no thread is left", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     left, stays = (asyncio.create_task(resolver.resolve(f"{name}.example")) for name in "ab")
     await wait_until("both wait", lambda: resolver.waits("b.example"))
     left.cancel()
@@ -143,8 +147,8 @@ async def test_a_lookup_whose_caller_left_takes_no_thread(
 async def test_a_lookup_whose_caller_leaves_as_a_thread_gets_free_is_passed_over(
     resolver: Resolver, name_server: NameServer
 ) -> None:
-    tasks = hang(resolver, THREADS[Kind.NEW])
-    await wait_until("no thread is left", lambda: name_server.silent() == THREADS[Kind.NEW])
+    tasks = hang(resolver, MAX_THREADS[Kind.NEW])
+    await wait_until("no thread is left", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     left = asyncio.create_task(resolver.resolve("a.example"))
     await wait_until("it waits", lambda: resolver.waits("a.example"))
     resolver._waiting[Kind.NEW][0].began.cancel()  # as the end of its caller does
@@ -169,16 +173,16 @@ async def test_names_that_were_silent_get_fewer_threads_than_new_ones(
     await wait_until("the threads are back", lambda: sum(resolver._busy.values()) == 0)
     name_server.hangs.clear()
     name_server.asked.clear()
-    monkeypatch.setattr(module, "QUICK", -1)  # the names that were just answered are slow
+    monkeypatch.setattr(module, "QUICK_LOOKUP", -1)  # the names that were just answered are slow
     tasks = hang(resolver, 40, first=100)
     await wait_until("new ones", lambda: name_server.silent() == 40)
     await end(name_server, tasks)
     name_server.hangs.clear()
     name_server.asked.clear()
     tasks = hang(resolver, 40, first=100)
-    await wait_until("slow ones", lambda: name_server.silent() == THREADS[Kind.SLOW])
+    await wait_until("slow ones", lambda: name_server.silent() == MAX_THREADS[Kind.SLOW])
     await resolver.resolve("new.example")
-    assert name_server.silent() == THREADS[Kind.SLOW]
+    assert name_server.silent() == MAX_THREADS[Kind.SLOW]
     await end(name_server, tasks)
     await resolver.close()
 
@@ -186,7 +190,7 @@ async def test_names_that_were_silent_get_fewer_threads_than_new_ones(
 async def test_no_more_names_are_remembered_than_are_known(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NAMES_KNOWN", 2)
+    monkeypatch.setattr(module, "MAX_NAMES", 2)
     for name in ("a.example", "b.example", "c.example"):
         await resolver.resolve(name)
     kinds = [resolver._kind(name) for name in ("a.example", "b.example", "c.example")]
@@ -221,12 +225,12 @@ async def test_eighty_silent_names_delay_no_other_and_cost_no_attempt_of_those_n
     monkeypatch: pytest.MonkeyPatch,
     timeout: str,
 ) -> None:
-    monkeypatch.setattr(module, "BEGIN_TIMEOUT", 2.0)
+    monkeypatch.setattr(module, "QUEUE_TIMEOUT", 2.0)
     await start(slots=256)
     for number in range(SILENT):
         url = f"http://silent{number}.example/"
         await live_store.messages.create(f"m{number}", accepted(webhookUrl=url, timeout=timeout))
-    await wait_until("threads of new names", lambda: name_server.silent() == THREADS[Kind.NEW])
+    await wait_until("threads of new names", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     url = receiver.url.replace("127.0.0.1", "localhost")
     await live_store.messages.create("local", accepted(webhookUrl=url))
     await wait_until("the other", lambda: receiver.ids() == ["local"])

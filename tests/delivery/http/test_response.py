@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler_api.delivery.http.response import BODY_BYTES, HEAD_BYTES, ResponseReader
+from scheduler_api.delivery.http.response import MAX_BODY_BYTES, MAX_HEAD_BYTES, ResponseReader
 from tests.support.response_cases import BAD, CASES, EMPTY, GONE, OK, Case
 
 Found = tuple[int | str, bool, str | None]  # outcome, whether the connection is kept, excerpt
@@ -68,19 +68,19 @@ def test_how_an_answer_is_cut_makes_no_difference(parts: list[bytes], data: st.D
     assert read(pieces) == read([answer]) == read(cut(answer, 1))
 
 
-@pytest.mark.parametrize("size", [HEAD_BYTES, HEAD_BYTES + 1])
+@pytest.mark.parametrize("size", [MAX_HEAD_BYTES, MAX_HEAD_BYTES + 1])
 def test_a_head_of_the_most_bytes_is_read_and_a_longer_one_is_left(size: int) -> None:
     head = OK + b"X: " + b"y" * (size - len(OK + b"X: \r\n" + EMPTY)) + b"\r\n" + EMPTY
     assert len(head) == size
     for pieces in ([head], cut(head, 1)):
-        assert read(pieces) == (200, size == HEAD_BYTES, None)
+        assert read(pieces) == (200, size == MAX_HEAD_BYTES, None)
 
 
-@pytest.mark.parametrize("size", [BODY_BYTES, BODY_BYTES + 1])
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES, MAX_BODY_BYTES + 1])
 def test_a_body_of_the_most_bytes_is_read_and_a_longer_one_is_left(size: int) -> None:
     answer = OK + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
     for pieces in ([answer], cut(answer, 1000)):
-        assert read(pieces) == (200, size == BODY_BYTES, "x" * 4096)
+        assert read(pieces) == (200, size == MAX_BODY_BYTES, "x" * 4096)
 
 
 def test_a_field_is_found_by_its_whole_name_whatever_its_case() -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from scheduler_api import __version__
-from scheduler_api.delivery.http.sender import Sender, Sent, Start
+from scheduler_api.delivery.http.sender import AttemptStart, Sender, Sent
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.signing import parse_secrets
@@ -282,7 +282,7 @@ async def test_a_mistake_of_ours_is_an_attempt_that_failed(
 
 
 async def test_an_attempt_that_was_cut_off_is_one(sender: Sender, claim: Claims) -> None:
-    start = Start(datetime.now(UTC), time.monotonic() - 60)
+    start = AttemptStart(datetime.now(UTC), time.monotonic() - 60)
     sent: Sent = sender.cut_off(await claim("http://127.0.0.1:2/"), start)
     assert (sent.attempt.number, sent.attempt.error) == (1, "shutdown")
     assert sent.attempt.started_at == start.at

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from scheduler_api.api.fields import EXAMPLE_CURSOR, EXAMPLE_ID, EXAMPLE_INSTANT, Instant, described
-from scheduler_api.domain.attempt import ERRORS, Attempt
+from scheduler_api.domain.attempt import ERROR_MEANINGS, Attempt
 from scheduler_api.domain.destination import Hold, HoldReason
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Listed, Message, Method, State, payload
@@ -50,7 +50,7 @@ class AttemptView(msgspec.Struct, rename="camel"):
         str | None,
         described(
             "Why there was no usable response, null if there was one. "
-            + "; ".join(f"`{word}`: {meaning.text}" for word, meaning in ERRORS.items())
+            + "; ".join(f"`{word}`: {meaning.text}" for word, meaning in ERROR_MEANINGS.items())
             + ".",
             "timeout",
         ),

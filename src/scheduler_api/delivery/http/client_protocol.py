@@ -1,4 +1,8 @@
-"""A connection to a receiver: aiohttp's connector makes and keeps it, the answers are read here."""
+"""A connection to a receiver: aiohttp's connector makes and pools it, responses are read here.
+
+A subclass of aiohttp's protocol, as aiohttp lets nobody replace or configure its response parser
+(aio-libs/aiohttp#2988). It can go when a connector accepts a protocol class.
+"""
 
 import asyncio
 
@@ -8,10 +12,10 @@ from scheduler_api.delivery.http.response import ResponseReader
 
 
 class ResponseProtocol(ResponseHandler):
-    """Carries one request after the other; aiohttp's own parser is used only by its proxies.
+    """Carries one request after the other; only responses of a proxy to CONNECT are aiohttp's.
 
-    No exception is kept here: its traceback would keep the frames it passed through, and with them
-    the request, until the garbage collector looks.
+    It keeps no exception: its traceback would keep the frames it passed through, and so the
+    request, until the garbage collector runs.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -19,15 +23,15 @@ class ResponseProtocol(ResponseHandler):
         self.used = False  # whether it has carried a request
         self._reader: ResponseReader | None = None  # of the open exchange
         self._reusable = True
-        self._exchanged: asyncio.Future[None] | None = None  # done when nothing more is to be read
+        self._exchanged: asyncio.Future[None] | None = None  # done when the response has ended
 
     @property
     def should_close(self) -> bool:
-        """Whether it may carry no further request."""
+        """Whether it cannot carry another request."""
         return not self._reusable or super().should_close
 
     async def exchange(self, data: bytes, reader: ResponseReader) -> None:
-        """Send a request and read its answer, to its end or to the connection's."""
+        """Send a request; read its response, until it or the connection ends."""
         self._reusable = False
         if self.transport is None:
             return
@@ -39,7 +43,7 @@ class ResponseProtocol(ResponseHandler):
             self._reader = self._exchanged = None
 
     def data_received(self, data: bytes) -> None:
-        """Read on; what nobody asked for ends the connection, or it would be the next answer."""
+        """Read the response; abort if none is open: the bytes would begin the next response."""
         reader = self._reader
         if reader is not None:
             if reader.feed(data):
@@ -50,7 +54,7 @@ class ResponseProtocol(ResponseHandler):
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The answer ends here, whether it is whole or not."""
+        """The response has ended, complete or not."""
         if self._reader is not None:
             self._reader.end()
             self._finish(self._reader)
@@ -58,5 +62,7 @@ class ResponseProtocol(ResponseHandler):
 
     def _finish(self, reader: ResponseReader) -> None:
         self._reader, self._reusable = None, reader.reusable
-        if self._exchanged is not None and not self._exchanged.done():  # it is, of a cancelled task
+        if (
+            self._exchanged is not None and not self._exchanged.done()
+        ):  # it is done if the task was cancelled
             self._exchanged.set_result(None)

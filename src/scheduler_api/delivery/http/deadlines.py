@@ -1,6 +1,6 @@
-"""Ends requests that take too long, by one look at all of them; asked by the sender.
+"""Ends requests that take too long, by one timer for all of them.
 
-A timer for each, as aiohttp and asyncio.timeout have it, costs a fifth of what sending costs.
+One timer for each request, as in aiohttp and asyncio.timeout, would cost a fifth of sending.
 """
 
 import asyncio
@@ -8,62 +8,64 @@ import time
 from types import TracebackType
 from typing import Final
 
-DEADLINE_TICK: Final = 0.05  # seconds between two checks while a request is open
+DEADLINE_TICK: Final = 0.05  # seconds between two checks: a request may end so much late
 
 
 class Deadlines:
-    """The requests that are open, and until when each may be."""
+    """The open requests, and how long each may take."""
 
     def __init__(self) -> None:
         self._open: set[Deadline] = set()
-        self.looking = False  # whether a look is to come
+        self.ticking = False  # whether a check is scheduled
 
     def at(self, at: float) -> "Deadline":
-        """A context for the task that enters it, once or several times one after the other:
-        TimeoutError if it is not left by `at`, in seconds of the monotonic clock."""
+        """A context that raises TimeoutError if it is not left by `at`, in monotonic seconds.
+
+        A task may enter it several times, one after the other.
+        """
         return Deadline(self, at)
 
     def add(self, deadline: "Deadline") -> None:
-        """Watch it."""
+        """Start to check it."""
         self._open.add(deadline)
-        if not self.looking:
-            self._look_later()
+        if not self.ticking:
+            self._schedule()
 
     def discard(self, deadline: "Deadline") -> None:
-        """Watch it no longer."""
+        """Stop to check it."""
         self._open.discard(deadline)
 
-    def _look_later(self) -> None:
-        # Only while something is open: an idle process sleeps.
-        self.looking = bool(self._open)
-        if self.looking:
-            asyncio.get_running_loop().call_later(DEADLINE_TICK, self._look)
+    def _schedule(self) -> None:
+        # Only while a request is open, so that an idle process sleeps.
+        self.ticking = bool(self._open)
+        if self.ticking:
+            asyncio.get_running_loop().call_later(DEADLINE_TICK, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
         for deadline in [one for one in self._open if one.at <= now]:
-            deadline.pass_()
-        self._look_later()
+            deadline.expire()
+        self._schedule()
 
 
 class Deadline:
-    """One request's, as asyncio.timeout is: a cancellation of its own becomes TimeoutError."""
+    """The deadline of one request: its own cancellation becomes TimeoutError."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_passed", "_task", "at")
+    __slots__ = ("_cancelling", "_deadlines", "_expired", "_task", "at")
 
     _task: asyncio.Task[object]
-    _cancelling: int  # cancellations of the task that were under way before
-    _passed: bool
+    _cancelling: int  # cancellations of the task that were pending before
+    _expired: bool
 
     def __init__(self, deadlines: Deadlines, at: float) -> None:
-        """`at`: by the monotonic clock, seconds."""
+        """`at`: monotonic seconds."""
         self._deadlines = deadlines
         self.at = at
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  only a task can be cancelled
-        self._task, self._cancelling, self._passed = task, task.cancelling(), False
+        self._task, self._cancelling, self._expired = task, task.cancelling(), False
         self._deadlines.add(self)
 
     def __exit__(
@@ -74,15 +76,15 @@ class Deadline:
     ) -> None:
         self._deadlines.discard(self)
         task = self._task
-        del (
-            self._task
-        )  # it keeps its error, whose frames keep this: a circle with the request in it
-        ours = self._passed and task.uncancel() <= self._cancelling
+        # The task keeps its error, the error its frames, and these keep `self`: without this line,
+        # a cycle would keep the request until the garbage collector runs.
+        del self._task
+        ours = self._expired and task.uncancel() <= self._cancelling
         if ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error
 
-    def pass_(self) -> None:
-        """The time is over."""
+    def expire(self) -> None:
+        """Cancel the task."""
         self._deadlines.discard(self)
-        self._passed = True
+        self._expired = True
         self._task.cancel()

@@ -1,6 +1,6 @@
-"""The way out: a connector that judges every address it dials.
+"""A connector that checks every address against the egress rules before it connects.
 
-Asked by the transport; what may be dialled is decided in domain/egress.py.
+The rules themselves are in domain/egress.py.
 """
 
 import errno
@@ -11,50 +11,44 @@ from heapq import nsmallest
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
 
 from scheduler_api.delivery.http.resolver import Resolver
 from scheduler_api.domain.egress import EgressRules
 
-# How long a connection is kept for the next request, in seconds: less than the 5 s after which
-# many servers close, so that a request seldom meets a connection that is just going.
-KEEP_ALIVE = 4.0
+# Idle connections are kept so many seconds: less than the 5 s after which many servers close them,
+# so that a request seldom meets a connection that is just being closed.
+KEEP_ALIVE: Final = 4.0
+DNS_TTL: Final = 10  # seconds that resolved addresses are cached
+MAX_CONNECTIONS: Final = 1024  # open and idle ones, by default
+CLOSE_SHARE: Final = 16  # 1/16 of the connections is closed at once when there are too many
 
-# How long an answer of the resolver is believed, in seconds.
-DNS_TTL = 10
-
-# Connections that are open or kept, unless the process may have more or fewer.
-CONNECTIONS = 1024
-
-# This part of the connections is closed at once when no more may be open.
-ROOM = 16
-
-# Why no socket could be made, though the destination may be well.
-SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# No socket could be created; this says nothing about the destination.
+SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Verdict:
-    """What the guard found in one attempt; a context, entered around the request.
+class EgressReport:
+    """What the connector found in one attempt; a context, entered around the request.
 
-    aiohttp copies context variables into the tasks that race for a connection, so these share the
-    object. The exception that the guard raises is no witness: aiohttp folds several into another.
+    A context variable, because aiohttp copies these into the tasks that race for a connection. An
+    exception cannot carry the finding: aiohttp merges several into one.
     """
 
-    __slots__ = ("_token", "dialled", "host", "opened", "refusal", "starved")
+    __slots__ = ("_token", "allowed", "host", "opened", "out_of_sockets", "refusal")
 
-    _token: "Token[Verdict]"  # gives the context variable back what it held before
+    _token: "Token[EgressReport]"  # restores the context variable
 
     def __init__(self, host: str) -> None:
-        self.host = host  # the name asked for
-        self.dialled = False  # whether any address was let through
-        self.refusal: str | None = None  # why nothing was dialled, if that was the guard's doing
-        self.opened = False  # whether any socket was made, so that a request may have gone out
-        self.starved = False  # whether this machine had no socket left for an address
+        self.host = host  # of the URL
+        self.allowed = False  # whether any address was allowed
+        self.refusal: str | None = None  # why no address was allowed; None: one was, or none found
+        self.opened = False  # whether any socket was created, so that a request may have been sent
+        self.out_of_sockets = False  # whether this machine had no socket left for an address
 
     def __enter__(self) -> Self:
-        self._token = _verdict.set(self)
+        self._token = _report.set(self)
         return self
 
     def __exit__(
@@ -63,72 +57,72 @@ class Verdict:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _verdict.reset(self._token)
+        _report.reset(self._token)
 
-    def judge(self, rules: EgressRules, address: str, port: int) -> None:
-        """Let the address through or raise PermissionError, and remember which."""
+    def check(self, rules: EgressRules, address: str, port: int) -> None:
+        """Note whether the address is allowed. Raises: PermissionError if it is not."""
         refusal = rules.refusal(address, port, self.host)
         if refusal is None:
-            self.dialled, self.refusal = True, None
+            self.allowed, self.refusal = True, None
             return
-        if not self.dialled:
+        if not self.allowed:
             self.refusal = self.refusal or refusal
         raise PermissionError(errno.EACCES, refusal)
 
 
-_verdict: ContextVar[Verdict] = ContextVar("verdict")
+_report: ContextVar[EgressReport] = ContextVar("report")
 
 
-def current_verdict() -> Verdict:
-    """Of the attempt under way; outside of `guarding` no host is known, and no host rule holds."""
-    return _verdict.get(None) or Verdict("")
-
-
-def guarding(host: str) -> Verdict:
-    """`with guarding(url.host) as verdict:` around one request to that host; if it fails,
-    `verdict.refusal` tells why it was not sent."""
-    return Verdict(host)
+def current_report() -> EgressReport:
+    """Of the attempt under way; if there is none, a report of no host, to which no rule applies."""
+    return _report.get(None) or EgressReport("")
 
 
 class GuardedConnector(aiohttp.TCPConnector):
-    """Judges each address just before it is dialled, whether resolved or written in the URL."""
+    """Checks each address just before it connects, whether resolved or written in the URL."""
 
     def __init__(
         self,
         rules: EgressRules,
         trust: ssl.SSLContext | None = None,
         *,
-        connections: int = CONNECTIONS,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """`trust`: the certificates of receivers; None: of the system.
+        """`trust`: checks the certificates of receivers; None: by those of the system.
 
-        `connections`: how many may be open, those that are kept included.
+        `max_connections`: open and idle ones together.
         """
         self._rules = rules
-        self._connections = connections
-        self._made = 0  # sockets since the connections were counted, and their number then
+        self._max_connections = max_connections
+        self._created = 0  # at least as many connections are there; see _make_room
         self._own_resolver = Resolver()
         super().__init__(
-            limit=0,  # the dispatcher's slots are the limit
+            limit=0,  # no limit: the dispatcher's slots are one
             ssl=trust or True,
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=DNS_TTL,
-            # Named, or an aiodns that happens to be installed would resolve, blind to the names
-            # of containers.
+            # Given explicitly: otherwise aiohttp uses aiodns if it is installed, which does not
+            # know the names of containers.
             resolver=self._own_resolver,
-            # The only place that sees every address: a resolver is never asked about literals.
+            # The only hook that sees every address: a resolver sees no address in a URL.
             socket_factory=self._open,
         )
 
     def _make_room(self) -> None:
+        """Close the oldest idle connections if there are too many connections.
+
+        aiohttp's own `limit` counts only open ones, and we know of no issue for idle ones; this can
+        go when a connector limits both.
+        """
         idle = self._count_idle()
-        count = len(self._acquired) + idle  # with those that are being dialled
-        if count > self._connections:
-            # Some more, as a socket is closed only in the next turn of the loop.
-            closed = min(idle, count - self._connections + self._connections // ROOM)
+        count = len(self._acquired) + idle  # including those that are being opened
+        if count > self._max_connections:
+            # A few more than needed, as a socket is closed only in the next turn of the loop.
+            surplus = count - self._max_connections
+            closed = min(idle, surplus + self._max_connections // CLOSE_SHARE)
             self._close_oldest(closed)
             count -= closed
-        self._made = count
+        self._created = count
 
     def _count_idle(self) -> int:
         return sum(map(len, self._conns.values()))
@@ -142,37 +136,37 @@ class GuardedConnector(aiohttp.TCPConnector):
                 del self._conns[key]
 
     def waits_for_lookup(self, host: str) -> bool:
-        """Whether a lookup of that name waits for its turn."""
+        """Whether a lookup of that name has not begun."""
         return self._own_resolver.waits(host)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close connections and resolver; aiohttp closes only a resolver that it made itself."""
+        """Close connections and resolver; aiohttp closes only a resolver that it created."""
         await super().close(abort_ssl=abort_ssl)
         await self._own_resolver.close()
 
     def _open(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        verdict = current_verdict()
-        self._judge(verdict, str(address[0]), int(address[1]))
-        self._made += 1
-        if self._made > self._connections:
+        report = current_report()
+        self._check(report, str(address[0]), int(address[1]))
+        self._created += 1
+        if self._created > self._max_connections:
             self._make_room()
         try:
-            made = socket.socket(family, kind, protocol)
+            created = socket.socket(family, kind, protocol)
         except OSError as error:
             if error.errno in SHORTAGE:
-                verdict.starved = True
+                report.out_of_sockets = True
                 self._close_oldest(self._count_idle())
             raise
-        verdict.opened = True
-        return made
+        report.opened = True
+        return created
 
-    def _judge(self, verdict: Verdict, address: str, port: int) -> None:
-        verdict.judge(self._rules, address, port)
+    def _check(self, report: EgressReport, address: str, port: int) -> None:
+        report.check(self._rules, address, port)
 
 
-def trusting(ca_file: Path) -> ssl.SSLContext:
-    """Trusts the certificates in that file, too. Raises: OSError (ssl.SSLError is one)."""
+def trust_with(ca_file: Path) -> ssl.SSLContext:
+    """Trusts the system's certificates and those in the file. Raises: OSError (or ssl.SSLError)."""
     context = ssl.create_default_context()
     context.load_verify_locations(ca_file)
     context.set_alpn_protocols(("http/1.1",))
@@ -180,7 +174,7 @@ def trusting(ca_file: Path) -> ssl.SSLContext:
 
 
 def out_of_sockets() -> bool:
-    """Whether none can be made: then a name that was not resolved may well exist."""
+    """Whether no socket can be created: then a name that was not resolved may well exist."""
     try:
         socket.socket().close()
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Requests by way of an HTTP proxy: plain ones in absolute form, TLS in a tunnel (CONNECT).
+"""Requests through an HTTP proxy: plain ones in absolute form, TLS in a tunnel (CONNECT).
 
-The addresses of each destination are judged here before the proxy is asked. The proxy is given the
-name and resolves it again: many proxies decide and log by names, and an address could not be put
-into a plain request, whose Host field a proxy makes from the target.
+The addresses of each destination are checked here first. The proxy gets the name and resolves it
+again: many proxies decide and log by names, and a plain request cannot carry an address, because
+a proxy derives the Host field from the target.
 """
 
 import base64
@@ -16,29 +16,29 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from scheduler_api.delivery.http.egress import (
+    EgressReport,
     GuardedConnector,
-    Verdict,
-    current_verdict,
+    current_report,
     out_of_sockets,
 )
-from scheduler_api.delivery.http.resolver import NeverBegan
+from scheduler_api.delivery.http.resolver import LookupQueueFull
 
-WRONG_LOGIN: Final = 407  # what a proxy answers, and no receiver
+AUTH_REQUIRED: Final = 407  # only proxies respond with it, receivers do not
 
 
 class ProxyError(Exception):
-    """The proxy cannot be reached, or refuses; this says nothing about the destination."""
+    """The proxy cannot be reached, or refuses; unrelated to the destination."""
 
 
 class Proxy(NamedTuple):
-    """Where the proxy is, and our login there."""
+    """The address of the proxy, and our login there."""
 
     url: URL  # without the login
-    headers: dict[str, str]  # that it gets with each plain request and each CONNECT
+    headers: dict[str, str]  # of each plain request and each CONNECT
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From EGRESS_PROXY, http://USER:PASSWORD@HOST:PORT, which the settings have checked."""
+        """From EGRESS_PROXY, http://USER:PASSWORD@HOST:PORT, as checked by the settings."""
         url = URL(text)
         if url.user is None:
             return cls(url.origin(), {})
@@ -48,20 +48,20 @@ class Proxy(NamedTuple):
     def in_absolute_form(
         self, url: URL, target: str, headers: Mapping[str, str]
     ) -> tuple[str, Mapping[str, str]]:
-        """The target and the headers of a plain request as the proxy wants them."""
+        """Target and headers of a plain request to the proxy."""
         return f"http://{url.host_port_subcomponent}{target}", {**headers, **self.headers}
 
 
 class ProxiedConnector(GuardedConnector):
-    """Connects to the proxy for every request, and by tunnel to a destination with TLS."""
+    """Connects to the proxy; for TLS, through it to the destination."""
 
-    def _judge(self, verdict: Verdict, address: str, port: int) -> None:
-        """The only addresses that are dialled are the proxy's, which may be private."""
+    def _check(self, report: EgressReport, address: str, port: int) -> None:
+        """Allow all: the only address is the proxy's, which may be private."""
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
     ) -> ResponseHandler:
-        await self._judge_destination(req)
+        await self._check_destination(req)
         try:
             return await super()._create_connection(req, traces, timeout)
         except aiohttp.ClientHttpProxyError as error:
@@ -80,25 +80,25 @@ class ProxiedConnector(GuardedConnector):
         timeout: aiohttp.ClientTimeout,
         **options: Any,
     ) -> Any:
-        """To the proxy: its name may be wrong, or nobody may answer there."""
+        """Connect to the proxy; make its DNS errors and timeouts errors of the proxy."""
         try:
             return await super()._create_direct_connection(req, traces, timeout, **options)
         except (aiohttp.ClientConnectorDNSError, TimeoutError) as error:
-            if isinstance(error.__cause__, NeverBegan) or out_of_sockets():
-                raise  # nobody was asked for the name: no attempt
+            if isinstance(error.__cause__, LookupQueueFull) or out_of_sockets():
+                raise  # no name server was asked: this is no attempt
             reason = OSError(errno.EHOSTUNREACH, str(error) or "no answer in time")
             raise aiohttp.ClientProxyConnectionError(req.connection_key, reason) from error
 
-    async def _judge_destination(self, req: aiohttp.ClientRequest) -> None:
-        """Let all addresses through or none: the proxy chooses among them."""
+    async def _check_destination(self, req: aiohttp.ClientRequest) -> None:
+        """Allow the destination if all its addresses are: the proxy chooses among them."""
         host, port = req.url.raw_host or "", req.url.port or 0
         try:
             found = await self._resolve_host(host, port)
         except OSError as error:
             raise aiohttp.ClientConnectorDNSError(req.connection_key, error) from error
-        verdict = current_verdict()
+        report = current_report()
         for one in found:
-            if refusal := self._rules.refusal(one["host"], port, verdict.host):
-                verdict.refusal = refusal
+            if refusal := self._rules.refusal(one["host"], port, report.host):
+                report.refusal = refusal
                 reason = PermissionError(errno.EACCES, refusal)
                 raise aiohttp.ClientConnectorError(req.connection_key, reason)

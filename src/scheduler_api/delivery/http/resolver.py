@@ -1,8 +1,8 @@
-"""The system's resolver on threads of our own; silent name servers delay no other name and no exit.
+"""The system's resolver in own threads: silent name servers delay no other name and no exit.
 
-`getaddrinfo` knows /etc/hosts and the names of containers, but it blocks, and nothing interrupts
-it. So its threads are daemons, which an exit does not wait for, and names that it does not answer
-quickly may have only some of them.
+`getaddrinfo` knows /etc/hosts and the names of containers, but it blocks and cannot be interrupted.
+So its threads are daemons, for which an exit does not wait, and slow names may use only some of
+them. The loop's own getaddrinfo shares few threads among all (python/cpython#112169).
 """
 
 import asyncio
@@ -20,32 +20,32 @@ from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-RESOLVE_TIMEOUT = 10.0  # seconds: the system asks the next name server when one is silent for 5 s
-BEGIN_TIMEOUT = 4.0  # seconds that a lookup waits for a thread
-QUICK: Final = 1.0  # seconds: a name that takes longer is a slow one
-NAMES_KNOWN: Final = 4096  # quick and slow ones each
-MAX_ADDRESSES = 4  # of a name that are tried: with fifty dead ones an attempt would dial to its end
+RESOLVE_TIMEOUT: Final = 10.0  # seconds: the system tries the next name server after 5 s
+QUEUE_TIMEOUT: Final = 4.0  # seconds that a lookup waits for a thread
+QUICK_LOOKUP: Final = 1.0  # seconds: a name that takes longer is slow
+MAX_NAMES: Final = 4096  # remembered, of quick and slow ones each
+MAX_ADDRESSES: Final = 4  # tried of a name: of fifty dead ones, all would take the whole timeout
 HOSTS_FILE: Final = "/etc/hosts"
 
 
 class Kind(IntEnum):
-    """What is known of a name, the first to be looked up first."""
+    """What is known of a name; the lower kind is looked up first."""
 
-    QUICK = 0  # was answered quickly, or this machine knows it
+    QUICK = 0  # its last lookup was quick, or this machine knows it
     NEW = 1
     SLOW = 2
 
 
-# Threads that lookups of a kind, and of the kinds after it, may have together.
-THREADS: Final = {Kind.QUICK: 64, Kind.NEW: 48, Kind.SLOW: 16}
+# Threads for lookups of this kind and the kinds below it together.
+MAX_THREADS: Final = {Kind.QUICK: 64, Kind.NEW: 48, Kind.SLOW: 16}
 
 
-class NeverBegan(socket.gaierror):
-    """No thread was free for the lookup, so nobody was asked for the name."""
+class LookupQueueFull(socket.gaierror):
+    """No thread was free for the lookup, so no name server was asked."""
 
 
 class _Lookup:
-    """One call of getaddrinfo, to come or under way."""
+    """One call of getaddrinfo, waiting or running."""
 
     __slots__ = ("answer", "arguments", "began", "host", "kind")
 
@@ -59,34 +59,34 @@ class _Lookup:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up on threads that are started as they are needed."""
+    """Looks names up in threads that are started when needed."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting = {kind: deque[_Lookup]() for kind in Kind}
-        self._busy = dict.fromkeys(Kind, 0)  # threads
-        self._threads = 0  # that were started
+        self._busy = dict.fromkeys(Kind, 0)  # running lookups, each in a thread
+        self._threads = 0  # started so far
         self._work: queue.SimpleQueue[_Lookup | None] = queue.SimpleQueue()
         self._known: dict[Kind, dict[str, None]] = {Kind.QUICK: {}, Kind.SLOW: {}}
-        self._machine = _HostsFile()
+        self._hosts_file = _HostsFile()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """The first addresses of `host`.
 
-        Raises: OSError if it has none or nobody answers in time; NeverBegan if nobody was asked.
+        Raises: OSError if it has none, or no name server answers in time; LookupQueueFull.
         """
         lookup = _Lookup(host, port, family, self._kind(host))
         self._waiting[lookup.kind].append(lookup)
         self._begin()
         try:
-            await asyncio.wait_for(lookup.began, BEGIN_TIMEOUT)
+            await asyncio.wait_for(lookup.began, QUEUE_TIMEOUT)
         except TimeoutError as error:
-            raise NeverBegan(socket.EAI_AGAIN, "no thread is free for a lookup") from error
+            raise LookupQueueFull(socket.EAI_AGAIN, "no thread is free for a lookup") from error
         finally:
             if lookup.began.cancelled():
-                with suppress(ValueError):  # it was passed over
+                with suppress(ValueError):  # it was removed meanwhile
                     self._waiting[lookup.kind].remove(lookup)
         try:
             return await asyncio.wait_for(lookup.answer, RESOLVE_TIMEOUT)
@@ -99,12 +99,12 @@ class Resolver(AbstractResolver):
         return any(lookup.host == host for waiting in self._waiting.values() for lookup in waiting)
 
     async def close(self) -> None:
-        """Let the threads go; one that waits for a name server ends with its answer."""
+        """End the threads; one that waits for a name server ends with its answer."""
         for _ in range(self._threads):
             self._work.put(None)
 
     def _kind(self, host: str) -> Kind:
-        if host in self._known[Kind.QUICK] or host in self._machine:
+        if host in self._known[Kind.QUICK] or host in self._hosts_file:
             return Kind.QUICK
         return Kind.SLOW if host in self._known[Kind.SLOW] else Kind.NEW
 
@@ -112,7 +112,7 @@ class Resolver(AbstractResolver):
         for kind, waiting in self._waiting.items():
             while waiting and self._has_thread(kind):
                 lookup = waiting.popleft()
-                if lookup.began.done():  # whoever waited for it has left
+                if lookup.began.done():  # no task waits for it any more
                     continue
                 lookup.began.set_result(None)
                 self._busy[kind] += 1
@@ -123,15 +123,15 @@ class Resolver(AbstractResolver):
                 self._work.put(lookup)
 
     def _has_thread(self, kind: Kind) -> bool:
-        """Whether no group of kinds would have more threads than it may."""
+        """Whether one more thread for this kind keeps every limit of MAX_THREADS."""
         return all(
-            sum(self._busy[one] for one in Kind if one >= group) < THREADS[group]
+            sum(self._busy[one] for one in Kind if one >= group) < MAX_THREADS[group]
             for group in Kind
             if group <= kind
         )
 
     def _serve(self) -> None:
-        """What a thread does: one lookup after the other."""
+        """The body of a thread: one lookup after the other."""
         while lookup := self._work.get():
             began = time.monotonic()
             found: list[ResolveResult] | Exception
@@ -147,8 +147,8 @@ class Resolver(AbstractResolver):
         self, lookup: _Lookup, found: list[ResolveResult] | Exception, took: float
     ) -> None:
         self._busy[lookup.kind] -= 1
-        self._note(lookup.host, Kind.QUICK if took < QUICK else Kind.SLOW)
-        if not lookup.answer.done():  # else nobody waits for it any longer
+        self._note(lookup.host, Kind.QUICK if took < QUICK_LOOKUP else Kind.SLOW)
+        if not lookup.answer.done():  # else no task waits for it any more
             if isinstance(found, Exception):
                 lookup.answer.set_exception(found)
             else:
@@ -160,22 +160,22 @@ class Resolver(AbstractResolver):
             other.pop(host, None)
         known = self._known[kind]
         known[host] = None
-        if len(known) > NAMES_KNOWN:
+        if len(known) > MAX_NAMES:
             del known[next(iter(known))]
 
 
 class _HostsFile:
-    """The names that this machine knows without asking anybody."""
+    """The names that this machine knows without a name server."""
 
     def __init__(self) -> None:
         self._names = frozenset[str]()
-        self._read_at = -1  # the file's change, ns
+        self._changed_at = -1  # when the file that was read was changed, ns
 
     def __contains__(self, host: str) -> bool:
-        with suppress(OSError):  # without the file, what was read before stays
+        with suppress(OSError):  # if the file is missing, the names read before stay
             changed_at = os.stat(HOSTS_FILE).st_mtime_ns
-            if changed_at != self._read_at:
-                self._names, self._read_at = _names_in(HOSTS_FILE), changed_at
+            if changed_at != self._changed_at:
+                self._names, self._changed_at = _names_in(HOSTS_FILE), changed_at
         return host == "localhost" or host.endswith(".localhost") or host in self._names
 
 
@@ -187,7 +187,8 @@ def _names_in(path: str) -> frozenset[str]:
 
 
 def _resolve(host: str, port: int, family: int) -> list[ResolveResult]:
-    # As bytes: from a str, Python's own IDNA raises UnicodeError on labels it dislikes.
+    # As bytes: a str would be encoded by Python's IDNA, which raises UnicodeError for long labels
+    # (python/cpython#77139). Unicode hosts are already encoded by domain/url.py.
     infos = socket.getaddrinfo(
         host.encode(), port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
     )
@@ -202,11 +203,11 @@ def _resolve(host: str, port: int, family: int) -> list[ResolveResult]:
         )
         for its_family, _, protocol, _, address in infos
     )
-    return list(_few(found))
+    return list(_first_few(found))
 
 
-def _few(found: Iterable[ResolveResult]) -> Iterator[ResolveResult]:
-    """Of each family in turn, as one of them may lead nowhere."""
+def _first_few(found: Iterable[ResolveResult]) -> Iterator[ResolveResult]:
+    """Alternately of each family, as one of them may have no route."""
     families: dict[int, list[ResolveResult]] = {}
     for one in found:
         families.setdefault(one["family"], []).append(one)

@@ -1,12 +1,13 @@
-"""The answer to one request, read from bytes: the status line decides, whatever comes after it.
+"""Reads the response to one request from bytes: its status line decides, whatever follows it.
 
-A receiver that answered 200 has the message, so nothing after its status line makes the attempt
-fail: odd header fields, contradictory lengths and broken bodies only end the connection. The result
-does not depend on how the bytes are cut into packets.
+A receiver that responded with 200 has the message. So nothing after the status line fails the
+attempt: invalid headers, contradictory lengths and broken bodies only close the connection. The
+result does not depend on how the bytes are split into packets.
 
-The head is read here and not by aiohttp or httptools: both lose a status when something after it
-offends them, and httptools drops the body of an answer that offers an upgrade. Chunked bodies are
-httptools' to decode.
+The head is not parsed by aiohttp or httptools: both lose the status if something after it is
+invalid (aio-libs/aiohttp#5269), and httptools drops the body of a response that offers an upgrade
+(as nodejs/http-parser#363). A parser that reports the status before it reads the headers, and
+leaves upgrades to its caller, could replace this code. httptools decodes chunked bodies.
 """
 
 import re
@@ -16,10 +17,10 @@ import httptools
 
 from scheduler_api.domain.attempt import EXCERPT_BYTES
 
-HEAD_BYTES: Final = 64 * 1024  # of a head, with the 1xx heads before it
-BODY_BYTES: Final = 64 * 1024  # read of a body; then the connection is closed
+MAX_HEAD_BYTES: Final = 64 * 1024  # of a head, including the 1xx heads before it
+MAX_BODY_BYTES: Final = 64 * 1024  # read of a body; then the connection is closed
 
-# The versions that curl accepts.
+# The HTTP versions that curl accepts.
 _STATUS_LINE: Final = re.compile(
     rb"HTTP/(1\.[01]|2(?:\.0)?) [ \t]*([1-9][0-9]{2})(?![0-9])[^\n]*\n", re.IGNORECASE
 )
@@ -30,14 +31,14 @@ _CHUNKED_HEAD: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class ResponseReader:
-    """Takes the bytes of one answer as they come."""
+    """Reads one response as its bytes arrive."""
 
     __slots__ = (
         "_chunks",
         "_excerpt",
         "_head",
         "_keep_alive",
-        "_left",
+        "_length",
         "_parser",
         "_size",
         "_start",
@@ -48,62 +49,62 @@ class ResponseReader:
     )
 
     def __init__(self) -> None:
-        self.status: int | None = None  # once the whole head, or too much of it, has come
-        self.invalid = False  # whether this is no HTTP
-        self.complete = False  # whether its end has come
-        self.reusable = False  # whether nothing came after that, and the connection lives on
-        self._head = bytearray()  # with the 1xx heads before it
-        self._start = 0  # where in `_head` the last head begins
+        self.status: int | None = None  # set when the head is complete, or too long
+        self.invalid = False  # whether this is not HTTP
+        self.complete = False  # whether the end has arrived
+        self.reusable = False  # whether the connection can carry another request
+        self._head = bytearray()  # including the 1xx heads before it
+        self._start = 0  # where the last head begins in `_head`
         self._keep_alive = False
-        self._left: int | None = None  # bytes of the body to come; None: until the connection ends
+        self._length: int | None = None  # of the body, bytes; None: until the connection ends
         self._chunks: _Chunks | None = None
-        self._parser: httptools.HttpResponseParser | None = None  # of chunks
-        self._size = 0  # bytes of the body that have come
+        self._parser: httptools.HttpResponseParser | None = None  # of a chunked body
+        self._size = 0  # bytes of the body that have arrived
         self._excerpt = b""
 
     @property
     def started(self) -> bool:
-        """Whether any byte has come."""
+        """Whether any byte has arrived."""
         return bool(self._head)
 
     @property
     def excerpt(self) -> str | None:
-        """The beginning of the body, as text."""
+        """The first EXCERPT_BYTES of the body, as text; None if there are none."""
         return self._excerpt.decode(errors="replace") if self._excerpt else None
 
     def header(self, name: str) -> str | None:
-        """The first value of that field, spelt in lower case; None if the head has none."""
+        """The first value of a header; `name` in lower case. None if the head has none."""
         values = _values(self._head, self._head.lower(), b"\n%b" % name.encode())
         return values[0].decode(errors="replace") if values else None
 
     def feed(self, data: bytes) -> bool:
-        """Take what came → whether nothing more is to be read."""
+        """Read bytes → whether the response has ended."""
         if self.status is not None:
-            return self._take(data)
+            return self._feed_body(data)
         head = self._head
-        looked = max(self._start, len(head) - 2)
+        searched = max(self._start, len(head) - 2)
         head += data
-        while end := _find_end(head, looked, HEAD_BYTES):
+        while end := _find_end(head, searched, MAX_HEAD_BYTES):
             line = _STATUS_LINE.match(head, self._start)
             if line is None:
                 return self._refuse()
             status = int(line[2])
             if status >= 200 or status == 101:
-                return self._begin(status, line[1], end.end())
-            looked = self._start = end.end()
-        return self._judge_unfinished()
+                return self._begin_body(status, line[1], end.end())
+            searched = self._start = end.end()
+        return self._check_unfinished()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """The connection has ended."""
         if self.status is None and not self._may_begin():
             self.invalid = True
 
-    def _judge_unfinished(self) -> bool:
-        """Refuse what is no HTTP before its head has ended, which may be never."""
-        head, full = self._head, len(self._head) > HEAD_BYTES
-        if head.find(b"\n", self._start, HEAD_BYTES) < 0:
+    def _check_unfinished(self) -> bool:
+        """Refuse what is not HTTP, or too long, before the head has ended."""
+        head, full = self._head, len(self._head) > MAX_HEAD_BYTES
+        if head.find(b"\n", self._start, MAX_HEAD_BYTES) < 0:
             return self._refuse() if full or not self._may_begin() else False
-        line = _STATUS_LINE.match(head, self._start, HEAD_BYTES)
+        line = _STATUS_LINE.match(head, self._start, MAX_HEAD_BYTES)
         if line is None or (full and 101 != int(line[2]) < 200):
             return self._refuse()
         if full:
@@ -118,8 +119,8 @@ class ResponseReader:
         self.invalid = True
         return True
 
-    def _begin(self, status: int, version: bytes, end: int) -> bool:
-        """Find out where the body ends, and whether its sender would say so too."""
+    def _begin_body(self, status: int, version: bytes, end: int) -> bool:
+        """Decide where the body ends, and whether that is certain enough to keep the connection."""
         head = self._head
         body = bytes(memoryview(head)[end:])
         del head[end:]
@@ -134,15 +135,15 @@ class ResponseReader:
             and _is_plain(head)
         )
         self._frame(head, lower)
-        return self._take(body)
+        return self._feed_body(body)
 
     def _frame(self, head: bytearray, lower: bytearray) -> None:
-        """Where the body ends. What two readers could read differently ends the connection."""
+        """Set where the body ends; if another reader could differ, do not keep the connection."""
         name = b"\ntransfer-encoding"
         coding = _joined(head, lower, name) if name in lower else b""
         lengths = _values(head, lower, b"\ncontent-length")
         if self.status in (101, 204, 304):
-            self._left = 0
+            self._length = 0
             self._keep_alive &= self.status != 101 and not coding and lengths in ([], [b"0"])
         elif coding.endswith(b"chunked"):
             self._chunks = _Chunks()
@@ -152,31 +153,32 @@ class ResponseReader:
         elif coding in (b"", b"identity") and lengths:
             given = b",".join(lengths).split(b",")
             known = [int(length) for length in map(bytes.strip, given) if _is_length(length)]
-            # The least, so that a mistake does not hold the slot until the receiver leaves.
-            self._left = min(known, default=0)
+            # The smallest: a wrong larger one would hold the slot until the receiver disconnects.
+            self._length = min(known, default=0)
             self._keep_alive &= not coding and len(given) == len(known) == 1
 
-    def _take(self, data: bytes) -> bool:
+    def _feed_body(self, data: bytes) -> bool:
         self._size += len(data)
         if self._chunks is not None and self._parser is not None:
             data, ended, clean = self._chunks.decode(self._parser, data)
-        elif self._left is not None:
-            ended, clean = self._size >= self._left, self._size == self._left
-            data = data[: len(data) - max(0, self._size - self._left)]
+        elif self._length is not None:
+            ended, clean = self._size >= self._length, self._size == self._length
+            data = data[: len(data) - max(0, self._size - self._length)]
         else:
             ended, clean = False, False
         if len(self._excerpt) < EXCERPT_BYTES:
             self._excerpt += data[: EXCERPT_BYTES - len(self._excerpt)]
-        full = self._size > BODY_BYTES
+        full = self._size > MAX_BODY_BYTES
         if ended and not full:
             self.complete, self.reusable = True, clean and self._keep_alive
         return ended or full
 
 
 class _Chunks:
-    """What httptools decodes of a chunked body.
+    """The callbacks of httptools for a chunked body.
 
-    It does not know the parser, which knows it: a circle would wait for the garbage collector.
+    It does not refer to the parser, which refers to it: a cycle would wait for the garbage
+    collector.
     """
 
     def __init__(self) -> None:
@@ -184,10 +186,11 @@ class _Chunks:
         self._ended = False
 
     def decode(self, parser: httptools.HttpResponseParser, data: bytes) -> tuple[bytes, bool, bool]:
-        """What was in it, whether that was the end, and whether nothing came after that."""
+        """Decode bytes → the body in them, whether it has ended, whether nothing followed it."""
         self._data, clean = b"", False
         try:
-            # The last byte alone, as httptools does not say where the body has ended.
+            # The last byte separately: httptools does not report where the body has ended, and we
+            # know of no issue about it. One call is enough when it does.
             parser.feed_data(data[:-1])
             if not self._ended:
                 parser.feed_data(data[-1:])
@@ -197,7 +200,7 @@ class _Chunks:
         return self._data, self._ended, clean
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body; not of an answer after it, which nobody asked for."""
+        """A part of the body; an unrequested response after it is ignored."""
         if not self._ended:
             self._data += data
 
@@ -207,7 +210,7 @@ class _Chunks:
 
 
 def _is_plain(head: bytearray) -> bool:
-    """Whether no two readers see other lines in it: no bare CR or LF, no folded line, no NUL."""
+    """Whether all readers see the same lines: no bare CR or LF, no folded line, no NUL."""
     lines = head.count(b"\r\n")
     return (
         head.count(b"\n") == lines
@@ -219,12 +222,12 @@ def _is_plain(head: bytearray) -> bool:
 
 
 def _joined(head: bytearray, lower: bytearray, name: bytes) -> bytes:
-    """The values of a field that is a list, in lower case."""
+    """All values of a list header, in lower case."""
     return b",".join(_values(head, lower, name)).lower()
 
 
 def _values(head: bytearray, lower: bytearray, name: bytes) -> list[bytes]:
-    """Of the fields called so; `name` is in lower case, after the line feed before it."""
+    """The values of all headers of this name; `name` is a line feed and the name in lower case."""
     values = []
     at = lower.find(name)
     while at >= 0:

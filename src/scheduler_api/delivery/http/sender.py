@@ -1,4 +1,4 @@
-"""One attempt: build, sign, send, time, classify."""
+"""One attempt: build the request, sign it, send it, measure it, name its error."""
 
 import re
 import time
@@ -13,10 +13,10 @@ from yarl import URL
 
 from scheduler_api import __version__
 from scheduler_api.delivery.http.deadlines import Deadline, Deadlines
-from scheduler_api.delivery.http.egress import Verdict, guarding, out_of_sockets
+from scheduler_api.delivery.http.egress import EgressReport, out_of_sockets
 from scheduler_api.delivery.http.proxy import ProxyError
-from scheduler_api.delivery.http.request import target_of
-from scheduler_api.delivery.http.resolver import NeverBegan
+from scheduler_api.delivery.http.request import request_target
+from scheduler_api.delivery.http.resolver import LookupQueueFull
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.delivery.http.transport import BadResponse, Transport
 from scheduler_api.domain.attempt import LOCATION_CHARACTERS, Attempt, ErrorWord
@@ -28,14 +28,14 @@ from scheduler_api.store.queue import Claimed
 log = structlog.get_logger()
 
 _MS: Final = timedelta(milliseconds=1)
-# Unless the caller gives another.
-_ALWAYS: Final = {
+# Headers of every request, unless the message has its own.
+_DEFAULT_HEADERS: Final = {
     "User-Agent": f"scheduler-api/{__version__}",
     "Accept": "*/*",
     "Accept-Encoding": "identity",
 }
 
-# What an attempt without an answer is called; the first that fits.
+# The error word of an attempt without a response; the first class that fits.
 _ERRORS: Final[tuple[tuple[type[BaseException], ErrorWord], ...]] = (
     (ProxyError, "proxy_error"),
     (aiohttp.ConnectionTimeoutError, "connect_timeout"),
@@ -51,22 +51,22 @@ _ERRORS: Final[tuple[tuple[type[BaseException], ErrorWord], ...]] = (
 
 
 class NothingSent(Exception):
-    """No request was made, for want of a socket: no attempt, and nothing told of the receiver."""
+    """No request was made, because this machine has no free socket: this is no attempt."""
 
 
-class LookupNeverBegan(NothingSent):
+class LookupPostponed(NothingSent):
     """No request was made, because too many other names are being looked up."""
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """An attempt, and how long its receiver asked to be left alone."""
+    """An attempt, and the Retry-After of its response."""
 
     attempt: Attempt
     retry_after: timedelta | None = None
 
 
-class Start(NamedTuple):
-    """When an attempt began."""
+class AttemptStart(NamedTuple):
+    """When an attempt started."""
 
     at: datetime  # by the clock of the message's store
     monotonic: float  # by this process's monotonic clock, seconds
@@ -87,39 +87,39 @@ class Sender:
         self._timeout = timeout.total_seconds()
         self._secrets = secrets
 
-    async def send(self, claimed: Claimed, start: Start) -> Sent:
-        """Make one request, now; whatever happens is told in the attempt. Raises: NothingSent."""
+    async def send(self, claimed: Claimed, start: AttemptStart) -> Sent:
+        """Make one request, now; the attempt has its result. Raises: NothingSent."""
         url = URL(claimed.url, encoded=True)
-        with guarding(url.raw_host or "") as verdict:
+        with EgressReport(url.raw_host or "") as report:
             try:
                 response = await self._request(url, claimed, start)
             except Exception as caught:  # an attempt that fails is recorded, whatever the reason
-                return Sent(self._failed(caught, verdict, claimed, start))
+                return Sent(self._failed(caught, report, claimed, start))
         attempt = self._attempt(claimed, start, response, None)
         if not response.status or response.status < 400:
             return Sent(attempt)
         return Sent(attempt, parse_retry_after(response.header("retry-after"), start.at))
 
     def _failed(
-        self, error: Exception, verdict: Verdict, claimed: Claimed, start: Start
+        self, error: Exception, report: EgressReport, claimed: Claimed, start: AttemptStart
     ) -> Attempt:
         try:
-            if _never_looked_up(error, verdict, self._transport):
-                raise LookupNeverBegan from error
-            if _nothing_sent(error, verdict):
+            if _lookup_was_postponed(error, report, self._transport):
+                raise LookupPostponed from error
+            if _nothing_sent(error, report):
                 raise NothingSent from error
-            return self._attempt(claimed, start, None, _name(error, verdict, claimed))
+            return self._attempt(claimed, start, None, _error_word(error, report, claimed))
         finally:
             _forget_frames(error)
 
-    def cut_off(self, claimed: Claimed, start: Start) -> Sent:
-        """The attempt of a request that we ended, as the process stops."""
+    def cut_off(self, claimed: Claimed, start: AttemptStart) -> Sent:
+        """The attempt of a request that was cut off because the process stops."""
         return Sent(self._attempt(claimed, start, None, "shutdown"))
 
     def _attempt(
         self,
         claimed: Claimed,
-        start: Start,
+        start: AttemptStart,
         response: ResponseReader | None,
         error: ErrorWord | None,
     ) -> Attempt:
@@ -139,20 +139,20 @@ class Sender:
             location=location,
         )
 
-    async def _request(self, url: URL, claimed: Claimed, start: Start) -> ResponseReader:
+    async def _request(self, url: URL, claimed: Claimed, start: AttemptStart) -> ResponseReader:
         spec, deadline = claimed.spec, self._deadline(claimed, start)
         headers = self._headers(claimed, start.at)
-        target = target_of(claimed.url)
+        target = request_target(claimed.url)
         return await self._transport.send(spec.method, url, target, headers, spec.body, deadline)
 
-    def _deadline(self, claimed: Claimed, start: Start) -> Deadline:
+    def _deadline(self, claimed: Claimed, start: AttemptStart) -> Deadline:
         own = claimed.spec.timeout_ms
         return self._deadlines.at(start.monotonic + (self._timeout if own is None else own / 1000))
 
     def _headers(self, claimed: Claimed, at: datetime) -> dict[str, str]:
         spec = claimed.spec
         webhook_id, timestamp = claimed.webhook_id, int(at.timestamp())
-        headers = _ALWAYS | {"Idempotency-Key": webhook_id}
+        headers = _DEFAULT_HEADERS | {"Idempotency-Key": webhook_id}
         if spec.body is not None:
             headers["Content-Type"] = spec.content_type
         if spec.headers:
@@ -168,18 +168,18 @@ class Sender:
         return headers
 
 
-# Visible ASCII but the percent sign.
+# Visible ASCII except the percent sign.
 _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 _all_visible: Final = re.compile(f"[{re.escape(_VISIBLE)}]*").fullmatch
 
 
 def _header_value(message_id: str) -> str:
-    """An id of visible ASCII as it is, others percent-encoded."""
+    """An id of visible ASCII unchanged, others percent-encoded."""
     return message_id if _all_visible(message_id) else quote(message_id, safe=_VISIBLE)
 
 
 def _override(headers: dict[str, str], given: dict[str, str]) -> None:
-    """What the caller gave wins over our own; names are compared without case."""
+    """Let the headers of the message replace ours; names are compared without case."""
     names = {name.lower() for name in given}
     for name in [name for name in headers if name.lower() in names]:
         del headers[name]
@@ -187,10 +187,11 @@ def _override(headers: dict[str, str], given: dict[str, str]) -> None:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """Cut an error, and those that led to it, off from the frames they passed through.
+    """Remove the tracebacks of an error and its causes.
 
-    In these is the request. Whatever keeps the error, a task or a circle of references in a
-    library, would keep the request until the garbage collector looks, which is seldom.
+    Their frames hold the request. Whatever keeps the error, a task or a reference cycle in aiohttp
+    (aio-libs/aiohttp#6408), would keep the request until the garbage collector runs, which is
+    seldom.
     """
     errors: list[BaseException | None] = [error]
     while errors:
@@ -200,24 +201,24 @@ def _forget_frames(error: BaseException) -> None:
             errors += [one.__cause__, one.__context__]
 
 
-def _never_looked_up(error: Exception, verdict: Verdict, transport: Transport) -> bool:
-    """Whether it failed before anybody was asked for the host's name."""
+def _lookup_was_postponed(error: Exception, report: EgressReport, transport: Transport) -> bool:
+    """Whether it failed before a name server was asked for the host."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return isinstance(error.os_error, NeverBegan)
+        return isinstance(error.os_error, LookupQueueFull)
     timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
-    return timed_out and not verdict.dialled and transport.waits_for_lookup(verdict.host)
+    return timed_out and not report.allowed and transport.waits_for_lookup(report.host)
 
 
-def _nothing_sent(error: Exception, verdict: Verdict) -> bool:
-    """Whether it failed for want of a socket; a resolver without one does not say why it failed."""
+def _nothing_sent(error: Exception, report: EgressReport) -> bool:
+    """Whether it failed because no socket was free; a resolver without one does not say so."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return out_of_sockets()
-    return verdict.starved and not verdict.opened
+    return report.out_of_sockets and not report.opened
 
 
-def _name(error: Exception, verdict: Verdict, claimed: Claimed) -> ErrorWord:
-    if verdict.refusal:
-        log.warning("egress_denied", message_id=claimed.id, reason=verdict.refusal)
+def _error_word(error: Exception, report: EgressReport, claimed: Claimed) -> ErrorWord:
+    if report.refusal:
+        log.warning("egress_denied", message_id=claimed.id, reason=report.refusal)
         return "egress_denied"
     if isinstance(error, ProxyError):
         log.warning("proxy_failed", message_id=claimed.id, reason=str(error))

@@ -1,11 +1,11 @@
-"""Puts a request on the wire and reads the answer.
+"""Sends a request and reads the response.
 
-aiohttp's connector and pool without its ClientSession, which would also follow redirects, keep
-cookies, read proxies from the environment and send some methods a second time, and without its
-request and response: they and the session are half of what sending costs.
+Uses aiohttp's connector and pool, without its ClientSession, which follows redirects, keeps
+cookies, reads proxies from the environment and repeats some methods (aio-libs/aiohttp#10790), and
+without its request and response objects: with the session, they are half of the cost of sending.
 
-A request is sent a second time in one case only: a kept connection ended without an answer, as it
-does when its receiver closes it at that moment. A new connection then carries the same attempt.
+A request is sent again in one case only: a reused connection ended without a response, as it does
+when the receiver closes it at that moment. A new connection then carries the same attempt.
 """
 
 import asyncio
@@ -22,38 +22,38 @@ from yarl import URL
 
 from scheduler_api.delivery.http.client_protocol import ResponseProtocol
 from scheduler_api.delivery.http.deadlines import Deadline
-from scheduler_api.delivery.http.egress import CONNECTIONS, GuardedConnector, trusting
-from scheduler_api.delivery.http.proxy import WRONG_LOGIN, ProxiedConnector, Proxy, ProxyError
-from scheduler_api.delivery.http.request import serialized
+from scheduler_api.delivery.http.egress import MAX_CONNECTIONS, GuardedConnector, trust_with
+from scheduler_api.delivery.http.proxy import AUTH_REQUIRED, ProxiedConnector, Proxy, ProxyError
+from scheduler_api.delivery.http.request import serialize
 from scheduler_api.delivery.http.resolver import RESOLVE_TIMEOUT
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.domain.egress import EgressRules
 
-CONNECT_TIMEOUT: Final = 5.0  # seconds, of addresses that are dialled together, with TLS
-ORIGINS_KNOWN: Final = 1024
+CONNECT_TIMEOUT: Final = 5.0  # seconds, for addresses that are tried together, with TLS
+MAX_ORIGINS: Final = 1024  # whose connector arguments are cached
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(
     total=None,
-    connect=RESOLVE_TIMEOUT + CONNECT_TIMEOUT,  # as often as one address after the other is silent
+    connect=RESOLVE_TIMEOUT + CONNECT_TIMEOUT,  # sock_connect applies to each address in turn
     sock_connect=CONNECT_TIMEOUT,
 )
 
 
 class BadResponse(Exception):
-    """What came back is no HTTP."""
+    """The response is not HTTP."""
 
 
 class Transport:
-    """One way out for all requests; connections are kept for a while."""
+    """Sends all requests of a process; keeps idle connections for a while."""
 
     def __init__(self, connector: aiohttp.BaseConnector, proxy: Proxy | None = None) -> None:
-        """`proxy`: of a ProxiedConnector."""
+        """`proxy`: if `connector` is a ProxiedConnector."""
         self._connector = connector
         self._proxy = proxy
         self._loop = asyncio.get_running_loop()
         protocol: partial[Any] = partial(ResponseProtocol, loop=self._loop)
-        connector._factory = protocol
-        self._dialling = lru_cache(ORIGINS_KNOWN)(self._dial)
+        connector._factory = protocol  # see client_protocol.py
+        self._origin_request = lru_cache(MAX_ORIGINS)(self._request_to)
 
     async def send(
         self,
@@ -64,26 +64,26 @@ class Transport:
         body: bytes | None,
         deadline: Deadline,
     ) -> ResponseReader:
-        """The answer: a status, and as much of its body as came by the deadline.
+        """Send it → the response: a status, and as much of its body as arrived by the deadline.
 
         Raises: aiohttp.ClientError, ProxyError, BadResponse, OSError, ValueError; of these
-        ConnectionTimeoutError if there is no connection in time, TimeoutError if no answer has come
-        by the deadline.
+        ConnectionTimeoutError if there is no connection in time, TimeoutError if no status has
+        arrived by the deadline.
         """
         absolute = self._proxy is not None and url.scheme == "http"
         if self._proxy is not None and absolute:
             target, headers = self._proxy.in_absolute_form(url, target, headers)
-        data = serialized(method, url, target, headers, body)
-        dialling = self._dialling(url.origin())
+        data = serialize(method, url, target, headers, body)
+        origin = self._origin_request(url.origin())
         reader = ResponseReader()
         connection: Connection | None = None
         try:
             with deadline:
-                connection = await self._connect(dialling)
-                while not await _answered(connection, data, reader):
+                connection = await self._connect(origin)
+                while not await _exchange(connection, data, reader):
                     connection, reader = None, ResponseReader()
-                    self._forget_idle(dialling)  # so that the next one is new
-                    connection = await self._connect(dialling)
+                    self._close_idle(origin)  # so that the next one is new
+                    connection = await self._connect(origin)
         except TimeoutError as error:
             if connection is None:
                 raise aiohttp.ConnectionTimeoutError(f"no connection to {url.host}") from error
@@ -91,8 +91,8 @@ class Transport:
                 raise
         if reader.status is None:
             raise BadResponse if reader.invalid else aiohttp.ServerDisconnectedError
-        if absolute and reader.status == WRONG_LOGIN:
-            raise ProxyError(f"it answered with {WRONG_LOGIN}")
+        if absolute and reader.status == AUTH_REQUIRED:
+            raise ProxyError(f"it answered with {AUTH_REQUIRED}")
         return reader
 
     def waits_for_lookup(self, host: str) -> bool:
@@ -100,30 +100,32 @@ class Transport:
         connector = self._connector
         return isinstance(connector, GuardedConnector) and connector.waits_for_lookup(host)
 
-    def _connect(self, dialling: aiohttp.ClientRequest) -> Awaitable[Connection]:
-        return self._connector.connect(dialling, traces=[], timeout=_TIMEOUT)
+    def _connect(self, origin: aiohttp.ClientRequest) -> Awaitable[Connection]:
+        return self._connector.connect(origin, traces=[], timeout=_TIMEOUT)
 
-    def _forget_idle(self, dialling: aiohttp.ClientRequest) -> None:
-        for protocol, _ in self._connector._conns.pop(dialling.connection_key, ()):
+    def _close_idle(self, origin: aiohttp.ClientRequest) -> None:
+        # No documented call closes the idle connections to one origin; we know of no issue for it.
+        for protocol, _ in self._connector._conns.pop(origin.connection_key, ()):
             protocol.close()
 
-    def _dial(self, origin: URL) -> aiohttp.ClientRequest:
-        """What the connector reads from a request: where to, and whether by TLS."""
+    def _request_to(self, origin: URL) -> aiohttp.ClientRequest:
+        """The request as the connector wants it: it reads the origin and whether to use TLS."""
         if self._proxy is None:
             return aiohttp.ClientRequest("GET", origin, loop=self._loop)
         url, login = self._proxy
-        # They are part of the pool's key: with the Host that aiohttp would add, and change the key.
+        # The headers are part of the pool's key. `Host` is given, as aiohttp would add it later and
+        # so change the key.
         headers = CIMultiDict({**login, "Host": origin.host_port_subcomponent or ""})
         return aiohttp.ClientRequest(
             "GET", origin, loop=self._loop, proxy=url, proxy_headers=headers
         )
 
 
-async def _answered(connection: Connection, data: bytes, reader: ResponseReader) -> bool:
-    """Send a request and read what comes; False if a kept connection ended without an answer.
+async def _exchange(connection: Connection, data: bytes, reader: ResponseReader) -> bool:
+    """Send a request and read the response; False if a reused connection ended without one.
 
-    408 is no answer there: some servers say so as they close an idle connection (RFC 9110, section
-    15.5.9).
+    408 does not count there: some servers send it when they close an idle connection (RFC 9110,
+    section 15.5.9).
     """
     protocol = connection.protocol
     assert isinstance(protocol, ResponseProtocol)  # noqa: S101  until it is released
@@ -131,21 +133,21 @@ async def _answered(connection: Connection, data: bytes, reader: ResponseReader)
     try:
         await protocol.exchange(data, reader)
     finally:
-        _let_go(connection, reader)
+        _release(connection, reader)
     if not reused or reader.reusable:
         return True
     return reader.started and reader.status != 408
 
 
-def _let_go(connection: Connection, reader: ResponseReader) -> None:
-    """Keep the connection for the next request, if all of the answer has come.
+def _release(connection: Connection, reader: ResponseReader) -> None:
+    """Keep the connection if the response is complete and the whole request was sent.
 
-    And all of the request has gone: a receiver may answer without having read it. (Over TLS only
-    what is not yet encrypted counts as not gone.)
+    A receiver may respond before it has read the request. (Over TLS, encrypted bytes count as
+    sent.)
     """
     transport = connection.transport
     if transport is not None and (not reader.complete or transport.get_write_buffer_size()):
-        # At once: a close would wait for a receiver that takes nothing of what is still to be sent.
+        # Not `close` alone: it would wait for a receiver that does not read the rest.
         transport.abort()
         connection.close()
     else:
@@ -158,13 +160,13 @@ async def open_transport(
     proxy: str = "",
     ca_file: Path | None = None,
     *,
-    connections: int = CONNECTIONS,
+    max_connections: int = MAX_CONNECTIONS,
 ) -> AsyncIterator[Transport]:
-    """A transport that dials what `rules` allow; `proxy` and `ca_file`: as in the settings.
+    """A transport that connects to what `rules` allow; `proxy` and `ca_file`: as in the settings.
 
-    `connections`: how many may be open, those that are kept included.
+    `max_connections`: open and idle ones together.
     """
-    trust = trusting(ca_file) if ca_file else None
+    trust = trust_with(ca_file) if ca_file else None
     kind = ProxiedConnector if proxy else GuardedConnector
-    async with kind(rules, trust, connections=connections) as connector:
+    async with kind(rules, trust, max_connections=max_connections) as connector:
         yield Transport(connector, Proxy.parse(proxy) if proxy else None)
