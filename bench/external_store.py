@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from bench.processes import cpu_seconds, end
 from bench.server import HOST, LOOK_EVERY, START_LIMIT, free_port
-from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.launch import find_binary
 
 
 class ExternalStore(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from statistics import median
 import msgspec
 
 from scheduler_api import __version__
-from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.launch import find_binary
 
 PACKAGES = ("aiohttp", "uvloop", "uvicorn", "starlette", "redis", "hiredis", "msgspec")
 

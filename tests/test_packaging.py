@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scheduler_api import __version__, settings
-from scheduler_api.store.embedded.server import START_LIMIT
+from scheduler_api.store.embedded.server import START_TIMEOUT
 from tests.lowest import lowest
 
 yaml = pytest.importorskip("yaml", reason="comes with schemathesis")
@@ -54,7 +54,7 @@ def test_the_image_starts_the_command_without_a_shell_on_the_default_port() -> N
 def test_the_health_check_of_the_image_leaves_a_store_the_time_that_it_may_load() -> None:
     found = re.search(r"--start-period=(\d+)m", said("HEALTHCHECK")[0])
     assert found
-    assert int(found[1]) * 60 > START_LIMIT
+    assert int(found[1]) * 60 > START_TIMEOUT
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:

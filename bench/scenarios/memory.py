@@ -11,7 +11,7 @@ from bench.fill_store import DAY_MS, fill, tomorrow
 from bench.peers.peer import peer
 from bench.report import Options, Row
 from bench.scenarios.create import HOOK
-from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.launch import find_binary
 
 COUNT = 100_000
 BESIDE = ""

@@ -101,7 +101,7 @@ async def test_an_embedded_store_with_a_full_disk_ends_and_comes_back_with_every
         disk.fill()
         ids, code = await create_until_refused(service, receiver)
         assert code in ("store_unavailable", "outcome_unknown")
-        await wait_until("its end", lambda: len(events(logs, "store_died")) > 0)
+        await wait_until("its end", lambda: len(events(logs, "store_exited")) > 0)
         receiver.hold.set()
         await fall_due(logs)
         assert receiver.ids() == ["open"]

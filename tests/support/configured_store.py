@@ -11,7 +11,7 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio import Redis
 
-from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.launch import find_binary
 from tests.support.waiting import wait_until
 
 DURABLE = ("appendonly yes", "appendfsync always")

@@ -22,7 +22,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
 from scheduler_api.store.connection.client import Client, close, connect, open_client
-from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.launch import find_binary
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port

@@ -10,7 +10,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from scheduler_api.store.connection.client import close, connect
-from scheduler_api.store.embedded.server import find_binary
+from scheduler_api.store.embedded.launch import find_binary
 from tests.support.waiting import wait_until
 
 

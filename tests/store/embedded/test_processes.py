@@ -1,4 +1,4 @@
-"""Who lives on this machine: by locks that the kernel frees."""
+"""Which processes of the machine have died, by locks that the kernel releases."""
 
 import signal
 import subprocess
@@ -22,9 +22,9 @@ sys.stdin.read()
 """
 
 
-def another(data_dir: Path, epoch: str) -> "subprocess.Popen[bytes]":
+def other_process(data_dir: Path, worker_id: str) -> "subprocess.Popen[bytes]":
     """A real process that has joined."""
-    command = (sys.executable, "-c", JOIN_AND_STAY, str(data_dir), epoch)
+    command = (sys.executable, "-c", JOIN_AND_STAY, str(data_dir), worker_id)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout
     assert process.stdout.readline() == b"joined\n"
@@ -35,11 +35,11 @@ def files(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / "processes").iterdir())
 
 
-def test_nobody_is_dead_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_dead_is_empty_without_a_folder(tmp_path: Path) -> None:
     assert list(Processes(tmp_path / "none", "a").dead()) == []
 
 
-def test_who_joined_is_alive_until_it_leaves(tmp_path: Path) -> None:
+def test_dead_has_a_process_that_left_and_none_that_joined(tmp_path: Path) -> None:
     one, other = Processes(tmp_path, "one"), Processes(tmp_path, "other")
     one.join()
     other.join()
@@ -50,26 +50,26 @@ def test_who_joined_is_alive_until_it_leaves(tmp_path: Path) -> None:
     other.leave()
 
 
-async def test_a_killed_process_is_dead_at_once_and_a_stopped_one_is_not(tmp_path: Path) -> None:
+async def test_dead_has_a_killed_process_but_not_a_stopped_one(tmp_path: Path) -> None:
     us = Processes(tmp_path, "us")
-    with another(tmp_path, "theirs") as process:
+    with other_process(tmp_path, "theirs") as process:
         process.send_signal(signal.SIGSTOP)
         assert list(us.dead()) == []
         process.kill()
         await wait_until("its death", lambda: list(us.dead()) == ["theirs"])
 
 
-def test_a_forgotten_one_leaves_no_file(tmp_path: Path) -> None:
+def test_forget_removes_the_file(tmp_path: Path) -> None:
     dead, us = Processes(tmp_path, "dead"), Processes(tmp_path, "us")
     dead.join()
     dead.leave()
     us.forget("dead")
-    us.forget("dead")  # by another process, meanwhile
+    us.forget("dead")  # another process has forgotten it already
     assert list(us.dead()) == []
     assert files(tmp_path) == []
 
 
-def test_a_dead_process_is_looked_at_by_one_at_a_time(tmp_path: Path) -> None:
+def test_dead_gives_a_process_to_one_caller_at_a_time(tmp_path: Path) -> None:
     dead = Processes(tmp_path, "dead")
     dead.join()
     dead.leave()
@@ -80,7 +80,7 @@ def test_a_dead_process_is_looked_at_by_one_at_a_time(tmp_path: Path) -> None:
     assert list(other.dead()) == ["dead"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_join_fails_if_the_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         Processes(tmp_path / "file", "a").join()

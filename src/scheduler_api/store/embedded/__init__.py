@@ -1,1 +1,1 @@
-"""The private valkey-server of one data folder."""
+"""The embedded store: a private valkey-server for all processes that share a data folder."""

@@ -1,4 +1,4 @@
-"""A lock that ends with the process that holds it; asked for by embedded.py and processes.py."""
+"""A lock on a file that ends with the process that holds it."""
 
 import asyncio
 import fcntl
@@ -8,62 +8,66 @@ import time
 from pathlib import Path
 from typing import Final
 
-PAUSE: Final = 0.01  # seconds between two looks at a lock that is held elsewhere
+LOCK_POLL_INTERVAL: Final = 0.01  # seconds
 
 
 class FileLock:
-    """An flock on one file: the kernel frees it when its last holder closes it or dies.
+    """An flock on one file: the kernel releases it when its last holder closes it or dies.
 
-    It counts only while the file is at its path: another file there can be locked by others.
+    It is valid only while the file is at its path: another process could lock a new file there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = -1
-        self._taken = False
+        self.descriptor = -1  # of the open file; -1: none
+        self._acquired = False
 
-    def take(self, mode: int = fcntl.LOCK_EX) -> bool:
-        """Take it if nobody holds it → whether we have it. Raises: OSError."""
+    def acquire(self, mode: int = fcntl.LOCK_EX) -> bool:
+        """Take the lock if it is free → whether this process has it. Raises: OSError."""
         while True:
             if self.descriptor < 0:
                 self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(self.descriptor, mode | fcntl.LOCK_NB)
-                self._taken = True
+                self._acquired = True
             except BlockingIOError:
-                self._taken = False
+                self._acquired = False
             if self._in_place():
-                return self._taken
-            self.release()  # what we opened was removed, or replaced: look at what is there now
+                return self._acquired
+            self.release()  # the open file was removed or replaced: lock the file at the path
 
     def held(self) -> bool:
-        """Whether it was taken, and counts."""
-        return self._taken and self._in_place()
+        """Whether this process has the lock, and it is valid."""
+        return self._acquired and self._in_place()
 
     def _in_place(self) -> bool:
-        """Whether the file that was opened is still the one at the path."""
-        return identity(self.path) == identity(self.descriptor)
+        """Whether the open file is still the file at the path."""
+        return file_identity(self.path) == file_identity(self.descriptor)
 
-    async def wait(
-        self, mode: int = fcntl.LOCK_EX, patience: float = math.inf, pause: float = PAUSE
+    async def acquire_when_free(
+        self,
+        mode: int = fcntl.LOCK_EX,
+        timeout: float = math.inf,
+        interval: float = LOCK_POLL_INTERVAL,
     ) -> bool:
-        """Take it as soon as it is free → whether that was within `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while not self.take(mode):
+        """Take the lock as soon as it is free → whether that was within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.acquire(mode):
             if time.monotonic() >= deadline:
                 return False
-            await asyncio.sleep(pause)
+            await asyncio.sleep(interval)
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock, if it was acquired."""
         if self.descriptor >= 0:
-            os.close(self.descriptor)  # no LOCK_UN: it would free a child's inherited lock as well
-            self.descriptor, self._taken = -1, False
+            # No LOCK_UN, which would also release the lock that a child process inherited.
+            os.close(self.descriptor)
+            self.descriptor, self._acquired = -1, False
 
 
-def identity(file: Path | int) -> tuple[int, int] | None:
-    """Which file that is, as long as it exists; None: none is there."""
+def file_identity(file: Path | int) -> tuple[int, int] | None:
+    """Device and inode of a path or descriptor; None: there is no such file."""
     try:
         status = os.stat(file)
     except OSError:

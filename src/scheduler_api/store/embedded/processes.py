@@ -1,53 +1,55 @@
-"""Which processes of this machine live: each holds the lock of a file named by its worker id.
+"""The processes of this machine that share a data folder, and which of them have died.
 
-Needs no process ids, which the system reuses, and no clock: whoever gets the lock knows that the
-other process is dead, and a stopped process still holds it.
+Each process holds the lock of a file named by its worker id. This needs no process ids, which the
+system reuses, and no clock: if the lock is free, the process is dead. A stopped process holds it.
 """
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 
 from scheduler_api.store.embedded.file_lock import FileLock
 
-SUFFIX = ".lock"
+LOCK_SUFFIX: Final = ".lock"
 
 
 class Processes:
-    """Those whose DATA_DIR is the same folder of the same machine."""
+    """The processes that have the same DATA_DIR on the same machine."""
 
-    def __init__(self, data_dir: Path, epoch: str) -> None:
-        """`epoch`: of this process, as its claims carry it."""
+    def __init__(self, data_dir: Path, worker_id: str) -> None:
+        """`worker_id`: of this process, as in its claims."""
         self._folder = data_dir / "processes"
-        self._epoch = epoch
-        self._own = FileLock(self._folder / f"{epoch}.new")
+        self._worker_id = worker_id
+        self._own = FileLock(self._folder / f"{worker_id}.new")
 
     def join(self) -> None:
-        """Be known as alive until `leave`, or the end of this process. Raises: OSError."""
+        """Count as alive until `leave` or the end of this process. Raises: OSError."""
         self._folder.mkdir(0o700, parents=True, exist_ok=True)
-        self._own.take()
-        # Under its name only once it is locked, or another could find it and think us dead.
-        self._own.path.rename(self._path(self._epoch))
+        self._own.acquire()
+        # The file gets its name after it is locked; otherwise another process could find it
+        # unlocked and take this one for dead.
+        self._own.path.rename(self._path(self._worker_id))
 
     def leave(self) -> None:
-        """The file stays: should a claim be left behind, the next process finds it."""
+        """Count as dead. The file stays, so that the next process finds claims left behind."""
         self._own.release()
 
     def dead(self) -> Generator[str]:
-        """Epochs of those that ended; while one is looked at, no other process is given it.
+        """Worker ids of the dead processes. No other process gets an id while it is in use here.
 
         Raises: OSError.
         """
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+        for path in sorted(self._folder.glob(f"*{LOCK_SUFFIX}")):
             lock = FileLock(path)
             try:
-                if lock.take():
-                    yield path.name.removesuffix(SUFFIX)
+                if lock.acquire():
+                    yield path.name.removesuffix(LOCK_SUFFIX)
             finally:
                 lock.release()
 
-    def forget(self, epoch: str) -> None:
-        """Nothing of it is left."""
-        self._path(epoch).unlink(missing_ok=True)
+    def forget(self, worker_id: str) -> None:
+        """Remove a dead process that has no claims left."""
+        self._path(worker_id).unlink(missing_ok=True)
 
-    def _path(self, epoch: str) -> Path:
-        return self._folder / f"{epoch}{SUFFIX}"
+    def _path(self, worker_id: str) -> Path:
+        return self._folder / f"{worker_id}{LOCK_SUFFIX}"

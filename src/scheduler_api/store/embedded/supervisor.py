@@ -1,5 +1,6 @@
-"""Supervises the private valkey-server of one data folder; asked for by store.py when no outside
-Redis is set. All processes of the folder share one store: one of them owns it, the rest join.
+"""The embedded store of one data folder: one process owns and supervises it, the others join.
+
+When the owner ends, another process of the folder takes over and starts the store again.
 """
 
 import asyncio
@@ -7,23 +8,30 @@ import contextlib
 import fcntl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from scheduler_api.domain.errors import StoreStartFailed
 from scheduler_api.store.embedded.file_lock import FileLock
-from scheduler_api.store.embedded.server import PONG, READY_PAUSE, START_LIMIT, Server, Watch, ask
+from scheduler_api.store.embedded.server import (
+    PONG,
+    READY_POLL_INTERVAL,
+    START_TIMEOUT,
+    Server,
+    Watch,
+    send_command,
+)
 from scheduler_api.store.embedded.socket_path import SocketPath
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-WATCH = Watch()
-CANCEL_AGAIN = 1.0  # seconds until a cancel is repeated: wait_for of Python 3.11 can swallow one
-SUCCESSION_PAUSE = 0.25  # seconds between two looks of a joined process at owner.lock
-PAUSE_FIRST = 0.1  # seconds before a store that died is started again; doubles each time
-PAUSE_LAST = 5.0  # seconds, where that doubling ends; a store that lived longer resets it
+DEFAULT_WATCH: Final = Watch()
+CANCEL_INTERVAL: Final = 1.0  # seconds; a cancel is repeated, as wait_for of 3.11 can swallow one
+TAKEOVER_POLL_INTERVAL: Final = 0.25  # seconds between two attempts of a joined process to own
+MIN_STORE_RESTART_DELAY: Final = 0.1  # seconds; doubles with each failure of the store
+MAX_STORE_RESTART_DELAY: Final = 5.0  # seconds; a store that ran longer resets the delay
 
 
 class EmbeddedStore:
@@ -36,13 +44,13 @@ class EmbeddedStore:
         fsync: str = "always",
         max_memory: int = 0,
         binary: Path | None = None,
-        watch: Watch = WATCH,
+        watch: Watch = DEFAULT_WATCH,
         log: "FilteringBoundLogger | None" = None,
     ) -> None:
-        """`max_memory`: bytes of its data, beyond which new messages are refused; 0: no limit."""
+        """`max_memory`: bytes of data; a full store refuses new messages; 0: no limit."""
         self.folder = folder.resolve()
         self._socket = SocketPath(self.folder)
-        self.owner = False
+        self.owner = False  # whether this process runs the store
         self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._members = FileLock(self.folder / "members.lock")
         self._ownership = FileLock(self.folder / "owner.lock")
@@ -52,14 +60,14 @@ class EmbeddedStore:
 
     @property
     def socket(self) -> Path:
-        """Where this process reaches the store."""
+        """The path of the socket."""
         return self._socket.path
 
     async def start(self) -> None:
-        """Own the folder's store and start it, or join the owner's; StoreStartFailed if neither."""
+        """Own the folder and start its store, or join its owner. Raises: StoreStartFailed."""
         try:
             self._prepare_folder()
-            await self._members.wait(fcntl.LOCK_SH)
+            await self._members.acquire_when_free(fcntl.LOCK_SH)
             await self._own_or_join()
         except OSError as error:
             await self.stop()
@@ -70,12 +78,12 @@ class EmbeddedStore:
             raise
         self._supervision = asyncio.create_task(self._supervise())
 
-    async def stop(self, patience: float = 0.0) -> None:
-        """Leave; an owner first waits `patience` seconds for the others, then ends the store."""
+    async def stop(self, timeout: float = 0.0) -> None:
+        """Leave the store. An owner waits up to `timeout` seconds for the others, then stops it."""
         self._members.release()
         if self.owner:
             with contextlib.suppress(OSError):  # the folder was removed
-                await self._members.wait(fcntl.LOCK_EX, patience)
+                await self._members.acquire_when_free(fcntl.LOCK_EX, timeout)
         await self._end_supervision()
         ended = await self._server.stop()
         self.owner = False
@@ -89,74 +97,76 @@ class EmbeddedStore:
         supervision, self._supervision = self._supervision, None
         while supervision and not supervision.done():
             supervision.cancel()
-            await asyncio.wait([supervision], timeout=CANCEL_AGAIN)
+            await asyncio.wait([supervision], timeout=CANCEL_INTERVAL)
 
     def _prepare_folder(self) -> None:
         self.folder.mkdir(0o700, parents=True, exist_ok=True)
         self._socket.open()
 
     async def _own_or_join(self) -> None:
-        deadline = time.monotonic() + START_LIMIT
-        while not self._ownership.take():
-            if await ask(self.socket, b"PING") == PONG:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._ownership.acquire():
+            if await send_command(self.socket, b"PING") == PONG:
                 self._log.info("store_joined")
                 return
             if time.monotonic() > deadline:
                 raise StoreStartFailed(
-                    f"Another process owns {self.folder}, and its store does not answer. "
+                    f"Another process owns {self.folder}, but its store does not reply. "
                     "To share a store between machines, set REDIS_URL."
                 )
-            await asyncio.sleep(READY_PAUSE)
+            await asyncio.sleep(READY_POLL_INTERVAL)
         self.owner = True
         await self._server.start()
 
     async def _supervise(self) -> None:
         while True:
             if not self.owner:
-                await self._succeed()
+                await self._take_over()
             await self._keep_running()
             self.owner = False
             await self._server.stop()
             self._log.error("store_ownership_lost")
 
-    async def _succeed(self) -> None:
-        """Wait until nobody owns the folder; it may be removed meanwhile, and made anew."""
+    async def _take_over(self) -> None:
+        """Wait until nobody owns the folder, then own it. Creates the folder if it was removed."""
         owned = False
         while not owned:
             with contextlib.suppress(OSError):
                 self._prepare_folder()
                 self._stay_member()
-                owned = self._ownership.take()
+                owned = self._ownership.acquire()
             if not owned:
-                await asyncio.sleep(SUCCESSION_PAUSE)
+                await asyncio.sleep(TAKEOVER_POLL_INTERVAL)
         self.owner = True
         self._log.warning("store_taken_over")
         await self._start_or_log()
 
     def _stay_member(self) -> None:
-        """Without it a stopping owner would end the store that we still use."""
+        """Keep the members lock: without it, a stopping owner would not wait for this process."""
         if not self._members.held():  # the file was removed
-            self._members.take(fcntl.LOCK_SH)
+            self._members.acquire(fcntl.LOCK_SH)
 
     async def _keep_running(self) -> None:
-        """As long as we own it."""
-        pause = PAUSE_FIRST
+        """Start the store again after each failure, while this process owns the folder."""
+        delay = MIN_STORE_RESTART_DELAY
         while self._owned():
             began = time.monotonic()
-            await self._server.failed(self._owned)
-            pause = PAUSE_FIRST if time.monotonic() - began > PAUSE_LAST else pause
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, PAUSE_LAST)
+            await self._server.wait_for_failure(self._owned)
+            if time.monotonic() - began > MAX_STORE_RESTART_DELAY:
+                delay = MIN_STORE_RESTART_DELAY
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_STORE_RESTART_DELAY)
             if self._owned():
                 await self._start_or_log()
 
     def _owned(self) -> bool:
-        """Whether the folder is ours; a lock that was removed from it is taken anew if possible."""
+        """Whether this process owns the folder. Takes the lock again if its file was removed."""
         if self._ownership.held():
             return True
-        with contextlib.suppress(OSError):  # no folder, and none can be made: then nobody has it
+        # If the folder is gone and cannot be created, no other process can own it.
+        with contextlib.suppress(OSError):
             self._prepare_folder()
-            return self._ownership.take()
+            return self._ownership.acquire()
         return True
 
     async def _start_or_log(self) -> None:
