@@ -1,59 +1,59 @@
-"""Budgets of bytes: what may be held at once, given out in the order of asking."""
+"""ByteBudget: a limit of bytes that several tasks share, in order of their requests."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
 
-class Budget:
+class ByteBudget:
     """A number of bytes that several tasks share.
 
-    A wish for more than all of them is granted once nothing else is held, so that it waits but
-    does not wait for ever.
+    A request for more than the limit is granted when nothing else is held, so that it does not
+    wait forever.
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.limit = limit  # bytes
+        self.held = 0  # bytes
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # bytes, granted
 
-    def take_now(self, size: int) -> bool:
-        """Take so many bytes, unless they are held or others wait for them."""
+    def try_acquire(self, size: int) -> bool:
+        """Acquire so many bytes now; False if they are held or others wait for bytes."""
         if self._waiting or not self._fits(size):
             return False
         self.held += size
         return True
 
     def grow(self, held: int, more: int) -> bool:
-        """Take `more` beside the `held` bytes of one holder, who may have all of them and more."""
+        """Acquire `more` for a holder of `held` bytes; a sole holder may exceed the limit."""
         if held != self.held:
-            return self.take_now(more)
-        self.held += more  # nothing else is held: as `take` grants it
+            return self.try_acquire(more)
+        self.held += more  # nothing else is held: `acquire` would grant it too
         return True
 
-    async def take(self, size: int, within: float | None = None) -> None:
-        """Wait for so many bytes. Raises: TimeoutError after `within` seconds; see `refuse`."""
-        if self.take_now(size):
+    async def acquire(self, size: int, timeout: float | None = None) -> None:
+        """Wait for so many bytes. Raises: TimeoutError after `timeout` seconds."""
+        if self.try_acquire(size):
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, granted))
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(timeout):
                 await granted
         except BaseException:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                self.held -= size  # it came together with the end of the wait
+                self.held -= size  # it was granted at the same time as the wait ended
             granted.cancel()
             self._grant()
             raise
 
-    def give(self, size: int) -> None:
-        """Give back what was taken."""
+    def release(self, size: int) -> None:
+        """Release acquired bytes."""
         self.held -= size
         self._grant()
 
-    def refuse(self, error: Callable[[], Exception]) -> None:
-        """End the wait of all who wait, with an error for each."""
+    def fail_waiting(self, error: Callable[[], Exception]) -> None:
+        """Raise an error, a new one for each, in all tasks that wait."""
         while self._waiting:
             _, granted = self._waiting.popleft()
             if not granted.done():

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from scheduler_api.api.app import create_app
 from scheduler_api.api.auth.bearer import BearerToken
 from scheduler_api.api.endpoint import Context
-from scheduler_api.byte_budget import Budget
+from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.server.protocol import HttpProtocol
 from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.store import Store
@@ -71,7 +71,7 @@ def application(
         refusal=LOOPBACK.refusal_of_literal,
         default_zone="UTC",
         max_body=MAX_BODY,
-        bodies=Budget(BODIES),
+        bodies=ByteBudget(BODIES),
         is_running=lambda: scheduler.running,
     )
     return app

@@ -8,7 +8,7 @@ import pytest
 
 from scheduler_api.api import body_reader
 from scheduler_api.api.body_reader import SMALL
-from scheduler_api.byte_budget import Budget
+from scheduler_api.byte_budget import ByteBudget
 from tests.api.conftest import BODIES, MAX_BODY, TOKEN, Api
 from tests.support.factories import URL
 from tests.support.problems import problem
@@ -17,8 +17,8 @@ from tests.support.waiting import wait_until
 LARGE = MAX_BODY // 2
 
 
-def budget(api: Api) -> Budget:
-    found: Budget = api.app.state.context.bodies
+def budget(api: Api) -> ByteBudget:
+    found: ByteBudget = api.app.state.context.bodies
     return found
 
 
@@ -69,12 +69,12 @@ async def test_an_announced_body_holds_memory_before_it_has_come(api: Api) -> No
 
 
 async def test_a_body_for_which_there_is_no_memory_waits_unread_until_there_is(api: Api) -> None:
-    await budget(api).take(BODIES)
+    await budget(api).acquire(BODIES)
     posting = asyncio.create_task(api.client.post("/messages", data=body(LARGE)).__aenter__())
     await wait_until("it waits", lambda: bool(budget(api)._waiting))
     async with api.client.post("/messages", data=body(SMALL)) as response:
         assert response.status == 201, "a small one needs none"
-    budget(api).give(BODIES)
+    budget(api).release(BODIES)
     response = await posting
     assert response.status == 201
     response.close()
@@ -84,7 +84,7 @@ async def test_a_body_that_has_waited_too_long_is_refused_and_nothing_is_stored(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(body_reader, "PATIENCE", 0.05)
-    await budget(api).take(BODIES)
+    await budget(api).acquire(BODIES)
     for path in ("/messages", "/messages/batch"):
         async with api.client.post(path, data=body(LARGE)) as response:
             await problem(response, 503, "memory_full")
@@ -98,7 +98,7 @@ async def test_a_body_that_has_waited_too_long_is_refused_and_nothing_is_stored(
 
 
 async def test_a_body_of_unknown_size_that_meets_the_limit_is_refused_at_once(api: Api) -> None:
-    await budget(api).take(BODIES - SMALL)
+    await budget(api).acquire(BODIES - SMALL)
     async with api.client.post("/messages", data=pieces(body(LARGE))) as response:
         await problem(response, 503, "memory_full")
     assert budget(api).held == BODIES - SMALL

@@ -6,7 +6,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from scheduler_api.api.http import header
-from scheduler_api.byte_budget import Budget
+from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.domain.errors import MemoryFull, PayloadTooLarge
 
 SMALL: Final = 64 * 1024  # bytes of a body that takes no more than a connection's own buffers
@@ -14,7 +14,7 @@ PATIENCE: Final = 10.0  # seconds that a larger one waits for memory, unread, be
 HELD: Final = "scheduler.held"  # in a request's scope: the bytes of the budget that its body holds
 
 
-async def read_body(request: Request, most: int, budget: Budget) -> bytes:
+async def read_body(request: Request, most: int, budget: ByteBudget) -> bytes:
     """The body, at most `most` bytes, which are given back to the budget with the response.
 
     Raises: PayloadTooLarge, before it is read whole; MemoryFull.
@@ -40,15 +40,15 @@ async def read_body(request: Request, most: int, budget: Budget) -> bytes:
     return b"".join(chunks)
 
 
-async def _reserve(scope: Scope, size: int, budget: Budget) -> None:
+async def _reserve(scope: Scope, size: int, budget: ByteBudget) -> None:
     try:
-        await budget.take(size, PATIENCE)
+        await budget.acquire(size, PATIENCE)
     except TimeoutError:
         raise MemoryFull from None
     scope[HELD] = size
 
 
-def _grow(scope: Scope, size: int, budget: Budget) -> None:
+def _grow(scope: Scope, size: int, budget: ByteBudget) -> None:
     """Hold as much as has come of a body whose size is not known.
 
     It does not wait: what waits and holds something may wait for another that does the same.

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from scheduler_api.api.auth.requires import Credential, requires
 from scheduler_api.api.body_reader import HELD
 from scheduler_api.api.http import header, refuse_query
-from scheduler_api.byte_budget import Budget
+from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.domain import access
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.store import Store
@@ -31,7 +31,7 @@ class Context(msgspec.Struct, frozen=True):
     refusal: Callable[[str, int], str | None]  # why a host and port may not be dialled
     default_zone: str  # IANA name
     max_body: int  # bytes
-    bodies: Budget  # for the bodies of all requests
+    bodies: ByteBudget  # for the bodies of all requests
     is_running: Callable[[], bool]  # whether the dispatcher looks for due messages
 
 
@@ -67,7 +67,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             response = await self.handle(request)
         finally:
             if HELD in scope:
-                context(request).bodies.give(scope.pop(HELD))
+                context(request).bodies.release(scope.pop(HELD))
         await response(scope, receive, send)
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from scheduler_api.api.auth.bearer import BearerToken
 from scheduler_api.api.endpoint import Context
-from scheduler_api.byte_budget import Budget
+from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
@@ -73,7 +73,7 @@ async def open_service(settings: Settings, token: Token) -> AsyncIterator[Servic
             refusal=lru_cache(REFUSALS_CACHED)(settings.egress_allow.refusal_of_literal),
             default_zone=settings.default_timezone,
             max_body=settings.max_body,
-            bodies=Budget(memory.requests),
+            bodies=ByteBudget(memory.requests),
             is_running=lambda: dispatcher.running,
         )
         async with recovering(Processes(settings.data_dir, store.epoch), store.queues):

@@ -293,7 +293,7 @@ async def test_a_request_that_does_not_arrive_within_30_seconds_is_408(
 
 async def test_bytes_that_drip_do_not_stop_the_clock(service: Served) -> None:
     client = await service.connect(HALF_HEAD)
-    for _ in range(http_protocol.MAX_TICKS):
+    for _ in range(http_protocol.MAX_SLOW_TICKS):
         client.writer.write(b"a")
         await wait_until("the byte", lambda: all(one.received for one in service.open))
         service.pass_seconds(1)
@@ -301,8 +301,8 @@ async def test_bytes_that_drip_do_not_stop_the_clock(service: Served) -> None:
 
 
 async def test_a_body_that_arrives_fast_enough_may_take_longer(service: Served) -> None:
-    part = http_protocol.MIN_PACE
-    count = 2 * http_protocol.MAX_TICKS
+    part = http_protocol.MIN_TICK_BYTES
+    count = 2 * http_protocol.MAX_SLOW_TICKS
     client = await service.connect()
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (count * part)
     client.writer.write(head)
@@ -521,7 +521,7 @@ LARGE = GET.replace(b"/", b"/large", 1)
 def watch(served: Served) -> int:
     """A second passes → how many connections are open."""
     for one in list(served.open):
-        one.watch_sending()
+        one.check_sending()
     return len(served.open)
 
 
@@ -535,13 +535,13 @@ async def test_a_client_that_reads_nothing_is_cut_off_after_30_seconds(service: 
         return watch(service) == 0
 
     await wait_until("the end", ended)
-    assert seconds > http_protocol.MAX_TICKS
+    assert seconds > http_protocol.MAX_SLOW_TICKS
 
 
 async def test_a_client_that_reads_slowly_is_not_cut_off(service: Served) -> None:
     client = await service.connect(LARGE)
     for _ in range(3):
-        for _ in range(http_protocol.MAX_TICKS - 1):
+        for _ in range(http_protocol.MAX_SLOW_TICKS - 1):
             watch(service)
         await client.reader.readexactly(8 * MIB)
     assert watch(service) == 1

@@ -1,6 +1,7 @@
-"""Inbound HTTP/1.1 below the application: parsing, limits, and answers to what is refused there.
+"""Inbound HTTP/1.1 below the application: parsing, limits, and responses to refused requests.
 
-Also for `uvicorn scheduler_api:app --http scheduler_api.server.protocol:HttpProtocol`.
+Can also be used by uvicorn's own command:
+`uvicorn scheduler_api:app --http scheduler_api.server.protocol:HttpProtocol`.
 """
 
 from scheduler_api.server.protocol.http_protocol import HttpProtocol

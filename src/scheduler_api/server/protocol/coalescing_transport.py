@@ -1,13 +1,14 @@
-"""A connection's transport: a response in one system call, and a close that can be read."""
+"""A connection's transport: sends a response in one system call, and closes without a reset."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class CoalescingTransport(asyncio.Transport):
-    """Joins a response's head and body, which uvicorn writes one after the other.
+    """Joins the head and the body of a response, which uvicorn writes one after the other.
 
-    The loop sends at once what is written: two system calls here, two packets, two wake-ups there.
+    The event loop sends each write at once: two system calls, two packets, two wake-ups of the
+    client. aiohttp joins them since 3.12 (its pull request 10991); uvicorn 0.54 does not.
     """
 
     def __init__(
@@ -16,14 +17,14 @@ class CoalescingTransport(asyncio.Transport):
         loop: asyncio.AbstractEventLoop,
         linger: Callable[[], bool],
     ) -> None:
-        """`linger`: asked at the close; whether the client may still be sending."""
+        """`linger`: called at the close; returns whether the client may still be sending."""
         super().__init__()
         self._transport = transport
         self._loop = loop
         self._linger = linger
         self._held = b""
-        self.lingering = False  # closed for writing; what arrives is discarded
-        # Passed on as they are: a method for each would cost what is to be saved.
+        self.lingering = False  # closed for writing only; what arrives is discarded
+        # The transport's own methods: a wrapper for each would cost the time that is saved here.
         self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.abort = transport.abort  # type: ignore[method-assign]
         self.get_write_buffer_size = transport.get_write_buffer_size  # type: ignore[method-assign]
@@ -32,7 +33,7 @@ class CoalescingTransport(asyncio.Transport):
         self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send it after what was held back; or hold it back until the loop's next turn."""
+        """Send it together with held data; without any, hold it until the loop's next iteration."""
         if self._held:
             self._held += data
             self._flush()
@@ -42,15 +43,15 @@ class CoalescingTransport(asyncio.Transport):
 
     def _flush(self) -> None:
         held, self._held = self._held, b""
-        # uvloop raises for what is written after the client has closed.
+        # uvloop raises for a write after the client has closed.
         if held and not self.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:
         """Close when everything is sent.
 
-        Where the client still sends, only the writing side: a close with unread bytes resets the
-        connection, and the client loses the response before it reads it (RFC 9112, section 9.6).
+        If the client is still sending, close only the writing side: a close with unread bytes
+        resets the connection, and the client may lose the response (RFC 9112, section 9.6).
         """
         self._flush()
         if self.lingering:

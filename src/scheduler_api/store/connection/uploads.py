@@ -6,7 +6,7 @@ Otherwise a call behind hundreds of megabytes would time out, although the store
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
-from scheduler_api.byte_budget import Budget
+from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class Uploads:
     """Runs the large calls of all partitions, within MAX_UPLOAD."""
 
     def __init__(self) -> None:
-        self._budget = Budget(MAX_UPLOAD)
+        self._budget = ByteBudget(MAX_UPLOAD)
 
     async def run(self, size: int, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """The result of the call. Raises: what the call raises; StoreUnavailable.
@@ -28,14 +28,14 @@ class Uploads:
         When a call fails with StoreUnavailable, the waiting calls are refused: nothing of them was
         sent, and each would wait for the same timeout.
         """
-        await self._budget.take(size)
+        await self._budget.acquire(size)
         try:
             return await call(*args)
         except StoreUnavailable:
-            self._budget.refuse(StoreUnavailable)
+            self._budget.fail_waiting(StoreUnavailable)
             raise
         finally:
-            self._budget.give(size)
+            self._budget.release(size)
 
 
 def split_calls(items: Iterable[T], size: Callable[[T], int], max_items: int) -> Iterator[list[T]]:
