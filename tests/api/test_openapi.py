@@ -207,6 +207,14 @@ def test_a_payload_is_anything_and_may_be_missing() -> None:
     assert "payload" not in SCHEMAS["MessageView"]["required"]
 
 
+def test_an_option_of_a_message_is_absent_instead_of_null_in_a_response() -> None:
+    shown = SCHEMAS["MessageView"]
+    for name, kind in [("delay", "number"), ("timezone", "string"), ("timeout", "number")]:
+        assert shown["properties"][name]["type"] == kind
+        assert not {"anyOf", "default"} & set(shown["properties"][name])
+        assert name not in shown["required"]
+
+
 def test_instants_are_date_times() -> None:
     for name, field in [
         ("Created", "scheduledFor"),

@@ -41,16 +41,16 @@ def no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-def claimed(url: str, timeout_ms: int = 60_000) -> Claimed:
+def claimed(url: str, timeout: float = 60) -> Claimed:
     """A message with a body of its own."""
     now = datetime.now(UTC)
-    spec = Spec(body=bytes(BODY), timeout_ms=timeout_ms)
+    spec = Spec(body=bytes(BODY), timeout=timeout)
     return Claimed("m", "w", 1, now, now, now, url, b"here", spec, 0, 0, b"")
 
 
-async def attempts(sender: Sender, url: str, timeout_ms: int) -> list[int | str | None]:
+async def attempts(sender: Sender, url: str, timeout: float) -> list[int | str | None]:
     """What comes of several at one time."""
-    sent = await asyncio.gather(*(send(sender, claimed(url, timeout_ms)) for _ in range(MANY)))
+    sent = await asyncio.gather(*(send(sender, claimed(url, timeout)) for _ in range(MANY)))
     return [each.attempt.status or each.attempt.error for each in sent]
 
 
@@ -58,10 +58,10 @@ async def attempts(sender: Sender, url: str, timeout_ms: int) -> list[int | str 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_an_attempt_leaves_no_body_behind(sender: Sender, ending: str) -> None:
     place, found = ENDINGS[ending]
-    timeout_ms = 200 if ending in TIMED else 60_000
+    timeout = 0.2 if ending in TIMED else 60
     async with place() as url:
         before, _ = tracemalloc.get_traced_memory()
-        assert await attempts(sender, url, timeout_ms) == [found] * MANY
+        assert await attempts(sender, url, timeout) == [found] * MANY
         left = tracemalloc.get_traced_memory()[0] - before
     assert left < BODY, "of so many bodies, not even one"
 

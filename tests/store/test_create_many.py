@@ -50,7 +50,7 @@ async def test_of_one_id_that_stands_twice_the_first_is_stored(store: Store, apa
     first, *_, second = await store.messages.create_many(batch)
     assert milliseconds(first) == NOW + 1000
     assert isinstance(second, DuplicateMessage)
-    assert (await store.messages.get("0")).spec.delay_ms == 1000
+    assert (await store.messages.get("0")).spec.delay == 1
     assert await store.messages.count() == apart
 
 

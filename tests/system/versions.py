@@ -17,19 +17,12 @@ COMPATIBLE: Final[Edits] = {
     "__init__.py": [('"2.0.0"', '"2.1.0"')],
     "domain/message.py": [
         (
-            "    given_url: str | None = None  # as asked; None: the URL that is called\n",
-            "    given_url: str | None = None; added: str = ''\n",
+            "    given_url: str | None = field(",
+            "    added: str | None = None; given_url: str | None = field(",
         )
     ],
+    "domain/accept.py": [("spec = Spec(", f"spec = Spec(added='{ADDED}', ")],
     "store/codec/record.py": [
-        (
-            "    given_url: str | None = None\n",
-            "    given_url: str | None = None; added: str | None = None\n",
-        ),
-        (
-            "        spec.given_url,\n    ]",
-            f"        spec.given_url,\n        '{ADDED}',\n    ]",
-        ),
         (
             "    location: str | None = None\n\n\n_encode_log",
             f"    location: str | None = None; added: str = '{ADDED}'\n\n\n_encode_log",

@@ -2,48 +2,52 @@
 
 import base64
 import binascii
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Meta, Raw, UnsetType, field
 from msgspec.structs import replace
 
-from scheduler_api.domain.accept import accept
+from scheduler_api.domain.accept import accept, check_delay
 from scheduler_api.domain.attempt import ATTEMPTS_KEPT, Attempt
 from scheduler_api.domain.content_type import JSON_TYPE
 from scheduler_api.domain.egress import EgressRules
 from scheduler_api.domain.instant import format_instant, parse_instant
-from scheduler_api.domain.message import Accepted, Method, NewMessage, payload
+from scheduler_api.domain.message import (
+    Accepted,
+    CheckedRequest,
+    Method,
+    NewMessage,
+    options_of,
+    payload,
+)
 from scheduler_api.store.audit.dump import Archived, Position, Restorable
 from scheduler_api.store.codec.record import from_ms, to_ms
-
-T = TypeVar("T")
 
 UTC: Final = "UTC"
 Count = Annotated[int, Meta(ge=0)]
 
 
 class Line(
-    msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
+    CheckedRequest,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
-    """What a line says; the names are those of the API where it has one."""
+    """A pending message. The names are those of the API where it has one."""
 
-    id: str
-    webhook_url: str
-    schedule_to: str  # what it was first scheduled for
-    created_at: str
-    next_attempt: str | UnsetType = UNSET  # UNSET: at schedule_to
     method: Method = "POST"
-    headers: dict[str, str] = {}
-    content_type: str | UnsetType = UNSET
+    headers: dict[str, str] = field(default_factory=dict)
     payload: Raw | UnsetType = UNSET
     payload_base64: str | UnsetType = UNSET  # instead, where the bytes would break the line
-    timeout_ms: int | UnsetType = UNSET
-    delay_ms: Count | UnsetType = UNSET  # as asked
-    timezone: str | UnsetType = UNSET  # as asked
+    schedule_to: str  # what it was first scheduled for
+    next_attempt: str | UnsetType = UNSET  # UNSET: at schedule_to
+    created_at: str
     attempts_made: Count = 0
     crashes: Count = 0
-    attempts: list[Attempt] = []
+    attempts: list[Attempt] = field(default_factory=list)
 
 
 class _Original(msgspec.Struct, frozen=True, rename="camel"):
@@ -51,7 +55,7 @@ class _Original(msgspec.Struct, frozen=True, rename="camel"):
 
     webhook_url: str
     schedule_to: str
-    payload: Raw = msgspec.field(default_factory=Raw)
+    payload: Raw = field(default_factory=Raw)
     id: str | UnsetType = UNSET
 
 
@@ -67,23 +71,21 @@ def pack_line(message: Archived) -> bytes:
     given = any(name.lower() == "content-type" for name in spec.headers)
     body = payload(spec)
     breaks = isinstance(body, Raw) and any(byte in bytes(body) for byte in b"\r\n")
+    options = options_of(spec)
+    if given or spec.content_type == JSON_TYPE:
+        del options["content_type"]
     line = Line(
         id=message.id,
         webhook_url=spec.given_url or record.url,
         schedule_to=format_instant(from_ms(record.scheduled_ms)),
         created_at=format_instant(from_ms(record.created_ms)),
         next_attempt=UNSET if due_ms is None else format_instant(from_ms(due_ms)),
-        method=spec.method,
-        headers=spec.headers,
-        content_type=UNSET if given or spec.content_type == JSON_TYPE else spec.content_type,
         payload=UNSET if body is UNSET or breaks else Raw(_encode(body)),
         payload_base64=base64.b64encode(spec.body or b"").decode() if breaks else UNSET,
-        timeout_ms=_or_unset(spec.timeout_ms),
-        delay_ms=_or_unset(spec.delay_ms),
-        timezone=_or_unset(spec.timezone),
         attempts_made=message.attempts,
         crashes=message.crashes,
         attempts=message.log,
+        **options,
     )
     return _encode(line) + b"\n"
 
@@ -93,18 +95,14 @@ def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
     text.decode()  # msgspec skips over the inside of raw values
     line = _decode(text)
     accepted = _accepted(_asked(line), UTC, rules)
-    spec = replace(
-        accepted.spec,
-        timeout_ms=None if line.timeout_ms is UNSET else line.timeout_ms,
-        delay_ms=None if line.delay_ms is UNSET else line.delay_ms,
-    )
+    delay = None if line.delay is None else check_delay(line.delay)
     scheduled = to_ms(parse_instant(line.schedule_to, UTC))
     return Restorable(
         id=line.id,
         due_ms=_due_ms(line),
         created_ms=to_ms(parse_instant(line.created_at, UTC)),
         scheduled_ms=scheduled,
-        accepted=replace(accepted, spec=spec),
+        accepted=replace(accepted, spec=replace(accepted.spec, delay=delay)),
         attempts=line.attempts_made,
         crashes=line.crashes,
         log=line.attempts[-ATTEMPTS_KEPT:],
@@ -123,16 +121,13 @@ def _due_ms(line: Line) -> int:
 
 
 def _asked(line: Line) -> NewMessage:
+    options = options_of(line) | {"delay": None}  # a request has scheduleTo or delay
     return NewMessage(
-        webhook_url=line.webhook_url,
         id=line.id,
+        webhook_url=line.webhook_url,
         payload=_payload(line),
         schedule_to=line.schedule_to,
-        timezone=None if line.timezone is UNSET else line.timezone,
-        method=line.method,
-        headers=line.headers,
-        content_type=None if line.content_type is UNSET else line.content_type,
-        timeout=None if line.timeout_ms is UNSET else line.timeout_ms / 1000,
+        **options,
     )
 
 
@@ -163,10 +158,6 @@ def unpack_original(key: str, value: bytes, zone: str, rules: EgressRules) -> Re
     accepted = _accepted(asked, zone, rules)
     scheduled = to_ms(parse_instant(original.schedule_to, zone))
     return Restorable(key, scheduled, None, scheduled, accepted)
-
-
-def _or_unset(value: T | None) -> T | UnsetType:
-    return UNSET if value is None else value
 
 
 def _accepted(asked: NewMessage, zone: str, rules: EgressRules) -> Accepted:

@@ -85,7 +85,11 @@ def reference(struct: type) -> dict[str, str]:
 def document(resources: Mapping[str, Mapping[str, Endpoint]]) -> dict[str, Any]:
     """The document. `resources`: path → method → endpoint."""
     endpoints = [endpoint for methods in resources.values() for endpoint in methods.values()]
-    _, components = msgspec.json.schema_components(_structs(endpoints), ref_template=_REFERENCE)
+    structs = _structs(endpoints)
+    _, components = msgspec.json.schema_components(structs, ref_template=_REFERENCE)
+    for struct in structs:
+        if getattr(struct, "__struct_config__", None) and struct.__struct_config__.omit_defaults:
+            _replace_null_by_absence(components[struct.__name__]["properties"])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -124,6 +128,15 @@ def _structs(endpoints: Iterable[Endpoint]) -> list[Any]:
     responses = [struct for endpoint in endpoints for struct in endpoint.responses.values()]
     bodies = [endpoint.body for endpoint in endpoints if endpoint.body]
     return [*responses, *bodies, ProblemDetails, InvalidDetails]
+
+
+def _replace_null_by_absence(properties: Mapping[str, dict[str, Any]]) -> None:
+    """Say that what is null by default is left out of a response, which omits defaults."""
+    for schema in properties.values():
+        if "default" in schema and schema["default"] is None:
+            del schema["default"]
+            (kind,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+            schema.update(kind)
 
 
 def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:

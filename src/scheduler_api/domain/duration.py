@@ -37,6 +37,7 @@ _UNIT_WORD: Final = re.compile(
     + ")(?![a-z])",
     re.IGNORECASE,
 )
+_MS: Final = timedelta(milliseconds=1)
 _CONJUNCTION: Final = re.compile(r"(?<=[a-z])(?:, (?:and )?| and )(?=[0-9])")
 
 
@@ -64,7 +65,7 @@ def format_duration(span: timedelta) -> str:
 
 def milliseconds(span: timedelta) -> int:
     """Whole milliseconds."""
-    return span // timedelta(milliseconds=1)
+    return span // _MS
 
 
 def _seconds(text: str) -> Decimal:

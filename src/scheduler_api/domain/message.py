@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Raw
+from msgspec import UNSET, Meta, Raw, field
 
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.content_type import JSON_TYPE, decode_text, is_json
@@ -66,18 +66,12 @@ Delay = Annotated[str | int | float | None, _duration(timedelta(), MAX_DELAY)]
 Timeout = Annotated[str | int | float | None, _duration(*TIMEOUT_RANGE)]
 
 
-class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a caller may ask for; null is as absent, but for `payload`."""
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A request as asked: the base of what is created, shown and exported. null means absent.
 
-    webhook_url: Annotated[
-        str,
-        Meta(
-            description="Where to send it: `http` or `https`, at most 2,048 characters. Other than "
-            "ASCII is encoded: the host by IDNA, the rest by percent-encoding.",
-            examples=["https://example.com/hook"],
-            extra_json_schema=_URL_SCHEMA,
-        ),
-    ]
+    A new option is a field here and in `Spec`, and has a rule in accept.py if it is checked.
+    """
+
     id: Annotated[
         str | None,
         Meta(
@@ -87,33 +81,15 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
             extra_json_schema=_ID_SCHEMA,
         ),
     ] = None
-    payload: Annotated[
-        Raw,
+    webhook_url: Annotated[
+        str,
         Meta(
-            description="Any JSON value; sent as the body byte for byte as it arrived. "
-            "Default: no body.",
-            examples=[{"message": "Sua mensagem aqui"}],
+            description="Where to send it: `http` or `https`, at most 2,048 characters. Other than "
+            "ASCII is encoded: the host by IDNA, the rest by percent-encoding.",
+            examples=["https://example.com/hook"],
+            extra_json_schema=_URL_SCHEMA,
         ),
-    ] = msgspec.field(default_factory=Raw)
-    schedule_to: Annotated[
-        str | None,
-        Meta(
-            description="When: ISO 8601 or RFC 9557. Without an offset, local time in the zone "
-            "in brackets, else in `timezone`. In the past: at once.",
-            examples=["2046-04-15T02:41:45.000Z", "2046-11-06T08:00:00+01:00[Europe/Brussels]"],
-        ),
-    ] = None
-    delay: Annotated[
-        Delay,
-        Meta(description="Instead of `scheduleTo`: how long from now; seconds if a number."),
-    ] = None
-    timezone: Annotated[
-        str | None,
-        Meta(
-            description="IANA name for a `scheduleTo` without an offset.",
-            examples=["America/Sao_Paulo"],
-        ),
-    ] = None
+    ]
     method: Annotated[
         Method | None,
         Meta(description="Method of the request. Default: `POST`.", examples=["POST"]),
@@ -135,26 +111,82 @@ class NewMessage(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
             extra_json_schema=_TYPE_SCHEMA,
         ),
     ] = None
+    delay: Annotated[
+        Delay,
+        Meta(description="Instead of `scheduleTo`: how long from now; seconds if a number."),
+    ] = None
+    timezone: Annotated[
+        str | None,
+        Meta(
+            description="IANA name for a `scheduleTo` without an offset.",
+            examples=["America/Sao_Paulo"],
+        ),
+    ] = None
     timeout: Annotated[
         Timeout,
         Meta(description="Time for the whole request, 1 s to 15 min. Default: REQUEST_TIMEOUT."),
     ] = None
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """What of a message never changes, beside its instants and its URL.
+class NewMessage(Request, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What a caller may ask for; null is as absent, but for `payload`."""
 
-    A default stays what it is: it is not stored, so another one would change old messages.
+    payload: Annotated[
+        Raw,
+        Meta(
+            description="Any JSON value; sent as the body byte for byte as it arrived. "
+            "Default: no body.",
+            examples=[{"message": "Sua mensagem aqui"}],
+        ),
+    ] = field(default_factory=Raw)
+    schedule_to: Annotated[
+        str | None,
+        Meta(
+            description="When: ISO 8601 or RFC 9557. Without an offset, local time in the zone "
+            "in brackets, else in `timezone`. In the past: at once.",
+            examples=["2046-04-15T02:41:45.000Z", "2046-11-06T08:00:00+01:00[Europe/Brussels]"],
+        ),
+    ] = None
+
+
+class CheckedRequest(Request, frozen=True, kw_only=True, rename="camel"):
+    """A request in its checked form, as shown and exported. It may be asked for again."""
+
+    id: Annotated[str, Meta(description="ID of the message.", examples=["msg-unique-id-123"])]
+    delay: Annotated[
+        float | None, Meta(description="The delay that was asked for, in seconds.", examples=[90.0])
+    ] = None
+    timeout: Annotated[
+        float | None,
+        Meta(description="The timeout that was asked for, in seconds.", examples=[30.0]),
+    ] = None
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What never changes of a stored message, beside its instants and its URL.
+
+    It is stored as a map under these one-letter names, and defaults are left out. So a default, a
+    name and the order of the fields stay: another default would change stored messages, another
+    order the fingerprint of a request. A new field comes last. Unknown names are skipped.
     """
 
-    method: Method = "POST"
-    headers: dict[str, str] = {}
-    content_type: str = JSON_TYPE
-    body: bytes | None = None  # as it is sent; None: no body
-    timeout_ms: int | None = None  # None: REQUEST_TIMEOUT
-    delay_ms: int | None = None  # as asked; None: an instant was asked for
-    timezone: str | None = None  # as asked
-    given_url: str | None = None  # as asked; None: the URL that is called
+    method: Method = field(default="POST", name="m")
+    headers: dict[str, str] = field(default_factory=dict, name="h")
+    content_type: str = field(default=JSON_TYPE, name="c")
+    body: bytes | None = field(default=None, name="b")  # as it is sent; None: no body
+    timeout: float | None = field(default=None, name="t")  # seconds; None: REQUEST_TIMEOUT
+    delay: float | None = field(default=None, name="d")  # seconds; None: an instant was asked for
+    timezone: str | None = field(default=None, name="z")
+    given_url: str | None = field(default=None, name="u")  # as asked; None: the URL that is called
+
+
+# What a request and a Spec both have: these are copied from one to the other by name.
+OPTIONS: Final = tuple(name for name in Request.__struct_fields__ if name in Spec.__struct_fields__)
+
+
+def options_of(struct: Request | Spec) -> dict[str, Any]:
+    """Name → value of each option, to make another of these structs."""
+    return {name: getattr(struct, name) for name in OPTIONS}
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -162,7 +194,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
     id: str | None  # None: one is to be made
     url: WebhookUrl
-    due_at: datetime | None  # None: spec.delay_ms after the store's now
+    due_at: datetime | None  # None: spec.delay after the store's now
     spec: Spec
 
 

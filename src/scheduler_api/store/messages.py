@@ -259,7 +259,8 @@ def _share_of_page(most: int, partitions: int) -> int:
 def new_of(message_id: bytes, accepted: Accepted) -> New:
     """What create.lua takes of a message."""
     due_at = accepted.due_at
-    due = f"+{accepted.spec.delay_ms}" if due_at is None else f"={to_ms(due_at)}"
+    delay = accepted.spec.delay or 0
+    due = f"+{round(delay * 1000)}" if due_at is None else f"={to_ms(due_at)}"
     return message_id, due, pack_tail(accepted)
 
 

@@ -48,7 +48,7 @@ async def here() -> AsyncIterator[Cutting]:
 async def attempt(sender: Sender, here: Cutting) -> Sent:
     """What comes of one request."""
     now = datetime.now(UTC)
-    url, spec = f"http://127.0.0.1:{here.port}/", Spec(body=b"body", timeout_ms=60_000)
+    url, spec = f"http://127.0.0.1:{here.port}/", Spec(body=b"body", timeout=60)
     return await send(sender, Claimed("m", "w", 1, now, now, now, url, b"here", spec, 0, 0, b""))
 
 

@@ -73,7 +73,15 @@ def test_a_record_tells_what_is_usual_from_what_is_nothing(fields: dict[str, obj
 
 def test_a_record_spends_nothing_on_what_is_usual() -> None:
     asked = accepted(payload="x", scheduleTo="2046-04-15T02:41:45Z")
-    assert pack_tail(asked).endswith(b"\n" + msgspec.msgpack.encode([None, None, None, b'"x"']))
+    assert pack_tail(asked).endswith(b"\n" + msgspec.msgpack.encode({"b": b'"x"'}))
+
+
+def test_unpack_record_skips_what_a_later_version_has_added_to_a_spec() -> None:
+    asked = accepted(payload=1)
+    tail = pack_tail(asked)
+    url, _, packed = tail.rpartition(b"\n")
+    later = msgspec.msgpack.encode(msgspec.msgpack.decode(packed) | {"added": [1]})
+    assert unpack_record(INSTANTS + url + b"\n" + later).spec == asked.spec
 
 
 def test_a_record_is_found_behind_bytes_that_look_like_its_line_feed() -> None:

@@ -9,7 +9,15 @@ from scheduler_api.api.fields import EXAMPLE_CURSOR, EXAMPLE_ID, EXAMPLE_INSTANT
 from scheduler_api.domain.attempt import ERROR_MEANINGS, Attempt
 from scheduler_api.domain.destination import Hold, HoldReason
 from scheduler_api.domain.instant import format_instant
-from scheduler_api.domain.message import Listed, Message, Method, State, payload
+from scheduler_api.domain.message import (
+    CheckedRequest,
+    Listed,
+    Message,
+    Method,
+    State,
+    options_of,
+    payload,
+)
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 
 
@@ -71,14 +79,16 @@ class AttemptView(msgspec.Struct, rename="camel"):
     ] = UNSET
 
 
-class MessageView(msgspec.Struct, rename="camel"):
+class MessageView(CheckedRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A message: its options, its state and its attempts."""
 
-    id: Annotated[str, described("ID of the message.", EXAMPLE_ID)]
-    webhook_url: Annotated[str, described("URL that is called.", "https://example.com/hook")]
+    # These three options are shown even if they were not asked for.
     method: Annotated[Method, described("Method of the request.")]
     headers: Annotated[dict[str, str], described("Your headers.", {"X-Trace": "42"})]
     content_type: Annotated[str, described("Type of the body.", "application/json")]
+    payload: Annotated[
+        Any | UnsetType, described("The payload as it was given.", {"message": "Sua mensagem aqui"})
+    ] = UNSET
     state: Annotated[
         State,
         described(
@@ -95,18 +105,6 @@ class MessageView(msgspec.Struct, rename="camel"):
         described("When the next attempt is due; null if there is none.", EXAMPLE_INSTANT),
     ]
     attempts: Annotated[list[AttemptView], described("The last 20 attempts, oldest first.")]
-    payload: Annotated[
-        Any | UnsetType, described("The payload as it was given.", {"message": "Sua mensagem aqui"})
-    ] = UNSET
-    delay: Annotated[
-        float | UnsetType, described("The delay that was asked for, in seconds.", 90.0)
-    ] = UNSET
-    timezone: Annotated[
-        str | UnsetType, described("The time zone that was asked for.", "America/Sao_Paulo")
-    ] = UNSET
-    timeout: Annotated[
-        float | UnsetType, described("The timeout that was asked for, in seconds.", 30.0)
-    ] = UNSET
 
 
 def row_of(listed: Listed) -> Row:
@@ -128,9 +126,6 @@ def view_of(message: Message) -> MessageView:
     return MessageView(
         id=message.id,
         webhook_url=spec.given_url or message.url,
-        method=spec.method,
-        headers=spec.headers,
-        content_type=spec.content_type,
         payload=payload(spec),
         state=message.state,
         why=_why(message),
@@ -138,9 +133,7 @@ def view_of(message: Message) -> MessageView:
         scheduled_for=format_instant(message.scheduled_at),
         next_attempt=None if next_at is None else format_instant(next_at),
         attempts=[_attempt(attempt) for attempt in message.attempts],
-        delay=UNSET if spec.delay_ms is None else spec.delay_ms / 1000,
-        timezone=spec.timezone or UNSET,
-        timeout=UNSET if spec.timeout_ms is None else spec.timeout_ms / 1000,
+        **options_of(spec),
     )
 
 

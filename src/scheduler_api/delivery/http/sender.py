@@ -146,8 +146,8 @@ class Sender:
         return await self._transport.send(spec.method, url, target, headers, spec.body, deadline)
 
     def _deadline(self, claimed: Claimed, start: AttemptStart) -> Deadline:
-        own = claimed.spec.timeout_ms
-        return self._deadlines.at(start.monotonic + (self._timeout if own is None else own / 1000))
+        own = claimed.spec.timeout
+        return self._deadlines.at(start.monotonic + (self._timeout if own is None else own))
 
     def _headers(self, claimed: Claimed, at: datetime) -> dict[str, str]:
         spec = claimed.spec

@@ -31,7 +31,7 @@ from scheduler_api.domain.attempt import ATTEMPTS_KEPT, Attempt
 from scheduler_api.domain.attempt_stats import AttemptStats
 from scheduler_api.domain.destination import Hold, Limits, Rate
 from scheduler_api.domain.errors import FieldError, Invalid
-from scheduler_api.domain.message import Accepted, Method, Spec
+from scheduler_api.domain.message import Accepted, Spec
 from scheduler_api.domain.url import destination_name
 
 VERSION: Final = b"\x01"  # of the record's form, its first byte; written by create.lua
@@ -42,24 +42,8 @@ _STEP: Final = re.compile(rb"([0-9]{1,4}):([0-9]{1,20}):(.{0,255})", re.DOTALL)
 _SPACE: Final = re.compile(rb"\s")
 _RESULT: Final = re.compile(r"(?:^| )(d|[0-9]+):([0-9]+)(?= |$)", re.ASCII)
 
-_USUAL: Final = Spec()
-
-
-class _StoredSpec(msgspec.Struct, frozen=True, array_like=True):
-    """A Spec as it is stored, None for what is usual; only ever appended to."""
-
-    method: Method | None = None
-    headers: dict[str, str] | None = None
-    content_type: str | None = None
-    body: bytes | None = None
-    timeout_ms: int | None = None
-    delay_ms: int | None = None
-    timezone: str | None = None
-    given_url: str | None = None
-
-
 _encode_spec = msgspec.msgpack.Encoder().encode
-_decode_spec = msgspec.msgpack.Decoder(_StoredSpec).decode
+_decode_spec = msgspec.msgpack.Decoder(Spec).decode
 
 _encode_limits = msgspec.json.Encoder().encode
 _decode_limits = msgspec.json.Decoder(tuple[int | None, str | None, bool]).decode
@@ -116,38 +100,7 @@ def pack_tail(accepted: Accepted) -> bytes:
     """The record from its 14th byte on; what stands before is written by create.lua."""
     url = accepted.url
     place = bytes((url.start, len(url.authority)))
-    return b"%b%b\n%b" % (place, url.url.encode(), _pack_spec(accepted.spec))
-
-
-def _pack_spec(spec: Spec) -> bytes:
-    """Nothing for what is usual, which would be a twentieth of a record."""
-    values = [
-        None if spec.method == _USUAL.method else spec.method,
-        spec.headers or None,
-        None if spec.content_type == _USUAL.content_type else spec.content_type,
-        spec.body,
-        spec.timeout_ms,
-        spec.delay_ms,
-        spec.timezone,
-        spec.given_url,
-    ]
-    while values and values[-1] is None:
-        values.pop()
-    return _encode_spec(values)
-
-
-def _unpack_spec(packed: bytes) -> Spec:
-    stored = _decode_spec(packed)
-    return Spec(
-        stored.method or _USUAL.method,
-        stored.headers or _USUAL.headers,
-        stored.content_type or _USUAL.content_type,
-        stored.body,
-        stored.timeout_ms,
-        stored.delay_ms,
-        stored.timezone,
-        stored.given_url,
-    )
+    return b"%b%b\n%b" % (place, url.url.encode(), _encode_spec(accepted.spec))
 
 
 def pack_scheduled(scheduled_ms: int) -> bytes:
@@ -163,7 +116,7 @@ def unpack_record(record: bytes) -> Record:
     created, scheduled, url = unpack_head(record[: end + 1])
     start, size = record[_HEAD - 2 : _HEAD]  # as destination_of has it, without another call
     destination = _named(record[_HEAD + start : _HEAD + start + size])
-    return Record(created, scheduled, url, destination, _unpack_spec(record[end + 1 :]))
+    return Record(created, scheduled, url, destination, _decode_spec(record[end + 1 :]))
 
 
 def unpack_head(head: bytes) -> tuple[int, int, str]:
