@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
-from scheduler_api.telemetry.logging import UVICORN
+from scheduler_api.telemetry.logging import UVICORN_LOGGERS
 from tests.support import engines, invariants
 from tests.support.command_line import Done, Run, run_in
 from tests.support.receiver import Receiver, receiving
@@ -59,7 +59,7 @@ def logging_as_before() -> Iterator[None]:
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name in UVICORN:
+    for name in UVICORN_LOGGERS:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 

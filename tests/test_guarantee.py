@@ -40,7 +40,7 @@ def report(**fields: Any) -> Report:
         "deleted": 4,
         "wrong": [],
         "seconds": 30.0,
-        "fsck": "nothing is wrong",
+        "fsck": "no problems found",
     }
     return Report(world="external", seed=1, verdict=verdict(**fields), **acts, **rest)
 

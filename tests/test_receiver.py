@@ -11,6 +11,7 @@ import pytest
 
 from scheduler_api.domain import signing
 from scheduler_api.receiver import receiver
+from scheduler_api.server.address import LOOPBACK
 
 KEY = base64.b64decode("c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0")
 
@@ -34,7 +35,7 @@ async def lines_of(
     lines: list[str] = []
     data = io.BytesIO(body)
     async with (
-        receiver(port=0, secrets=secrets, echo=lines.append) as address,
+        receiver(LOOPBACK, 0, secrets, echo=lines.append) as address,
         client.request(method, address + path, headers=headers, data=data) as answer,
     ):
         assert answer.status == status
@@ -89,10 +90,10 @@ def signed(body: bytes, timestamp: str | None = None) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("headers", "verdict"),
     [
-        (signed(b"body"), "signature good"),
-        (signed(b"other"), "SIGNATURE WRONG"),
-        (signed(b"body", "yesterday"), "SIGNATURE WRONG"),
-        (signed(b"body", "9" * 5000), "SIGNATURE WRONG"),
+        (signed(b"body"), "signature valid"),
+        (signed(b"other"), "SIGNATURE INVALID"),
+        (signed(b"body", "yesterday"), "SIGNATURE INVALID"),
+        (signed(b"body", "9" * 5000), "SIGNATURE INVALID"),
         ({}, "not signed"),
     ],
 )
@@ -116,12 +117,12 @@ async def test_a_long_body_is_cut_and_control_characters_are_escaped(
 
 async def test_a_body_over_the_limit_is_refused_and_told(client: aiohttp.ClientSession) -> None:
     (line,) = await lines_of(client, body=b"x" * (1024**2 + 1), status=413)
-    assert line.endswith("refused: over 1048576 bytes")
+    assert line.endswith("refused: larger than 1048576 bytes")
     assert await lines_of(client, body=b"x" * 1024**2)
 
 
 async def test_it_listens_on_loopback_unless_told_otherwise() -> None:
-    async with receiver(port=0) as address:
+    async with receiver(LOOPBACK, 0) as address:
         assert address.startswith("http://127.0.0.1:")
     async with receiver("::1", 0) as address:
         assert address.startswith("http://[::1]:")
@@ -130,14 +131,14 @@ async def test_it_listens_on_loopback_unless_told_otherwise() -> None:
 async def test_lines_go_to_standard_output_by_default(
     client: aiohttp.ClientSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with receiver(port=0) as address, client.get(f"{address}/seen"):
+    async with receiver(LOOPBACK, 0) as address, client.get(f"{address}/seen"):
         pass
     assert "GET /seen" in capsys.readouterr().out
 
 
 async def test_a_taken_port_is_an_os_error_that_names_it() -> None:
-    async with receiver(port=0) as address:
+    async with receiver(LOOPBACK, 0) as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(OSError, match=str(port)):
-            async with receiver(port=port):
+            async with receiver(LOOPBACK, port):
                 pass  # pragma: no cover

@@ -1,4 +1,4 @@
-"""A receiver for trying things out: prints every webhook. Asked for by cli and server."""
+"""A receiver for try-outs: accepts every webhook and prints it in one line."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,26 +13,26 @@ from scheduler_api.domain import signing
 from scheduler_api.telemetry.logging import printable
 
 MAX_PRINTED_BODY = 1024**2  # bytes
-SHOWN = 200  # characters of a body
+MAX_SHOWN = 200  # characters of a body
 
-Echo = Callable[[str], object]
+Echo = Callable[[str], object]  # prints a line
 
-_say: Echo = partial(print, flush=True)  # a line is seen when it happens, in a pipe too
+_print: Echo = partial(print, flush=True)  # flush: a pipe gets each line at once
 
 
 @asynccontextmanager
 async def receiver(
-    host: str = "127.0.0.1",
-    port: int = 8001,
+    host: str,
+    port: int,
     secrets: tuple[bytes, ...] = (),
-    echo: Echo = _say,
+    echo: Echo = _print,
 ) -> AsyncIterator[str]:
-    """Answers 200 to everything and echoes one line for it; yields its URL, without a final slash.
+    """Responds 200 to every request and prints a line; yields its URL, without a final slash.
 
-    Port 0 takes a free one. Raises OSError when the port is taken.
+    Port 0 picks a free port. Raises: OSError, if the port is in use.
     """
     app = web.Application(client_max_size=MAX_PRINTED_BODY)
-    # (?s: a path may hold %0A, and a plain dot stops there.
+    # (?s: a path may contain %0A, which a plain dot does not match.
     app.router.add_route("*", "/{path:(?s:.*)}", partial(_receive, secrets, echo))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
@@ -49,14 +49,14 @@ async def _receive(secrets: tuple[bytes, ...], echo: Echo, request: web.Request)
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        echo(_line(request, now, "", f"refused: over {MAX_PRINTED_BODY} bytes"))
+        echo(_line(request, now, "", f"refused: larger than {MAX_PRINTED_BODY} bytes"))
         raise
-    verdict = _verdict(secrets, request.headers, body)
-    echo(_line(request, now, verdict, body.decode(errors="replace")))
+    signature = _check_signature(secrets, request.headers, body)
+    echo(_line(request, now, signature, body.decode(errors="replace")))
     return web.json_response({"received": True})
 
 
-def _line(request: web.Request, now: datetime, verdict: str, text: str) -> str:
+def _line(request: web.Request, now: datetime, signature: str, text: str) -> str:
     headers = request.headers
     attempt = headers.get("Scheduler-Attempt")
     parts = (
@@ -65,8 +65,8 @@ def _line(request: web.Request, now: datetime, verdict: str, text: str) -> str:
         headers.get("Scheduler-Message-Id") or headers.get("webhook-id", ""),
         f"attempt {attempt}" if attempt else "",
         _lateness(headers.get("Scheduler-Scheduled-For", ""), now),
-        verdict,
-        text if len(text) <= SHOWN else f"{text[:SHOWN]}…",
+        signature,
+        text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…",
     )
     return printable("  ".join(part for part in parts if part))
 
@@ -74,17 +74,19 @@ def _line(request: web.Request, now: datetime, verdict: str, text: str) -> str:
 def _lateness(scheduled_for: str, now: datetime) -> str:
     try:
         late = now - datetime.fromisoformat(scheduled_for)
-    except (ValueError, TypeError):  # no instant, or one without an offset
+    except (ValueError, TypeError):  # not an instant, or one without an offset
         return ""
     return f"{late.total_seconds() * 1000:.0f} ms late"
 
 
-def _verdict(secrets: tuple[bytes, ...], headers: CIMultiDictProxy[str], body: bytes) -> str:
+def _check_signature(
+    secrets: tuple[bytes, ...], headers: CIMultiDictProxy[str], body: bytes
+) -> str:
     if not secrets:
         return ""
     if "webhook-signature" not in headers:
         return "not signed"
-    good = signing.verify(
+    valid = signing.verify(
         secrets,
         headers.get("webhook-id", ""),
         _seconds(headers.get("webhook-timestamp", "")),
@@ -92,7 +94,7 @@ def _verdict(secrets: tuple[bytes, ...], headers: CIMultiDictProxy[str], body: b
         headers["webhook-signature"],
         now=int(time.time()),
     )
-    return "signature good" if good else "SIGNATURE WRONG"
+    return "signature valid" if valid else "SIGNATURE INVALID"
 
 
 def _seconds(text: str) -> int:

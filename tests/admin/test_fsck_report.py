@@ -13,6 +13,7 @@ from tests.support.command_line import Done, Run
 from tests.support.factories import accepted
 from tests.support.partitions import keys_of
 
+IN_PARTITIONS = "1 partition" if PARTITIONS == 1 else f"{PARTITIONS} partitions"
 PART = str(partition_of(b"a", PARTITIONS))  # what the table calls that of the damaged message
 
 
@@ -43,7 +44,7 @@ async def test_a_sound_store_is_told_in_one_line(run: Run, live_store: Store) ->
     await live_store.messages.create("a", accepted(delay=3600))
     done = await run("fsck")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert last(done) == f"1 messages checked in {PARTITIONS} partition(s): nothing is wrong"
+    assert last(done) == f"1 message checked in {IN_PARTITIONS}: no problems found"
     assert done.stdout.count(b"\n") == 1
 
 
@@ -51,11 +52,11 @@ async def test_what_is_wrong_is_a_table_and_exit_1(run: Run, damaged: str) -> No
     done = await run("fsck")
     assert done.returncode == 1
     assert table(done) == [
-        ["part", "inv", "rule", "subject", "finding", "repair"],
+        ["partition", "invariant", "rule", "subject", "finding", "repair"],
         [PART, "2", "no_place", "a", "has a record, but is in no place", "-"],
         [PART, "18", "stranger", damaged, "is a key of nobody", "-"],
     ]
-    assert last(done) == f"2 messages checked in {PARTITIONS} partition(s): 2 findings, 0 repaired"
+    assert last(done) == f"2 messages checked in {IN_PARTITIONS}: 2 findings, 0 repaired"
 
 
 async def test_a_repair_tells_each_act_and_what_is_left(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.admin.transfer import BATCH, ExportFile
+from scheduler_api.admin.transfer import RESTORE_BATCH, ExportFile
 from scheduler_api.store.store import Store
 from tests.conftest import PARTITIONS
 from tests.support.command_line import Run, run_in, shown_on_terminal
@@ -71,10 +71,13 @@ async def test_import_restores_text_in_its_charset(
 async def test_on_a_terminal_a_bar_shows_how_far_it_is(
     live_store: Store, valkey: str, prefix: str, tmp_path: Path
 ) -> None:
-    await create(live_store, *(f"m{number}" for number in range(BATCH)))
+    await create(live_store, *(f"m{number}" for number in range(RESTORE_BATCH)))
     own = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "PARTITIONS": str(PARTITIONS)}
     own |= {"EGRESS_ALLOW": "127.0.0.1"}
-    for command, told in (("export", f"{BATCH} messages exported"), ("import", "0 imported")):
+    for command, told in (
+        ("export", f"{RESTORE_BATCH} messages exported"),
+        ("import", "0 imported"),
+    ):
         code, shown = await asyncio.to_thread(
             shown_on_terminal, tmp_path, command, "out.ndjson", **own
         )
@@ -110,7 +113,10 @@ async def test_no_file_is_overwritten(run: Run, live_store: Store, tmp_path: Pat
     await create(live_store, "a")
     (tmp_path / "out").write_text("mine")
     done = await run("export", "out")
-    assert (done.returncode, done.stderr) == (1, b"Error: out exists: it is not overwritten\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"Error: out exists and is not overwritten: choose another name, or remove it\n",
+    )
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -123,7 +129,7 @@ async def test_an_export_that_was_cut_off_goes_on_where_it_was(
     (tmp_path / "out.part").write_bytes(first + second[:-9])
     done = await run("export", "out")
     assert done.returncode == 1
-    assert b"go on with --resume, or remove it" in done.stderr
+    assert b"continue with --resume, or remove it" in done.stderr
     done = await run("export", "--resume", "out")
     assert (done.returncode, done.stderr) == (0, b"2 messages exported\n")
     assert (tmp_path / "out").read_bytes() == first + second + third

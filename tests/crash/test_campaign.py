@@ -16,4 +16,4 @@ async def test_what_was_acknowledged_arrives_whatever_dies(tmp_path: Path, world
     report = await campaign(tmp_path, world, replica_kills=KILLS[world], store_kills=1, seed=SEED)
     assert report.sound, report
     assert report.verdict.messages > 0
-    assert report.fsck.endswith("nothing is wrong")
+    assert report.fsck.endswith("no problems found")

@@ -1,4 +1,4 @@
-"""What `scheduler-api fsck` tells, for people and for programs."""
+"""The report of `scheduler-api fsck`: a table for people, JSON for programs."""
 
 from typing import Final
 
@@ -8,48 +8,53 @@ from scheduler_api.store.audit.fsck import Checked
 from scheduler_api.store.audit.invariants import NUMBERS
 from scheduler_api.store.store import Store
 
-HEAD: Final = ("part", "inv", "rule", "subject", "finding", "repair")
+COLUMN_NAMES: Final = ("partition", "invariant", "rule", "subject", "finding", "repair")
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A finding as it is told."""
+    """A finding in the report."""
 
     partition: int
-    invariant: int  # its number in the design
+    invariant: int  # its number in docs/design.md
     rule: str
-    subject: str  # an id, a destination or a key
+    subject: str  # an id, a destination or a Redis key
     detail: str
-    repair: str | None  # what was done; None: nothing
+    repair: str | None  # what was changed; None: nothing
 
     def cells(self) -> tuple[str, ...]:
-        """The row of a table."""
-        place = (str(self.partition), str(self.invariant), self.rule, self.subject)
-        return (*place, self.detail, self.repair or "-")
+        """Its row in the table."""
+        location = (str(self.partition), str(self.invariant), self.rule, self.subject)
+        return (*location, self.detail, self.repair or "-")
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Everything that was found."""
+    """All findings."""
 
     messages: int
     partitions: int
     findings: list[Found]
-    left: int  # findings about which nothing was done
+    left: int  # findings that were not repaired
 
     def as_json(self) -> str:
-        """One object."""
+        """One JSON object."""
         return msgspec.json.encode(self).decode()
 
     def as_text(self) -> str:
-        """A table, if anything was found, and a sentence."""
-        checked = f"{self.messages:,} messages checked in {self.partitions} partition(s)"
+        """A table, if there are findings, and a summary."""
+        partitions = _count(self.partitions, "partition")
+        checked = f"{_count(self.messages, 'message')} checked in {partitions}"
         if not self.findings:
-            return f"{checked}: nothing is wrong"
-        rows = [HEAD, *(found.cells() for found in self.findings)]
+            return f"{checked}: no problems found"
+        rows = [COLUMN_NAMES, *(found.cells() for found in self.findings)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         repaired = len(self.findings) - self.left
-        last = f"{checked}: {len(self.findings):,} findings, {repaired:,} repaired"
+        last = f"{checked}: {_count(len(self.findings), 'finding')}, {repaired:,} repaired"
         return "\n".join([*table, last])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 async def report(store: Store, *, repair: bool) -> Report:

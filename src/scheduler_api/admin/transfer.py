@@ -1,6 +1,6 @@
 """Export and import: pending messages to and from files, and from the original service.
 
-Asked by cli; a `step` is told of each message or byte that is done, for a progress bar.
+`step` is called with the number of messages or bytes done, for a progress bar.
 """
 
 import os
@@ -20,57 +20,59 @@ from scheduler_api.store.audit.dump import Position, Restorable
 from scheduler_api.store.audit.legacy import originals
 from scheduler_api.store.store import Store
 
-BATCH: Final = 500  # messages put in by one call of the archive
-TOLD: Final = 20  # of what was refused; the rest is counted
+RESTORE_BATCH: Final = 500  # messages in one call of Archive.restore
+MAX_LISTED: Final = 20  # refusals; further ones are only counted
 
 Step = Callable[[int], None]
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """What was not put in."""
+    """A message that was not imported."""
 
     subject: str  # "line 7", or an id
     reason: str
 
 
 class Imported(msgspec.Struct):
-    """What an import came to."""
+    """The outcome of an import."""
 
     restored: int = 0
-    same: int = 0  # were there already
-    refused: list[Refused] = []  # the first TOLD
+    same: int = 0  # existed already
+    refused: list[Refused] = []  # the first MAX_LISTED
     refusals: int = 0
 
     def refuse(self, subject: str, reason: str) -> None:
-        """Count it, and keep it if there are few."""
+        """Count a refusal, and list it if there are few."""
         self.refusals += 1
-        if len(self.refused) < TOLD:
+        if len(self.refused) < MAX_LISTED:
             self.refused.append(Refused(subject, reason))
 
 
 class ExportFile:
-    """A file that appears when it is whole; until then it is `NAME.part`."""
+    """A file that appears when it is complete; until then it is `NAME.part`."""
 
     def __init__(self, path: Path, *, resume: bool) -> None:
-        """Raises: FileExistsError, if there is a file, or a part that is not to be resumed."""
+        """Raises: FileExistsError, if the file exists, or a part exists and `resume` is False."""
         self.path = path
         self.part = path.with_name(f"{path.name}.part")
-        self.lines = 0  # found in the part
-        self.last: bytes = b""  # of these
+        self.lines = 0  # already in the part
+        self.last: bytes = b""  # the last of these
         if path.exists():
-            raise FileExistsError(f"{path} exists: it is not overwritten")
+            raise FileExistsError(
+                f"{path} exists and is not overwritten: choose another name, or remove it"
+            )
         if self.part.exists() and not resume:
             raise FileExistsError(
-                f"{self.part} is of an export that did not end: go on with --resume, or remove it"
+                f"{self.part} is from an interrupted export: continue with --resume, or remove it"
             )
 
     def __enter__(self) -> BinaryIO:
-        # A payload may be anybody's secret.
+        # Payloads may contain secrets.
         descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
         self._file = os.fdopen(descriptor, "r+b")
         end = 0
         for line in self._file:
-            if line.endswith(b"\n"):  # else it was being written at the end
+            if line.endswith(b"\n"):  # else it was cut off while it was written
                 self.last = line
                 self.lines += 1
                 end += len(line)
@@ -89,7 +91,7 @@ class ExportFile:
 
 @contextmanager
 def rewindable(file: str, stdin: BinaryIO) -> Iterator[BinaryIO]:
-    """The file, to be read twice; `-` is stdin, copied first."""
+    """The file, which can be read twice; `-` is stdin, which is copied to a file first."""
     if file != "-":
         with Path(file).open("rb") as opened_file:
             yield opened_file
@@ -101,12 +103,12 @@ def rewindable(file: str, stdin: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def size_of(file: BinaryIO) -> int:
-    """In bytes."""
+    """The size of the file, bytes."""
     return os.fstat(file.fileno()).st_size
 
 
 async def export(store: Store, out: BinaryIO, last: bytes, step: Step) -> int:
-    """Write each pending message as a line, those after the line `last` → how many."""
+    """Write each pending message after that of the line `last` as a line → how many."""
     after: Position | None = position_of(last) if last else None
     count = 0
     async for message in store.archive.pending(after):
@@ -118,7 +120,7 @@ async def export(store: Store, out: BinaryIO, last: bytes, step: Step) -> int:
 
 
 async def import_lines(store: Store, file: BinaryIO, settings: Settings, step: Step) -> Imported:
-    """Put in every line, or none if one of them cannot be read; `file` is read twice."""
+    """Import all lines, or none if one of them is invalid; `file` is read twice."""
     outcome = Imported()
     for number, line in enumerate(file, 1):
         try:
@@ -136,9 +138,9 @@ async def import_lines(store: Store, file: BinaryIO, settings: Settings, step: S
 
 
 async def import_original(store: Store, address: str, settings: Settings) -> Imported:
-    """Put in the messages of the original service; its Redis is only read.
+    """Import the messages of the original service, from its Redis, which is only read.
 
-    What cannot be read there is refused, and the rest put in: a repetition skips it.
+    A message that cannot be read is refused, and the others are imported. A second run skips them.
     """
     outcome = Imported()
     async for page in originals(address):
@@ -168,7 +170,7 @@ def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     for line in lines:
         batch.append(line)
-        if len(batch) == BATCH:
+        if len(batch) == RESTORE_BATCH:
             yield batch
             batch = []
     if batch:

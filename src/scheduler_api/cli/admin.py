@@ -112,12 +112,12 @@ async def _import(chosen: Settings, file: str | None, original: str | None) -> "
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Fix what is wrong, and print each change.")
+@click.option("--repair", is_flag=True, help="Fix the problems, and print each change.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fsck(repair: bool, as_json: bool) -> None:
     """Check the stored data for damage; servers may be running.
 
-    The exit code is 0 if nothing is wrong, or if all was repaired, else 1. In doubt, a repair
+    The exit code is 0 if no problems are left, else 1. In doubt, a repair
     lets a message be sent twice rather than never. Unknown keys are reported and left alone.
     """
     import asyncio

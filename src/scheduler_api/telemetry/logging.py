@@ -1,4 +1,4 @@
-"""How the process tells what it does: structlog set-up. Asked for by server and cli."""
+"""The log: set-up of structlog and logging. A log call never raises, and never blocks."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
@@ -20,25 +20,28 @@ from scheduler_api.telemetry.nonblocking_output import (
     nonblocking,
 )
 
-# Controls that could move the cursor, start a second line or colour what follows, as escapes.
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+# Control characters that could move the cursor, start a new line or set a colour → escapes.
+CONTROL_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     ord("\n"): "\\n",
     ord("\r"): "\\r",
     ord("\t"): "\\t",
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
-IN_TRACEBACK = CONTROLS | {ord("\n"): "\n  "}  # indented: no line of it can pass for another event
-FIRST = ("timestamp", "level", "event")  # how a line of JSON begins
-UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its loggers
+TRACEBACK_ESCAPES: Final = CONTROL_ESCAPES | {
+    ord("\n"): "\n  "
+}  # indented, so that no line of a traceback looks like another event
+FIRST_KEYS: Final = ("timestamp", "level", "event")  # of a JSON line
+UVICORN_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
-# What JSON allows as it is, and a terminal or a line reader may obey: DEL, C1, U+2028, U+2029.
-_UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+# Characters that JSON allows unescaped but a terminal or a line reader may act on: DEL, C1,
+# U+2028, U+2029.
+_INVISIBLE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def make_streams_nonblocking() -> None:
-    """Let nothing raise or block that anybody in this process prints, or writes to stderr."""
+    """Let no write to stdout or stderr in this process raise or block; report dropped lines."""
     make_standard_streams_nonblocking(_dropped)
 
 
@@ -54,9 +57,9 @@ def _line(level: str, name: str, **facts: Any) -> bytes:
 def configure_logging(
     level: str, format: str, stream: TextIO | None = None, *, cache: bool = True
 ) -> None:
-    """Send structlog and logging to stream (stderr), one event a line: json, console or auto.
+    """Send structlog and logging to `stream` (stderr), one event a line: json, console or auto.
 
-    cache=False lets a later call reach loggers already used; a test wants that.
+    `cache` False: a later call also changes loggers that were used before (for tests).
     """
     stream = nonblocking(sys.stderr if stream is None else stream, _dropped)
     as_json = format == "json" or (format == "auto" and not stream.isatty())
@@ -71,7 +74,7 @@ def configure_logging(
 
 
 def _always(chain: Sequence[Processor]) -> Processor:
-    """All of them as one, which makes a line of any event: a log call must not raise."""
+    """All processors as one that makes a line of any event: a log call must not raise."""
 
     def render(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
         made: Any = event
@@ -79,7 +82,7 @@ def _always(chain: Sequence[Processor]) -> Processor:
         try:
             for process in chain:
                 made = process(logger, level, made)
-        except Exception as error:  # such as one of a value's own repr
+        except Exception as error:  # for example in a value's __repr__
             name = name if isinstance(name, str) else type(name).__name__
             name = printable(name).encode("ascii", "backslashreplace").decode()
             return _line(level, name, unrendered=type(error).__name__)[:-1]
@@ -89,13 +92,13 @@ def _always(chain: Sequence[Processor]) -> Processor:
 
 
 def printable(text: str) -> str:
-    """The text on one line, its control characters as escapes."""
-    return text if text.isprintable() else text.translate(CONTROLS)
+    """The text in one line, with control characters escaped."""
+    return text if text.isprintable() else text.translate(CONTROL_ESCAPES)
 
 
 def _now(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     now = datetime.now(UTC)
-    text: str = msgspec.to_builtins(now)  # isoformat() takes a fifth of the whole line's time
+    text: str = msgspec.to_builtins(now)  # isoformat() would take a fifth of the time of a line
     event["timestamp"] = f"{text[:19]}.{now.microsecond // 1000:03}Z"
     return event
 
@@ -109,19 +112,19 @@ def _json_chain() -> list[Processor]:
 
 
 def _json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
-    ordered = {key: event.pop(key) for key in FIRST} | dict(event)
+    ordered = {key: event.pop(key) for key in FIRST_KEYS} | dict(event)
     for key, value in event.items():
-        # It would be encoded field by field, past its own repr: that is where secrets are hidden.
+        # Else it is encoded field by field, without its __repr__, which hides secrets.
         if isinstance(value, msgspec.Struct):
             ordered[key] = repr(value)
     try:
         line = _encode(ordered)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        # Logging must not fail: half a surrogate pair, a list that holds itself.
+        # A lone surrogate, or a list that contains itself: logging must not fail.
         return json.dumps({k: repr(v) for k, v in ordered.items()}).encode()
     if line.isascii() and b"\x7f" not in line:
         return line
-    return _UNSEEN.sub(lambda it: b"\\u%04x" % ord(it[0].decode()), line)
+    return _INVISIBLE.sub(lambda it: b"\\u%04x" % ord(it[0].decode()), line)
 
 
 def _console_chain(*, colors: bool) -> list[Processor]:
@@ -139,7 +142,9 @@ def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         text = value if isinstance(value, str) else repr(value)
         if not text.isprintable():
-            event[key] = text.translate(IN_TRACEBACK if key == "exception" else CONTROLS)
+            event[key] = text.translate(
+                TRACEBACK_ESCAPES if key == "exception" else CONTROL_ESCAPES
+            )
     return event
 
 
@@ -153,7 +158,7 @@ def _configure_logging(level: str, render: list[Processor], stream: TextIO) -> N
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    for name in UVICORN:  # started by its own command it has set up its own
+    for name in UVICORN_LOGGERS:  # uvicorn's own command has set up handlers of its own
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
@@ -163,10 +168,10 @@ def _configure_logging(level: str, render: list[Processor], stream: TextIO) -> N
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Says which call it was whose text could not be made, instead of a traceback on stderr."""
+    """Reports a log call whose text cannot be made, instead of printing a traceback to stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
-        """Called in place of what the error would do."""
+        """Replaces the traceback that logging would print."""
         place = f"{record.module}:{record.lineno}"
         line = _line("error", "log_call_failed", logger=record.name, place=place)
         self.stream.write(line.decode())

@@ -1,7 +1,7 @@
-"""Writes to stderr and stdout that never raise and never block; what they do not take is counted.
+"""Output streams whose writes never raise and never block; lines that are dropped are counted.
 
-Whatever the stream is: a file on a full disk, a terminal that is stopped, a pipe or a socket that
-nobody reads, a closed descriptor. Only a disk that hangs can still hold up a write to a file.
+This holds for a file on a full disk, a stopped terminal, a pipe or socket that nobody reads, and a
+closed descriptor. Only a disk that hangs can still block a write to a file.
 """
 
 import io
@@ -16,38 +16,38 @@ from functools import partial
 from threading import RLock
 from typing import Any, BinaryIO, Final, NamedTuple, TextIO, cast
 
-STANDARD: Final = (0, 1, 2)  # descriptors of stdin, stdout, stderr
+STANDARD_DESCRIPTORS: Final = (0, 1, 2)  # stdin, stdout, stderr
 
 
 class Sink(NamedTuple):
-    """How to write without waiting."""
+    """A way to write without blocking."""
 
-    send: Callable[[bytes], int | None]  # → bytes taken; raises OSError, or ValueError if closed
-    close: Callable[[], object] = lambda: None  # ends what was opened for it
+    send: Callable[[bytes], int | None]  # → bytes written; raises OSError, or ValueError if closed
+    close: Callable[[], object] = lambda: None  # closes what was opened for it
 
 
-Notice = Callable[[int], bytes]  # the line that reports how many lines were dropped
+Notice = Callable[[int], bytes]  # number of dropped lines → the line that reports it
 
 _NO_NOTICE: Final[Notice] = lambda _: b""  # noqa: E731
 
 
 class Output(io.RawIOBase):
-    """Passes lines on, or drops and counts them."""
+    """Writes lines to a sink, or drops and counts them."""
 
     def __init__(self, sink: Sink, descriptor: int = -1, notice: Notice = _NO_NOTICE) -> None:
-        """`notice`: what it returns is written before the first line that is taken again."""
+        """`notice`: its line is written before the first line that can be written again."""
         self._sink = sink
         self._descriptor = descriptor
         self.notice = notice
         self._dropped = 0  # lines since the last notice
-        self._rest = b""  # of a line of which only the beginning was taken
+        self._rest = b""  # the rest of a line that was written in part
         self._lock = RLock()
         self._writing = False
 
     def write(self, line: Any) -> int:
-        """Pass the line on, or drop it. Raises nothing."""
+        """Write the line, or drop it. Never raises."""
         with self._lock:
-            if self._writing:  # from a finalizer or a signal handler, in the middle of a write
+            if self._writing:  # called by a finalizer or signal handler during a write
                 self._dropped += 1
                 return len(line)
             self._writing = True
@@ -74,15 +74,15 @@ class Output(io.RawIOBase):
     def _send(self, data: bytes) -> int:
         try:
             return self._sink.send(data) or 0
-        except Exception:  # no room, nobody reads, no such descriptor: the work must go on
+        except Exception:  # disk full, no reader, closed: the caller must continue
             return 0
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Whether it is a terminal."""
         return self._descriptor >= 0 and os.isatty(self._descriptor)
 
     def fileno(self) -> int:
@@ -90,18 +90,18 @@ class Output(io.RawIOBase):
         return self._descriptor if self._descriptor >= 0 else super().fileno()
 
     def close(self) -> None:
-        """Let go of what was opened here; the descriptor itself stays open."""
+        """Close what was opened here; the descriptor itself stays open."""
         if not self.closed:
             self._sink.close()
         super().close()
 
 
 def nonblocking(stream: TextIO | None, notice: Notice = _NO_NOTICE) -> TextIO:
-    """A stream to the same place, of which no write raises or blocks.
+    """A stream with the same target whose writes never raise or block.
 
-    One that is so already is returned itself, with this notice.
+    A stream that is one already is returned, with this notice.
     """
-    if stream is None:  # its descriptor was closed when Python started
+    if stream is None:  # the descriptor was closed when Python started
         return _text(Output(Sink(len), notice=notice))
     output = getattr(stream, "buffer", None)
     if isinstance(output, Output):
@@ -111,25 +111,25 @@ def nonblocking(stream: TextIO | None, notice: Notice = _NO_NOTICE) -> TextIO:
         stream.flush()
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError):  # not a file of the system, or closed
+    except (OSError, ValueError):  # not a file of the operating system, or closed
         return _text(Output(Sink(partial(_write_and_flush, stream)), notice=notice))
     return _text(Output(_sink(descriptor), descriptor, notice))
 
 
 def _text(output: Output) -> TextIO:
-    # Not write_through: print would write its line and the line's end apart.
+    # Not write_through: print would write a line and its end separately.
     return io.TextIOWrapper(
         cast("BinaryIO", output), "utf-8", errors="backslashreplace", line_buffering=True
     )
 
 
 def make_standard_streams_nonblocking(notice: Notice) -> None:
-    """Guard sys.stdout and sys.stderr, of which the latter reports what was dropped."""
-    for descriptor in STANDARD:
+    """Replace sys.stdout and sys.stderr; stderr reports its dropped lines by `notice`."""
+    for descriptor in STANDARD_DESCRIPTORS:
         try:
             os.fstat(descriptor)
         except OSError:
-            # Else the next file or socket gets this number, and whoever prints writes into it.
+            # Else the next file or socket gets this number, and prints are written into it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = nonblocking(sys.stdout)
     sys.stderr = nonblocking(sys.stderr, notice)
@@ -142,13 +142,13 @@ def _write_and_flush(stream: TextIO, data: bytes) -> int:
 
 
 def _sink(descriptor: int) -> Sink:
-    """What suits the kind of file."""
+    """The sink for this kind of file."""
     try:
         kind = os.fstat(descriptor).st_mode
     except OSError:  # closed since it was opened
         return Sink(partial(os.write, descriptor))
     if stat.S_ISSOCK(kind):
-        # O_NONBLOCK would also be of other processes that have the socket; this is of one call.
+        # Not O_NONBLOCK: it would also apply to other processes that have the socket.
         own = socket.socket(fileno=os.dup(descriptor))
         return Sink(lambda data: own.send(data, socket.MSG_DONTWAIT), own.close)
     if stat.S_ISFIFO(kind) or os.isatty(descriptor):
@@ -157,11 +157,11 @@ def _sink(descriptor: int) -> Sink:
 
 
 def _reopened(descriptor: int) -> Sink | None:
-    """The same pipe or terminal, opened anew: its O_NONBLOCK is then of this process alone."""
+    """The same pipe or terminal, opened again, so that O_NONBLOCK applies to this process only."""
     for path in (f"/proc/self/fd/{descriptor}", _terminal(descriptor)):
         try:
             own = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except OSError:  # no such place here, or of another user
+        except OSError:  # no such path here, or it belongs to another user
             continue
         return Sink(partial(os.write, own), partial(os.close, own))
     return None
@@ -175,9 +175,9 @@ def _terminal(descriptor: int) -> str:
 
 
 def _write_while_ready(descriptor: int, data: bytes) -> int:
-    """Write in pieces so small that a pipe that is ready takes each without blocking."""
+    """Write in pieces of PIPE_BUF: a pipe that is ready takes each without blocking."""
     taken = 0
-    # select and not poll, which does not work with terminals on macOS.
+    # Not poll: it does not work with terminals on macOS.
     while taken < len(data) and select.select([], [descriptor], [], 0)[1]:
         taken += os.write(descriptor, data[taken : taken + select.PIPE_BUF])
     return taken
