@@ -1,4 +1,4 @@
-"""A dispatcher over the live store, and what it is made of."""
+"""A dispatcher over the live store, a sender, and claimed messages."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ Claims = Callable[..., Awaitable[Claimed]]
 
 
 async def send(sender: Sender, claimed: Claimed) -> Sent:
-    """Now, by this machine's clock."""
+    """Make an attempt now, by this machine's clock."""
     return await sender.send(claimed, AttemptStart(datetime.now(UTC), time.monotonic()))
 
 
@@ -46,7 +46,7 @@ def claim(live_store: Store) -> Claims:
 
 @pytest.fixture
 async def start(live_store: Store, sender: Sender) -> AsyncIterator[Start]:
-    """DelayQueue a dispatcher of `live_store` (or another store); drained in the end."""
+    """Starts a dispatcher of `live_store`, or of another store; drains it at the end."""
     async with AsyncExitStack() as stack:
 
         async def start(

@@ -1,4 +1,4 @@
-"""Several processes over one store: one of them wakes for what is due, the others stand by."""
+"""Several processes share one store: one wakes for due messages, the others stand by."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -21,7 +21,7 @@ SOON = timedelta(seconds=1)
 
 @pytest.fixture
 async def stores(valkey: str, prefix: str) -> AsyncIterator[list[Store]]:
-    """Four, each with connections of its own as a process has them."""
+    """Four, each with its own connections, like processes."""
     async with AsyncExitStack() as stack:
         yield [
             Store(
@@ -35,12 +35,12 @@ async def stores(valkey: str, prefix: str) -> AsyncIterator[list[Store]]:
         ]
 
 
-Look = tuple[str, bool]  # the epoch of the process, and whether its claim found something
+Look = tuple[str, bool]  # the process, and whether its claim found messages
 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
-    """Every claim."""
+    """Records every claim."""
     made, claim = list[Look](), Queue.claim
 
     async def noted(self: Queue, most: int, ahead: float, share: Share) -> Claim:
@@ -53,7 +53,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
 
 
 async def create(store: Store, receiver: Receiver, count: int, name: str = "m") -> None:
-    """Messages that come due one after the other."""
+    """Messages that become due one after the other."""
     first = datetime.now(UTC) + SOON
     batch = [
         (f"{name}{n}", accepted(webhookUrl=receiver.url, payload=n, scheduleTo=at.isoformat()))
@@ -70,7 +70,7 @@ async def until_all_are_delivered(store: Store) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-async def test_no_message_is_sent_twice_and_not_every_process_looks_for_each(
+async def test_claimers_send_each_message_once_and_most_stand_by(
     stores: list[Store],  # first, so that they are closed last
     start: Start,
     receiver: Receiver,
@@ -83,12 +83,12 @@ async def test_no_message_is_sent_twice_and_not_every_process_looks_for_each(
     await until_all_are_delivered(stores[0])
     assert sorted(map(int, receiver.bodies())) == list(range(MESSAGES))
     in_vain = sum(not found for _, found in looks)
-    # If each process looked at each message's time: up to 1,800. Of a process that stands by, at
-    # least ten a second and partition, and some until it does.
+    # If each process looked for each message: up to 1,800. A process in standby looks at least ten
+    # times a second and partition, and more often before that.
     assert in_vain < 0.8 * MESSAGES * engines.PARTITIONS
 
 
-async def test_another_process_comes_first_when_the_first_looks_no_more(
+async def test_claimers_replace_the_first_one_when_it_stops(
     stores: list[Store], start: Start, receiver: Receiver, looks: list[Look]
 ) -> None:
     dispatchers = {store.epoch: await start(store) for store in stores[:2]}
@@ -103,4 +103,4 @@ async def test_another_process_comes_first_when_the_first_looks_no_more(
     messages = [await stores[2].messages.get(f"later{n}") for n in range(20)]
     late = [attempt.lateness_ms for message in messages for attempt in message.attempts]
     assert len(late) == 20
-    assert max(late) < 3_000  # by far less than the next look that needs no reason
+    assert max(late) < 3_000  # far less than the safety poll

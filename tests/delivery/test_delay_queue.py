@@ -1,4 +1,4 @@
-"""Instants that are waited for."""
+"""Tasks wait for an instant each."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ async def starts() -> AsyncIterator[DelayQueue]:
     starts.close()
 
 
-async def test_each_wakes_after_its_instant_the_earliest_first(starts: DelayQueue) -> None:
+async def test_wait_ends_after_its_instant_the_earliest_first(starts: DelayQueue) -> None:
     woken: list[float] = []
 
     async def wait(at: float) -> None:
@@ -30,7 +30,7 @@ async def test_each_wakes_after_its_instant_the_earliest_first(starts: DelayQueu
     assert woken == sorted(instants)
 
 
-async def test_who_waits_no_longer_holds_up_nobody(starts: DelayQueue) -> None:
+async def test_wait_that_was_cancelled_delays_no_other(starts: DelayQueue) -> None:
     now = time.monotonic()
     first = asyncio.create_task(starts.wait(now + 0.02))
     await asyncio.sleep(0)
@@ -39,5 +39,5 @@ async def test_who_waits_no_longer_holds_up_nobody(starts: DelayQueue) -> None:
     assert first.cancelled()
 
 
-async def test_where_nobody_waited_there_is_nothing_to_close() -> None:
+async def test_close_without_a_wait_does_nothing() -> None:
     DelayQueue().close()

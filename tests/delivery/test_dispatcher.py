@@ -34,7 +34,7 @@ SHORT_LEASE = 1.0  # seconds
 
 
 async def state(store: Store, message_id: str) -> str:
-    """Where the message is; gone if it is not stored."""
+    """The state of the message; gone: it is not stored."""
     try:
         return (await store.messages.get(message_id)).state
     except MessageNotFound:
@@ -42,7 +42,7 @@ async def state(store: Store, message_id: str) -> str:
 
 
 async def until(store: Store, message_id: str, wanted: str) -> Message:
-    """The message once it has that state."""
+    """Wait until the message has that state."""
 
     async def there() -> bool:
         return await state(store, message_id) == wanted
@@ -53,11 +53,11 @@ async def until(store: Store, message_id: str, wanted: str) -> Message:
 
 @pytest.fixture
 def other_store(redis: Redis, prefix: str) -> Store:
-    """The same data, as another process sees them."""
+    """The same data in another process."""
     return Store(redis, prefix=prefix, partitions=PARTITIONS, lease=timedelta(seconds=5))
 
 
-async def test_a_message_is_delivered_once_and_not_before_its_time(
+async def test_dispatcher_delivers_a_message_once_and_not_early(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     await start()
@@ -68,7 +68,7 @@ async def test_a_message_is_delivered_once_and_not_before_its_time(
     assert request.at >= due.timestamp()
 
 
-async def test_what_is_claimed_ahead_is_sent_at_its_instant(
+async def test_dispatcher_sends_at_its_instant_what_was_claimed_ahead(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     await start()
@@ -88,12 +88,12 @@ async def test_what_is_claimed_ahead_is_sent_at_its_instant(
 
 @pytest.fixture
 def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is due in a minute is claimed."""
+    """Messages are claimed a minute ahead."""
     monkeypatch.setattr(claimer, "AHEAD", 60.0)
 
 
 @pytest.mark.usefixtures("far_ahead")
-async def test_what_is_not_yet_due_is_given_back_in_the_end(
+async def test_drain_releases_messages_that_are_not_yet_due(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     dispatcher = await start()
@@ -106,13 +106,13 @@ async def test_what_is_not_yet_due_is_given_back_in_the_end(
 
 
 @pytest.mark.usefixtures("far_ahead")
-async def test_what_is_lost_before_it_is_due_is_not_sent_and_frees_its_slot(
+async def test_dispatcher_does_not_send_a_message_whose_lease_was_lost_before_it_was_due(
     start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lost(claims: Sequence[Claimed]) -> list[bool]:
         return [False for _ in claims]
 
-    early, due = neighbours(live_store, 2)  # else its own partition claims `early` at once again
+    early, due = neighbours(live_store, 2)  # otherwise its partition claims `early` again at once
     monkeypatch.setattr(queue_of(live_store, early), "renew", lost)
     await start(slots=1, lease=SHORT_LEASE)
     await live_store.messages.create(early, accepted(webhookUrl=receiver.url, delay="30s"))
@@ -122,18 +122,18 @@ async def test_what_is_lost_before_it_is_due_is_not_sent_and_frees_its_slot(
     assert receiver.ids() == [due]
 
 
-async def test_one_created_by_another_process_wakes_the_dispatcher(
+async def test_dispatcher_wakes_for_a_message_that_another_process_created(
     start: Start, live_store: Store, other_store: Store, receiver: Receiver
 ) -> None:
     await start()
     await live_store.messages.create("first", accepted(webhookUrl=receiver.url))
-    await until(live_store, "first", "delivered")  # so it now sleeps until the safety poll
+    await until(live_store, "first", "delivered")  # so it sleeps until the safety poll
     await other_store.messages.create("a", accepted(webhookUrl=receiver.url))
     message = await until(live_store, "a", "delivered")
-    assert message.attempts[0].lateness_ms < 5_000  # of the safety poll's 8 s at the least
+    assert message.attempts[0].lateness_ms < 5_000  # the safety poll comes after at least 8 s
 
 
-async def test_a_refused_one_is_retried_later_by_the_store(
+async def test_dispatcher_retries_a_failed_attempt_after_the_backoff(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     receiver.statuses = [500]
@@ -146,7 +146,9 @@ async def test_a_refused_one_is_retried_later_by_the_store(
     assert message.attempts_made == 1
 
 
-async def test_retry_after_is_a_floor(start: Start, live_store: Store, receiver: Receiver) -> None:
+async def test_dispatcher_waits_at_least_retry_after(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
     receiver.statuses, receiver.answer_headers = [429], {"Retry-After": "3600"}
     await start()
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
@@ -155,7 +157,9 @@ async def test_retry_after_is_a_floor(start: Start, live_store: Store, receiver:
     assert message.next_attempt_at - message.created_at >= timedelta(hours=1)
 
 
-async def test_gone_is_final(start: Start, live_store: Store, receiver: Receiver) -> None:
+async def test_dispatcher_fails_a_message_after_410(
+    start: Start, live_store: Store, receiver: Receiver
+) -> None:
     receiver.statuses = [410]
     await start()
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
@@ -164,13 +168,13 @@ async def test_gone_is_final(start: Start, live_store: Store, receiver: Receiver
 
 
 async def found_quick(store: Store, receiver: Receiver) -> None:
-    """It answers one message at once, so that it may have any slot; then it answers no more."""
+    """Let it respond quickly once, so that it may have any slot; then let it hang."""
     await store.messages.create("first", accepted(webhookUrl=receiver.url))
     await until(store, "first", "delivered")
     receiver.hold.clear()
 
 
-async def test_no_more_than_the_slots_are_open(
+async def test_dispatcher_opens_at_most_slots_requests(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     await start(slots=3)
@@ -181,13 +185,13 @@ async def test_no_more_than_the_slots_are_open(
     page = await live_store.messages.list(100, None)
     assert sum(row.state == "delivering" for row in page.rows) == 3
     receiver.hold.set()
-    await wait_until("all ten", lambda: len(receiver.requests) == 1 + 10)
+    await wait_until("all ten requests", lambda: len(receiver.requests) == 1 + 10)
     for n in range(10):
         await until(live_store, f"m{n}", "delivered")
     assert len(receiver.requests) == 1 + 10
 
 
-async def test_many_due_at_once_are_each_sent_once(
+async def test_dispatcher_sends_many_due_messages_once_each(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     fields = {"webhookUrl": receiver.url, "delay": "200ms"}
@@ -195,7 +199,7 @@ async def test_many_due_at_once_are_each_sent_once(
         *(live_store.messages.create(f"m{n}", accepted(**fields, payload=n)) for n in range(500))
     )
     await start()
-    await wait_until("all of them", lambda: len(receiver.requests) >= 500)
+    await wait_until("all requests", lambda: len(receiver.requests) >= 500)
     assert sorted(map(int, receiver.bodies())) == list(range(500))
     await wait_until("nothing pending", lambda: _nothing_pending(live_store))
 
@@ -204,7 +208,7 @@ async def _nothing_pending(store: Store) -> bool:
     return await store.messages.count() == 0
 
 
-async def test_two_processes_share_the_work_without_a_duplicate(
+async def test_dispatchers_of_two_processes_send_each_message_once(
     start: Start, live_store: Store, other_store: Store, receiver: Receiver
 ) -> None:
     await start()
@@ -219,14 +223,14 @@ async def test_two_processes_share_the_work_without_a_duplicate(
 
 @pytest.fixture
 async def divided(redis: Redis, prefix: str) -> AsyncIterator[Store]:
-    """Three partitions; the invariants of each hold."""
+    """Three partitions, whose invariants are checked at the end."""
     store = Store(redis, prefix=prefix, partitions=3, lease=timedelta(seconds=5), concurrency=63)
     yield store
     for keys in store.keys:
         await invariants.check(redis, keys, 21)
 
 
-async def test_messages_of_all_partitions_are_each_sent_once(
+async def test_dispatcher_sends_messages_of_all_partitions_once_each(
     start: Start, divided: Store, receiver: Receiver
 ) -> None:
     await start(divided, slots=10)
@@ -238,7 +242,7 @@ async def test_messages_of_all_partitions_are_each_sent_once(
     assert sorted(map(int, receiver.bodies())) == list(range(300))
 
 
-async def test_partitions_together_open_no_more_than_the_slots(
+async def test_dispatcher_shares_its_slots_among_partitions(
     start: Start, divided: Store, receiver: Receiver
 ) -> None:
     await start(divided, slots=7)
@@ -254,7 +258,7 @@ async def test_partitions_together_open_no_more_than_the_slots(
     assert len(receiver.requests) == 1 + 60
 
 
-async def test_data_that_one_partition_refuses_are_left_alone_in_all(
+async def test_dispatcher_stops_all_partitions_if_one_refuses_its_data(
     start: Start, divided: Store, redis: Redis
 ) -> None:
     for n in range(9):
@@ -263,14 +267,14 @@ async def test_data_that_one_partition_refuses_are_left_alone_in_all(
     with capture_logs() as logs:
         await start(divided)
         await wait_until("the refusal", lambda: bool(events(logs, "data_refused")))
-    for message_id in (f"m{n}" for n in range(9)):  # they fall due, and no process claims them
+    for message_id in (f"m{n}" for n in range(9)):  # they become due, and no process claims them
         await redis.zadd(f"{keys_of(divided, message_id).base}due", {message_id: 1})
     await redis.hset(divided.keys[1].meta, "partitions", str(len(divided.keys)))
     page = await divided.messages.list(100, None)
     assert [row.state for row in page.rows] == ["scheduled"] * 9
 
 
-async def test_a_claim_that_finds_the_store_emptied_marks_it_again(
+async def test_dispatcher_checks_the_data_after_the_store_was_emptied(
     start: Start, live_store: Store, redis: Redis
 ) -> None:
     dispatcher = await start()
@@ -283,11 +287,11 @@ async def test_a_claim_that_finds_the_store_emptied_marks_it_again(
         async def marked() -> bool:
             return bool(await redis.hexists(meta, "schema"))
 
-        await wait_until("a new mark", marked)
+        await wait_until("a new schema", marked)
     assert [one["log_level"] for one in logs if one["event"] == "store_reset"] == ["error"]
 
 
-async def test_a_long_request_keeps_its_lease(
+async def test_dispatcher_renews_the_lease_of_a_long_request(
     redis: Redis, prefix: str, start: Start, receiver: Receiver
 ) -> None:
     store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
@@ -303,7 +307,7 @@ async def test_a_long_request_keeps_its_lease(
     assert len(receiver.requests) == 1
 
 
-async def test_the_lease_of_a_dead_process_is_reaped(
+async def test_dispatcher_reaps_the_lease_of_a_dead_process(
     redis: Redis, prefix: str, start: Start, receiver: Receiver
 ) -> None:
     dead = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
@@ -316,7 +320,7 @@ async def test_the_lease_of_a_dead_process_is_reaped(
 
 
 @pytest.mark.parametrize("jump", [3_600_000, -3_600_000])
-async def test_a_jump_of_the_stores_clock_ends_no_lease_of_a_process_that_lives(
+async def test_dispatcher_keeps_leases_of_living_processes_when_the_stores_clock_jumps(
     start: Start, redis: Redis, prefix: str, clock: Clock, receiver: Receiver, jump: int
 ) -> None:
     one, other = (
@@ -334,7 +338,7 @@ async def test_a_jump_of_the_stores_clock_ends_no_lease_of_a_process_that_lives(
         await wait_until("the right to reap", lambda: time.monotonic() > may_reap)
         await clock.advance(jump)
         await other.messages.create("fresh", accepted(webhookUrl=receiver.url))
-        await wait_until("their notice", lambda: len(events(logs, "store_clock_jumped")) == 2)
+        await wait_until("both logs", lambda: len(events(logs, "store_clock_jumped")) == 2)
         receiver.hold.set()
         for message_id in ("fresh", *(f"m{number}" for number in range(5))):
             await until(one, message_id, "delivered")
@@ -343,7 +347,7 @@ async def test_a_jump_of_the_stores_clock_ends_no_lease_of_a_process_that_lives(
     assert len(receiver.requests) == 6
 
 
-async def test_a_request_whose_lease_was_taken_is_aborted_and_not_settled(
+async def test_dispatcher_aborts_a_request_whose_claim_was_taken(
     redis: Redis, prefix: str, start: Start, receiver: Receiver
 ) -> None:
     store = Store(redis, prefix=prefix, lease=timedelta(seconds=SHORT_LEASE))
@@ -353,26 +357,26 @@ async def test_a_request_whose_lease_was_taken_is_aborted_and_not_settled(
     await wait_until("the request", lambda: len(receiver.requests) == 1)
     theirs = b"99 another epoch " + authority(receiver)
     await redis.hset(f"{store.keys[0].base}claims", "a", theirs)
-    await wait_until("the request given up", lambda: not dispatcher.busy)
+    await wait_until("the aborted request", lambda: not dispatcher.busy)
     assert await state(store, "a") == "delivering"
 
 
 def authority(receiver: Receiver) -> bytes:
-    """The destination's name."""
+    """The name of the destination."""
     return receiver.url.split("/")[2].encode()
 
 
-async def test_a_claim_that_came_back_too_late_is_not_sent(
+async def test_dispatcher_does_not_send_under_a_lease_that_is_about_to_end(
     live_store: Store, start: Start, receiver: Receiver
 ) -> None:
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
-    dispatcher = await start(lease=3600)  # of which the store's 5 s are less than the margin
+    dispatcher = await start(lease=3600)  # the store's lease, 5 s, is shorter than its margin
     await until(live_store, "a", "delivering")
-    await wait_until("the message let go", lambda: not dispatcher.busy)
+    await wait_until("the released message", lambda: not dispatcher.busy)
     assert receiver.requests == []
 
 
-async def test_a_claim_that_comes_while_stopping_is_given_back(
+async def test_stop_releases_a_claim_under_way(
     live_store: Store, start: Start, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher = await start()
@@ -394,7 +398,7 @@ async def test_a_claim_that_comes_while_stopping_is_given_back(
     assert receiver.requests == []
 
 
-async def test_an_outcome_that_comes_too_late_changes_nothing(
+async def test_dispatcher_changes_nothing_by_an_outcome_of_a_lost_claim(
     live_store: Store, start: Start, redis: Redis, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -404,11 +408,11 @@ async def test_an_outcome_that_comes_too_late_changes_nothing(
     theirs = b"99 another epoch " + authority(receiver)
     await redis.hset(f"{keys_of(live_store, 'a').base}claims", "a", theirs)
     receiver.hold.set()
-    await wait_until("the outcome told", lambda: not dispatcher.busy)
+    await wait_until("the refused outcome", lambda: not dispatcher.busy)
     assert await state(live_store, "a") == "delivering"
 
 
-async def test_what_is_over_the_limit_of_its_destination_waits_without_a_slot(
+async def test_dispatcher_holds_no_slot_for_messages_over_a_destinations_limit(
     live_store: Store, start: Start, receiver: Receiver
 ) -> None:
     await start(slots=84)
@@ -447,7 +451,7 @@ async def test_drain_waits_for_open_requests_and_settles_them(
     assert await state(live_store, "b") == "scheduled"
 
 
-async def test_what_outlasts_the_grace_is_cut_off_and_retried(
+async def test_drain_cuts_off_requests_after_the_grace(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -460,7 +464,7 @@ async def test_what_outlasts_the_grace_is_cut_off_and_retried(
     assert message.attempts[0].error == "shutdown"
 
 
-async def test_a_hurried_drain_does_not_wait(
+async def test_hurry_ends_the_wait_of_drain(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -473,7 +477,7 @@ async def test_a_hurried_drain_does_not_wait(
     assert await state(live_store, "a") == "retrying"
 
 
-async def test_a_missing_record_does_not_stop_the_others(
+async def test_dispatcher_sends_others_if_a_record_is_missing(
     start: Start, live_store: Store, redis: Redis, receiver: Receiver
 ) -> None:
     await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
@@ -483,7 +487,7 @@ async def test_a_missing_record_does_not_stop_the_others(
     await until(live_store, "a", "delivered")
 
 
-async def test_an_unreadable_record_does_not_stop_the_others(
+async def test_dispatcher_sends_others_if_a_record_is_unreadable(
     start: Start, live_store: Store, redis: Redis, receiver: Receiver
 ) -> None:
     await live_store.messages.create("damaged", accepted(webhookUrl=receiver.url))
@@ -496,7 +500,7 @@ async def test_an_unreadable_record_does_not_stop_the_others(
     await until(live_store, "a", "delivered")
 
 
-async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
+async def test_dispatcher_continues_after_a_bug(
     start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler_api.delivery.claimer.ERROR_PAUSE", 0.001)
@@ -512,7 +516,7 @@ async def test_a_mistake_of_ours_does_not_end_the_dispatcher(
 
 
 class Unspeakable(Exception):
-    """An error that cannot be shown."""
+    """An error without a text."""
 
     def __str__(self) -> str:
         raise ValueError("no text")
@@ -521,14 +525,14 @@ class Unspeakable(Exception):
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-async def test_an_error_that_cannot_be_logged_does_not_end_the_dispatcher(
+async def test_dispatcher_continues_after_an_error_that_cannot_be_logged(
     format: str,
     start: Start,
     live_store: Store,
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whether it is a mistake of ours or the cause of the store's absence."""
+    """Of a bug, and of the cause of an outage."""
     monkeypatch.setattr("scheduler_api.delivery.claimer.ERROR_PAUSE", 0.001)
     written = io.StringIO()
     configure_logging("INFO", format, written, cache=False)
@@ -547,7 +551,7 @@ async def test_an_error_that_cannot_be_logged_does_not_end_the_dispatcher(
         assert event in written.getvalue()
 
 
-async def test_data_that_became_those_of_a_newer_version_stop_the_claims(
+async def test_dispatcher_stops_claiming_when_the_data_get_a_newer_schema(
     start: Start, live_store: Store, redis: Redis, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -563,7 +567,7 @@ async def test_data_that_became_those_of_a_newer_version_stop_the_claims(
         live_store.notifier.notify(partition)
     await wait_until("stopped", lambda: not dispatcher.running)
     receiver.hold.set()
-    await wait_until("what was claimed is settled", lambda: not dispatcher.busy)
+    await wait_until("the settled claim", lambda: not dispatcher.busy)
     for keys in live_store.keys:
         await redis.hset(keys.meta, "schema", str(SCHEMA))
     assert await state(live_store, "claimed") == "delivered"
@@ -571,7 +575,7 @@ async def test_data_that_became_those_of_a_newer_version_stop_the_claims(
     assert len(receiver.requests) == 1
 
 
-async def test_data_of_a_newer_version_are_never_claimed_from(
+async def test_dispatcher_claims_nothing_of_a_newer_schema(
     start: Start, live_store: Store, redis: Redis, receiver: Receiver
 ) -> None:
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
@@ -585,7 +589,7 @@ async def test_data_of_a_newer_version_are_never_claimed_from(
 
 @pytest.fixture
 async def own_server(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
-    """A store that the test may stop."""
+    """A store that the test can stop."""
     embedded = EmbeddedStore(tmp_path)
     await embedded.start()
     yield embedded
@@ -594,13 +598,13 @@ async def own_server(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
 
 @pytest.fixture
 async def own_store(own_server: EmbeddedStore) -> AsyncIterator[Store]:
-    """The data in it."""
+    """The data of `own_server`."""
     redis = connect(f"unix://{own_server.socket}")
     yield Store(redis, lease=timedelta(seconds=5))
     await close(redis)
 
 
-async def test_an_outcome_outlives_an_outage_of_the_store(
+async def test_dispatcher_settles_after_an_outage_of_the_store(
     own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
 ) -> None:
     store = own_store
@@ -616,7 +620,7 @@ async def test_an_outcome_outlives_an_outage_of_the_store(
     assert len(receiver.requests) == 1
 
 
-async def test_an_idle_dispatcher_finds_the_store_again(
+async def test_dispatcher_at_rest_reconnects_after_an_outage(
     own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
 ) -> None:
     await start(own_store)
@@ -629,7 +633,7 @@ async def test_an_idle_dispatcher_finds_the_store_again(
     await until(own_store, "a", "delivered")
 
 
-async def test_an_outcome_that_nobody_can_store_is_left_to_the_lease_when_stopping(
+async def test_drain_leaves_an_outcome_to_the_lease_if_the_store_is_away(
     own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
 ) -> None:
     receiver.hold.clear()

@@ -1,4 +1,4 @@
-"""One destination never holds up another: hanging, paused or gone."""
+"""One destination never delays another, whether it hangs, is paused or is gone."""
 
 import asyncio
 import socket
@@ -20,9 +20,9 @@ from tests.support.waiting import wait_until
 CONCURRENCY = 64 * PARTITIONS  # of a destination, as in live_store
 SLOTS = CONCURRENCY + 36
 SHARE = (SLOTS - 1) // 3 + 1  # of the slots that one slow destination may have
-LATE = 2_000  # ms: by far less than a request that hangs takes, and more than a busy machine
-DOWN = 50 * PARTITIONS  # messages to a host that is down
-TRIED = 8 * PARTITIONS  # of these at the most, until each partition takes it for down
+LATE = 2_000  # ms: far less than a hanging request takes, more than a busy machine needs
+DOWN = 50 * PARTITIONS  # messages to a host that is unreachable
+TRIED = 8 * PARTITIONS  # attempts at most, until each partition regards it as unreachable
 
 
 @pytest.fixture
@@ -45,35 +45,35 @@ async def waiting(store: Store, receiver: Receiver) -> int:
     return (await store.destinations.get(destination(receiver))).waiting
 
 
-async def test_a_host_that_hangs_holds_up_no_other(
+async def test_dispatcher_delays_no_host_for_one_that_hangs(
     start: Start, live_store: Store, receiver: Receiver, other: Receiver
 ) -> None:
     receiver.hold.clear()
     await create(live_store, 2_000, receiver.url, "hangs", delay="200ms")
     await create(live_store, 300, other.url, "fast", delay="200ms")
     await start(slots=SLOTS)
-    await wait_until("all fast ones", lambda: len(other.requests) == 300, 30)
-    await wait_until("as many as may hang", lambda: len(receiver.requests) == SHARE)
+    await wait_until("all fast messages", lambda: len(other.requests) == 300, 30)
+    await wait_until("its share of the slots", lambda: len(receiver.requests) == SHARE)
 
-    async def all_others_wait() -> bool:  # a look parks some hundred
+    async def all_others_wait() -> bool:  # one claim parks some hundred
         found = await live_store.destinations.get(destination(receiver))
         return (found.in_flight, found.waiting) == (SHARE, 2_000 - SHARE)
 
-    await wait_until("all others to be parked", all_others_wait)
+    await wait_until("all others parked", all_others_wait)
     receiver.hold.set()
-    await wait_until("all that hung", lambda: len(receiver.requests) == 2_000, 60)
+    await wait_until("all messages that hung", lambda: len(receiver.requests) == 2_000, 60)
     await wait_until("nothing pending", lambda: _nothing_pending(live_store))
 
 
 async def lateness(store: Store, name: str, count: int) -> list[int]:
-    """Of each attempt, in ms."""
+    """The lateness of each attempt, ms."""
     messages = [await store.messages.get(f"{name}-{n}") for n in range(count)]
     return [attempt.lateness_ms for message in messages for attempt in message.attempts]
 
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
-    """The URL of one of many hosts that hang."""
+    """Gives the URL of one of many hosts that hang."""
     answer_names(monkeypatch, lambda _: ["127.0.0.1"])
     with silent_port() as port:
         yield lambda number: f"http://hanging{number}.example:{port}/"
@@ -82,7 +82,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
 async def hang(
     redis: Redis, store: Store, url: Callable[[int], str], hosts: int, each: int
 ) -> None:
-    """Messages to so many hosts; returns when all of them are open, or parked."""
+    """Create messages to so many hosts; wait until all are sent or parked."""
     for number in range(hosts):
         await create(store, each, url(number), f"hangs{number}")
 
@@ -90,7 +90,7 @@ async def hang(
         counts = [await redis.zcard(f"{keys.base}due") for keys in store.keys]
         return not any(counts)
 
-    await wait_until("all of them are open or wait apart", none_is_due, 30)
+    await wait_until("all of them sent or parked", none_is_due, 30)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ async def test_promise_a_slow_destination_delays_no_other(
 ) -> None:
     await start(slots=slots)
     await create(live_store, 1, receiver.url, "known")
-    await wait_until("it is known", lambda: len(receiver.requests) == 1)
+    await wait_until("a first request", lambda: len(receiver.requests) == 1)
     await hang(redis, live_store, hanging, hosts, each)
     await create(live_store, 40, receiver.url, "fast")
-    await wait_until("all fast ones", lambda: len(receiver.requests) == 41)
-    await wait_until("their outcomes", lambda: settled(live_store, "fast", 40))
+    await wait_until("all fast messages", lambda: len(receiver.requests) == 41)
+    await wait_until("their results", lambda: settled(live_store, "fast", 40))
     assert max(await lateness(live_store, "fast", 40)) < LATE
 
 
@@ -123,7 +123,7 @@ async def settled(store: Store, name: str, count: int) -> bool:
 
 
 @pytest.mark.parametrize(("hosts", "each"), [(4, 80), (16, 20), (100, 4)])
-async def test_hosts_that_hang_leave_slots_for_one_that_was_never_seen(
+async def test_dispatcher_keeps_slots_for_a_new_host_while_others_hang(
     start: Start,
     live_store: Store,
     receiver: Receiver,
@@ -135,27 +135,27 @@ async def test_hosts_that_hang_leave_slots_for_one_that_was_never_seen(
     await start(slots=256)
     await hang(redis, live_store, hanging, hosts, each)
     await create(live_store, 40, receiver.url, "new")
-    await wait_until("all new ones", lambda: settled(live_store, "new", 40))
+    await wait_until("all new messages", lambda: settled(live_store, "new", 40))
     assert max(await lateness(live_store, "new", 40)) < LATE
 
 
-async def test_hosts_that_begin_to_hang_while_they_hold_all_slots_leave_some(
+async def test_dispatcher_keeps_slots_from_quick_hosts_that_begin_to_hang(
     start: Start, live_store: Store, receiver: Receiver, other: Receiver
 ) -> None:
     await start(slots=64)
     await create(live_store, 10, receiver.url, "quick")
-    await wait_until("it is known as quick", lambda: settled(live_store, "quick", 10))
+    await wait_until("quick responses", lambda: settled(live_store, "quick", 10))
     receiver.hold.clear()
     await create(live_store, 100, receiver.url, "hangs")
-    await wait_until("it has all but the slots kept", lambda: len(receiver.requests) == 10 + 60)
+    await wait_until("all slots except the kept ones", lambda: len(receiver.requests) == 10 + 60)
     await create(live_store, 40, other.url, "fast")
-    await wait_until("all fast ones", lambda: settled(live_store, "fast", 40))
+    await wait_until("all fast messages", lambda: settled(live_store, "fast", 40))
     assert max(await lateness(live_store, "fast", 40)) < LATE
     receiver.hold.set()
-    await wait_until("all that hung", lambda: len(receiver.requests) == 110)
+    await wait_until("all messages that hung", lambda: len(receiver.requests) == 110)
 
 
-async def test_what_waits_for_a_slot_goes_on_when_slots_are_free_again(
+async def test_dispatcher_sends_waiting_messages_when_slots_are_free_again(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -163,7 +163,7 @@ async def test_what_waits_for_a_slot_goes_on_when_slots_are_free_again(
     await create(live_store, 30, receiver.url, "slow")
     await wait_until("its share", lambda: len(receiver.requests) == 4)
     receiver.hold.set()
-    await wait_until("all of them", lambda: settled(live_store, "slow", 30))
+    await wait_until("all messages", lambda: settled(live_store, "slow", 30))
     assert len(receiver.requests) == 30
 
 
@@ -171,7 +171,7 @@ async def _nothing_pending(store: Store) -> bool:
     return await store.messages.count() == 0
 
 
-async def test_pause_and_resume_under_load(
+async def test_dispatcher_pauses_and_resumes_a_destination_under_load(
     start: Start, live_store: Store, receiver: Receiver, other: Receiver
 ) -> None:
     await create(live_store, 600, receiver.url, "paused")
@@ -184,19 +184,19 @@ async def test_pause_and_resume_under_load(
         found = await live_store.destinations.get(destination(receiver))
         return found.in_flight == 0 and found.waiting == 600 - len(receiver.requests)
 
-    await wait_until("the pause to take effect", at_rest)
+    await wait_until("the pause", at_rest)
     await wait_until("all others", lambda: len(other.requests) == 600)
     assert len(receiver.requests) < 600
     await live_store.destinations.set_limit(destination(receiver), Limits())
-    await wait_until("all that waited", lambda: len(receiver.requests) == 600)
+    await wait_until("all waiting messages", lambda: len(receiver.requests) == 600)
     await wait_until("nothing pending", lambda: _nothing_pending(live_store))
     assert len(receiver.requests) == 600
 
 
-async def test_a_host_that_is_down_is_probed_and_gets_all_when_it_is_back(
+async def test_dispatcher_probes_an_unreachable_host_and_sends_all_when_it_is_back(
     start: Start, live_store: Store, other: Receiver
 ) -> None:
-    with socket.socket() as closed:  # bound, not listening: calls are refused
+    with socket.socket() as closed:  # bound, not listening: connections are refused
         closed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -210,10 +210,10 @@ async def test_a_host_that_is_down_is_probed_and_gets_all_when_it_is_back(
             found = await live_store.destinations.get(f"127.0.0.1:{port}")
             return found.hold is not None and found.hold.reason == "unreachable"
 
-        await wait_until("it counts as unreachable", broken)
+        await wait_until("an unreachable destination", broken)
         made = [(await live_store.messages.get(f"down-{n}")).attempts_made for n in range(DOWN)]
         assert sum(made) <= TRIED
         assert made.count(0) >= DOWN - TRIED
     async with receiving(port) as back:
         untried = made.count(0)
-        await wait_until("all that were never tried", lambda: len(back.requests) >= untried, 30)
+        await wait_until("all untried messages", lambda: len(back.requests) >= untried, 30)

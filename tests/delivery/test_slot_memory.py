@@ -1,4 +1,4 @@
-"""Messages that are sent at once are bounded by their bytes, not by slots alone."""
+"""Open requests are limited by the bytes of their messages, as well as by slots."""
 
 import asyncio
 
@@ -37,20 +37,20 @@ def many_slots(memory: int) -> Slots:
     return Slots(4 * CLAIM_BATCH, leases, shares, memory=memory, claim_bytes=A_CLAIM)
 
 
-def test_claims_under_way_hold_what_they_may_bring() -> None:
+def test_reserve_counts_the_memory_of_claims_under_way() -> None:
     slots = many_slots(MEMORY)
     reserved = [slots.reserve() for _ in range(3)]
-    assert reserved == [CLAIM_BATCH, CLAIM_BATCH, 0], "a third could bring too much"
+    assert reserved == [CLAIM_BATCH, CLAIM_BATCH, 0], "a third could bring too many bytes"
     slots.give_back(CLAIM_BATCH)
     assert slots.reserve() == CLAIM_BATCH
 
 
-def test_two_claims_are_made_however_little_memory_there_is() -> None:
+def test_reserve_allows_two_claims_with_any_memory() -> None:
     slots = many_slots(1)
     assert [slots.reserve() for _ in range(3)] == [CLAIM_BATCH, CLAIM_BATCH, 0]
 
 
-async def test_open_messages_hold_their_bytes_until_they_are_sent(
+async def test_free_counts_the_memory_of_open_messages(
     slots: Slots, leases: Leases, claim: Claims, receiver: Receiver, live_store: Store
 ) -> None:
     claimed = await claim(receiver.url, payload="x" * (7 * MIB))
@@ -69,7 +69,7 @@ async def test_open_messages_hold_their_bytes_until_they_are_sent(
     await asyncio.wait_for(lease.task, 5)
 
 
-async def test_large_messages_are_claimed_as_others_are_sent_and_all_arrive(
+async def test_dispatcher_claims_large_messages_as_memory_becomes_free(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -79,10 +79,10 @@ async def test_large_messages_are_claimed_as_others_are_sent_and_all_arrive(
         await live_store.messages.create(f"{number}", new)
     dispatcher = await start(memory=MEMORY, max_body=size)
     most = 2 * (CLAIM_BYTES + size)
-    await wait_until("the first", lambda: len(receiver.requests) >= 3)
+    await wait_until("the first requests", lambda: len(receiver.requests) >= 3)
     await asyncio.wait([asyncio.create_task(receiver.hold.wait())], timeout=0.3)
     assert dispatcher._leases.bytes <= most
     assert len(receiver.requests) <= most // size
     receiver.hold.set()
-    await wait_until("all of them", lambda: len(receiver.requests) == count)
+    await wait_until("all messages", lambda: len(receiver.requests) == count)
     assert sorted(receiver.ids()) == sorted(f"{number}" for number in range(count))

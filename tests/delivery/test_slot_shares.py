@@ -1,4 +1,4 @@
-"""What a process knows of its destinations: which answer quickly, which hold its slots."""
+"""What a process knows of its destinations: which are quick, and which hold its slots."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SLOTS = 64
 
 
 class Clock:
-    """Stands until a test moves it."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -21,7 +21,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the module."""
+    """Replaces the clock of the module."""
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def shares(clock: Clock) -> SlotShares:
-    assert clock.now  # it stands
+    assert clock.now  # the module uses it
     return SlotShares(SLOTS)
 
 
@@ -39,14 +39,14 @@ def named(shares: SlotShares, free: int = SLOTS) -> dict[bytes, int]:
 
 
 def send(shares: SlotShares, clock: Clock, name: bytes, seconds: float = 0.0) -> None:
-    """One request from begin to end."""
+    """One request, from start to end."""
     request = object()
     shares.begin(name, request)
     clock.now += seconds
     shares.end(name, request)
 
 
-def test_a_destination_without_an_answer_is_named_with_its_open_requests(
+def test_named_counts_open_requests_of_a_destination_without_a_response(
     shares: SlotShares,
 ) -> None:
     for request in range(3):
@@ -54,21 +54,25 @@ def test_a_destination_without_an_answer_is_named_with_its_open_requests(
     assert named(shares) == {b"new": 3}
 
 
-def test_a_destination_that_answered_at_once_is_quick(shares: SlotShares, clock: Clock) -> None:
+def test_named_marks_a_destination_that_responded_soon_as_quick(
+    shares: SlotShares, clock: Clock
+) -> None:
     send(shares, clock, b"a", QUICK_REQUEST / 2)
     assert named(shares) == {b"a": -1}
     shares.begin(b"a", "next")
     assert named(shares) == {b"a": -1}
 
 
-def test_a_destination_whose_last_answer_was_late_is_slow(shares: SlotShares, clock: Clock) -> None:
+def test_named_counts_requests_of_a_destination_whose_last_response_was_late(
+    shares: SlotShares, clock: Clock
+) -> None:
     send(shares, clock, b"a")
     send(shares, clock, b"a", QUICK_REQUEST)
     shares.begin(b"a", "next")
     assert named(shares) == {b"a": 1}
 
 
-def test_a_slow_destination_without_open_requests_is_named_when_slots_are_few(
+def test_named_has_slow_destinations_at_rest_when_few_slots_are_free(
     shares: SlotShares, clock: Clock
 ) -> None:
     send(shares, clock, b"slow", QUICK_REQUEST)
@@ -76,7 +80,7 @@ def test_a_slow_destination_without_open_requests_is_named_when_slots_are_few(
     assert named(shares, SLOTS // 2) == {b"slow": 1}
 
 
-def test_a_quick_destination_may_have_a_few_requests_open_for_long(
+def test_mark_slow_allows_a_quick_destination_a_few_long_requests(
     shares: SlotShares, clock: Clock
 ) -> None:
     send(shares, clock, b"a")
@@ -94,7 +98,7 @@ def test_a_quick_destination_may_have_a_few_requests_open_for_long(
     assert named(shares) == {b"a": few + 1}
 
 
-def test_some_slots_are_kept_while_quick_destinations_hold_half(
+def test_kept_is_set_while_quick_destinations_hold_half_of_the_slots(
     shares: SlotShares, clock: Clock
 ) -> None:
     send(shares, clock, b"a")
@@ -107,9 +111,7 @@ def test_some_slots_are_kept_while_quick_destinations_hold_half(
     assert shares.kept == 0
 
 
-def test_no_slots_are_kept_from_those_that_turned_out_to_be_slow(
-    shares: SlotShares, clock: Clock
-) -> None:
+def test_kept_is_zero_once_the_quick_destination_is_slow(shares: SlotShares, clock: Clock) -> None:
     send(shares, clock, b"a")
     for request in range(SLOTS):
         shares.begin(b"a", request)
@@ -123,7 +125,7 @@ def test_no_slots_are_kept_from_those_that_turned_out_to_be_slow(
     assert shares.kept == 0
 
 
-def test_many_open_requests_of_one_that_turns_out_to_be_quick_are_counted(
+def test_kept_counts_open_requests_of_a_destination_that_becomes_quick(
     shares: SlotShares,
 ) -> None:
     for request in range(SLOTS):
@@ -133,7 +135,7 @@ def test_many_open_requests_of_one_that_turns_out_to_be_quick_are_counted(
     assert named(shares) == {b"a": -1}
 
 
-def test_a_claim_hears_of_the_latest_quick_ones(shares: SlotShares, clock: Clock) -> None:
+def test_named_has_the_latest_quick_destinations(shares: SlotShares, clock: Clock) -> None:
     for number in range(MAX_NAMED + 1):
         send(shares, clock, b"%d" % number)
     assert named(shares) == dict.fromkeys(
@@ -141,14 +143,14 @@ def test_a_claim_hears_of_the_latest_quick_ones(shares: SlotShares, clock: Clock
     )
 
 
-def test_no_more_are_remembered_than_are_known(shares: SlotShares, clock: Clock) -> None:
+def test_named_has_at_most_max_known_slow_destinations(shares: SlotShares, clock: Clock) -> None:
     for number in range(MAX_KNOWN + 1):
         send(shares, clock, b"%d" % number, QUICK_REQUEST)
     assert len(named(shares, 0)) == MAX_KNOWN
     assert b"0" not in named(shares, 0)
 
 
-def test_one_claim_leaves_the_slots_that_are_kept(shares: SlotShares, clock: Clock) -> None:
+def test_claim_limit_leaves_the_slots_to_keep(shares: SlotShares, clock: Clock) -> None:
     assert shares.claim_limit(SLOTS) == SLOTS - SLOTS // 16
     assert shares.claim_limit(SLOTS // 16) == SLOTS // 16
     send(shares, clock, b"a")
@@ -157,7 +159,7 @@ def test_one_claim_leaves_the_slots_that_are_kept(shares: SlotShares, clock: Clo
     assert shares.claim_limit(5) == 5
 
 
-def test_a_process_of_one_slot_keeps_none(clock: Clock) -> None:
+def test_kept_is_zero_with_one_slot(clock: Clock) -> None:
     shares = SlotShares(1)
     assert shares.claim_limit(1) == 1
     send(shares, clock, b"a")

@@ -1,4 +1,4 @@
-"""Slots that partitions share: reserved before a claim, handed on in turn."""
+"""Slots are reserved before a claim; waiting claimers get them in turn."""
 
 import asyncio
 
@@ -18,12 +18,12 @@ def made(count: int) -> Slots:
 
 @pytest.fixture
 def slots() -> Slots:
-    """Eight, of which none is held."""
+    """Eight free slots."""
     return made(8)
 
 
 async def woken(wakeup: Wakeup) -> bool:
-    """Whether it was told to look, at once or in a moment; far below the safety poll."""
+    """Whether it wakes within 0.1 s, far below the safety poll."""
     try:
         async with asyncio.timeout(0.1):
             await wakeup.wait()
@@ -32,19 +32,19 @@ async def woken(wakeup: Wakeup) -> bool:
     return True
 
 
-def test_what_is_reserved_is_not_free_until_it_is_given_back(slots: Slots) -> None:
+def test_reserve_takes_slots_until_give_back(slots: Slots) -> None:
     assert slots.reserve() == 8
     assert slots.reserve() == 0
     slots.give_back(8)
     assert slots.free == 8
 
 
-def test_no_more_is_reserved_than_one_claim_takes() -> None:
+def test_reserve_takes_at_most_a_claim_batch() -> None:
     slots = made(250)
     assert [slots.reserve() for _ in range(4)] == [100, 100, 50, 0]
 
 
-async def test_the_hungry_are_woken_in_turn(slots: Slots) -> None:
+async def test_wake_next_wakes_waiting_claimers_in_turn(slots: Slots) -> None:
     first, second = Wakeup(), Wakeup()
     slots.wait_for_slot(first)
     slots.wait_for_slot(second)
@@ -58,7 +58,7 @@ async def test_the_hungry_are_woken_in_turn(slots: Slots) -> None:
     assert not await woken(first)
 
 
-async def test_a_few_free_slots_wait_for_others(slots: Slots) -> None:
+async def test_wake_next_waits_for_more_slots_if_few_are_free(slots: Slots) -> None:
     wakeup = Wakeup()
     slots.wait_for_slot(wakeup)
     slots.reserve()
@@ -68,7 +68,7 @@ async def test_a_few_free_slots_wait_for_others(slots: Slots) -> None:
     assert await woken(wakeup)
 
 
-async def test_nobody_is_woken_for_no_slot(slots: Slots) -> None:
+async def test_wake_next_wakes_none_without_a_free_slot(slots: Slots) -> None:
     wakeup = Wakeup()
     slots.wait_for_slot(wakeup)
     slots.reserve()
@@ -76,7 +76,7 @@ async def test_nobody_is_woken_for_no_slot(slots: Slots) -> None:
     assert not await woken(wakeup)
 
 
-async def test_without_sockets_none_is_free_for_a_while(
+async def test_pause_leaves_no_slot_free_for_a_while(
     slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler_api.delivery.slots.SHORTAGE_PAUSE", 0.05)

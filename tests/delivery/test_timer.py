@@ -1,4 +1,4 @@
-"""An instant that rings."""
+"""A timer fires at its instant, with timerfd and without."""
 
 import asyncio
 import time
@@ -19,64 +19,64 @@ SYSTEMS = {
 
 @pytest.fixture(params=SYSTEMS, autouse=True)
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the timer finds."""
+    """The system that the timer finds."""
     monkeypatch.setattr(timer, "_LIBC", SYSTEMS[request.param])
 
 
-class Bell:
-    """Hears the timer."""
+class Fired:
+    """Waits for the timer."""
 
     def __init__(self) -> None:
-        self._rang = asyncio.Event()
-        self.timer = Timer(self._rang.set)
+        self._fired = asyncio.Event()
+        self.timer = Timer(self._fired.set)
 
-    async def rings(self, within: float = 5) -> bool:
-        """Whether it does, in so many seconds."""
+    async def fires(self, within: float = 5) -> bool:
+        """Whether it fires within so many seconds."""
         try:
             async with asyncio.timeout(within):
-                await self._rang.wait()
+                await self._fired.wait()
         except TimeoutError:
             return False
-        self._rang.clear()
+        self._fired.clear()
         return True
 
 
 @pytest.fixture
-async def bell() -> AsyncIterator[Bell]:
-    bell = Bell()
-    yield bell
-    bell.timer.close()
+async def fired() -> AsyncIterator[Fired]:
+    fired = Fired()
+    yield fired
+    fired.timer.close()
 
 
-async def test_it_rings_once_for_each_setting(bell: Bell) -> None:
+async def test_timer_fires_once_for_each_set(fired: Fired) -> None:
     for _ in range(2):
-        bell.timer.set(time.monotonic() + 0.02)
-        assert await bell.rings()
-        assert not await bell.rings(0.05)
+        fired.timer.set(time.monotonic() + 0.02)
+        assert await fired.fires()
+        assert not await fired.fires(0.05)
 
 
-async def test_the_last_setting_counts(bell: Bell) -> None:
-    bell.timer.set(time.monotonic() + 0.001)
-    bell.timer.set(time.monotonic() + 60)
-    assert not await bell.rings(0.05)
-    bell.timer.set(time.monotonic() - 60)
-    assert await bell.rings()
+async def test_set_replaces_the_instant_before(fired: Fired) -> None:
+    fired.timer.set(time.monotonic() + 0.001)
+    fired.timer.set(time.monotonic() + 60)
+    assert not await fired.fires(0.05)
+    fired.timer.set(time.monotonic() - 60)
+    assert await fired.fires()
 
 
 @pytest.mark.parametrize("end", [Timer.clear, Timer.close])
-async def test_cleared_or_closed_it_does_not_ring(end: Callable[[Timer], None]) -> None:
-    bell = Bell()
-    bell.timer.set(time.monotonic() + 0.001)
-    end(bell.timer)
-    assert not await bell.rings(0.05)
+async def test_timer_does_not_fire_after_clear_or_close(end: Callable[[Timer], None]) -> None:
+    fired = Fired()
+    fired.timer.set(time.monotonic() + 0.001)
+    end(fired.timer)
+    assert not await fired.fires(0.05)
 
 
 @pytest.mark.parametrize("system", ["as it is"], indirect=True)
-async def test_it_rings_at_the_instant_not_before() -> None:
-    bell = Bell()
+async def test_timer_fires_at_the_instant_not_before() -> None:
+    fired = Fired()
     for fraction in range(20):
         at = time.monotonic() + 0.001 + fraction / 10_000
-        bell.timer.set(at)
-        assert await bell.rings()
+        fired.timer.set(at)
+        assert await fired.fires()
         assert time.monotonic() >= at
-    bell.timer.close()
+    fired.timer.close()

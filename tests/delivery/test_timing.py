@@ -26,31 +26,31 @@ def test_intervals_are_positive() -> None:
     assert all(value > 0 for name, value in vars(timing).items() if name.isupper())
 
 
-def test_an_outage_that_can_end_a_lease_counts_as_one() -> None:
+def test_outage_share_counts_each_outage_that_can_end_a_lease() -> None:
     assert OUTAGE_SHARE <= LEFT
 
 
-def test_a_poll_comes_before_a_silence_counts_as_an_outage() -> None:
+def test_poll_share_is_shorter_than_an_outage() -> None:
     assert POLL_SHARE < OUTAGE_SHARE
 
 
-def test_leases_are_renewed_in_time_after_a_jump_that_is_not_noted() -> None:
+def test_jump_share_leaves_time_to_renew() -> None:
     assert JUMP_SHARE + RENEW_SHARE < LEFT
 
 
-def test_requests_are_aborted_before_their_lease_ends() -> None:
+def test_abort_share_notices_a_lease_before_it_ends() -> None:
     assert ABORT_SHARE < MARGIN_SHARE
 
 
-def test_a_lease_that_is_renewed_is_never_within_the_margin() -> None:
+def test_margin_share_is_not_reached_before_the_next_renewal() -> None:
     assert MARGIN_SHARE + RENEW_SHARE < LEFT
 
 
-def test_a_process_in_standby_looks_after_the_first_one_has_claimed() -> None:
+def test_standby_is_longer_than_a_claim_is_ahead() -> None:
     assert AHEAD < MIN_STANDBY < MAX_STANDBY < SAFETY_POLL
 
 
-def test_a_freed_slot_waits_for_less_than_a_claim_is_ahead() -> None:
+def test_gather_slots_is_shorter_than_a_claim_is_ahead() -> None:
     assert GATHER_SLOTS < AHEAD
 
 

@@ -25,23 +25,23 @@ async def woken(wakeup: Wakeup) -> bool:
     return True
 
 
-async def test_a_signal_wakes(wakeup: Wakeup) -> None:
+async def test_now_wakes(wakeup: Wakeup) -> None:
     wakeup.now()
     assert await woken(wakeup)
 
 
-async def test_a_signal_is_forgotten_once_it_woke(wakeup: Wakeup) -> None:
+async def test_now_wakes_once(wakeup: Wakeup) -> None:
     wakeup.now()
     await wakeup.wait()
     assert not await woken(wakeup)
 
 
-async def test_a_timer_wakes(wakeup: Wakeup) -> None:
+async def test_within_wakes(wakeup: Wakeup) -> None:
     wakeup.within(0.001)
     assert await woken(wakeup)
 
 
-async def test_the_earliest_of_two_timers_counts(wakeup: Wakeup) -> None:
+async def test_within_keeps_the_earliest_instant(wakeup: Wakeup) -> None:
     wakeup.within(0.001)
     wakeup.within(60)
     assert await woken(wakeup)
@@ -50,7 +50,7 @@ async def test_the_earliest_of_two_timers_counts(wakeup: Wakeup) -> None:
     assert await woken(wakeup)
 
 
-async def test_a_timer_that_rings_in_this_loop_turn_may_be_followed_by_any_other(
+async def test_within_may_follow_a_timer_that_fires_in_this_loop_turn(
     wakeup: Wakeup,
 ) -> None:
     for seconds in (0.0, 0.0001, 60, 0.0, 0.0002):
@@ -58,7 +58,7 @@ async def test_a_timer_that_rings_in_this_loop_turn_may_be_followed_by_any_other
     assert await woken(wakeup)
 
 
-async def test_without_any_reason_the_safety_poll_wakes() -> None:
+async def test_wait_ends_at_the_safety_poll() -> None:
     wakeup = Wakeup(safety_poll=0.01)
     assert await woken(wakeup)
     wakeup.close()

@@ -1,4 +1,4 @@
-"""No more connections than the process may have, the oldest closed first; and no crash counted."""
+"""At most so many connections, the oldest closed first; without a socket no crash is counted."""
 
 import asyncio
 import errno
@@ -28,17 +28,17 @@ SHORT_LEASE = 1.0  # seconds
 
 
 def open_sockets() -> int:
-    """Of this process."""
+    """The open sockets of this process."""
     count = 0
     for name in os.listdir("/dev/fd"):
-        with suppress(OSError):  # that of the listing itself
+        with suppress(OSError):  # the descriptor of the listing is closed
             count += stat.S_ISSOCK(os.fstat(int(name)).st_mode)
     return count
 
 
 @pytest.fixture
 def urls(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> list[str]:
-    """Of many hosts."""
+    """URLs of many hosts."""
     answer_names(monkeypatch, lambda _: ["127.0.0.1"])
     port = receiver.url.split(":")[2]
     return [f"http://host{number}.example:{port}" for number in range(5 * CONNECTIONS)]
@@ -49,7 +49,7 @@ async def send_to(sender: Sender, claim: Claims, url: str) -> None:
     assert sent.attempt.status == 200
 
 
-async def test_of_more_hosts_than_connections_the_oldest_are_closed(
+async def test_connector_closes_the_oldest_idle_connections_above_the_limit(
     claim: Claims, urls: list[str]
 ) -> None:
     async with open_transport(LOOPBACK, max_connections=CONNECTIONS) as transport:
@@ -57,7 +57,7 @@ async def test_of_more_hosts_than_connections_the_oldest_are_closed(
         before = open_sockets()
         for url in urls:
             await send_to(sender, claim, url)
-            # Each has two ends here.
+            # Both ends of each connection are in this process.
             assert open_sockets() - before <= 2 * (CONNECTIONS + 1)
         pool = transport._connector._conns
         kept = [key.host for key in pool]
@@ -65,7 +65,7 @@ async def test_of_more_hosts_than_connections_the_oldest_are_closed(
         assert len(kept) > CONNECTIONS // 2
 
 
-async def test_a_host_with_several_kept_connections_loses_its_oldest(
+async def test_connector_closes_the_oldest_of_several_idle_connections_to_a_host(
     claim: Claims, urls: list[str], receiver: Receiver
 ) -> None:
     async with open_transport(LOOPBACK, max_connections=CONNECTIONS) as transport:
@@ -73,7 +73,7 @@ async def test_a_host_with_several_kept_connections_loses_its_oldest(
         receiver.hold.clear()
         claims = [await claim(urls[0], f"m{number}") for number in range(CONNECTIONS - 1)]
         sending = [asyncio.create_task(send(sender, one)) for one in claims]
-        await wait_until("all are open", lambda: len(receiver.requests) == CONNECTIONS - 1)
+        await wait_until("all requests", lambda: len(receiver.requests) == CONNECTIONS - 1)
         receiver.hold.set()
         await asyncio.gather(*sending)
         for url in urls[1:4]:
@@ -84,7 +84,7 @@ async def test_a_host_with_several_kept_connections_loses_its_oldest(
         assert sizes[0] == CONNECTIONS - 3
 
 
-async def test_a_process_without_sockets_lets_its_kept_connections_go(
+async def test_connector_closes_idle_connections_when_no_socket_is_free(
     claim: Claims, urls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_transport(LOOPBACK) as transport:
@@ -100,7 +100,7 @@ async def test_a_process_without_sockets_lets_its_kept_connections_go(
 
 
 def shortage(monkeypatch: pytest.MonkeyPatch, times: int, reason: int = errno.EMFILE) -> None:
-    """The next sockets that are to be made for receivers cannot be."""
+    """Let the next sockets for receivers fail."""
     left = times
 
     class Scarce(socket.socket):
@@ -114,7 +114,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch, times: int, reason: int = errno.EM
     monkeypatch.setattr("scheduler_api.delivery.http.egress.socket.socket", Scarce)
 
 
-async def test_a_message_that_got_no_socket_counts_no_crash_though_the_store_is_away(
+async def test_release_without_a_socket_counts_no_crash_though_the_store_is_away(
     redis: Redis,
     prefix: str,
     start: Start,
@@ -140,12 +140,12 @@ async def test_a_message_that_got_no_socket_counts_no_crash_though_the_store_is_
     async def delivered() -> bool:
         return (await store.messages.get("a")).state == "delivered"
 
-    await wait_until("it is delivered", delivered)
+    await wait_until("the delivery", delivered)
     message = await store.messages.get("a")
     assert (message.crashes, len(message.attempts), failures < 0) == (0, 1, True)
 
 
-async def test_a_socket_that_the_system_does_not_know_is_a_failed_attempt(
+async def test_send_fails_with_connect_error_for_an_unknown_address_family(
     claim: Claims, receiver: Receiver, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = await claim(receiver.url)
@@ -153,7 +153,7 @@ async def test_a_socket_that_the_system_does_not_know_is_a_failed_attempt(
     assert (await send(sender, claimed)).attempt.error == "connect_error"
 
 
-async def test_a_stop_does_not_wait_for_a_store_that_is_away(
+async def test_drain_does_not_wait_for_a_store_that_is_away(
     start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = asyncio.Event()
@@ -171,7 +171,7 @@ async def test_a_stop_does_not_wait_for_a_store_that_is_away(
         await dispatcher.drain(timedelta(seconds=4))
 
 
-async def test_a_request_whose_lease_was_lost_counts_no_crash(
+async def test_lost_lease_of_an_open_request_counts_no_crash(
     redis: Redis,
     prefix: str,
     start: Start,
@@ -188,18 +188,18 @@ async def test_a_request_whose_lease_was_lost_counts_no_crash(
     monkeypatch.setattr(Queue, "renew", away)
     await start(store, lease=SHORT_LEASE)
     await store.messages.create("a", accepted(webhookUrl=receiver.url))
-    await wait_until("the lease was lost, and it is sent again", lambda: receiver.gone > 0)
+    await wait_until("an aborted request", lambda: receiver.gone > 0)
     monkeypatch.setattr(Queue, "renew", renew)
     receiver.hold.set()
 
     async def delivered() -> bool:
         return (await store.messages.get("a")).state == "delivered"
 
-    await wait_until("it is delivered", delivered)
+    await wait_until("the delivery", delivered)
     assert (await store.messages.get("a")).crashes == 0
 
 
-async def test_connections_that_receivers_closed_are_not_counted(
+async def test_connector_does_not_count_connections_that_receivers_closed(
     claim: Claims, urls: list[str], receiver: Receiver
 ) -> None:
     async with open_transport(LOOPBACK, max_connections=CONNECTIONS) as transport:

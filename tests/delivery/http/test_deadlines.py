@@ -1,4 +1,4 @@
-"""Requests end in time, by cancellations that nobody else sees."""
+"""A deadline cancels its task, and turns only its own cancellation into TimeoutError."""
 
 import asyncio
 import time
@@ -13,12 +13,12 @@ def soon(deadlines: Deadlines) -> Deadline:
     return deadlines.at(time.monotonic() + 0.01)
 
 
-async def test_what_is_not_left_in_time_is_a_timeout() -> None:
+async def test_deadline_raises_timeout_error() -> None:
     with pytest.raises(TimeoutError), soon(Deadlines()):
         await asyncio.Event().wait()
 
 
-async def test_what_is_left_in_time_is_left_alone() -> None:
+async def test_deadline_raises_nothing_if_left_in_time() -> None:
     deadlines = Deadlines()
     with soon(deadlines):
         pass
@@ -26,7 +26,7 @@ async def test_what_is_left_in_time_is_left_alone() -> None:
         await asyncio.Event().wait()
 
 
-async def test_one_of_two_may_be_over_long_before_the_other() -> None:
+async def test_deadlines_expire_independently() -> None:
     deadlines = Deadlines()
     with deadlines.at(time.monotonic() + 60):
         with pytest.raises(TimeoutError), soon(deadlines):
@@ -34,14 +34,14 @@ async def test_one_of_two_may_be_over_long_before_the_other() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_context_may_be_entered_again_and_is_then_over_at_once() -> None:
+async def test_deadline_entered_again_after_its_end_raises_at_once() -> None:
     deadline = soon(Deadlines())
     for _ in range(2):
         with pytest.raises(TimeoutError), deadline:
             await asyncio.Event().wait()
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_deadline_passes_on_another_cancellation() -> None:
     async def held_up() -> None:
         with Deadlines().at(time.monotonic() + 60):
             await asyncio.Event().wait()
@@ -53,7 +53,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
-async def test_a_cancellation_from_elsewhere_wins_over_the_end_of_the_time() -> None:
+async def test_deadline_passes_on_another_cancellation_at_its_end() -> None:
     deadline = Deadlines().at(0)
 
     async def held_up() -> None:
@@ -68,8 +68,8 @@ async def test_a_cancellation_from_elsewhere_wins_over_the_end_of_the_time() -> 
         await task
 
 
-async def test_nothing_is_looked_at_while_nothing_is_open() -> None:
+async def test_deadlines_do_not_tick_while_none_is_open() -> None:
     deadlines = Deadlines()
     with soon(deadlines):
         pass
-    await wait_until("the last look", lambda: not deadlines.ticking)
+    await wait_until("the last check", lambda: not deadlines.ticking)

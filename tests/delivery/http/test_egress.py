@@ -1,9 +1,9 @@
-"""The way out, on real sockets of this machine: what is dialled, and how often it is sent."""
+"""Addresses are checked before a socket is opened, on real sockets of this machine."""
 
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from scheduler_api.delivery.http.egress import EgressReport, GuardedConnector
 from scheduler_api.delivery.http.resolver import Resolver
 from scheduler_api.domain.egress import EgressRules
+from tests.delivery.http.conftest import Names, address_info
 from tests.support.dropping_server import dropping
 
 
@@ -30,39 +31,14 @@ async def send(client: aiohttp.ClientSession, url: str, method: str = "POST") ->
         return response.status
 
 
-Names = Callable[[dict[str, list[str]]], None]
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """Sets which addresses names have; no name is asked for outside of this process."""
-    known: dict[str, list[str]] = {}
-
-    def getaddrinfo(host: bytes, port: int, *_: object, **__: object) -> list[object]:
-        if host.decode() not in known:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [_info(address, port) for address in known[host.decode()]]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return known.update
-
-
-def _info(address: str, port: int) -> object:
-    kind = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
-    bare, _, zone = address.partition("%")
-    if ":" in address:
-        return (socket.AF_INET6, *kind, (bare, port, 0, int(zone or 0)))
-    return (socket.AF_INET, *kind, (address, port))
-
-
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every socket that is asked for; none is made, so nothing can be dialled."""
+    """Arguments of the sockets that are requested; none is created."""
     asked: list[object] = []
 
     class Refusing(socket.socket):
         def __init__(self, *args: Any) -> None:
-            if args[:1] == (socket.AF_UNIX,):  # the loop wakes itself by a pair of these
+            if args[:1] == (socket.AF_UNIX,):  # the loop uses a pair of these
                 super().__init__(*args)
                 return
             asked.append(args)
@@ -75,7 +51,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return asked
 
 
-async def test_an_address_that_a_rule_opens_is_dialled() -> None:
+async def test_connector_connects_to_an_address_that_a_rule_allows() -> None:
     async with dropping() as here, session("127.0.0.1") as client:
         with EgressReport("127.0.0.1") as report:
             assert await send(client, f"http://127.0.0.1:{here.port}/") == 200
@@ -93,7 +69,7 @@ async def test_an_address_that_a_rule_opens_is_dialled() -> None:
         ("https://10.0.0.5/", "10.0.0.5", "10.0.0.5 is in a private range"),
     ],
 )
-async def test_a_literal_that_is_not_open_makes_no_socket(
+async def test_connector_opens_no_socket_for_a_literal_address_that_is_not_allowed(
     url: str, host: str, what: str, opened: list[object]
 ) -> None:
     async with session("") as client:
@@ -107,7 +83,7 @@ async def test_a_literal_that_is_not_open_makes_no_socket(
 @pytest.mark.parametrize(
     "addresses", [["10.0.0.5"], ["10.0.0.5", "fd00::1"], ["fe80::1%1"], ["10.0.0.5", "127.0.0.1"]]
 )
-async def test_a_name_of_closed_addresses_makes_no_socket_and_the_first_reason_is_kept(
+async def test_connector_opens_no_socket_if_no_address_of_a_name_is_allowed(
     addresses: list[str], names: Names, opened: list[object]
 ) -> None:
     names({"n8n": addresses})
@@ -118,7 +94,7 @@ async def test_a_name_of_closed_addresses_makes_no_socket_and_the_first_reason_i
     assert opened == []
 
 
-async def test_an_open_address_that_cannot_be_reached_is_no_refusal(
+async def test_report_has_no_refusal_if_an_allowed_address_is_unreachable(
     names: Names, opened: list[object]
 ) -> None:
     names({"both.example": ["2606:4700::1", "10.0.0.5"], "other": ["10.0.0.5", "2606:4700::1"]})
@@ -132,7 +108,7 @@ async def test_an_open_address_that_cannot_be_reached_is_no_refusal(
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1", "10.0.0.5"], ["10.0.0.5", "127.0.0.1"]])
-async def test_beside_a_closed_address_an_open_one_is_dialled(
+async def test_connector_uses_the_allowed_address_of_a_name(
     addresses: list[str], names: Names
 ) -> None:
     names({"n8n": addresses})
@@ -142,7 +118,7 @@ async def test_beside_a_closed_address_an_open_one_is_dialled(
     assert report.refusal is None
 
 
-async def test_a_rule_for_a_host_opens_the_address_for_that_name_only(names: Names) -> None:
+async def test_rule_for_a_host_allows_the_address_for_that_name_only(names: Names) -> None:
     names({"n8n": ["127.0.0.1"], "evil": ["127.0.0.1"]})
     async with dropping() as here, session("n8n") as client:
         with EgressReport("n8n"):
@@ -153,7 +129,7 @@ async def test_a_rule_for_a_host_opens_the_address_for_that_name_only(names: Nam
     assert len(here.requests) == 1
 
 
-async def test_without_guarding_no_rule_for_a_host_applies(names: Names) -> None:
+async def test_rule_for_a_host_does_not_apply_outside_of_a_report(names: Names) -> None:
     names({"n8n": ["127.0.0.1"]})
     async with dropping() as here, session("n8n") as client:
         with pytest.raises(aiohttp.ClientConnectorError, match="is a loopback address"):
@@ -161,7 +137,7 @@ async def test_without_guarding_no_rule_for_a_host_applies(names: Names) -> None
     assert here.requests == []
 
 
-async def test_attempts_at_the_same_time_each_have_their_own_verdict(names: Names) -> None:
+async def test_report_belongs_to_one_of_several_concurrent_attempts(names: Names) -> None:
     names({"n8n": ["127.0.0.1"], "evil": ["127.0.0.1", "fd00::1"]})
     async with dropping() as here, session("n8n") as client:
 
@@ -178,7 +154,7 @@ async def test_attempts_at_the_same_time_each_have_their_own_verdict(names: Name
     assert all("evil" in str(refusal) for refusal in refusals[1::2])
 
 
-async def test_a_name_that_does_not_resolve_is_a_dns_error_and_no_refusal(names: Names) -> None:
+async def test_report_has_no_refusal_if_a_name_does_not_resolve(names: Names) -> None:
     names({})
     async with session("") as client:
         with EgressReport("gone") as report, pytest.raises(aiohttp.ClientConnectorDNSError):
@@ -186,7 +162,7 @@ async def test_a_name_that_does_not_resolve_is_a_dns_error_and_no_refusal(names:
     assert report.refusal is None
 
 
-async def test_addresses_come_as_aiohttp_expects_them_with_the_zone_of_a_link(names: Names) -> None:
+async def test_resolve_returns_addresses_for_aiohttp_with_the_zone_of_a_link(names: Names) -> None:
     names({"h": ["192.0.2.1", "2001:db8::1", "fe80::1%7"]})
     resolver = Resolver()
     found = await resolver.resolve("h", 80)
@@ -199,13 +175,15 @@ async def test_addresses_come_as_aiohttp_expects_them_with_the_zone_of_a_link(na
     assert {one["hostname"] for one in found} == {"h"}
 
 
-async def test_localhost_is_resolved_by_the_system() -> None:
+async def test_resolve_asks_the_system_for_localhost() -> None:
     async with dropping() as here, session("localhost") as client:
         with EgressReport("localhost"):
             assert await send(client, f"http://localhost:{here.port}/") == 200
 
 
-async def test_forty_slow_names_do_not_hold_up_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resolve_of_forty_slow_names_does_not_delay_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     answered = threading.Event()
     threads: set[str] = set()
 
@@ -213,7 +191,7 @@ async def test_forty_slow_names_do_not_hold_up_a_good_one(monkeypatch: pytest.Mo
         threads.add(threading.current_thread().name)
         if host.startswith(b"slow"):
             answered.wait(30)
-        return [_info("127.0.0.1", port)]
+        return [address_info("127.0.0.1", port)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     resolver = Resolver()
@@ -227,7 +205,7 @@ async def test_forty_slow_names_do_not_hold_up_a_good_one(monkeypatch: pytest.Mo
     assert all(name.startswith("resolver_") for name in threads)
 
 
-async def test_closing_the_connector_ends_the_threads_of_its_resolver(names: Names) -> None:
+async def test_close_of_the_connector_ends_the_threads_of_its_resolver(names: Names) -> None:
     names({"n8n": ["127.0.0.1"]})
     before = set(threading.enumerate())
     async with dropping() as here, session("n8n") as client:

@@ -1,4 +1,4 @@
-"""Requests by way of a proxy, and receivers with a certificate authority of their own."""
+"""Requests through a proxy, and receivers with a private certificate authority."""
 
 import asyncio
 import ssl
@@ -20,8 +20,7 @@ from scheduler_api.delivery.http.sender import LookupPostponed, Sender
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.domain.egress import EgressRules
 from tests.delivery.conftest import Claims, send
-from tests.delivery.http.test_egress import Names, names  # noqa: F401  a fixture
-from tests.delivery.http.test_receivers import unanswered  # noqa: F401  a fixture
+from tests.delivery.http.conftest import Names
 from tests.support.factories import LOOPBACK
 from tests.support.forward_proxy import ForwardProxy, forward_proxy
 from tests.support.raw_server import raw_server
@@ -69,7 +68,7 @@ def serving_as(authority: trustme.CA, name: str) -> ssl.SSLContext:
 # The proxy
 
 
-async def test_a_plain_request_goes_to_the_proxy_in_absolute_form(
+async def test_send_plain_request_to_the_proxy_in_absolute_form(
     proxy: ForwardProxy, claim: Claims, receiver: Receiver
 ) -> None:
     host = receiver.url.split("/")[2]
@@ -81,7 +80,7 @@ async def test_a_plain_request_goes_to_the_proxy_in_absolute_form(
     assert (request.path, request.body) == ("/hook/a%2Fb?q=1", b'{"a":1}')
 
 
-async def test_a_tls_request_goes_through_a_tunnel(
+async def test_send_tls_request_through_a_tunnel(
     proxy: ForwardProxy, claim: Claims, authority: tuple[trustme.CA, Path]
 ) -> None:
     ca, file = authority
@@ -98,7 +97,7 @@ async def test_a_tls_request_goes_through_a_tunnel(
     assert b"Proxy-Authorization" not in heads[0]
 
 
-async def test_the_login_goes_with_every_plain_request_and_to_no_receiver(
+async def test_send_adds_the_login_to_plain_requests_and_not_for_receivers(
     proxy: ForwardProxy, claim: Claims, receiver: Receiver
 ) -> None:
     async with sending(proxy.url.replace("//", f"//{LOGIN}@")) as sender:
@@ -110,7 +109,7 @@ async def test_the_login_goes_with_every_plain_request_and_to_no_receiver(
 
 
 @pytest.mark.parametrize("login", ["", f"{LOGIN}@"])
-async def test_a_connection_to_the_proxy_is_kept_for_its_destination(
+async def test_send_reuses_the_proxy_connection_of_a_destination(
     proxy: ForwardProxy, claim: Claims, receiver: Receiver, login: str
 ) -> None:
     async with sending(proxy.url.replace("//", f"//{login}")) as sender:
@@ -120,7 +119,7 @@ async def test_a_connection_to_the_proxy_is_kept_for_its_destination(
 
 
 @pytest.mark.parametrize("login", ["", f"{LOGIN}@"])
-async def test_a_tunnel_is_kept_for_its_destination(
+async def test_send_reuses_the_tunnel_to_a_destination(
     proxy: ForwardProxy, claim: Claims, authority: tuple[trustme.CA, Path], login: str
 ) -> None:
     ca, file = authority
@@ -142,7 +141,7 @@ async def test_a_tunnel_is_kept_for_its_destination(
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """Its head; b'' at the end of the connection."""
+    """The head of a request; b'' at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(len(b'{"a":1}'))
@@ -151,11 +150,11 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return head
 
 
-async def test_the_proxy_gets_the_name_of_the_destination(
+async def test_send_gives_the_proxy_the_name_of_the_destination(
     proxy: ForwardProxy,
     claim: Claims,
     receiver: Receiver,
-    names: Names,  # noqa: F811
+    names: Names,
 ) -> None:
     port = int(receiver.url.split(":")[2].split("/")[0])
     proxy.place = ("127.0.0.1", port)
@@ -169,10 +168,10 @@ async def test_the_proxy_gets_the_name_of_the_destination(
 @pytest.mark.parametrize(
     "addresses", [["10.0.0.5"], ["127.0.0.1", "10.0.0.5"], ["::ffff:169.254.169.254"]]
 )
-async def test_a_destination_with_a_closed_address_never_reaches_the_proxy(
+async def test_send_denies_a_name_with_an_address_that_is_not_allowed_before_the_proxy(
     proxy: ForwardProxy,
     claim: Claims,
-    names: Names,  # noqa: F811
+    names: Names,
     scheme: str,
     addresses: list[str],
 ) -> None:
@@ -183,7 +182,7 @@ async def test_a_destination_with_a_closed_address_never_reaches_the_proxy(
     assert proxy.connections == 0
 
 
-async def test_a_closed_address_in_the_url_never_reaches_the_proxy(
+async def test_send_denies_an_address_that_is_not_allowed_before_the_proxy(
     proxy: ForwardProxy, claim: Claims
 ) -> None:
     async with sending(proxy.url, EgressRules()) as sender:
@@ -191,10 +190,10 @@ async def test_a_closed_address_in_the_url_never_reaches_the_proxy(
     assert proxy.connections == 0
 
 
-async def test_a_destination_that_does_not_resolve_is_a_dns_error(
+async def test_send_by_proxy_fails_with_dns_error_if_the_destination_does_not_resolve(
     proxy: ForwardProxy,
     claim: Claims,
-    names: Names,  # noqa: F811, ARG001  which knows none
+    names: Names,  # noqa: ARG001  which knows none
 ) -> None:
     async with sending(proxy.url) as sender:
         assert await result(sender, claim, "http://nobody.example/") == (None, "dns_error")
@@ -202,9 +201,9 @@ async def test_a_destination_that_does_not_resolve_is_a_dns_error(
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_cannot_be_reached_is_a_proxy_error(
+async def test_send_fails_with_proxy_error_if_the_proxy_is_unreachable(
     claim: Claims,
-    names: Names,  # noqa: F811, ARG001  which knows none
+    names: Names,  # noqa: ARG001  which knows none
     scheme: str,
 ) -> None:
     async with forward_proxy() as gone:
@@ -218,7 +217,7 @@ async def test_a_proxy_that_cannot_be_reached_is_a_proxy_error(
         assert event["reason"].startswith("it cannot be reached: ")
 
 
-async def test_a_proxy_whose_name_nobody_was_asked_for_is_no_attempt(
+async def test_send_makes_no_attempt_if_the_lookup_of_the_proxy_is_postponed(
     claim: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolver, "MAX_THREADS", dict.fromkeys(resolver.MAX_THREADS, 0))
@@ -228,9 +227,9 @@ async def test_a_proxy_whose_name_nobody_was_asked_for_is_no_attempt(
             await result(sender, claim, "http://127.0.0.1:2/")
 
 
-async def test_a_proxy_where_nobody_answers_is_a_proxy_error(
+async def test_send_fails_with_proxy_error_if_the_proxy_does_not_accept(
     claim: Claims,
-    unanswered: str,  # noqa: F811
+    unanswered: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     soon = aiohttp.ClientTimeout(total=None, connect=2, sock_connect=0.1)
@@ -249,7 +248,7 @@ async def test_a_proxy_where_nobody_answers_is_a_proxy_error(
         (b"", "it did not answer CONNECT"),
     ],
 )
-async def test_a_proxy_that_makes_no_tunnel_is_a_proxy_error(
+async def test_send_fails_with_proxy_error_if_the_proxy_opens_no_tunnel(
     proxy: ForwardProxy, claim: Claims, answer: bytes, reason: str
 ) -> None:
     proxy.instead = answer
@@ -259,7 +258,7 @@ async def test_a_proxy_that_makes_no_tunnel_is_a_proxy_error(
     assert [it["reason"] for it in logs if it["event"] == "proxy_failed"] == [reason]
 
 
-async def test_a_proxy_that_refuses_the_login_for_a_plain_request_is_a_proxy_error(
+async def test_send_fails_with_proxy_error_if_the_proxy_refuses_the_login(
     proxy: ForwardProxy, claim: Claims
 ) -> None:
     proxy.instead = b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"
@@ -267,7 +266,7 @@ async def test_a_proxy_that_refuses_the_login_for_a_plain_request_is_a_proxy_err
         assert await result(sender, claim, "http://127.0.0.1:2/") == (None, "proxy_error")
 
 
-async def test_another_answer_to_a_plain_request_counts_as_the_receivers(
+async def test_send_takes_another_status_of_the_proxy_for_the_receivers(
     proxy: ForwardProxy, claim: Claims
 ) -> None:
     proxy.instead = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
@@ -275,13 +274,15 @@ async def test_another_answer_to_a_plain_request_counts_as_the_receivers(
         assert await result(sender, claim, "http://127.0.0.1:2/") == (502, None)
 
 
-async def test_a_407_of_a_receiver_is_its_own(claim: Claims, receiver: Receiver) -> None:
+async def test_send_without_proxy_takes_407_for_the_receivers(
+    claim: Claims, receiver: Receiver
+) -> None:
     receiver.statuses = [407]
     async with sending("") as sender:
         assert await result(sender, claim, receiver.url) == (407, None)
 
 
-async def test_a_silent_proxy_is_no_connection_in_time(
+async def test_send_fails_with_connect_timeout_if_the_proxy_is_silent(
     proxy: ForwardProxy, claim: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.silent = True
@@ -291,7 +292,7 @@ async def test_a_silent_proxy_is_no_connection_in_time(
         assert await result(sender, claim, "https://127.0.0.1:2/") == (None, "connect_timeout")
 
 
-async def test_a_wrong_certificate_at_the_end_of_a_tunnel_is_a_tls_error(
+async def test_send_fails_with_tls_error_for_an_invalid_certificate_behind_the_tunnel(
     proxy: ForwardProxy, claim: Claims
 ) -> None:
     async with (
@@ -320,7 +321,7 @@ def test_parse_separates_the_login_from_the_url(text: str, url: str, header: str
 
 
 @pytest.mark.parametrize("by_proxy", [False, True])
-async def test_a_private_authority_is_trusted_by_its_file(
+async def test_send_trusts_a_private_authority_only_with_its_file(
     proxy: ForwardProxy, claim: Claims, authority: tuple[trustme.CA, Path], by_proxy: bool
 ) -> None:
     ca, file = authority
@@ -332,7 +333,7 @@ async def test_a_private_authority_is_trusted_by_its_file(
             assert await result(sender, claim, url, "with") == (200, None)
 
 
-async def test_the_name_in_a_certificate_of_a_private_authority_is_checked(
+async def test_send_checks_the_name_in_a_certificate_of_a_private_authority(
     claim: Claims, authority: tuple[trustme.CA, Path]
 ) -> None:
     ca, file = authority
@@ -343,7 +344,7 @@ async def test_the_name_in_a_certificate_of_a_private_authority_is_checked(
         assert await result(sender, claim, url) == (None, "tls_error")
 
 
-def test_trusting_adds_to_the_authorities_of_the_system(
+def test_trust_with_adds_to_the_authorities_of_the_system(
     authority: tuple[trustme.CA, Path],
 ) -> None:
     systems = ssl.create_default_context().cert_store_stats()["x509_ca"]

@@ -1,4 +1,4 @@
-"""A request, byte for byte."""
+"""A request as bytes."""
 
 import pytest
 from yarl import URL
@@ -8,7 +8,7 @@ from scheduler_api.delivery.http.request import request_target, serialize
 URL_OF_ALL = URL("https://[2001:db8::1]:8443/a%20b/?q=%C3%A9&x#part", encoded=True)
 
 
-def test_a_body_comes_after_its_length() -> None:
+def test_serialize_adds_host_and_content_length() -> None:
     assert serialize(
         "POST", URL_OF_ALL, "/a%20b/?q=%C3%A9&x", {"A": "b", "C": "d \t e"}, b"body"
     ) == (
@@ -30,23 +30,23 @@ def test_a_body_comes_after_its_length() -> None:
         ("https://example.com:80/", b"Host: example.com:80\r\n"),
     ],
 )
-def test_the_host_has_its_port_unless_it_is_the_schemes(url: str, line: bytes) -> None:
+def test_serialize_omits_the_default_port_in_host(url: str, line: bytes) -> None:
     assert serialize("GET", URL(url), "/", {}, None) == b"GET / HTTP/1.1\r\n" + line + b"\r\n"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_where_a_body_could_be_none_is_told(method: str) -> None:
+def test_serialize_adds_length_zero_without_a_body_except_for_get(method: str) -> None:
     assert b"\r\nContent-Length: 0\r\n\r\n" in serialize(method, URL_OF_ALL, "/", {}, None)
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_an_empty_body_has_a_length(method: str) -> None:
+def test_serialize_adds_length_zero_for_an_empty_body(method: str) -> None:
     assert b"\r\nContent-Length: 0\r\n\r\n" in serialize(method, URL_OF_ALL, "/", {}, b"")
 
 
 @pytest.mark.parametrize("character", ["\r", "\n", "\0", "\x0b", "\x1f", "\x7f"])
 @pytest.mark.parametrize("name", ["X", "X{}"])
-def test_no_header_can_smuggle_in_another(name: str, character: str) -> None:
+def test_serialize_refuses_control_characters(name: str, character: str) -> None:
     headers = {name.format(character): f"a{character}b"}
     with pytest.raises(ValueError, match="control character"):
         serialize("POST", URL_OF_ALL, "/", headers, b"")
@@ -68,5 +68,5 @@ def test_no_header_can_smuggle_in_another(name: str, character: str) -> None:
         ("http://example.com/a?b#part", "/a?b"),
     ],
 )
-def test_path_and_query_are_sent_as_given(url: str, target: str) -> None:
+def test_request_target_keeps_path_and_query(url: str, target: str) -> None:
     assert request_target(url) == target

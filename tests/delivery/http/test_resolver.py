@@ -1,4 +1,4 @@
-"""Lookups share their threads: silent name servers delay neither other names nor the exit."""
+"""Lookups share threads: silent name servers delay neither other names nor the exit."""
 
 import asyncio
 import socket
@@ -22,10 +22,10 @@ SILENT = 80  # names
 
 
 class NameServer:
-    """Answers at once, but for names that begin with `silent`, while it hangs."""
+    """Answers at once, except for names that begin with `silent`, until `hangs` is set."""
 
     def __init__(self) -> None:
-        self.hangs = threading.Event()  # set: it hangs no more
+        self.hangs = threading.Event()  # set: it answers
         self.asked: list[str] = []
 
     def answer(self, name: str) -> list[str]:
@@ -59,7 +59,7 @@ Hang = Callable[[int], list[asyncio.Task[object]]]
 
 
 def hang(resolver: Resolver, count: int, first: int = 0) -> "list[asyncio.Task[object]]":
-    """Lookups of so many silent names."""
+    """Start lookups of so many silent names."""
     return [
         asyncio.create_task(resolver.resolve(f"silent{number}.example"))
         for number in range(first, first + count)
@@ -72,7 +72,7 @@ async def end(name_server: NameServer, tasks: "list[asyncio.Task[object]]") -> N
 
 
 @pytest.mark.parametrize("name", ["localhost", "api.localhost", "known.example", "unknown.example"])
-async def test_silent_names_delay_no_name_that_is_local_or_was_answered_before(
+async def test_resolve_of_silent_names_does_not_delay_local_or_known_names(
     resolver: Resolver, name_server: NameServer, name: str
 ) -> None:
     await asyncio.gather(
@@ -91,7 +91,7 @@ async def test_silent_names_delay_no_name_that_is_local_or_was_answered_before(
     await resolver.close()
 
 
-async def test_a_name_of_the_hosts_file_is_looked_up_first(
+async def test_resolve_prefers_names_of_the_hosts_file(
     resolver: Resolver,
     name_server: NameServer,
     tmp_path: Path,
@@ -114,14 +114,14 @@ async def test_a_name_of_the_hosts_file_is_looked_up_first(
     await resolver.close()
 
 
-async def test_a_lookup_that_gets_no_thread_never_began(
+async def test_resolve_raises_lookup_queue_full_if_no_thread_is_free(
     resolver: Resolver, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUEUE_TIMEOUT", 0.2)
     tasks = hang(resolver, MAX_THREADS[Kind.NEW])
-    await wait_until("no thread is left", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
+    await wait_until("no free thread", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     late = asyncio.create_task(resolver.resolve("new.example"))
-    await wait_until("it waits", lambda: resolver.waits("new.example"))
+    await wait_until("a waiting lookup", lambda: resolver.waits("new.example"))
     with pytest.raises(LookupQueueFull):
         await late
     assert not resolver.waits("new.example")
@@ -130,13 +130,13 @@ async def test_a_lookup_that_gets_no_thread_never_began(
     await resolver.close()
 
 
-async def test_a_lookup_whose_caller_left_takes_no_thread(
+async def test_resolve_that_was_cancelled_takes_no_thread(
     resolver: Resolver, name_server: NameServer
 ) -> None:
     tasks = hang(resolver, MAX_THREADS[Kind.NEW])
-    await wait_until("no thread is left", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
+    await wait_until("no free thread", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     left, stays = (asyncio.create_task(resolver.resolve(f"{name}.example")) for name in "ab")
-    await wait_until("both wait", lambda: resolver.waits("b.example"))
+    await wait_until("two waiting lookups", lambda: resolver.waits("b.example"))
     left.cancel()
     await end(name_server, tasks)
     await stays
@@ -144,14 +144,14 @@ async def test_a_lookup_whose_caller_left_takes_no_thread(
     await resolver.close()
 
 
-async def test_a_lookup_whose_caller_leaves_as_a_thread_gets_free_is_passed_over(
+async def test_resolve_that_is_cancelled_as_a_thread_becomes_free_is_skipped(
     resolver: Resolver, name_server: NameServer
 ) -> None:
     tasks = hang(resolver, MAX_THREADS[Kind.NEW])
-    await wait_until("no thread is left", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
+    await wait_until("no free thread", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
     left = asyncio.create_task(resolver.resolve("a.example"))
-    await wait_until("it waits", lambda: resolver.waits("a.example"))
-    resolver._waiting[Kind.NEW][0].began.cancel()  # as the end of its caller does
+    await wait_until("a waiting lookup", lambda: resolver.waits("a.example"))
+    resolver._waiting[Kind.NEW][0].began.cancel()  # as the cancellation of its task does
     resolver._busy[Kind.NEW] -= 1
     resolver._begin()
     resolver._busy[Kind.NEW] += 1
@@ -162,7 +162,7 @@ async def test_a_lookup_whose_caller_leaves_as_a_thread_gets_free_is_passed_over
     await resolver.close()
 
 
-async def test_names_that_were_silent_get_fewer_threads_than_new_ones(
+async def test_resolve_uses_fewer_threads_for_slow_names(
     resolver: Resolver, name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RESOLVE_TIMEOUT", 0.1)
@@ -170,24 +170,26 @@ async def test_names_that_were_silent_get_fewer_threads_than_new_ones(
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(result, socket.gaierror)
     name_server.hangs.set()
-    await wait_until("the threads are back", lambda: sum(resolver._busy.values()) == 0)
+    await wait_until("free threads", lambda: sum(resolver._busy.values()) == 0)
     name_server.hangs.clear()
     name_server.asked.clear()
     monkeypatch.setattr(module, "QUICK_LOOKUP", -1)  # the names that were just answered are slow
     tasks = hang(resolver, 40, first=100)
-    await wait_until("new ones", lambda: name_server.silent() == 40)
+    await wait_until("lookups of new names", lambda: name_server.silent() == 40)
     await end(name_server, tasks)
     name_server.hangs.clear()
     name_server.asked.clear()
     tasks = hang(resolver, 40, first=100)
-    await wait_until("slow ones", lambda: name_server.silent() == MAX_THREADS[Kind.SLOW])
+    await wait_until(
+        "lookups of slow names", lambda: name_server.silent() == MAX_THREADS[Kind.SLOW]
+    )
     await resolver.resolve("new.example")
     assert name_server.silent() == MAX_THREADS[Kind.SLOW]
     await end(name_server, tasks)
     await resolver.close()
 
 
-async def test_no_more_names_are_remembered_than_are_known(
+async def test_resolve_remembers_at_most_max_names(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_NAMES", 2)
@@ -198,11 +200,11 @@ async def test_no_more_names_are_remembered_than_are_known(
     await resolver.close()
 
 
-async def test_an_answer_after_the_end_of_the_loop_is_dropped(name_server: NameServer) -> None:
+async def test_resolve_drops_an_answer_after_the_end_of_the_loop(name_server: NameServer) -> None:
     def abandoned() -> None:
         async def leave() -> None:
             task = asyncio.create_task(Resolver().resolve("silent.example"))
-            await wait_until("it is asked for", lambda: "silent.example" in name_server.asked)
+            await wait_until("the lookup", lambda: "silent.example" in name_server.asked)
             task.cancel()
 
         asyncio.run(leave())
@@ -217,7 +219,7 @@ async def test_an_answer_after_the_end_of_the_loop_is_dropped(name_server: NameS
 
 
 @pytest.mark.parametrize("timeout", ["1s", "30s"])
-async def test_eighty_silent_names_delay_no_other_and_cost_no_attempt_of_those_never_asked_for(
+async def test_dispatcher_counts_no_attempt_for_a_postponed_lookup(
     start: Start,
     live_store: Store,
     receiver: Receiver,
@@ -230,12 +232,14 @@ async def test_eighty_silent_names_delay_no_other_and_cost_no_attempt_of_those_n
     for number in range(SILENT):
         url = f"http://silent{number}.example/"
         await live_store.messages.create(f"m{number}", accepted(webhookUrl=url, timeout=timeout))
-    await wait_until("threads of new names", lambda: name_server.silent() == MAX_THREADS[Kind.NEW])
+    await wait_until(
+        "all threads for new names", lambda: name_server.silent() == MAX_THREADS[Kind.NEW]
+    )
     url = receiver.url.replace("127.0.0.1", "localhost")
     await live_store.messages.create("local", accepted(webhookUrl=url))
-    await wait_until("the other", lambda: receiver.ids() == ["local"])
+    await wait_until("the other message", lambda: receiver.ids() == ["local"])
 
-    async def one_was_put_back() -> bool:
+    async def one_was_postponed() -> bool:
         found = [await live_store.messages.get(f"m{number}") for number in range(SILENT)]
         never = [one for one in found if f"{one.id}.example" not in tried()]
         assert all(one.attempts_made == 0 for one in never)
@@ -250,14 +254,14 @@ async def test_eighty_silent_names_delay_no_other_and_cost_no_attempt_of_those_n
     def tried() -> set[str]:
         return {name.replace("silent", "m") for name in name_server.asked}
 
-    await wait_until("a message is given back", one_was_put_back)
+    await wait_until("a postponed lookup", one_was_postponed)
     message = await live_store.messages.get("local")
     assert message.attempts[0].lateness_ms < 2_000
     name_server.hangs.set()
 
 
 class _Log:
-    """Notes the names of events."""
+    """Collects the names of events."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
@@ -266,5 +270,5 @@ class _Log:
         return lambda event, **_facts: self.events.append(event)
 
 
-async def test_names_that_nobody_looks_up_are_told_apart_by_the_sender(sender: Sender) -> None:
+async def test_waits_for_lookup_is_false_for_a_name_without_lookup(sender: Sender) -> None:
     assert not sender._transport.waits_for_lookup("never.example")

@@ -1,4 +1,4 @@
-"""The table of answers: what each is, however its bytes are cut into packets."""
+"""The table of responses, however their bytes are split into packets."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -18,30 +18,30 @@ SIZES = [
 
 
 def read(pieces: Iterable[bytes]) -> Found:
-    """What comes of these packets, after which the connection ends."""
+    """Read these packets, after which the connection ends."""
     reader, pieces, ended = ResponseReader(), iter(pieces), False
     for piece in pieces:
         ended = reader.feed(piece)
         if ended:
             break
     reader.end()
-    left = any(pieces)  # on the connection, which is then closed
+    left = any(pieces)  # unread bytes, so that the connection is closed
     outcome = reader.status or (BAD if reader.invalid else GONE)
     return outcome, reader.reusable and not left, reader.excerpt
 
 
 def cut(answer: bytes, size: int) -> list[bytes]:
-    """In pieces of so many bytes."""
+    """Packets of so many bytes."""
     return [answer[at : at + size] for at in range(0, len(answer), size)]
 
 
 @pytest.mark.parametrize(("case", "size"), SIZES, ids=str)
-def test_an_answer_in_pieces_of_one_size(case: Case, size: int) -> None:
+def test_feed_reads_a_response_in_packets_of_one_size(case: Case, size: int) -> None:
     assert read(cut(case.answer, size)) == (case.outcome, case.kept, case.body)
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-def test_an_answer_in_two_pieces(case: Case) -> None:
+def test_feed_reads_a_response_in_two_packets(case: Case) -> None:
     for at in range(len(case.answer)):
         pieces = [case.answer[:at], case.answer[at:]]
         assert read(pieces) == (case.outcome, case.kept, case.body), at
@@ -60,7 +60,7 @@ PARTS = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PARTS), max_size=4), st.data())
-def test_how_an_answer_is_cut_makes_no_difference(parts: list[bytes], data: st.DataObject) -> None:
+def test_feed_does_not_depend_on_packet_boundaries(parts: list[bytes], data: st.DataObject) -> None:
     answer = b"".join(parts)
     ends = data.draw(st.lists(st.integers(0, len(answer)), max_size=5))
     edges = [0, *sorted(ends), len(answer)]
@@ -69,7 +69,7 @@ def test_how_an_answer_is_cut_makes_no_difference(parts: list[bytes], data: st.D
 
 
 @pytest.mark.parametrize("size", [MAX_HEAD_BYTES, MAX_HEAD_BYTES + 1])
-def test_a_head_of_the_most_bytes_is_read_and_a_longer_one_is_left(size: int) -> None:
+def test_feed_reads_a_head_up_to_its_maximum(size: int) -> None:
     head = OK + b"X: " + b"y" * (size - len(OK + b"X: \r\n" + EMPTY)) + b"\r\n" + EMPTY
     assert len(head) == size
     for pieces in ([head], cut(head, 1)):
@@ -77,13 +77,13 @@ def test_a_head_of_the_most_bytes_is_read_and_a_longer_one_is_left(size: int) ->
 
 
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES, MAX_BODY_BYTES + 1])
-def test_a_body_of_the_most_bytes_is_read_and_a_longer_one_is_left(size: int) -> None:
+def test_feed_reads_a_body_up_to_its_maximum(size: int) -> None:
     answer = OK + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
     for pieces in ([answer], cut(answer, 1000)):
         assert read(pieces) == (200, size == MAX_BODY_BYTES, "x" * 4096)
 
 
-def test_a_field_is_found_by_its_whole_name_whatever_its_case() -> None:
+def test_header_compares_whole_names_without_case() -> None:
     reader = ResponseReader()
     reader.feed(b"HTTP/1.1 100 C\r\nRetry-After: 1\r\n\r\n" + OK)
     reader.feed(
@@ -93,7 +93,7 @@ def test_a_field_is_found_by_its_whole_name_whatever_its_case() -> None:
     assert reader.header("location") is None
 
 
-def test_a_field_of_a_head_that_is_too_long_is_found_as_far_as_it_was_read() -> None:
+def test_header_finds_what_was_read_of_a_too_long_head() -> None:
     reader = ResponseReader()
     reader.feed(b"HTTP/1.1 429 No\r\nRetry-After: 4\r\n" + b"X: y\r\n" * 20_000)
     assert (reader.status, reader.header("retry-after")) == (429, "4")

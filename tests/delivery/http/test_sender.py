@@ -1,4 +1,4 @@
-"""One attempt: what is sent, and what is recorded of the answer."""
+"""One attempt: the bytes that are sent, and the record of the response."""
 
 import base64
 import socket
@@ -25,7 +25,7 @@ from tests.support.receiver import Receiver
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
 
-async def test_it_sends_the_body_byte_for_byte(
+async def test_send_sends_the_body_byte_for_byte(
     sender: Sender, live_store: Store, receiver: Receiver
 ) -> None:
     body = b'{"z": 1.10,\t"a": 12345678901234567890.10, "e": "\\u00e9"}'
@@ -41,7 +41,7 @@ async def test_it_sends_the_body_byte_for_byte(
     assert sent.attempt.lateness_ms >= 0
 
 
-async def test_it_sends_its_own_headers(sender: Sender, claim: Claims, receiver: Receiver) -> None:
+async def test_send_adds_its_headers(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     claimed = await claim(receiver.url, "order 7 é", payload={"a": 1})
     await send(sender, claimed)
     headers = receiver.requests[0].headers
@@ -57,7 +57,7 @@ async def test_it_sends_its_own_headers(sender: Sender, claim: Claims, receiver:
     assert headers["Accept-Encoding"] == "identity"
 
 
-async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
+async def test_send_repeats_the_webhook_id_for_attempts_of_one_message_only(
     sender: Sender, claim: Claims, live_store: Store, receiver: Receiver
 ) -> None:
     claimed = await claim(receiver.url)
@@ -70,7 +70,7 @@ async def test_the_webhook_id_is_stable_over_attempts_but_not_over_messages(
     assert first == again != reused
 
 
-async def test_a_body_less_message_has_no_content_type(
+async def test_send_without_body_has_no_content_type(
     sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     await send(sender, await claim(receiver.url, method="GET"))
@@ -79,7 +79,7 @@ async def test_a_body_less_message_has_no_content_type(
     assert "Content-Type" not in request.headers
 
 
-async def test_the_callers_headers_win_whatever_their_case(
+async def test_send_lets_the_messages_headers_replace_its_own_without_case(
     sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     own = {"user-agent": "mine", "IDEMPOTENCY-key": "theirs", "X-Api-Key": "k"}
@@ -90,7 +90,7 @@ async def test_the_callers_headers_win_whatever_their_case(
     assert headers["X-Api-Key"] == "k"
 
 
-async def test_text_is_sent_as_text(sender: Sender, claim: Claims, receiver: Receiver) -> None:
+async def test_send_sends_text_as_text(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     await send(sender, await claim(receiver.url, contentType="text/plain", payload="olá"))
     (request,) = receiver.requests
     assert request.body == "olá".encode()
@@ -114,7 +114,7 @@ async def test_send_encodes_text_in_the_charset_of_its_type(
     assert request.headers["Content-Type"] == content_type
 
 
-async def test_the_signature_verifies_with_the_receivers_library(
+async def test_send_signs_for_the_standard_webhooks_library(
     claim: Claims, receiver: Receiver
 ) -> None:
     async with open_transport(LOOPBACK) as transport:
@@ -128,9 +128,7 @@ async def test_the_signature_verifies_with_the_receivers_library(
     assert Webhook(SECRET).verify(request.body, dict(request.headers)) == {"a": "é"}
 
 
-async def test_retry_after_is_read_from_the_answer(
-    sender: Sender, claim: Claims, receiver: Receiver
-) -> None:
+async def test_send_returns_retry_after(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     receiver.statuses, receiver.answer_headers = [503], {"Retry-After": "120"}
     sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.status == 503
@@ -138,7 +136,7 @@ async def test_retry_after_is_read_from_the_answer(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed_and_says_where_it_leads(
+async def test_send_does_not_follow_a_redirect_and_records_its_location(
     sender: Sender, claim: Claims, receiver: Receiver, status: int
 ) -> None:
     receiver.statuses, receiver.answer_headers = [status], {"Location": receiver.url}
@@ -161,7 +159,7 @@ async def test_a_redirect_is_not_followed_and_says_where_it_leads(
         (404, b"Location: /", None),
     ],
 )
-async def test_the_location_of_a_redirect_is_shown_as_it_came(
+async def test_send_records_the_location_of_a_redirect_as_received(
     sender: Sender, claim: Claims, status: int, given: bytes, shown: str | None
 ) -> None:
     answer = b"HTTP/1.1 %d x\r\n%b\r\nContent-Length: 0\r\n\r\n" % (status, given)
@@ -171,14 +169,14 @@ async def test_the_location_of_a_redirect_is_shown_as_it_came(
 
 
 @pytest.mark.parametrize("query", ["", "?", "?a=b?", "?a=%3F&b"])
-async def test_path_and_query_are_sent_as_given(sender: Sender, claim: Claims, query: str) -> None:
+async def test_send_keeps_path_and_query(sender: Sender, claim: Claims, query: str) -> None:
     heads: list[bytes] = []
     async with raw_server(b"HTTP/1.1 204 No\r\n\r\n", heads=heads) as url:
         await send(sender, await claim(f"{url}a/../b//%2f{query}"))
     assert heads[0].startswith(f"POST /a/../b//%2f{query} HTTP/1.1\r\n".encode())
 
 
-async def test_cookies_are_not_kept(sender: Sender, claim: Claims, receiver: Receiver) -> None:
+async def test_send_keeps_no_cookies(sender: Sender, claim: Claims, receiver: Receiver) -> None:
     receiver.answer_headers = {"Set-Cookie": "a=b"}
     claimed = await claim(receiver.url)
     await send(sender, claimed)
@@ -186,7 +184,7 @@ async def test_cookies_are_not_kept(sender: Sender, claim: Claims, receiver: Rec
     assert "Cookie" not in receiver.requests[1].headers
 
 
-async def test_a_proxy_of_the_environment_is_ignored(
+async def test_send_ignores_a_proxy_of_the_environment(
     sender: Sender,
     claim: Claims,
     receiver: Receiver,
@@ -197,7 +195,7 @@ async def test_a_proxy_of_the_environment_is_ignored(
     assert sent.attempt.status == 200
 
 
-async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
+async def test_send_reads_only_the_beginning_of_a_long_response(
     sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     written = 0
@@ -214,24 +212,28 @@ async def test_of_a_long_answer_only_the_beginning_is_read_and_kept(
     sent = await send(sender, await claim(receiver.url))
     assert sent.attempt.status == 200
     assert sent.attempt.response_excerpt == "x" * 4096
-    assert written < 200  # what fits into the sockets' buffers
+    assert written < 200  # what fits into the buffers of the sockets
 
 
-async def test_a_body_that_comes_after_its_head_is_kept(sender: Sender, claim: Claims) -> None:
+async def test_send_records_a_body_that_arrives_after_its_head(
+    sender: Sender, claim: Claims
+) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
     async with raw_server(head + b"begin", late=b" end.") as url:
         sent = await send(sender, await claim(url))
     assert (sent.attempt.status, sent.attempt.response_excerpt) == (200, "begin end.")
 
 
-async def test_a_2xx_head_counts_whatever_the_body_does(sender: Sender, claim: Claims) -> None:
+async def test_send_succeeds_with_a_2xx_head_and_an_incomplete_body(
+    sender: Sender, claim: Claims
+) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
     async with raw_server(head) as url:
         sent = await send(sender, await claim(url))
     assert (sent.attempt.status, sent.attempt.response_excerpt) == (200, "abc")
 
 
-async def test_no_answer_within_the_timeout(
+async def test_send_fails_with_timeout_without_a_response(
     sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -244,7 +246,7 @@ async def test_no_answer_within_the_timeout(
     ("answer", "error"),
     [(b"", "disconnected"), (b"no http\r\n\r\n", "bad_response"), (b"HTTP/1.1 2", "disconnected")],
 )
-async def test_an_answer_that_is_none(
+async def test_send_fails_if_the_response_is_not_http(
     sender: Sender, claim: Claims, answer: bytes, error: str
 ) -> None:
     async with raw_server(answer) as url:
@@ -253,7 +255,7 @@ async def test_an_answer_that_is_none(
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "PATCH", "DELETE"])
-async def test_an_attempt_is_one_request_on_the_wire_whatever_its_method(
+async def test_send_makes_one_request_for_each_method(
     sender: Sender, claim: Claims, method: str
 ) -> None:
     heads: list[bytes] = []
@@ -263,7 +265,9 @@ async def test_an_attempt_is_one_request_on_the_wire_whatever_its_method(
     assert [head.partition(b" ")[0].decode() for head in heads] == [method]
 
 
-async def test_an_address_that_is_closed_is_not_dialled(claim: Claims, receiver: Receiver) -> None:
+async def test_send_fails_with_egress_denied_if_the_address_is_not_allowed(
+    claim: Claims, receiver: Receiver
+) -> None:
     async with open_transport(EgressRules()) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
         sent = await send(sender, await claim(receiver.url))
@@ -271,7 +275,7 @@ async def test_an_address_that_is_closed_is_not_dialled(claim: Claims, receiver:
     assert receiver.requests == []
 
 
-async def test_a_mistake_of_ours_is_an_attempt_that_failed(
+async def test_send_fails_with_internal_error_after_a_bug(
     sender: Sender, claim: Claims, receiver: Receiver
 ) -> None:
     claimed = await claim(receiver.url)
@@ -281,7 +285,7 @@ async def test_a_mistake_of_ours_is_an_attempt_that_failed(
     assert receiver.requests == []
 
 
-async def test_an_attempt_that_was_cut_off_is_one(sender: Sender, claim: Claims) -> None:
+async def test_cut_off_returns_an_attempt_with_shutdown(sender: Sender, claim: Claims) -> None:
     start = AttemptStart(datetime.now(UTC), time.monotonic() - 60)
     sent: Sent = sender.cut_off(await claim("http://127.0.0.1:2/"), start)
     assert (sent.attempt.number, sent.attempt.error) == (1, "shutdown")
@@ -289,7 +293,7 @@ async def test_an_attempt_that_was_cut_off_is_one(sender: Sender, claim: Claims)
     assert sent.attempt.duration_ms >= 60_000
 
 
-async def test_a_host_that_cannot_be_decoded_is_an_attempt_that_failed(
+async def test_send_fails_with_dns_error_for_a_host_that_cannot_be_decoded(
     sender: Sender, claim: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nobody_is_asked(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Requests on the wire: each exactly once."""
+"""Each request is made exactly once; connections are reused when that is safe."""
 
 import asyncio
 import time
@@ -28,28 +28,28 @@ METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE"]
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    """Dials loopback."""
+    """Connects to loopback."""
     async with open_transport(LOOPBACK) as transport:
         yield transport
 
 
-async def asked(
+async def send_to(
     transport: Transport, url: str, method: str = "POST", body: bytes | None = b"body"
 ) -> ResponseReader:
-    """What comes of one request."""
+    """Send one request."""
     deadline = Deadlines().at(time.monotonic() + 60)
     return await transport.send(method, URL(url), "/", {}, body, deadline)
 
 
 async def send(transport: Transport, method: str, port: int) -> int | None:
-    """The status of its answer."""
+    """The status of the response."""
     body = None if method == "GET" else b"body"
-    return (await asked(transport, f"http://127.0.0.1:{port}/", method, body)).status
+    return (await send_to(transport, f"http://127.0.0.1:{port}/", method, body)).status
 
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_request_whose_new_connection_drops_is_on_the_wire_once(
+async def test_send_makes_one_request_if_a_new_connection_drops(
     transport: Transport, method: str, reset: bool
 ) -> None:
     async with dropping(0, reset=reset) as here:
@@ -60,7 +60,7 @@ async def test_a_request_whose_new_connection_drops_is_on_the_wire_once(
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_request_whose_kept_connection_drops_is_sent_once_more_on_a_new_one(
+async def test_send_repeats_a_request_once_if_a_reused_connection_drops(
     transport: Transport, method: str, reset: bool
 ) -> None:
     async with dropping(1, reset=reset) as here:
@@ -71,7 +71,7 @@ async def test_a_request_whose_kept_connection_drops_is_sent_once_more_on_a_new_
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_request_that_a_kept_connection_ignores_is_answered_on_a_new_one(
+async def test_send_uses_a_new_connection_if_a_reused_one_gives_no_response(
     transport: Transport, method: str
 ) -> None:
     async with cutting() as here:
@@ -81,7 +81,7 @@ async def test_a_request_that_a_kept_connection_ignores_is_answered_on_a_new_one
     assert here.connections == [2, 1]
 
 
-async def test_no_other_idle_connection_is_tried_after_one_that_ended_unanswered(
+async def test_send_tries_no_other_idle_connection_after_one_that_gave_no_response(
     transport: Transport,
 ) -> None:
     async with cutting() as here:
@@ -94,7 +94,7 @@ async def test_no_other_idle_connection_is_tried_after_one_that_ended_unanswered
 
 
 @pytest.mark.parametrize("part", [b"H", ANSWER[:-1]])
-async def test_a_kept_connection_that_ends_within_its_answer_is_not_tried_again(
+async def test_send_does_not_repeat_a_request_if_a_response_has_begun(
     transport: Transport, part: bytes
 ) -> None:
     async with cutting() as here:
@@ -105,7 +105,9 @@ async def test_a_kept_connection_that_ends_within_its_answer_is_not_tried_again(
     assert here.connections == [2]
 
 
-async def test_a_408_that_ends_a_kept_connection_is_no_answer(transport: Transport) -> None:
+async def test_send_repeats_a_request_if_a_reused_connection_closes_with_408(
+    transport: Transport,
+) -> None:
     async with cutting() as here:
         here.answers = [([ANSWER], False), ([TIMED_OUT], True)]
         assert await send(transport, "POST", here.port) == 200
@@ -113,7 +115,7 @@ async def test_a_408_that_ends_a_kept_connection_is_no_answer(transport: Transpo
     assert here.connections == [2, 1]
 
 
-async def test_any_other_408_is_an_answer(transport: Transport) -> None:
+async def test_send_returns_any_other_408(transport: Transport) -> None:
     kept = TIMED_OUT.replace(b"Connection: close\r\n", b"")
     async with cutting() as here:
         here.answers = [
@@ -123,24 +125,28 @@ async def test_any_other_408_is_an_answer(transport: Transport) -> None:
             ([TIMED_OUT], True),
         ]
         found = [await send(transport, "POST", here.port) for _ in range(3)]
-    assert found == [200, 408, 408], "kept alive; then on a kept connection, and on the new one"
+    assert found == [200, 408, 408], (
+        "on a connection that stays open; then on a reused one, and on the new one"
+    )
     assert here.connections == [3, 1]
 
 
-async def test_a_connection_that_was_never_made_says_so(transport: Transport) -> None:
+async def test_send_raises_client_connector_error_if_the_port_is_closed(
+    transport: Transport,
+) -> None:
     async with dropping() as here:
         pass
     with pytest.raises(aiohttp.ClientConnectorError):
         await send(transport, "POST", here.port)
 
 
-async def test_a_connection_that_ends_as_it_is_made_is_a_lost_one() -> None:
+async def test_send_raises_server_disconnected_if_a_connection_ends_as_it_is_made() -> None:
     class Ending(GuardedConnector):
         async def connect(self, *args: Any, **options: Any) -> Connection:
             connection = await super().connect(*args, **options)
             assert connection.transport is not None
             connection.transport.abort()
-            await wait_until("its end", lambda: connection.transport is None)
+            await wait_until("the closed connection", lambda: connection.transport is None)
             return connection
 
     async with dropping() as here, Ending(LOOPBACK) as connector:
@@ -150,7 +156,7 @@ async def test_a_connection_that_ends_as_it_is_made_is_a_lost_one() -> None:
 
 
 @pytest.mark.parametrize("stray", [TIMED_OUT, ANSWER, b"\r\n", b"x", b"x" * 1_000_000])
-async def test_bytes_on_an_idle_connection_end_it_and_no_attempt(
+async def test_stray_bytes_close_an_idle_connection_and_fail_no_attempt(
     transport: Transport, stray: bytes
 ) -> None:
     idle: list[asyncio.StreamWriter] = []
@@ -167,27 +173,27 @@ async def test_bytes_on_an_idle_connection_end_it_and_no_attempt(
         assert await send(transport, "POST", port) == 200
         ((protocol, _),) = next(iter(transport._connector._conns.values()))
         idle[0].write(stray)
-        await wait_until("it is there", lambda: not protocol.is_connected())
+        await wait_until("the closed connection", lambda: not protocol.is_connected())
         assert await send(transport, "POST", port) == 200
-        assert len(idle) == 2, "on another connection"
+        assert len(idle) == 2, "on a new connection"
 
 
-async def test_an_answer_that_comes_as_its_request_is_cancelled_ends_the_exchange() -> None:
+async def test_exchange_ends_with_a_response_that_arrives_as_it_is_cancelled() -> None:
     async with cutting() as here, GuardedConnector(LOOPBACK) as connector:
         here.answers = [([b""], False)]
         transport = Transport(connector)
         asking = asyncio.create_task(send(transport, "POST", here.port))
-        await wait_until("the request is there", lambda: here.connections == [1])
+        await wait_until("the request", lambda: here.connections == [1])
         (protocol,) = connector._acquired
         asking.cancel()
-        protocol.data_received(ANSWER)  # before the task has run again
+        protocol.data_received(ANSWER)  # before the task runs again
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert await send(transport, "POST", here.port) == 299
-    assert here.connections == [2], "the answer was whole"
+    assert here.connections == [2], "the response was complete"
 
 
-async def test_what_aiohttp_asks_itself_it_reads_itself() -> None:
+async def test_protocol_leaves_requests_of_aiohttp_to_aiohttp() -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as url,
         GuardedConnector(LOOPBACK) as connector,
@@ -197,7 +203,7 @@ async def test_what_aiohttp_asks_itself_it_reads_itself() -> None:
         assert await (await session.get(url)).text() == "ok"
 
 
-async def test_a_connection_with_half_a_request_on_it_is_not_used_again(
+async def test_send_does_not_reuse_a_connection_with_half_a_request(
     transport: Transport,
 ) -> None:
     body, taken, go = bytes(16 * 1024 * 1024), list[int](), asyncio.Event()
@@ -216,7 +222,7 @@ async def test_a_connection_with_half_a_request_on_it_is_not_used_again(
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         for _ in range(2):
-            assert (await asked(transport, url, body=body)).status == 413
+            assert (await send_to(transport, url, body=body)).status == 413
         go.set()
-        await wait_until("both ends", lambda: len(taken) == 2)
-    assert max(taken) < len(body)  # the rest was not sent when the receiver went on reading
+        await wait_until("the end of both connections", lambda: len(taken) == 2)
+    assert max(taken) < len(body)  # the rest was not sent when the receiver read again

@@ -26,13 +26,13 @@ class Deadlines:
         return Deadline(self, at)
 
     def add(self, deadline: "Deadline") -> None:
-        """Start to check it."""
+        """Start checking it."""
         self._open.add(deadline)
         if not self.ticking:
             self._schedule()
 
     def discard(self, deadline: "Deadline") -> None:
-        """Stop to check it."""
+        """Stop checking it."""
         self._open.discard(deadline)
 
     def _schedule(self) -> None:

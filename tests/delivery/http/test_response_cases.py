@@ -1,4 +1,4 @@
-"""The table of answers on real connections: what each comes to, and what the next request gets."""
+"""The table of responses over real connections: the result, and what the next request gets."""
 
 import asyncio
 import shutil
@@ -19,13 +19,13 @@ CURL = shutil.which("curl")
 
 
 def in_lines(answer: bytes) -> list[bytes]:
-    """Each line of the beginning for itself."""
+    """The first lines one by one, then the rest."""
     lines = answer.splitlines(keepends=True)
     return [*lines[:50], b"".join(lines[50:])]
 
 
 def in_head_and_body(answer: bytes) -> list[bytes]:
-    """Two pieces."""
+    """In two packets."""
     head, end, body = answer.partition(b"\n\r\n")
     return [head + end, body]
 
@@ -40,20 +40,20 @@ WAYS: dict[str, Callable[[bytes], list[bytes]]] = {
 
 @pytest.fixture
 async def here() -> AsyncIterator[Cutting]:
-    """Answers as it is asked to."""
+    """A server that sends the given responses."""
     async with cutting() as here:
         yield here
 
 
 async def attempt(sender: Sender, here: Cutting) -> Sent:
-    """What comes of one request."""
+    """Send one request."""
     now = datetime.now(UTC)
     url, spec = f"http://127.0.0.1:{here.port}/", Spec(body=b"body", timeout=60)
     return await send(sender, Claimed("m", "w", 1, now, now, now, url, b"here", spec, 0, 0, b""))
 
 
 def idle(sender: Sender) -> list[object]:
-    """The connections that are open and wait for a request."""
+    """The idle connections that are still open."""
     pools = sender._transport._connector._conns.values()
     return [protocol for pool in pools for protocol, _ in pool if protocol.is_connected()]
 
@@ -63,20 +63,20 @@ def idle(sender: Sender) -> list[object]:
 async def test_promise_sent_once_as_the_status_line_decides(
     sender: Sender, here: Cutting, case: Case, way: str
 ) -> None:
-    # The server leaves only where the answer waits for that: all others are over at once.
+    # The server closes only where the response ends so: all others end at once.
     here.answers.append((WAYS[way](case.answer), case.waits))
     found = (await attempt(sender, here)).attempt
     assert (found.status or found.error, found.response_excerpt) == (case.outcome, case.body)
     if not case.kept:
-        await wait_until("it is not kept", lambda: not idle(sender))
+        await wait_until("no idle connection", lambda: not idle(sender))
     after = (await attempt(sender, here)).attempt
     assert (after.status, after.response_excerpt) == (299, "mine")
     assert here.connections == ([2] if case.kept else [1, 1])
 
 
-if CURL:  # what the table says of each answer needs no curl; it is the witness
+if CURL:  # the tests above need no curl; it confirms the table
 
-    async def test_curl_agrees() -> None:
+    async def test_cases_agree_with_curl() -> None:
         said = dict(zip(CASES, await curl([case.answer for case in CASES]), strict=True))
         ours = {case: case.outcome if isinstance(case.outcome, int) else 0 for case in CASES}
         unlike = [
@@ -86,10 +86,10 @@ if CURL:  # what the table says of each answer needs no curl; it is the witness
 
 
 async def curl(answers: list[bytes]) -> list[int]:
-    """The status that curl reports of each, 0: none."""
+    """The status that curl reports for each; 0: none."""
     said: list[int] = []
     async with cutting() as here:
-        while len(said) < len(answers):  # some answers end not only their request but curl
+        while len(said) < len(answers):  # some responses end curl itself
             left = answers[len(said) :]
             here.answers = [([answer], True) for answer in left]
             each = ["-o", "/dev/null", f"http://127.0.0.1:{here.port}/"] * len(left)
@@ -98,7 +98,7 @@ async def curl(answers: list[bytes]) -> list[int]:
                 str(CURL), *options, *each, stdout=asyncio.subprocess.PIPE
             )
             lines = (await asked.communicate())[0].split()
-            assert lines, "curl says something of at least one"
+            assert lines, "curl reports at least one"
             said += map(int, lines)
-    assert len(here.connections) == len(said), "one request each"
+    assert len(here.connections) == len(said), "one request for each"
     return said
