@@ -15,8 +15,9 @@ from bench.external_store import ExternalStore
 from bench.processes import Worker, answer
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.retry import Delivered
+from scheduler_api.store.claims import Claimed, Outcome
 from scheduler_api.store.connection.client import connect
-from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
+from scheduler_api.store.queue import CLAIM_BATCH
 from scheduler_api.store.store import Store
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import scheduler_api
-from scheduler_api.store import keys
+from scheduler_api.store import keys, replies
 from scheduler_api.store.connection import scripts
 
 PACKAGE = Path(scheduler_api.__file__).parent
@@ -215,11 +215,30 @@ def _told(head: str) -> set[int]:
     return told
 
 
+# Commands that change a key.
+_VERBS = "HSET|HSETNX|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZPOPMIN|SPUBLISH|UNLINK"
+
+
 def writes(text: str, moves: Set[str]) -> bool:
     """Whether a text changes a key, directly or by one of the functions `moves`."""
-    verbs = "HSET|HSETNX|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZPOPMIN|SPUBLISH|UNLINK"
     code = re.sub(r"--.*", "", text)
-    return bool(re.search(rf"call\('(?:{verbs})'", code)) or bool(words(code) & moves)
+    return bool(re.search(rf"call\('(?:{_VERBS})'", code)) or bool(words(code) & moves)
+
+
+def moves_messages(text: str) -> bool:
+    """Whether a text itself writes a key that says where messages are."""
+    places = "DUE|TAKEN|LEASES|PARKED|PARKING|FINISHED"
+    return bool(re.search(rf"call\('(?:{_VERBS})', (?:{places})\b", text))
+
+
+def shapes_in(text: str) -> list[tuple[str, ...]]:
+    """The shapes of at least two fields that a script's head names, in their order.
+
+    `{a, b, (c, d)…}` is a reply that begins with a, b and goes on with rows of c, d.
+    """
+    head = " ".join(line.strip("- ") for line in _comment(text.splitlines()[1:]))
+    parts = re.findall(r"\(([a-z_]+(?:, [a-z_]+)+)\)…|\{([a-z_]+(?:, [a-z_]+\b(?!…))+)", head)
+    return [tuple((rows or start).split(", ")) for rows, start in parts]
 
 
 def words(text: str) -> set[str]:
@@ -330,6 +349,43 @@ def test_a_lua_file_needs_the_libs_that_it_says(name: str) -> None:
     assert wrong_needs(SCRIPTS.get(name) or LIBS[name], LIBS) == set()
 
 
+@pytest.mark.parametrize("name", [*SCRIPTS, *LIBS])
+def test_only_two_files_move_messages_between_places(name: str) -> None:
+    text = SCRIPTS.get(name) or LIBS[name]
+    assert moves_messages(text) is (name in ("places", "finished"))
+
+
+def test_the_finished_states_are_the_same_in_lua_and_python() -> None:
+    found = re.search(r"^local STATES = \{(.+)\}$", LIBS["finished"], re.MULTILINE)
+    assert found
+    assert found[1].replace("'", "").split(", ") == list(keys.FINISHED)
+
+
+@pytest.mark.parametrize("name", replies.SHAPES)
+def test_a_shape_has_the_names_that_the_script_says(name: str) -> None:
+    said = shapes_in(SCRIPTS[name])
+    shapes = [shape._fields for shape in replies.SHAPES[name]]
+    assert shapes == [shape for shape in said if shape in shapes]
+
+
+def test_each_reply_of_several_fields_has_a_shape() -> None:
+    lacking = {
+        (name, *said)
+        for name, text in SCRIPTS.items()
+        for said in shapes_in(text)
+        if said not in [shape._fields for shape in replies.SHAPES.get(name, ())]
+    }
+    assert lacking == {
+        ("claim", "destination", "open"),
+        ("read_counts", "claims", "in_flight", "rows"),
+        ("read_counts", "id", "claim"),
+        ("read_counts", "destination", "count"),
+        ("release", "id", "fence"),
+        ("renew", "id", "fence"),
+        ("repair", "state", "keep"),
+    }
+
+
 def test_a_script_checks_the_data_first_unless_it_ends_claims() -> None:
     unchecked = {name for name, text in SCRIPTS.items() if "check_data(" not in text}
     assert unchecked == {"settle", "release", "renew"}
@@ -347,7 +403,9 @@ def test_the_keys_are_taken_in_the_order_in_which_they_are_given() -> None:
     found = re.search(r"^local ([A-Z, \n]+) = unpack\(KEYS\)", LIBS["keys"], re.MULTILINE)
     assert found
     names = [name.strip() for name in found[1].split(",")]
-    assert names == [name.rstrip(":").upper() for name in keys._NAMES]
+    assert [*names, *(state.upper() for state in keys.FINISHED)] == [
+        name.rstrip(":").upper() for name in keys._NAMES
+    ]
 
 
 def test_the_drawing_of_the_keyspace_has_every_key() -> None:
@@ -481,3 +539,16 @@ def test_a_wrong_need_of_a_lua_file_is_caught(text: str, wrong: set[str]) -> Non
         "keys": "local DUE,\n  TAKEN = unpack(KEYS)\n",
     }
     assert wrong_needs(text, libs) == wrong
+
+
+@pytest.mark.parametrize("key", ["DUE", "PARKED .. dest", "FINISHED[state]"])
+def test_a_move_between_places_is_seen(key: str) -> None:
+    assert moves_messages(f"call('ZREM', {key}, id)")
+    assert not moves_messages(f"call('ZSCORE', {key}, id)")
+
+
+def test_the_shapes_in_a_head_are_found() -> None:
+    head = "#!lua\n-- Does it.\n-- ARGV[1…] (id, ms)…\n-- Returns {now,\n--   due, (word, at)…}\n"
+    head += "-- {no, rest…}\n"
+    assert shapes_in(head) == [("id", "ms"), ("now", "due"), ("word", "at")]
+    assert shapes_in(head + "local t = {now, due}") == shapes_in(head)

@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.delivery.http.transport import open_transport
+from scheduler_api.store.claims import Claim
 from scheduler_api.store.connection import client as client_module
-from scheduler_api.store.queue import Claim
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api, Scheduler, application, opened
 from tests.support.factories import LOOPBACK, accepted

@@ -275,12 +275,15 @@ def set_by_methods(owner: type) -> set[str]:
     }
 
 
+_DOCUMENTED = {"_fields", "_make"}  # of named tuples: public, whatever they look like
+
+
 def others_private(text: str) -> Iterator[str]:
     """Private attributes that a text reads from other objects than `self`, except os._exit."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
             own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "os")
-            if not own and not node.attr.startswith("__"):
+            if not own and not node.attr.startswith("__") and node.attr not in _DOCUMENTED:
                 yield node.attr
 
 

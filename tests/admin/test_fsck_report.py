@@ -19,7 +19,7 @@ PART = str(partition_of(b"a", PARTITIONS))  # what the table calls that of the d
 
 @pytest.fixture
 async def damaged(redis: Redis, live_store: Store) -> Any:
-    """Name of a key of nobody; a message has lost its place too."""
+    """Name of a key that nobody owns; a message has lost its place too."""
     await live_store.messages.create("a", accepted(delay=3600))
     await live_store.messages.create("b", accepted(delay=3600))
     base = keys_of(live_store, "a").base
@@ -54,7 +54,7 @@ async def test_what_is_wrong_is_a_table_and_exit_1(run: Run, damaged: str) -> No
     assert table(done) == [
         ["partition", "invariant", "rule", "subject", "finding", "repair"],
         [PART, "2", "no_place", "a", "has a record, but is in no place", "-"],
-        [PART, "18", "stranger", damaged, "is a key of nobody", "-"],
+        [PART, "18", "stranger", damaged, "is a key that nobody owns", "-"],
     ]
     assert last(done) == f"2 messages checked in {IN_PARTITIONS}: 2 findings, 0 repaired"
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.domain.retry import Delivered, Failed
-from scheduler_api.store.queue import Outcome
+from scheduler_api.store.claims import Outcome
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
 from tests.support import invariants

@@ -64,7 +64,7 @@ class Replica:
             self.proxy.reset()
         await self._stack.aclose()
 
-    def epochs(self) -> set[str]:
+    def worker_ids(self) -> set[str]:
         """That its claims carry: the locks that the process has open."""
         descriptors = Path(f"/proc/{self.server.process.pid}/fd")
         opened = {_target(it) for it in descriptors.iterdir()}
@@ -97,7 +97,7 @@ class Fleet:
             await replica.clear()
 
     async def claims(self) -> dict[str, str]:
-        """Id of each message in flight → epoch of who claimed it."""
+        """Id of each message in flight → worker_id of who claimed it."""
         found: dict[str, str] = {}
         for partition in range(PARTITIONS):
             key = f"{Keys(PREFIX, partition).base}claims"
@@ -107,15 +107,15 @@ class Fleet:
 
     async def holder(self, message_id: str) -> Replica | None:
         """Who has claimed that message."""
-        epoch = (await self.claims()).get(message_id)
+        worker_id = (await self.claims()).get(message_id)
         alive = [it for it in self.replicas if it.server.process.poll() is None]
-        return next((it for it in alive if epoch in it.epochs()), None)
+        return next((it for it in alive if worker_id in it.worker_ids()), None)
 
     async def stop(self, replica: Replica, what: str) -> Kill:
         """SIGSTOP; a process that does not move has a known number of messages in flight."""
         replica.server.tell(signal.SIGSTOP)
-        epochs, claims = replica.epochs(), await self.claims()
-        return Kill(what, time.time(), {it for it, epoch in claims.items() if epoch in epochs})
+        worker_ids, claims = replica.worker_ids(), await self.claims()
+        return Kill(what, time.time(), {it for it, owner in claims.items() if owner in worker_ids})
 
     async def kill(self, replica: Replica, what: str) -> Kill:
         """SIGKILL."""

@@ -11,7 +11,7 @@ import pytest
 from scheduler_api.delivery.dispatcher import Dispatcher
 from scheduler_api.delivery.http.sender import AttemptStart, Sender, Sent
 from scheduler_api.delivery.http.transport import open_transport
-from scheduler_api.store.queue import Claimed
+from scheduler_api.store.claims import Claimed
 from scheduler_api.store.store import Store
 from tests.support.factories import LOOPBACK, accepted
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from scheduler_api.store.queue import Claim, Queue, Share
+from scheduler_api.store.claims import Claim, Share
+from scheduler_api.store.queue import Queue
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Start
 from tests.support import engines
@@ -45,7 +46,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
 
     async def noted(self: Queue, most: int, ahead: float, share: Share) -> Claim:
         found = await claim(self, most, ahead, share)
-        made.append((self.epoch, bool(found.messages)))
+        made.append((self.worker_id, bool(found.messages)))
         return found
 
     monkeypatch.setattr(Queue, "claim", noted)
@@ -91,15 +92,15 @@ async def test_claimers_send_each_message_once_and_most_stand_by(
 async def test_claimers_replace_the_first_one_when_it_stops(
     stores: list[Store], start: Start, receiver: Receiver, looks: list[Look]
 ) -> None:
-    dispatchers = {store.epoch: await start(store) for store in stores[:2]}
+    dispatchers = {store.worker_id: await start(store) for store in stores[:2]}
     await create(stores[0], receiver, 100)
     await until_all_are_delivered(stores[0])
-    first = next(epoch for epoch, found in reversed(looks) if found)
+    first = next(worker_id for worker_id, found in reversed(looks) if found)
     dispatchers.pop(first).stop()
     looks.clear()
     await create(stores[2], receiver, 20, "later")
     await until_all_are_delivered(stores[2])
-    assert {epoch for epoch, found in looks if found} == set(dispatchers)
+    assert {worker_id for worker_id, found in looks if found} == set(dispatchers)
     messages = [await stores[2].messages.get(f"later{n}") for n in range(20)]
     late = [attempt.lateness_ms for message in messages for attempt in message.attempts]
     assert len(late) == 20

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from scheduler_api.delivery import claimer
 from scheduler_api.domain.errors import MessageNotFound, SchemaTooNew, StoreUnavailable
 from scheduler_api.domain.message import Message
+from scheduler_api.store.claims import Claim, Claimed, Share
 from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import SCHEMA
-from scheduler_api.store.queue import Claim, Claimed, Share
 from scheduler_api.store.store import Store
 from scheduler_api.telemetry.logging import configure_logging
 from tests.conftest import PARTITIONS
@@ -355,7 +355,7 @@ async def test_dispatcher_aborts_a_request_whose_claim_was_taken(
     dispatcher = await start(store, lease=SHORT_LEASE)
     await store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
-    theirs = b"99 another epoch " + authority(receiver)
+    theirs = b"99 another worker " + authority(receiver)
     await redis.hset(f"{store.keys[0].base}claims", "a", theirs)
     await wait_until("the aborted request", lambda: not dispatcher.busy)
     assert await state(store, "a") == "delivering"
@@ -405,7 +405,7 @@ async def test_dispatcher_changes_nothing_by_an_outcome_of_a_lost_claim(
     dispatcher = await start()
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
-    theirs = b"99 another epoch " + authority(receiver)
+    theirs = b"99 another worker " + authority(receiver)
     await redis.hset(f"{keys_of(live_store, 'a').base}claims", "a", theirs)
     receiver.hold.set()
     await wait_until("the refused outcome", lambda: not dispatcher.busy)

@@ -11,7 +11,7 @@ import pytest
 
 from scheduler_api.delivery.http.sender import Sender
 from scheduler_api.domain.message import Spec
-from scheduler_api.store.queue import Claimed
+from scheduler_api.store.claims import Claimed
 from tests.delivery.conftest import send
 from tests.support.attempt_endings import ENDINGS, TIMED, silent
 from tests.support.waiting import wait_until

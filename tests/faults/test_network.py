@@ -25,11 +25,15 @@ from tests.support.valkey import Valkey, client
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from scheduler_api.store.queue import Claimed
+    from scheduler_api.store.claims import Claimed
 
 EVEN_LONGER = 10_000  # bytes; no reply of these tests is longer
 READS = ("get", "list")
-UNLIKE = (b":claims", b":workers", b":progress")  # keys with an epoch, a nonce or a moment in them
+UNLIKE = (
+    b":claims",
+    b":workers",
+    b":progress",
+)  # keys with a worker id, a nonce or an instant
 
 
 async def test_a_reset_connection_is_an_unavailable_store_and_the_next_call_works(

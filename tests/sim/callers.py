@@ -23,10 +23,10 @@ from scheduler_api.domain.errors import (
 from scheduler_api.domain.message import Accepted
 from scheduler_api.store.audit.dump import Restorable
 from scheduler_api.store.audit.invariants import destination_claimed
+from scheduler_api.store.claims import Claim
 from scheduler_api.store.codec.record import from_ms, to_ms
-from scheduler_api.store.keys import partition_of
+from scheduler_api.store.keys import FINISHED, partition_of
 from scheduler_api.store.messages import new_of
-from scheduler_api.store.queue import Claim
 from tests.sim.ledger import Broken, Offer
 from tests.sim.model import at_once
 from tests.sim.options import DAY_MS, HOSTS
@@ -98,7 +98,7 @@ class Callers:
         asked = Accepted(None, base.url, None, spec)
         if rng.random() < 0.3:  # at an instant instead, which may be past
             at = from_ms(self._world.now + rng.choice((-5000, 0, 3000, 60_000)))
-            spec = msgspec.structs.replace(spec, delay_ms=None)
+            spec = msgspec.structs.replace(spec, delay=None)
             asked = Accepted(None, base.url, at, spec)
         offer = Offer(number, rng.choice(IDS), asked, rng.choice(ANSWERS))
         self._ledger.offers.append(offer)
@@ -201,7 +201,7 @@ class Callers:
         else:
             offer = self._ledger.stored.get(message_id)
             ended = offer.ended if offer else None
-            state = found.state if found.state in ("delivered", "failed") else None
+            state = found.state if found.state in FINISHED else None
             self._require(state == ended, "its state is not that of its last outcome")
 
     def _list(self) -> None:

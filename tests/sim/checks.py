@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from scheduler_api.store.audit.invariants import Snapshot, findings
-from scheduler_api.store.queue import Claim
+from scheduler_api.store.claims import Claim
+from scheduler_api.store.keys import FINISHED
 from tests.sim.ledger import Broken
 from tests.sim.model import NOTHING, Content
 
@@ -58,8 +59,7 @@ class Checks:
             due=of("due").keys(),
             taken=of("taken").keys(),
             leases=of("leases").keys(),
-            delivered=of("delivered").keys(),
-            failed=of("failed").keys(),
+            finished={state: of(state).keys() for state in FINISHED},
             parked={
                 key.removeprefix(parked): content.keys()
                 for key, content in stored.items()
@@ -93,9 +93,9 @@ class Checks:
     def all_known(self, replica: "Replica", partition: int) -> None:
         """A process knows every claim under its id, so none has to wait for its lease's end."""
         known = {lease.claimed.id for lease in (*replica.leases, *replica.given_up)}
-        epoch = replica.epoch.encode()
+        worker_id = replica.worker_id.encode()
         for message_id, claim in self._world.stored_in(partition, "claims").items():
-            ours = epoch in claim.split(b" ") and message_id.decode() not in known
+            ours = worker_id in claim.split(b" ") and message_id.decode() not in known
             self.require(not ours, f"the claim of {message_id!r} is not known to who made it")
 
     def nothing_due(self, partition: int, more_is_due: bool) -> None:

@@ -219,10 +219,10 @@ class Faults:
         queue = self._queues("another")[partition]
         at_once(queue.reap())
         at_once(queue.sweep())
-        at_once(queue.recover(self._rng.choice(self._world.replicas).epoch))
+        at_once(queue.recover(self._rng.choice(self._world.replicas).worker_id))
 
     async def _repair(self, partition: int) -> None:
         options = self._world.options
         fsck = self._world.data.fsck(partition, options.concurrency, options.retention_ms)
-        async for checked in fsck.run(repair=True):
-            assert checked.act
+        async for finding in fsck.run(repair=True):
+            assert finding.repair

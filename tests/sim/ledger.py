@@ -11,7 +11,8 @@ from scheduler_api.domain.attempt import reached
 from scheduler_api.domain.message import Accepted, State
 from scheduler_api.domain.retry import MAX_ATTEMPTS, Delivered, Retry
 from scheduler_api.domain.url import destination_name
-from scheduler_api.store.queue import MAX_CRASHES, Claimed, Outcome
+from scheduler_api.store.claims import Claimed, Outcome
+from scheduler_api.store.queue import MAX_CRASHES
 from tests.sim.destination_checker import Flow
 
 if TYPE_CHECKING:

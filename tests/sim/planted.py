@@ -58,13 +58,13 @@ PLANTED: Final = (
     Planted(
         "an outcome is taken without a look at its fence",
         "lib/claims",
-        "if its_fence == fence and its_epoch == epoch then",
-        "if its_epoch == epoch then",
+        "if its_fence == fence and its_worker_id == worker_id then",
+        "if its_worker_id == worker_id then",
     ),
     Planted(
         "an outcome is taken without a look at its process",
         "lib/claims",
-        "if its_fence == fence and its_epoch == epoch then",
+        "if its_fence == fence and its_worker_id == worker_id then",
         "if its_fence == fence then",
     ),
     Planted(
@@ -88,14 +88,14 @@ PLANTED: Final = (
     Planted(
         "a claim takes out of due in one call and leases in another",
         "claim",
-        "if #gone > 0 then call('ZREM', DUE, unpack(gone)) end",
-        f"if #gone > 0 then call('ZREM', DUE, unpack(gone)) end {SEAM}",
+        "set_leases(ends)\nif",
+        f"{SEAM} set_leases(ends)\nif",
     ),
     Planted(
         "a create writes its place in one call and its record in another",
         "create",
-        "  call('HSET', PAYLOADS, unpack(records))\n  call('ZADD', DUE, unpack(dues))",
-        f"  call('ZADD', DUE, unpack(dues)) {SEAM}\n  call('HSET', PAYLOADS, unpack(records))",
+        "  call('HSET', PAYLOADS, unpack(records))\n  enqueue(dues)",
+        f"  enqueue(dues) {SEAM}\n  call('HSET', PAYLOADS, unpack(records))",
     ),
     Planted(
         "a settle ends the claim in one call and puts the message back in another",
@@ -112,8 +112,8 @@ PLANTED: Final = (
     Planted(
         "a claim that is asked for again keeps the lease of the lost one",
         "claim",
-        "call('ZADD', LEASES, now + lease, id)",
-        "",
+        "  set_leases(ends) -- whole again",
+        "  -- whole again",
     ),
     Planted(
         "a claim exceeds the limit by one",
@@ -124,8 +124,8 @@ PLANTED: Final = (
     Planted(
         "a claim gives a slow destination any slot",
         "claim",
-        "if slots == 0 or count < 0 then",
-        "if slots == 0 or count < 99 then",
+        "if slots == 0 or opened < 0 then",
+        "if slots == 0 or opened < 99 then",
     ),
     Planted(
         "what a process has no slot for is parked where nobody looks",
@@ -153,26 +153,38 @@ PLANTED: Final = (
     ),
     Planted(
         "what is over the limit is parked where nobody looks",
-        "claim",
-        "  call('ZADD', PARKED .. dest, unpack(waiting))\n",
+        "lib/places",
+        "  call('ZADD', PARKED .. dest, unpack(dues))\n",
         "",
     ),
     Planted(
         "freed slots are handed to one parked message",
         "lib/flow",
-        "math.min(free, most or UNPARKED_AT_ONCE, UNPARKED_AT_ONCE)",
+        "math.min(free, max_count or UNPARK_BATCH, UNPARK_BATCH)",
         "1",
+    ),
+    Planted(
+        "an unparked message is also listed as taken out of `due`",
+        "lib/places",
+        "  call('ZREM', TAKEN, unpack(ids))\n  enqueue(dues)",
+        "  enqueue(dues)",
+    ),
+    Planted(
+        "a finished message that is replaced stays in its finished state",
+        "create",
+        "    remove_finished(replaced)\n",
+        "",
     ),
     Planted(
         "a cancelled message keeps the slot that it was handed",
         "cancel",
-        "unpark(dest, limit, clock(), nil, 1)",
+        "unpark(dest, limit_share, clock(), nil, 1)",
         "",
     ),
     Planted(
         "a message on the wire can be cancelled",
         "cancel",
-        "if where == 'leased' then return 'in_flight' end",
+        "if place == 'leased' then return 'in_flight' end",
         "",
     ),
     Planted(
@@ -184,14 +196,14 @@ PLANTED: Final = (
     Planted(
         "a crash is not counted",
         "lib/crashes",
-        "return attempts or 0, (crashes or 0) + 1, rest or '\\144'",
-        "return attempts or 0, tonumber(crashes or 0), rest or '\\144'",
+        "return attempts or 0, (crashes or 0) + 1, log or '\\144'",
+        "return attempts or 0, tonumber(crashes or 0), log or '\\144'",
     ),
     Planted(
         "a crash forgets the attempts made",
         "lib/crashes",
-        "return attempts or 0, (crashes or 0) + 1, rest or '\\144'",
-        "return 0, (crashes or 0) + 1, rest or '\\144'",
+        "return attempts or 0, (crashes or 0) + 1, log or '\\144'",
+        "return 0, (crashes or 0) + 1, log or '\\144'",
     ),
     Planted(
         "with the leases that ran out the others are reaped",
@@ -202,13 +214,13 @@ PLANTED: Final = (
     Planted(
         "a renewal revives a lease that was reaped",
         "renew",
-        "if dest then append(leases, now + lease, id) end",
-        "append(leases, now + lease, id)",
+        "if dest then append(ends, now + lease, id) end",
+        "append(ends, now + lease, id)",
     ),
     Planted(
         "what is released is not due again",
         "release",
-        "    call('ZADD', DUE, due, id)\n",
+        "    enqueue({due, id})\n",
         "",
     ),
     Planted(
@@ -244,14 +256,14 @@ PLANTED: Final = (
     Planted(
         "a create replaces what is pending",
         "create",
-        "if not finished or identical(old, due, tail, relative) then",
+        "if not FINISHED[place] or identical(old, due, tail, relative) then",
         "if identical(old, due, tail, relative) then",
     ),
     Planted(
         "a create that is asked for again sends again",
         "create",
-        "if not finished or identical(old, due, tail, relative) then",
-        "if not finished then",
+        "if not FINISHED[place] or identical(old, due, tail, relative) then",
+        "if not FINISHED[place] then",
     ),
     Planted(
         "the list leaves out what is leased or parked",
@@ -286,20 +298,20 @@ PLANTED: Final = (
     Planted(
         "the purge takes what is pending",
         "purge",
-        "ipairs({DELIVERED, FAILED})",
-        "ipairs({DELIVERED, FAILED, DUE})",
+        "for _, state in ipairs(STATES) do",
+        "FINISHED.due = DUE\nfor _, state in ipairs({'delivered', 'failed', 'due'}) do",
     ),
     Planted(
         "a store short of memory forgets what is pending",
         "trim",
-        "ipairs({DELIVERED, FAILED})",
-        "ipairs({DELIVERED, FAILED, DUE})",
+        "for _, state in ipairs(STATES) do",
+        "FINISHED.due = DUE\nfor _, state in ipairs({'delivered', 'failed', 'due'}) do",
     ),
     Planted(
-        "what is forgotten for want of memory stays on its shelf",
-        "trim",
-        "    call('ZREM', shelf, unpack(oldest))\n",
-        "",
+        "what is forgotten stays in its finished state",
+        "lib/finished",
+        "  call('ZREM', FINISHED[state], unpack(ids))\n  forget(ids)",
+        "  forget(ids)",
     ),
     Planted(
         "a restart of the store grants nobody the time to settle",
@@ -310,8 +322,8 @@ PLANTED: Final = (
     Planted(
         "a destination's own limit is not looked at",
         "lib/limits",
-        "return concurrency > 0 and concurrency or limit, tonumber(interval) or 0",
-        "return limit, tonumber(interval) or 0",
+        "return concurrency > 0 and concurrency or limit_share, tonumber(interval) or 0",
+        "return limit_share, tonumber(interval) or 0",
     ),
     Planted(
         "a paused destination is sent to",
@@ -340,8 +352,8 @@ PLANTED: Final = (
     Planted(
         "a destination that is not reached gets several probes",
         "lib/flow",
-        "(broken and 1 or most)",
-        "most",
+        "(broken and 1 or max_leased)",
+        "max_leased",
     ),
     Planted(
         "a probe is sent before its time",
@@ -358,8 +370,8 @@ PLANTED: Final = (
     Planted(
         "a process takes over from another that lives",
         "recover",
-        "if its_epoch == epoch and call",
-        "if call",
+        "if its_worker_id == worker_id and not dests[id]",
+        "if not dests[id]",
     ),
     Planted(
         "what another store had replaces what is pending",
@@ -370,7 +382,7 @@ PLANTED: Final = (
     Planted(
         "a repair leaves what is nowhere",
         "repair",
-        "    call('ZADD', DUE, due, id)\n",
+        "    enqueue({due, id})\n",
         "",
     ),
     Planted(

@@ -12,8 +12,9 @@ from scheduler_api.delivery.timing import MARGIN_SHARE
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.retry import decide
+from scheduler_api.store.claims import Claim, Claimed, Outcome, Share
 from scheduler_api.store.codec.record import from_ms
-from scheduler_api.store.queue import Claim, Claimed, Outcome, Queue, Share
+from scheduler_api.store.queue import Queue
 from tests.sim.ledger import Broken, Offer
 from tests.sim.model import at_once
 from tests.sim.share_checker import objection
@@ -95,7 +96,7 @@ class Replica:
 
     def __init__(self, world: "World", queues: Sequence[Queue], slots: int) -> None:
         self.world = world
-        self.epoch = queues[0].epoch
+        self.worker_id = queues[0].worker_id
         self.claimers = [Claimer(queue, world.now) for queue in queues]
         self.slots = slots
         self.leases: list[Lease] = []

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from scheduler_api.store.queue import Share
+from scheduler_api.store.claims import Share
 
 
 def objection(share: Share, claimed: Sequence[bytes]) -> str | None:

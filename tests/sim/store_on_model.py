@@ -14,7 +14,7 @@ from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import scripts_of
 from scheduler_api.store.connection.uploads import Uploads
 from scheduler_api.store.destinations import Destinations, share
-from scheduler_api.store.keys import Keys
+from scheduler_api.store.keys import FINISHED, Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
 from scheduler_api.store.stored_bytes import Growth
@@ -53,26 +53,25 @@ class Divided:
         """Of a destination's limit, each partition's."""
         return [share(concurrency, one, self.partitions) for one in range(self.partitions)]
 
-    def queues(self, epoch: str, concurrency: int, keep: int) -> list[Queue]:
+    def queues(self, worker_id: str, concurrency: int, keep: int) -> list[Queue]:
         """Of a new process."""
         return [
             Queue(
                 partition,
                 self.scripts[partition],
                 self.notifier,
-                epoch=epoch,
+                worker_id=worker_id,
                 lease=timedelta(milliseconds=LEASE),
-                concurrency=most,
-                keep_delivered=timedelta(milliseconds=keep),
-                keep_failed=timedelta(milliseconds=keep),
+                limit_share=limit_share,
+                keep=dict.fromkeys(FINISHED, timedelta(milliseconds=keep)),
             )
-            for partition, most in enumerate(self.shares(concurrency))
+            for partition, limit_share in enumerate(self.shares(concurrency))
         ]
 
     def messages(self, concurrency: int) -> Messages:
         """As the api asks for them."""
         shares = self.shares(concurrency)
-        return Messages(self.scripts, self.notifier, Uploads(), Growth(), concurrency=shares)
+        return Messages(self.scripts, self.notifier, Uploads(), Growth(), limit_shares=shares)
 
     def destinations(self, concurrency: int) -> Destinations:
         """As the api asks for them."""
@@ -84,7 +83,6 @@ class Divided:
             self.server.client,
             self.keys[partition],
             self.scripts[partition],
-            concurrency=self.shares(concurrency)[partition],
-            keep_delivered=timedelta(milliseconds=keep),
-            keep_failed=timedelta(milliseconds=keep),
+            limit_share=self.shares(concurrency)[partition],
+            keep=dict.fromkeys(FINISHED, timedelta(milliseconds=keep)),
         )

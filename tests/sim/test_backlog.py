@@ -9,9 +9,10 @@ import pytest
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.message import Accepted
 from scheduler_api.domain.retry import Retry, decide
+from scheduler_api.store.claims import Claimed, Outcome
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.messages import new_of
-from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
+from scheduler_api.store.queue import CLAIM_BATCH
 from tests.sim.model import at_once
 from tests.sim.store_on_model import StoreOnModel
 from tests.support.factories import accepted
@@ -37,7 +38,7 @@ class Hour:
         machine = StoreOnModel()
         self.server = machine.server
         data = machine.divided[1]
-        [self.queue] = data.queues("epoch", CONCURRENCY, keep=0)
+        [self.queue] = data.queues("worker_id", CONCURRENCY, keep=0)
         self.messages = data.messages(CONCURRENCY)
         self.rng = random.Random(46)  # noqa: S311
         self.starts: dict[int, list[int]] = {}  # attempt → ms at which it was made, to the one down

@@ -9,10 +9,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from scheduler_api.store import destinations
-from scheduler_api.store.audit.fsck import COLUMNS
 from scheduler_api.store.connection.scripts import Scripts, lua_text
 from scheduler_api.store.keys import Keys
+from scheduler_api.store.replies import InspectRow, rows
 from tests.sim.model import BY_HAND, Content, ScriptFailed, Server, at_once
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
@@ -152,15 +151,10 @@ async def test_each_script_does_on_the_model_what_it_does_on_the_server(
 def ordered(script: str, reply: Any) -> Any:
     """The rows of a scan in the order of ids: the server has one of its own."""
     if script == "list_destinations":
-        return sorted_rows(reply, destinations.COLUMNS)
+        return reply[0], sorted(reply[1:])
     if script == "inspect":
-        return reply[0], sorted_rows(reply[1:], COLUMNS)
+        return reply[0], sorted(rows(reply[1:], InspectRow))
     return reply
-
-
-def sorted_rows(parts: list[Any], columns: int) -> list[list[Any]]:
-    """In rows of so many parts."""
-    return sorted(parts[i : i + columns] for i in range(0, len(parts), columns))
 
 
 def restarts_lib(key: str) -> dict[str, str]:

@@ -100,14 +100,14 @@ class World:
     def _start(self, slots: int) -> None:
         self._started += 1
         limit, retention = self.options.concurrency, self.options.retention_ms
-        queues = self.data.queues(f"epoch-{self._started}", limit, retention)
+        queues = self.data.queues(f"worker_id-{self._started}", limit, retention)
         self.replicas.append(Replica(self, queues, slots))
 
     def kill(self, replica: Replica) -> None:
         """End a process; another one is started in its place."""
         replica.dead = True
         self.excuse(replica)
-        self._dead.append(replica.epoch)
+        self._dead.append(replica.worker_id)
         self.replicas.remove(replica)
         self._start(self.rng.randrange(1, 5))
 
@@ -167,4 +167,4 @@ class World:
     def is_held_by(self, lease: Lease) -> bool:
         """Whether the message's claim is that of the lease's process."""
         claim = self.stored("claims").get(lease.claimed.id.encode(), b"")
-        return lease.replica.epoch.encode() in claim.split(b" ")
+        return lease.replica.worker_id.encode() in claim.split(b" ")

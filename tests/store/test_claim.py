@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.destination import Hold
 from scheduler_api.domain.errors import StoreUnavailable
+from scheduler_api.store.claims import Claim, Claimed
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.connection.scripts import Scripts
-from scheduler_api.store.queue import CLAIM_BATCH, Claim, Claimed
+from scheduler_api.store.queue import CLAIM_BATCH
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
@@ -261,7 +262,7 @@ async def test_the_same_nonce_is_answered_with_the_same_set(
     store: Store, redis: Redis, scripts: Scripts
 ) -> None:
     await create(store, *(f"{number}" for number in range(CONCURRENCY + 1)))
-    call = ("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0, 0, 0)
+    call = ("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0)
     first = await scripts.run(*call)
     before = await everything(redis, store.keys[0])
     assert rows(await scripts.run(*call)) == rows(first)
@@ -307,7 +308,7 @@ async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a")
-    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0, 0, 0)
+    call = ("claim", 100, LEASE, store.queues[0].worker_id, "nonce", CONCURRENCY, 0, 0, 0)
     await scripts.run(*call)
     await clock.advance(LEASE - 1)
     await scripts.run(*call)  # whose reply says: a whole lease from now on
@@ -319,7 +320,7 @@ async def test_a_lost_claim_comes_back_after_a_second_lost_reply_whoever_else_cl
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 2, LEASE, store.queues[0].epoch, "nonce", 100, 0, 0, 0)
+    call = ("claim", 2, LEASE, store.queues[0].worker_id, "nonce", 100, 0, 0, 0)
     await scripts.run(*call)
     await create(store, "c", "d")
     await scripts.run("claim", 2, LEASE, "other", "nonce", 100, 0, 0, 0)  # these end with them
@@ -332,11 +333,11 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 100, LEASE, store.queues[0].epoch, "nonce", CONCURRENCY, 0, 0, 0)
+    call = ("claim", 100, LEASE, store.queues[0].worker_id, "nonce", CONCURRENCY, 0, 0, 0)
     _, fence, *_ = await scripts.run(*call)
     await scripts.run(
         "settle",
-        *(store.queues[0].epoch, CONCURRENCY, 10, "a", fence, "delivered"),
+        *(store.queues[0].worker_id, CONCURRENCY, 10, "a", fence, "delivered"),
         9,
         "1 0",
         b"",
@@ -348,7 +349,7 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
 
 async def test_the_nonce_of_another_process_returns_nothing(store: Store, scripts: Scripts) -> None:
     await create(store, "a")
-    await scripts.run("claim", 100, LEASE, "epoch", "nonce", CONCURRENCY, 0, 0, 0)
+    await scripts.run("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0)
     _, messages = rows(
         await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY, 0, 0, 0)
     )

@@ -11,12 +11,13 @@ from scheduler_api.domain.errors import DuplicateMessage
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.store.codec.record import from_ms, pack_tail
 from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.keys import FINISHED
 from scheduler_api.store.messages import NOTIFY_WITHIN
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.conftest import Published
 from tests.support.factories import accepted
-from tests.support.message_states import FINISHED, PENDING, bring, everything
+from tests.support.message_states import PENDING, bring, everything
 from tests.support.store_clock import Clock
 
 MINUTE = from_ms(NOW + 60_000)

@@ -14,13 +14,14 @@ from scheduler_api.domain.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from scheduler_api.store.keys import FINISHED
 from scheduler_api.store.messages import CREATE_BATCH, Stored
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.conftest import Published
 from tests.support import invariants
 from tests.support.factories import accepted
-from tests.support.message_states import FINISHED, PENDING, bring
+from tests.support.message_states import PENDING, bring
 from tests.support.valkey import client, valkey_server
 from tests.support.waiting import wait_until
 

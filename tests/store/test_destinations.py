@@ -12,8 +12,9 @@ from scheduler_api.domain.attempt_stats import AttemptStats, bucket
 from scheduler_api.domain.destination import Destination, Hold, Limits, Rate
 from scheduler_api.domain.errors import DestinationNotFound, MessageNotFound
 from scheduler_api.domain.retry import Retry
+from scheduler_api.store.claims import Claimed, Outcome
 from scheduler_api.store.codec.record import from_ms
-from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Outcome
+from scheduler_api.store.queue import CLAIM_BATCH
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica

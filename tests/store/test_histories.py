@@ -17,11 +17,12 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.audit.invariants import Snapshot, findings
+from scheduler_api.store.claims import Claimed
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
-from scheduler_api.store.queue import MAX_CRASHES, Claimed, Queue
+from scheduler_api.store.queue import MAX_CRASHES, Queue
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support import engines
@@ -74,7 +75,7 @@ class Known:
     attempts: int = 0
     crashes: int = 0
     until: int = 0  # ms; end of the lease, or of the record
-    holder: tuple[str, int] = ("", 0)  # epoch and fence
+    holder: tuple[str, int] = ("", 0)  # worker_id and fence
 
 
 @dataclass
@@ -105,21 +106,21 @@ class Model:
         asked_again = (known.destination, known.delay) == (destination, delay)
         return known.state in ("delivered", "failed") and not asked_again
 
-    def holds(self, epoch: str, claimed: Claimed) -> bool:
+    def holds(self, worker_id: str, claimed: Claimed) -> bool:
         known = self.messages.get(claimed.id)
-        mine = known is not None and known.holder == (epoch, claimed.fence)
+        mine = known is not None and known.holder == (worker_id, claimed.fence)
         return mine and claimed.id in self.among("leased")
 
-    def held_by(self, epoch: str) -> set[str]:
-        return {name for name in self.among("leased") if self.messages[name].holder[0] == epoch}
+    def held_by(self, worker_id: str) -> set[str]:
+        return {name for name in self.among("leased") if self.messages[name].holder[0] == worker_id}
 
-    def lease(self, epoch: str, fences: Mapping[str, int], most: int) -> None:
+    def lease(self, worker_id: str, fences: Mapping[str, int], most: int) -> None:
         """A claim was answered with these; fails if it was too much, too early or too little."""
         for name, fence in fences.items():
             known = self.messages[name]
             assert known.state == "waiting", f"9: {name} is held"
             assert known.due <= self.now, f"10: {name} is early"
-            known.state, known.holder, known.until = "leased", (epoch, fence), self.now + LEASE
+            known.state, known.holder, known.until = "leased", (worker_id, fence), self.now + LEASE
         leased = [self.messages[name] for name in self.among("leased")]
         in_flight = Counter(known.destination for known in leased)
         assert all(count <= LIMIT for count in in_flight.values()), f"5: {in_flight}"
@@ -159,7 +160,7 @@ class History:
         self.model = Model()
         self.stores = [self.open() for _ in range(PROCESSES)]
         self.claims: list[Claimed] = []  # that some process heard of, held or not
-        self.lost: dict[str, set[str]] = {}  # epoch → ids in a reply that it never heard
+        self.lost: dict[str, set[str]] = {}  # worker_id → ids in a reply that it never heard
 
     def open(self) -> Store:
         keep = timedelta(milliseconds=KEEP)
@@ -232,45 +233,45 @@ class History:
         store, most = self.a_store(), self.chance.choice(SIZES)
         claimed = (await store.queues[0].claim(most)).messages
         fences = {one.id: one.fence for one in claimed}
-        lost = self.lost.pop(store.epoch, set())
+        lost = self.lost.pop(store.worker_id, set())
         if lost:
-            assert set(fences) == lost & self.model.held_by(store.epoch), "12: nonce"
+            assert set(fences) == lost & self.model.held_by(store.worker_id), "12: nonce"
             for name in fences:  # leased anew, as its deadline is reckoned from this call
                 self.model.messages[name].until = self.model.now + LEASE
         else:
-            self.model.lease(store.epoch, fences, most)
+            self.model.lease(store.worker_id, fences, most)
         self.claims += claimed
 
     async def claim_unheard(self) -> None:
         store, most = self.a_store(), self.chance.choice(SIZES)
-        if store.epoch in self.lost:
+        if store.worker_id in self.lost:
             return
         await unheard(self.asking, self.watching, store.queues[0], most)
         claims = (await self.snapshot()).claims
         told = {name.decode(): int(claim.split()[0]) for name, claim in claims.items()}
         leased = self.model.among("leased")
         fences = {name: fence for name, fence in told.items() if name not in leased}
-        self.model.lease(store.epoch, fences, most)
-        self.lost[store.epoch] = set(fences)
+        self.model.lease(store.worker_id, fences, most)
+        self.lost[store.worker_id] = set(fences)
 
     async def settle(self) -> None:
         store, claimed, verdict = self.a_store(), self.a_claim(), self.chance.choice(VERDICTS)
         ended = outcome(claimed, verdict, timedelta(milliseconds=RETRY_AFTER))
-        held = self.model.holds(store.epoch, claimed)
+        held = self.model.holds(store.worker_id, claimed)
         assert await store.queues[0].settle(ended) == held, "8"
         if held:
             self.model.settle(claimed.id, verdict)
 
     async def renew(self) -> None:
         store, claimed = self.a_store(), self.a_claim()
-        held = self.model.holds(store.epoch, claimed)
+        held = self.model.holds(store.worker_id, claimed)
         assert await store.queues[0].renew([claimed]) == [held]
         if held:
             self.model.messages[claimed.id].until = self.model.now + LEASE
 
     async def release_and_leave(self) -> None:
         store, claimed = self.a_store(), self.a_claim()
-        held = self.model.holds(store.epoch, claimed)
+        held = self.model.holds(store.worker_id, claimed)
         await store.queues[0].release([claimed])
         if held:
             self.model.messages[claimed.id].state = "waiting"
@@ -280,8 +281,8 @@ class History:
         store = self.a_store()
         self.replace(store)
         if self.chance.random() < 0.5:  # noticed by the kernel's lock, else by the lease
-            taken = self.model.held_by(store.epoch)
-            self.model.take_back(taken, await self.a_store().queues[0].recover(store.epoch))
+            taken = self.model.held_by(store.worker_id)
+            self.model.take_back(taken, await self.a_store().queues[0].recover(store.worker_id))
 
     def replace(self, store: Store) -> None:
         self.stores[self.stores.index(store)] = self.open()
@@ -302,8 +303,8 @@ class History:
         assert [str(each) for each in findings(found, LIMIT)] == []
         assert text(found.payloads) == set(self.model.messages)
         assert text(found.leases) == self.model.among("leased")
-        assert text(found.delivered) == self.model.among("delivered")
-        assert text(found.failed) == self.model.among("failed")
+        assert text(found.finished["delivered"]) == self.model.among("delivered")
+        assert text(found.finished["failed"]) == self.model.among("failed")
 
     async def snapshot(self) -> Snapshot:
         return await snapshot(self.watching, self.stores[0].keys[0])

@@ -9,10 +9,11 @@ from scheduler_api.domain.errors import Invalid
 from scheduler_api.domain.message import Listed
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.keys import FINISHED
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.support.factories import URL, accepted
-from tests.support.message_states import FINISHED, RETRY_AFTER, bring, fill
+from tests.support.message_states import RETRY_AFTER, bring, fill
 
 MIB = 1024 * 1024
 

@@ -55,7 +55,7 @@ async def test_nobody_reaps_before_a_restart_was_greeted(restarted: Store, clock
 
 async def test_a_dead_process_is_recovered_from_in_that_time_too(restarted: Store) -> None:
     await restarted.queues[0].note_restart()
-    assert await restarted.queues[0].recover(restarted.epoch) == (1, [])
+    assert await restarted.queues[0].recover(restarted.worker_id) == (1, [])
 
 
 async def test_greeting_twice_is_as_greeting_once(restarted: Store, redis: Redis) -> None:

@@ -6,9 +6,10 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound
-from scheduler_api.store.queue import CLAIM_BATCH, SILENCE
+from scheduler_api.store.keys import FINISHED
+from scheduler_api.store.queue import CLAIM_BATCH, WORKER_TTL
 from scheduler_api.store.store import Store
-from tests.support.message_states import FINISHED, bring, everything
+from tests.support.message_states import bring, everything
 from tests.support.store_clock import Clock
 
 KEPT = {"delivered": timedelta(days=1), "failed": timedelta(days=30)}
@@ -64,7 +65,7 @@ async def test_a_process_that_claimed_nothing_for_long_is_struck_off(
 ) -> None:
     await bring(store, "delivering")
     workers = f"{store.keys[0].base}workers"
-    await clock.advance(ms(SILENCE))
+    await clock.advance(ms(WORKER_TTL))
     await store.queues[0].purge()
     assert await redis.hlen(workers) == 1
     await clock.advance(1)

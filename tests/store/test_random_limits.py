@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.domain.retry import Delivered, Retry
-from scheduler_api.store.queue import Claimed, Outcome
+from scheduler_api.store.claims import Claimed, Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.store.conftest import Replica

@@ -22,7 +22,7 @@ def dead(redis: Redis, prefix: str, clock: Clock) -> Store:
 async def test_recover_makes_claims_due_again_and_counts_a_crash(store: Store, dead: Store) -> None:
     due = await store.messages.create("a", accepted())
     await dead.queues[0].claim(1)
-    assert await store.queues[0].recover(dead.epoch) == (1, [])
+    assert await store.queues[0].recover(dead.worker_id) == (1, [])
     message = await store.messages.get("a")
     assert (message.state, message.crashes, message.attempts_made) == ("scheduled", 1, 0)
     assert message.next_attempt_at == due
@@ -31,15 +31,15 @@ async def test_recover_makes_claims_due_again_and_counts_a_crash(store: Store, d
 async def test_recover_leaves_the_claims_of_others(store: Store, dead: Store) -> None:
     await store.messages.create("a", accepted())
     (ours,) = (await store.queues[0].claim(1)).messages
-    assert await store.queues[0].recover(dead.epoch) == (0, [])
+    assert await store.queues[0].recover(dead.worker_id) == (0, [])
     assert await store.queues[0].settle(outcome(ours))
 
 
 async def test_recover_twice_is_as_recover_once(store: Store, dead: Store, redis: Redis) -> None:
     await fill(dead)
-    assert await store.queues[0].recover(dead.epoch) == (CONCURRENCY, [])
+    assert await store.queues[0].recover(dead.worker_id) == (CONCURRENCY, [])
     before = await everything(redis, store.keys[0])
-    assert await store.queues[0].recover(dead.epoch) == (0, [])
+    assert await store.queues[0].recover(dead.worker_id) == (0, [])
     assert await everything(redis, store.keys[0]) == before
 
 
@@ -48,7 +48,7 @@ async def test_what_was_recovered_is_no_longer_settled_by_the_dead(
 ) -> None:
     await store.messages.create("a", accepted())
     (theirs,) = (await dead.queues[0].claim(1)).messages
-    await store.queues[0].recover(dead.epoch)
+    await store.queues[0].recover(dead.worker_id)
     assert not await dead.queues[0].settle(outcome(theirs))
     assert (await store.messages.get("a")).state == "scheduled"
 
@@ -57,7 +57,7 @@ async def test_recover_frees_the_slots_of_what_is_parked(store: Store, dead: Sto
     await fill(dead)
     await store.messages.create("parked", accepted())
     assert (await store.queues[0].claim(1)).messages == []
-    await store.queues[0].recover(dead.epoch)
+    await store.queues[0].recover(dead.worker_id)
     claimed = (await store.queues[0].claim(CLAIM_BATCH)).messages
     assert len(claimed) == CONCURRENCY
 
@@ -68,7 +68,7 @@ async def test_recover_looks_at_many_claims_in_several_calls(store: Store, dead:
         await store.messages.create(f"m{n}", accepted(webhookUrl=f"http://127.0.0.{n // 4}/"))
     while (await dead.queues[0].claim(CLAIM_BATCH)).messages:
         pass
-    assert await store.queues[0].recover(dead.epoch) == (many, [])
+    assert await store.queues[0].recover(dead.worker_id) == (many, [])
 
 
 async def test_recover_gives_up_what_outlived_too_many_processes(
@@ -79,7 +79,7 @@ async def test_recover_gives_up_what_outlived_too_many_processes(
         dead = Store(redis, prefix=prefix, concurrency=CONCURRENCY, libs=clock_lib(clock.key))
         await dead.queues[0].claim(1)
         last = crashes == MAX_CRASHES
-        assert await store.queues[0].recover(dead.epoch) == ((0, ["a"]) if last else (1, []))
+        assert await store.queues[0].recover(dead.worker_id) == ((0, ["a"]) if last else (1, []))
     assert (await store.messages.get("a")).state == "failed"
 
 
@@ -89,9 +89,9 @@ async def test_recover_strikes_the_dead_off_the_roll(
     await store.messages.create("a", accepted())
     await dead.queues[0].claim(1)
     workers = f"{store.keys[0].base}workers"
-    assert await redis.hexists(workers, dead.epoch)
-    await store.queues[0].recover(dead.epoch)
-    assert not await redis.hexists(workers, dead.epoch)
+    assert await redis.hexists(workers, dead.worker_id)
+    await store.queues[0].recover(dead.worker_id)
+    assert not await redis.hexists(workers, dead.worker_id)
 
 
 async def test_recover_is_allowed_while_leases_last(store: Store, dead: Store) -> None:
@@ -100,4 +100,4 @@ async def test_recover_is_allowed_while_leases_last(store: Store, dead: Store) -
     assert claim.lease_in
     assert timedelta(seconds=claim.lease_in) > timedelta(0)
     assert await store.queues[0].reap() == (0, [])
-    assert await store.queues[0].recover(dead.epoch) == (1, [])
+    assert await store.queues[0].recover(dead.worker_id) == (1, [])

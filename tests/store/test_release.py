@@ -77,7 +77,7 @@ async def test_other_processes_are_told(store: Store, published: Published) -> N
 async def test_a_process_leaves_the_roll(store: Store, redis: Redis) -> None:
     await bring(store, "delivered")
     workers = f"{store.keys[0].base}workers"
-    assert await redis.hkeys(workers) == [store.queues[0].epoch.encode()]
+    assert await redis.hkeys(workers) == [store.queues[0].worker_id.encode()]
     await store.queues[0].release([])
     assert await redis.hkeys(workers) == []
 
@@ -109,6 +109,6 @@ async def test_a_release_of_nothing_takes_the_process_off_the_roll(
     store: Store, redis: Redis
 ) -> None:
     await bring(store, "delivering")
-    assert await redis.hkeys(f"{store.keys[0].base}workers") == [store.epoch.encode()]
+    assert await redis.hkeys(f"{store.keys[0].base}workers") == [store.worker_id.encode()]
     await store.queues[0].release([])
     assert not await redis.exists(f"{store.keys[0].base}workers")

@@ -9,14 +9,14 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import MessageNotFound
 from scheduler_api.store import queue
+from scheduler_api.store.claims import Claimed
 from scheduler_api.store.codec.record import from_ms
-from scheduler_api.store.queue import Claimed
+from scheduler_api.store.keys import FINISHED
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.store.conftest import Replica
 from tests.support.factories import accepted
 from tests.support.message_states import (
-    FINISHED,
     Verdict,
     attempt,
     bring,

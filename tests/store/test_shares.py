@@ -5,7 +5,7 @@ import asyncio
 from redis.asyncio import Redis
 
 from scheduler_api.domain.destination import Limits
-from scheduler_api.store.queue import Claim, Share
+from scheduler_api.store.claims import Claim, Share
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.store.conftest import Published, Replica

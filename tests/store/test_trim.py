@@ -10,12 +10,13 @@ from structlog.testing import capture_logs
 from scheduler_api.delivery.upkeep.periodic import cancel_all
 from scheduler_api.delivery.upkeep.trimmer import trim
 from scheduler_api.domain.errors import MessageNotFound, StoreFull, StoreUnavailable
+from scheduler_api.store.keys import FINISHED
 from scheduler_api.store.queue import CLAIM_BATCH, KEEP_BELOW
 from scheduler_api.store.store import Store
 from scheduler_api.store.stored_bytes import LOOK_AFTER, Growth
 from tests.support import invariants
 from tests.support.factories import accepted
-from tests.support.message_states import FINISHED, PENDING, bring, outcome
+from tests.support.message_states import PENDING, bring, outcome
 from tests.support.store_clock import Clock
 from tests.support.waiting import wait_until
 
@@ -167,7 +168,7 @@ async def test_fullness_warns_of_a_store_that_is_nearly_full(
     await own_redis.config_set("maxmemory", await used(own_redis) + 64)
     (warning,) = await own_store.fullness()
     assert warning.startswith("the store uses ")
-    assert "raise MAX_MEMORY" in warning
+    assert "increase MAX_MEMORY" in warning
     await own_redis.config_set("maxmemory", 64 * MIB)
     assert await own_store.fullness() == []
 

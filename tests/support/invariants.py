@@ -5,11 +5,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from scheduler_api.store.audit.invariants import Snapshot, findings
-from scheduler_api.store.keys import Keys
+from scheduler_api.store.keys import FINISHED, Keys
 
 OWNED = {  # keys beside parked:*; the clock is the tests'
     *("due", "taken", "leases", "claims", "inflight", "payloads", "progress"),
-    *("delivered", "failed", "workers", "meta", "clock"),
+    *(*FINISHED, "workers", "meta", "clock"),
     *("parking", "limits", "rate", "unreachable", "opens", "withheld", "even", "odd"),
 }
 
@@ -37,8 +37,7 @@ async def snapshot(redis: Redis, keys: Keys) -> Snapshot:
         due=await ids("due"),
         taken=await ids("taken"),
         leases=await ids("leases"),
-        delivered=await ids("delivered"),
-        failed=await ids("failed"),
+        finished={state: await ids(state) for state in FINISHED},
         parked={
             key.removeprefix(f"{base}parked:".encode()): await _members(redis, key)
             for key in parked

@@ -7,9 +7,9 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.retry import Decision, Delivered, Failed, Retry
+from scheduler_api.store.claims import Claimed, Outcome
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.keys import Keys
-from scheduler_api.store.queue import Claimed, Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.support.factories import accepted
@@ -17,7 +17,6 @@ from tests.support.factories import accepted
 Verdict = Literal["delivered", "failed", "retry"]
 
 PENDING = ("scheduled", "retrying", "delivering", "parked")
-FINISHED = ("delivered", "failed")
 RETRY_AFTER = timedelta(minutes=1)  # of a message that is brought into `retrying`
 
 

@@ -39,7 +39,7 @@ COMPATIBLE: Final[Edits] = {
         )
     ],
     "store/lua/queue/claim.lua": [
-        ("{fence, epoch, nonce, dest}", "{fence, epoch, nonce, dest, 'added'}")
+        ("{fence, worker_id, nonce, dest}", "{fence, worker_id, nonce, dest, 'added'}")
     ],
 }
 

@@ -54,7 +54,7 @@ EVENTS: dict[Callable[[], None], tuple[str, str, dict[str, Any]]] = {
     lambda: transitions.leases_reaped(3): ("leases_reaped", "warning", {"returned": 3}),
     lambda: transitions.claims_recovered(3, "ab"): (
         *("claims_recovered", "warning"),
-        {"returned": 3, "epoch": "ab"},
+        {"returned": 3, "worker_id": "ab"},
     ),
     lambda: transitions.messages_unparked(3): ("messages_unparked", "info", {"unparked": 3}),
     lambda: transitions.finished_messages_forgotten(3): (

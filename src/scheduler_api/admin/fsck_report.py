@@ -4,8 +4,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler_api.store.audit.fsck import Checked
-from scheduler_api.store.audit.invariants import NUMBERS
+from scheduler_api.store.audit.invariants import NUMBERS, Finding
 from scheduler_api.store.store import Store
 
 COLUMN_NAMES: Final = ("partition", "invariant", "rule", "subject", "finding", "repair")
@@ -60,16 +59,15 @@ def _count(number: int, noun: str) -> str:
 async def report(store: Store, *, repair: bool) -> Report:
     """Check all partitions. Raises: StoreUnavailable."""
     findings, messages = [], 0
-    for partition, make in enumerate(store.fscks):
-        check = make()
+    for partition in range(len(store.keys)):
+        check = store.fsck(partition)
         findings += [_found(partition, one) async for one in check.run(repair=repair)]
         messages += check.messages
     left = sum(found.repair is None for found in findings)
-    return Report(messages, len(store.fscks), findings, left)
+    return Report(messages, len(store.keys), findings, left)
 
 
-def _found(partition: int, checked: Checked) -> Found:
-    finding = checked.finding
+def _found(partition: int, finding: Finding) -> Found:
     subject = finding.subject.decode(errors="backslashreplace")
     number = NUMBERS[finding.rule]
-    return Found(partition, number, finding.rule, subject, finding.detail, checked.act)
+    return Found(partition, number, finding.rule, subject, finding.detail, finding.repair)

@@ -24,7 +24,8 @@ from scheduler_api.delivery.timing import (
 from scheduler_api.delivery.upkeep.reaper import reap
 from scheduler_api.delivery.wakeup import Wakeup
 from scheduler_api.domain.errors import DataRefused, Unavailable
-from scheduler_api.store.queue import Claim, Queue
+from scheduler_api.store.claims import Claim
+from scheduler_api.store.queue import Queue
 
 log = structlog.get_logger()
 

@@ -31,8 +31,9 @@ from scheduler_api.delivery.upkeep.sweeper import sweep
 from scheduler_api.delivery.upkeep.trimmer import trim
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.domain.retry import Delivered, Retry, decide
+from scheduler_api.store.claims import Claim, Claimed, Outcome
 from scheduler_api.store.connection.notifier import Notifier
-from scheduler_api.store.queue import CLAIM_BYTES, Claim, Claimed, Outcome, Queue
+from scheduler_api.store.queue import CLAIM_BYTES, Queue
 from scheduler_api.store.stored_bytes import Growth
 from scheduler_api.telemetry import transitions
 

@@ -7,7 +7,8 @@ import structlog
 
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.timing import MARGIN_SHARE
-from scheduler_api.store.queue import CLAIM_BATCH, Claimed, Queue
+from scheduler_api.store.claims import Claimed
+from scheduler_api.store.queue import CLAIM_BATCH, Queue
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ from scheduler_api.delivery.leases import Leases
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.timing import GATHER_SLOTS, QUICK_REQUEST, SHORTAGE_PAUSE
 from scheduler_api.delivery.wakeup import Wakeup
-from scheduler_api.store.queue import CLAIM_BATCH, Share
+from scheduler_api.store.claims import Share
+from scheduler_api.store.queue import CLAIM_BATCH
 
 log = structlog.get_logger()
 

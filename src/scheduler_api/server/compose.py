@@ -76,7 +76,7 @@ async def open_service(settings: Settings, token: Token) -> AsyncIterator[Servic
             bodies=ByteBudget(memory.requests),
             is_running=lambda: dispatcher.running,
         )
-        async with recovering(Processes(settings.data_dir, store.epoch), store.queues):
+        async with recovering(Processes(settings.data_dir, store.worker_id), store.queues):
             dispatcher.start()
             tune_garbage_collector()
             try:

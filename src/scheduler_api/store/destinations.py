@@ -18,10 +18,10 @@ from scheduler_api.store.codec.record import (
     unpack_step,
 )
 from scheduler_api.store.connection.scripts import Scripts
+from scheduler_api.store.replies import DestinationRow, rows
 
 READ_BATCH: Final = 100  # destinations; such a call holds up the store for less than 1 ms
 READ_FOR_A_PAGE: Final = 2_000  # after which a page ends, however few of them belong on it
-COLUMNS: Final = 8  # of a destination in the script's reply
 
 
 def share(concurrency: int, partition: int, partitions: int) -> int:
@@ -102,8 +102,8 @@ class Destinations:
             for partition, scripts in enumerate(self._partitions)
         ]
         return [
-            [self._unpack(*reply[i : i + COLUMNS]) for reply in replies]
-            for i in range(0, len(names) * COLUMNS, COLUMNS)
+            [self._unpack(row) for row in parts]
+            for parts in zip(*(rows(reply, DestinationRow) for reply in replies), strict=True)
         ]
 
     async def list(self, limit: int, cursor: str | None = None) -> DestinationPage:
@@ -123,9 +123,9 @@ class Destinations:
             for parts in await self._read(names) if names else ():
                 if _belongs(place, parts, start):
                     found.setdefault(parts[0].name, reduce(_together, parts))
-        rows = sorted(found.values(), key=lambda it: (-it.in_flight - it.waiting, it.name))
-        total = len(rows) if cursor is None and at is None else None
-        return DestinationPage(rows, total, pack_step(*at) if at else None)
+        page = sorted(found.values(), key=lambda it: (-it.in_flight - it.waiting, it.name))
+        total = len(page) if cursor is None and at is None else None
+        return DestinationPage(page, total, pack_step(*at) if at else None)
 
     async def _names(self, at: "Step", most: int) -> tuple[Sequence[str], "Step | None"]:
         """Up to `most` names, and where to go on."""
@@ -145,27 +145,17 @@ class Destinations:
         decoded = (name.decode(errors="replace") for name in names[:most])
         return list(dict.fromkeys(map(destination_name, decoded))), following
 
-    def _unpack(
-        self,
-        name: bytes,
-        in_flight: int,
-        parked: int,
-        field: bytes,
-        failures: int,
-        why: bytes,
-        until_ms: int,
-        results: bytes,
-    ) -> Destination:
-        limits = unpack_limits(field)
+    def _unpack(self, row: DestinationRow) -> Destination:
+        limits = unpack_limits(row.settings)
         return Destination(
-            name=name.decode(),
+            name=row.name.decode(),
             limits=limits,
             concurrency=(limits and limits.concurrency) or self._concurrency,
-            in_flight=in_flight,
-            waiting=parked,
-            connect_failures=failures,
-            hold=unpack_hold(why, until_ms),
-            stats=unpack_stats(results),
+            in_flight=row.in_flight,
+            waiting=row.parked,
+            connect_failures=row.failures,
+            hold=unpack_hold(row.hold, row.hold_until),
+            stats=unpack_stats(row.results),
         )
 
 

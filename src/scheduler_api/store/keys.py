@@ -9,7 +9,7 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:taken                  ZSET   id → due ms: messages taken out of `due`, leased or parked,
                                     so that a list merges two sets, whatever is parked
     …:leases                 ZSET   id → lease expiry ms
-    …:claims                 HASH   id → "fence epoch nonce destination"; exists iff in `leases`
+    …:claims                 HASH   id → "fence worker_id nonce destination"; exists iff in `leases`
     …:inflight               HASH   destination → number of claims; no zero fields
     …:parked:DESTINATION     ZSET   id → due ms: due messages over their destination's limit
     …:parking                SET    destinations with parked messages
@@ -26,7 +26,7 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:progress               HASH   id → "attempts crashes outcome at\\n" and the attempts' log;
                                     only for messages that were tried
     …:delivered  …:failed    ZSET   id → when the record expires, ms: finished messages
-    …:workers                HASH   epoch of a process → "ms of its last claim, its nonce"
+    …:workers                HASH   worker_id of a process → "ms of its last claim, its nonce"
     …:meta                   HASH   schema, partitions (of the data set), fence (counter), withheld
                                     (exists iff that key does),
                                     run_id (of the store, as note_restart.lua last saw it),
@@ -44,6 +44,10 @@ from typing import Final
 # writes: the first process that knows the new one marks the data with it, and the older ones stop.
 SCHEMA: Final = 1
 
+# The finished states, in the order in which lua/queue/trim.lua forgets their messages; each is the
+# name of its key. STATES of lua/lib/finished.lua is the same list: a new state is one word in each.
+FINISHED: Final = ("delivered", "failed")
+
 # The order in which lua/lib/keys.lua takes them from KEYS.
 _NAMES: Final = (
     "due",
@@ -53,8 +57,6 @@ _NAMES: Final = (
     "inflight",
     "payloads",
     "progress",
-    "delivered",
-    "failed",
     "workers",
     "meta",
     "parked:",
@@ -67,6 +69,7 @@ _NAMES: Final = (
     "even",
     "odd",
     "wakeup",
+    *FINISHED,
 )
 
 SLOTS: Final = 16_384  # of a Redis Cluster

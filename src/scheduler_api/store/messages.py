@@ -34,21 +34,27 @@ from scheduler_api.store.connection.batching import Batcher
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import ERRORS, Scripts
 from scheduler_api.store.connection.uploads import SMALL_CALL, Uploads, split_calls
-from scheduler_api.store.keys import partition_of
+from scheduler_api.store.keys import FINISHED, partition_of
+from scheduler_api.store.replies import (
+    CreateArgs,
+    CreateHead,
+    CreateRow,
+    GetReply,
+    ListHead,
+    ListRow,
+    head_and_rows,
+)
 from scheduler_api.store.stored_bytes import BESIDE, LOOK_AFTER, Growth
 
 log = structlog.get_logger()
 
 NOTIFY_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
-CREATE_BATCH: Final = 100  # of a batch; such a call holds up the store for 1–2 ms
+CREATE_BATCH: Final = 100  # messages; such a call holds up the store for 1–2 ms
 ROWS_A_CALL: Final = 100  # of the list; a call of 100 holds up the store for less than 1 ms
-COLUMNS: Final = 5  # of a listed row in the script's reply
-HEAD: Final = 3  # the column that is empty where a damaged data set has no record
 
-Row = tuple[Any, ...]  # of a list in the script's reply: id, due ms, place, head, counts
 Position = tuple[int, bytes]  # in a list: due ms and id of a message; serves every partition
+WAITING: Final = (b"due", b"parked")  # places
 START: Final[Position] = (-1, b"")  # before every message
-New = tuple[bytes, str, bytes]  # its id, when it is to be sent as create.lua takes it, its record
 Stored = datetime | DuplicateMessage | Unavailable  # when it is scheduled for, or why it is not
 
 
@@ -62,15 +68,15 @@ class Messages:
         uploads: Uploads,
         growth: Growth,
         *,
-        concurrency: Sequence[int],
+        limit_shares: Sequence[int],
     ) -> None:
-        """`concurrency`: how many may be in flight to one destination; of each partition."""
+        """`limit_shares`: see Queue; of each partition."""
         self._scripts = scripts
         self._notifier = notifier
         self._uploads = uploads
         self._growth = growth
-        self._concurrency = concurrency
-        self._creating: list[Batcher[New, datetime | DuplicateMessage]] = [
+        self._limit_shares = limit_shares
+        self._creating: list[Batcher[CreateArgs, datetime | DuplicateMessage]] = [
             Batcher(partial(self._create, partition)) for partition in range(len(scripts))
         ]
 
@@ -84,7 +90,7 @@ class Messages:
         """
         packed = message_id.encode()
         new = new_of(packed, accepted)
-        submitted = self._creating[self._partition(packed)].submit(new, len(new[2]))
+        submitted = self._creating[self._partition(packed)].submit(new, len(new.tail))
         del accepted, new  # the body is held once while it waits
         try:
             created = await submitted
@@ -132,13 +138,13 @@ class Messages:
         return stored
 
     async def _create(
-        self, partition: int, batch: Sequence[New]
+        self, partition: int, batch: Sequence[CreateArgs]
     ) -> list[datetime | DuplicateMessage]:
         args: list[bytes | str | int] = [NOTIFY_WITHIN]
         size = 0
         for new in batch:
             args += new
-            size += len(new[2])
+            size += len(new.tail)
         run = self._scripts[partition].run_safely
         calling = (
             run("create", *args)
@@ -146,36 +152,37 @@ class Messages:
             else self._uploads.run(size, run, "create", *args)
         )
         try:
-            _, announced, *replies = await calling
+            reply = await calling
         except StoreFull:
             self._growth.much.set()  # finished messages may be in the way
             raise
         self._growth.bytes += size + BESIDE * len(batch)
         if self._growth.bytes > LOOK_AFTER:
             self._growth.much.set()
-        if announced:
+        head, rows = head_and_rows(reply, CreateHead, CreateRow)
+        if head.announced:
             self._notifier.notify(partition)
-        return [_created(*replies[i : i + 3]) for i in range(0, len(replies), 3)]
+        return [_created(row) for row in rows]
 
     async def get(self, message_id: str) -> Message:
         """The message as it stands. Raises: MessageNotFound, StoreUnavailable."""
         asked = message_id.encode()
         partition = self._partition(asked)
-        place, due, packed, counted, *hold = await self._scripts[partition].run(
-            "get", asked, self._concurrency[partition]
+        found = GetReply(
+            *await self._scripts[partition].run("get", asked, self._limit_shares[partition])
         )
-        if place == b"missing":
+        if found.place == b"missing":
             raise MessageNotFound(f"There is no message {message_id!r}.")
-        record, progress = unpack_record(packed), unpack_progress(counted)
+        record, progress = unpack_record(found.record), unpack_progress(found.progress)
         return Message(
             id=message_id,
             url=record.url,
             spec=record.spec,
-            state=_state(place, progress.attempts),
-            hold=unpack_hold(*hold),
+            state=_state(found.place, progress.attempts),
+            hold=unpack_hold(found.hold, found.hold_until),
             created_at=from_ms(record.created_ms),
             scheduled_at=from_ms(record.scheduled_ms),
-            next_attempt_at=from_ms(due) if place in (b"due", b"parked") else None,
+            next_attempt_at=from_ms(found.due) if found.place in WAITING else None,
             attempts=unpack_log(progress.log),
             attempts_made=progress.attempts,
             crashes=progress.crashes,
@@ -190,39 +197,39 @@ class Messages:
             total, more, found = await self._next(position, wanted)
             if found:
                 position = _position(found[-1])
-            rows += (listed for row in found if row[HEAD] and (listed := _listed(*row)))
+            rows += (listed for row in found if row.record and (listed := _listed(row)))
             if not more or len(rows) >= limit:
                 return Page(rows, total, pack_cursor(*position) if more else None)
 
-    async def _next(self, after: Position, most: int) -> tuple[int, bool, Sequence[Row]]:
-        """How many are pending, whether there are more, and up to `most` after a position."""
-        replies = await self._list(after, _share_of_page(most, len(self._scripts)))
-        total = sum(total for total, _, _ in replies)
+    async def _next(self, after: Position, limit: int) -> tuple[int, bool, Sequence[ListRow]]:
+        """How many are pending, whether there are more, and up to `limit` after a position."""
+        replies = await self._list(after, _share_of_page(limit, len(self._scripts)))
+        total = sum(head.total for head, _ in replies)
         # What another partition has not shown yet comes after the last row that it has shown.
-        seen_up_to = min((_position(rows[-1]) for _, more, rows in replies if more), default=None)
-        rows = sorted((row for _, _, rows in replies for row in rows), key=_position)
+        seen_up_to = min((_position(rows[-1]) for head, rows in replies if head.more), default=None)
+        rows = sorted((row for _, rows in replies for row in rows), key=_position)
         if seen_up_to is not None:
             rows = [row for row in rows if _position(row) <= seen_up_to]
-        more = seen_up_to is not None or len(rows) > most
-        return total, more, rows[:most]
+        more = seen_up_to is not None or len(rows) > limit
+        return total, more, rows[:limit]
 
-    async def _list(self, after: Position, most: int) -> Sequence[tuple[int, int, Sequence[Row]]]:
-        calls = (scripts.run("list", *after, most) for scripts in self._scripts)
-        return [
-            (total, more, [tuple(reply[i : i + COLUMNS]) for i in range(0, len(reply), COLUMNS)])
-            for total, more, *reply in await asyncio.gather(*calls)
-        ]
+    async def _list(
+        self, after: Position, limit: int
+    ) -> Sequence[tuple[ListHead, Sequence[ListRow]]]:
+        calls = (scripts.run("list", *after, limit) for scripts in self._scripts)
+        return [head_and_rows(reply, ListHead, ListRow) for reply in await asyncio.gather(*calls)]
 
     async def count(self) -> int:
         """How many are pending. Raises: StoreUnavailable."""
-        return sum(total for total, _, _ in await self._list(START, 0))
+        return sum(head.total for head, _ in await self._list(START, 0))
 
     async def cancel(self, message_id: str) -> None:
         """Remove one that waits. Raises: MessageNotFound, MessageFinished, MessageInFlight, …"""
         asked = message_id.encode()
         partition = self._partition(asked)
         try:
-            word = await self._scripts[partition].run("cancel", asked, self._concurrency[partition])
+            limit_share = self._limit_shares[partition]
+            word = await self._scripts[partition].run("cancel", asked, limit_share)
         except OutcomeUnknown as error:
             raise OutcomeUnknown(
                 "Whether the message was cancelled is unknown; repeating the request is safe.",
@@ -232,8 +239,8 @@ class Messages:
             raise ERRORS[word]
 
 
-def _size(new: New) -> int:
-    return len(new[2])
+def _size(new: CreateArgs) -> int:
+    return len(new.tail)
 
 
 def _unknown(message_id: str, error: OutcomeUnknown) -> OutcomeUnknown:
@@ -246,50 +253,49 @@ def _unknown(message_id: str, error: OutcomeUnknown) -> OutcomeUnknown:
     )
 
 
-def _position(row: Row) -> Position:
-    message_id, due, *_ = row
-    return due, message_id
+def _position(row: ListRow) -> Position:
+    return row.due, row.id
 
 
-def _share_of_page(most: int, partitions: int) -> int:
+def _share_of_page(limit: int, partitions: int) -> int:
     """Rows to ask of each; twice its share, as ids fall unevenly, so that one call mostly does."""
-    return min(ROWS_A_CALL, most if partitions == 1 else 2 * most // partitions + 1)
+    return min(ROWS_A_CALL, limit if partitions == 1 else 2 * limit // partitions + 1)
 
 
-def new_of(message_id: bytes, accepted: Accepted) -> New:
+def new_of(message_id: bytes, accepted: Accepted) -> CreateArgs:
     """What create.lua takes of a message."""
     due_at = accepted.due_at
     delay = accepted.spec.delay or 0
     due = f"+{round(delay * 1000)}" if due_at is None else f"={to_ms(due_at)}"
-    return message_id, due, pack_tail(accepted)
+    return CreateArgs(message_id, due, pack_tail(accepted))
 
 
-def _created(word: bytes, scheduled: int, progress: bytes) -> datetime | DuplicateMessage:
-    if word == b"ok":
-        return from_ms(scheduled)
-    state = _state(word, unpack_progress(progress).attempts)
+def _created(row: CreateRow) -> datetime | DuplicateMessage:
+    if row.word == b"ok":
+        return from_ms(row.scheduled)
+    state = _state(row.word, unpack_progress(row.progress).attempts)
     return DuplicateMessage(
         f"A message with this id exists; it is {state}.",
         state=state,
-        scheduledFor=format_instant(from_ms(scheduled)),
+        scheduledFor=format_instant(from_ms(row.scheduled)),
     )
 
 
-def _listed(message_id: bytes, due: int, place: bytes, head: bytes, counts: bytes) -> Listed | None:
+def _listed(row: ListRow) -> Listed | None:
     """The row; None if its record cannot be read, which must not hide the others."""
     try:
-        attempts = unpack_progress(counts).attempts
-        _, _, url = unpack_head(head)
+        attempts = unpack_progress(row.progress).attempts
+        _, _, url = unpack_head(row.record)
     except ValueError:
-        log.exception("record_unreadable", message_id=message_id.decode())
+        log.exception("record_unreadable", message_id=row.id.decode())
         return None
-    return Listed(message_id.decode(), url, _state(place, attempts), from_ms(due), attempts)
+    state = _state(row.place, attempts)
+    return Listed(row.id.decode(), url, state, from_ms(row.due), attempts)
 
 
 _STATES: Final[dict[bytes, Any]] = {
     b"leased": "delivering",
-    b"delivered": "delivered",
-    b"failed": "failed",
+    **{state.encode(): state for state in FINISHED},
 }
 
 

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,42 +45,42 @@ class Store:
 
         `libs`: see Scripts.
         """
-        self.epoch = secrets.token_hex(8)  # of this process, the owner of its claims
+        self.worker_id = secrets.token_hex(8)  # of this process, in its claims
         self.keys = tuple(Keys(prefix, partition) for partition in range(partitions))
         self.durability = Durability(redis, replica=replica)
         self._redis = redis
         self._scripts = scripts_of(redis, self.keys, libs, self.durability)
         scripts = self._scripts
-        shares = [share(concurrency, partition, partitions) for partition in range(partitions)]
+        self._keep = {"delivered": keep_delivered, "failed": keep_failed}  # for each of FINISHED
+        self._limit_shares = [share(concurrency, one, partitions) for one in range(partitions)]
         self.notifier = Notifier(redis, [keys.wakeup for keys in self.keys])
         self.growth = Growth()
-        self.messages = Messages(scripts, self.notifier, Uploads(), self.growth, concurrency=shares)
+        self.messages = Messages(
+            scripts, self.notifier, Uploads(), self.growth, limit_shares=self._limit_shares
+        )
         self.archive = Archive(scripts)
-        self.fscks = tuple(
-            partial(
-                Fsck,
-                redis,
-                self.keys[partition],
-                scripts[partition],
-                concurrency=shares[partition],
-                keep_delivered=keep_delivered,
-                keep_failed=keep_failed,
-            )
-            for partition in range(partitions)
-        )  # each returns a check of its partition
         self.destinations = Destinations(scripts, concurrency=concurrency)
         self.queues = tuple(
             Queue(
                 partition,
                 scripts[partition],
                 self.notifier,
-                epoch=self.epoch,
+                worker_id=self.worker_id,
                 lease=lease,
-                concurrency=shares[partition],
-                keep_delivered=keep_delivered,
-                keep_failed=keep_failed,
+                limit_share=self._limit_shares[partition],
+                keep=self._keep,
             )
             for partition in range(partitions)
+        )
+
+    def fsck(self, partition: int) -> Fsck:
+        """A check of one partition."""
+        return Fsck(
+            self._redis,
+            self.keys[partition],
+            self._scripts[partition],
+            limit_share=self._limit_shares[partition],
+            keep=self._keep,
         )
 
     async def check_all(self) -> None:

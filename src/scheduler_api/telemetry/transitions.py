@@ -55,9 +55,9 @@ def leases_reaped(returned: int) -> None:
     log.warning("leases_reaped", returned=returned)
 
 
-def claims_recovered(returned: int, epoch: str) -> None:
+def claims_recovered(returned: int, worker_id: str) -> None:
     """A process of this machine died; `returned` messages are due again."""
-    log.warning("claims_recovered", returned=returned, epoch=epoch)
+    log.warning("claims_recovered", returned=returned, worker_id=worker_id)
 
 
 def messages_unparked(unparked: int) -> None:

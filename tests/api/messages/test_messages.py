@@ -13,7 +13,7 @@ import pytest
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.message import State
 from scheduler_api.domain.retry import MAX_ATTEMPTS
-from scheduler_api.store.queue import Outcome
+from scheduler_api.store.claims import Outcome
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api
 from tests.conftest import PARTITIONS

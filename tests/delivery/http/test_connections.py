@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 from scheduler_api.delivery.http.sender import NothingSent, Sender
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.queue import Claimed, Queue
+from scheduler_api.store.claims import Claimed
+from scheduler_api.store.queue import Queue
 from scheduler_api.store.store import Store
 from tests.delivery.conftest import Claims, Start, send
 from tests.support.factories import LOOPBACK, accepted

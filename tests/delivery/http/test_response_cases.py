@@ -9,7 +9,7 @@ import pytest
 
 from scheduler_api.delivery.http.sender import Sender, Sent
 from scheduler_api.domain.message import Spec
-from scheduler_api.store.queue import Claimed
+from scheduler_api.store.claims import Claimed
 from tests.delivery.conftest import send
 from tests.support.fragmenting_server import Cutting, cutting
 from tests.support.response_cases import CASES, Case

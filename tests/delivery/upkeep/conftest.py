@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from scheduler_api.delivery.upkeep.periodic import cancel_all
-from scheduler_api.store.queue import Claimed
+from scheduler_api.store.claims import Claimed
 from scheduler_api.store.store import Store
 from tests.support.factories import accepted
 

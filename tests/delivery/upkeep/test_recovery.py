@@ -25,7 +25,7 @@ def dead(redis: Redis, prefix: str, tmp_path: Path) -> Store:
 
 def ended(store: Store, data_dir: Path) -> Store:
     """The same store, after its process registered itself and ended."""
-    processes = Processes(data_dir, store.epoch)
+    processes = Processes(data_dir, store.worker_id)
     processes.join()
     processes.leave()
     return store
@@ -42,7 +42,7 @@ async def test_recovering_returns_claims_of_dead_processes_at_the_start(
     await queue_of(dead, "a").claim(1)
 
     with capture_logs() as logs:
-        async with recovering(Processes(tmp_path, live_store.epoch), live_store.queues):
+        async with recovering(Processes(tmp_path, live_store.worker_id), live_store.queues):
             await wait_until("the log", lambda: bool(logs))
             assert (await live_store.messages.get("a")).state == "scheduled"
     assert [(it["event"], it["returned"]) for it in logs] == [("claims_recovered", 1)]
@@ -53,14 +53,14 @@ async def test_recovering_notices_a_later_death_and_removes_its_file(
 ) -> None:
     monkeypatch.setattr(recovery, "RECOVERY_INTERVAL", 0.01)
     other = Store(redis, prefix=prefix, partitions=PARTITIONS)
-    sibling = Processes(tmp_path, other.epoch)
+    sibling = Processes(tmp_path, other.worker_id)
     sibling.join()
     await live_store.messages.create("a", accepted())
     await queue_of(other, "a").claim(1)
-    async with recovering(Processes(tmp_path, live_store.epoch), live_store.queues):
+    async with recovering(Processes(tmp_path, live_store.worker_id), live_store.queues):
         assert (await live_store.messages.get("a")).state == "delivering"
         sibling.leave()
-        await wait_until("one file", lambda: files(tmp_path) == [f"{live_store.epoch}.lock"])
+        await wait_until("one file", lambda: files(tmp_path) == [f"{live_store.worker_id}.lock"])
         assert (await live_store.messages.get("a")).state == "scheduled"
 
 
@@ -69,9 +69,9 @@ async def test_recover_dead_forgets_a_process_once_it_finds_no_claim_of_it(
 ) -> None:
     await live_store.messages.create("a", accepted())
     await queue_of(dead, "a").claim(1)
-    us = Processes(tmp_path, live_store.epoch)
+    us = Processes(tmp_path, live_store.worker_id)
     await recover_dead(us, live_store.queues)
-    assert files(tmp_path) == [f"{dead.epoch}.lock"]
+    assert files(tmp_path) == [f"{dead.worker_id}.lock"]
     await recover_dead(us, live_store.queues)
     assert files(tmp_path) == []
 
@@ -80,7 +80,7 @@ async def test_recover_dead_fails_a_message_after_too_many_crashes(
     live_store: Store, redis: Redis, prefix: str, tmp_path: Path
 ) -> None:
     await live_store.messages.create("a", accepted())
-    us = Processes(tmp_path, live_store.epoch)
+    us = Processes(tmp_path, live_store.worker_id)
     with capture_logs() as logs:
         for _ in range(MAX_CRASHES):
             dead = ended(Store(redis, prefix=prefix, partitions=PARTITIONS), tmp_path)

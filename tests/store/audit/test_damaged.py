@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.audit.fsck import Checked
 from scheduler_api.store.audit.invariants import Finding
 from scheduler_api.store.connection.scripts import NAMES, Scripts
 from scheduler_api.store.store import Store
@@ -30,9 +29,9 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
     "a lease of what waits": (("ZADD", "leases", 1, "waits"),),
     "a lease of what is done": (("ZADD", "leases", 1, "done"),),
     "claims without leases": (("ZREM", "leases", "taken-0", "taken-3"),),
-    "a claim of nobody": (("HSET", "claims", "nobody", f"2 epoch before {HOST}"),),
+    "a claim of nobody": (("HSET", "claims", "nobody", f"2 worker_id before {HOST}"),),
     "a claim that says nothing": (("HSET", "claims", "taken-0", "x"),),
-    "a claim without a destination": (("HSET", "claims", "taken-0", "2 epoch before"),),
+    "a claim without a destination": (("HSET", "claims", "taken-0", "2 worker_id before"),),
     "claims that `taken` has lost": (("ZREM", "taken", "taken-0", "taken-1", "taken-2"),),
     "`taken` has lost all": (("DEL", "taken"),),
     "taken without a record": (("HDEL", "payloads", "taken-0", "parked-1", "waits", "done"),),
@@ -61,7 +60,7 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
         ("HSET", "rate", HOST, "x"),
     ),
     "a progress that says nothing": (("HSET", "progress", "taken-0", "x"),),
-    "a process that says nothing": (("HSET", "workers", "epoch", "x", "other", ""),),
+    "a process that says nothing": (("HSET", "workers", "worker_id", "x", "other", ""),),
     "results that say nothing": (
         ("HSET", "even", "", "x", HOST, "x d:x :"),
         ("HSET", "odd", "", (NOW + 2 * DAY) // HOUR, HOST, "x d:x :"),
@@ -117,14 +116,14 @@ async def damage(redis: Redis, base: str, damages: tuple[Damage, ...]) -> None:
         await redis.execute_command(command, f"{base}{key!s}", *rest)  # type: ignore[no-untyped-call]
 
 
-def wrong(checked: Checked) -> bool:
+def wrong(finding: Finding) -> bool:
     """Whether it is a finding about the data; the tests' clock is a key that nobody owns."""
-    return checked.finding.rule != "stranger"
+    return finding.rule != "stranger"
 
 
 async def findings(store: Store) -> list[Finding]:
     """What is wrong."""
-    return [one.finding for one in await checked(store) if wrong(one)]
+    return [one for one in await checked(store) if wrong(one)]
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ async def test_no_script_raises_whatever_is_damaged_and_a_check_repairs_it(
     await store.destinations.list(100)
     await store.destinations.get(HOST)
     for _ in range(2):  # what the first lets go on may be damaged too
-        assert all(one.act for one in await checked(store, repair=True) if wrong(one))
+        assert all(one.repair for one in await checked(store, repair=True) if wrong(one))
     assert await findings(store) == []
 
 
@@ -191,7 +190,7 @@ async def test_a_claim_that_taken_has_lost_is_due_again_and_not_early(
     if end == "release":
         await store.queues[0].release(claim.messages)
     elif end == "recover":
-        await store.queues[0].recover(store.epoch)
+        await store.queues[0].recover(store.worker_id)
     else:
         await clock.advance(15_000)
         await store.queues[0].reap()

@@ -10,7 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import StoreUnavailable
-from scheduler_api.store.audit.fsck import STEP, Checked
+from scheduler_api.store.audit.fsck import STEP
+from scheduler_api.store.audit.invariants import Finding
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 from tests.support import invariants
@@ -24,12 +25,16 @@ LATE = 1_900_000_000_000  # ms; long after now
 Damage = Callable[[Redis, str], Awaitable[Any]]
 
 
-async def checked(store: Store, *, repair: bool = False) -> list[Checked]:
-    return [one for make in store.fscks async for one in make().run(repair=repair)]
+async def checked(store: Store, *, repair: bool = False) -> list[Finding]:
+    return [
+        one
+        for partition in range(len(store.keys))
+        async for one in store.fsck(partition).run(repair=repair)
+    ]
 
 
 async def told(store: Store) -> list[tuple[str, bytes]]:
-    return sorted((one.finding.rule, one.finding.subject) for one in await checked(store))
+    return sorted((one.rule, one.subject) for one in await checked(store))
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ async def sound(redis: Redis, prefix: str) -> AsyncIterator[Store]:
 
 async def test_a_sound_store_has_no_findings(sound: Store) -> None:
     assert await told(sound) == []
-    check = sound.fscks[0]()
+    check = sound.fsck(0)
     assert [one async for one in check.run(repair=False)] == []
     assert check.messages == LIMIT + 4
 
@@ -111,12 +116,12 @@ async def miscount(redis: Redis, base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "found", "act"),
+    ("damage", "found", "repair"),
     [
         (drop_record, [("no_record", b"waits")], "dropped: there is nothing to send"),
         (drop_record_in_flight, [("no_record", b"flies-00")], "dropped: there is nothing to send"),
         (drop_place, [("no_place", b"waits")], "put back to due"),
-        (drop_shelf, [("no_place", b"bad")], "put back to the failed"),
+        (drop_shelf, [("no_place", b"bad")], "put back to failed"),
         (drop_claim, [("inflight", HOST), ("lease_without_claim", b"flies-00")], "put back to due"),
         (
             drop_lease,
@@ -149,15 +154,15 @@ async def test_a_damage_is_found_and_repaired(
     sound: Store,
     damage: Damage,
     found: list[tuple[str, bytes]],
-    act: str | None,
+    repair: str | None,
 ) -> None:
     await damage(redis, sound.keys[0].base)
     first = await told(sound)
     assert set(found) <= set(first)
     assert await told(sound) == first  # a look changes nothing
     repaired = await checked(sound, repair=True)
-    assert all(one.act for one in repaired)
-    assert act is None or act in [one.act for one in repaired]
+    assert all(one.repair for one in repaired)
+    assert repair is None or repair in [one.repair for one in repaired]
     assert await told(sound) == []
 
 
@@ -174,7 +179,7 @@ async def strand(redis: Redis, store: Store) -> None:
 async def test_a_stranded_destination_is_found_and_let_go(redis: Redis, sound: Store) -> None:
     await strand(redis, sound)
     (one,) = await checked(sound, repair=True)
-    assert (one.finding.rule, one.finding.subject) == ("stranded", HOST)
+    assert (one.rule, one.subject) == ("stranded", HOST)
     assert await told(sound) == []
     assert [it.id for it in (await sound.queues[0].claim(9)).messages] == ["parked"]
 
@@ -191,7 +196,7 @@ async def test_a_key_of_nobody_is_told_and_left_alone(redis: Redis, sound: Store
     name = f"{sound.keys[0].base}notes"
     await redis.set(name, "mine")
     (one,) = await checked(sound, repair=True)
-    assert (one.finding.rule, one.finding.subject, one.act) == ("stranger", name.encode(), None)
+    assert (one.rule, one.subject, one.repair) == ("stranger", name.encode(), None)
     assert await redis.delete(name) == 1
 
 
@@ -203,7 +208,7 @@ async def test_many_are_checked_in_steps_over_all_partitions(redis: Redis, prefi
     for keys in store.keys:
         await redis.zrem(f"{keys.base}due", *lost)
     found = await checked(store, repair=True)
-    assert {one.finding.subject.decode() for one in found} == lost
+    assert {one.subject.decode() for one in found} == lost
     assert await told(store) == []
     for keys in store.keys:
         await invariants.check(redis, keys, LIMIT)

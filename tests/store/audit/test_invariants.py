@@ -11,6 +11,7 @@ from tests.support.factories import accepted
 HOST = b"127.0.0.1:2"
 RECORD = bytes(13) + pack_tail(accepted())
 CONCURRENCY = 1
+FINISHED = {"delivered": {b"delivered"}, "failed": {b"failed"}}
 
 
 def snapshot(**changed: Any) -> Snapshot:
@@ -19,8 +20,7 @@ def snapshot(**changed: Any) -> Snapshot:
         "due": {b"due"},
         "taken": {b"leased", b"parked"},
         "leases": {b"leased"},
-        "delivered": {b"delivered"},
-        "failed": {b"failed"},
+        "finished": FINISHED,
         "parked": {HOST: {b"parked"}},
         "parking": {HOST},
         "claims": {b"leased": b"1 e n " + HOST},
@@ -42,9 +42,9 @@ def test_a_sound_snapshot_has_no_findings() -> None:
 @pytest.mark.parametrize(
     ("changed", "found"),
     [
-        ({"failed": {b"failed", b"due"}}, [("one_place", b"due")]),
+        ({"finished": FINISHED | {"failed": {b"failed", b"due"}}}, [("one_place", b"due")]),
         ({"due": {b"due", b"x"}}, [("no_record", b"x")]),
-        ({"delivered": set()}, [("no_place", b"delivered")]),
+        ({"finished": FINISHED | {"delivered": set()}}, [("no_place", b"delivered")]),
         ({"progress": {b"x"}}, [("progress_alone", b"x")]),
         ({"claims": {}, "inflight": {}}, [("lease_without_claim", b"leased")]),
         (

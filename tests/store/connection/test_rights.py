@@ -57,8 +57,8 @@ async def test_with_the_documented_rights_a_message_goes_its_way(tmp_path: Path)
         (claimed,) = (await store.queues[0].claim(10)).messages
         assert await store.queues[0].settle(outcome(claimed))
         assert (await store.messages.get("a")).state == "delivered"
-        (make,) = store.fscks
-        assert [one async for one in make().run(repair=False)] == []
+        fsck = store.fsck(0)
+        assert [one async for one in fsck.run(repair=False)] == []
 
 
 @pytest.mark.parametrize("command", ["zadd", "spublish", "evalsha"])

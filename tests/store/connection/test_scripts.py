@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 Call = Callable[[Store], Awaitable[Any]]
 
-EPOCH = "epoch"
+WORKER_ID = "worker_id"
 FENCE, STALE = 2, 9  # of the claims of `busy`, and another
 TAIL = pack_tail(accepted())
 LEASE = 15_000  # ms
@@ -38,23 +38,23 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "cancel": ("waits", CONCURRENCY),
     "check_schema": (SCHEMA, 1, 1),
     "note_restart": (LEASE,),
-    "claim": (100, LEASE, EPOCH, "nonce", CONCURRENCY, 0, 0, 0),
+    "claim": (100, LEASE, WORKER_ID, "nonce", CONCURRENCY, 0, 0, 0),
     "settle": (
-        *(EPOCH, CONCURRENCY, 2),
+        *(WORKER_ID, CONCURRENCY, 2),
         *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes", 7),
         *("taken-1", FENCE, "failed", DAY, "1 0", LOG, "", 0),
         *("taken-2", FENCE, "retry", 1_000, "1 0", LOG, "no", ""),
         *("taken-3", STALE, "delivered", DAY, "1 0", LOG, "yes", 7),
     ),
-    "release": (EPOCH, CONCURRENCY, "taken-0", FENCE, "taken-1", STALE),
-    "renew": (EPOCH, LEASE, "taken-0", FENCE, "taken-1", STALE),
+    "release": (WORKER_ID, CONCURRENCY, "taken-0", FENCE, "taken-1", STALE),
+    "renew": (WORKER_ID, LEASE, "taken-0", FENCE, "taken-1", STALE),
     "reap": (100, CONCURRENCY, 1, DAY, 10, -1),
-    "recover": (100, CONCURRENCY, 1, DAY, 10, EPOCH, "0"),
+    "recover": (100, CONCURRENCY, 1, DAY, 10, WORKER_ID, "0"),
     "purge": (100, DAY),
     "trim": (100, 0),
     "inspect": ("payloads", "", "0", 50),
     "read_counts": ("127.0.0.1:2",),
-    "repair": (DAY, DAY, "", "taken-0", "nobody"),
+    "repair": ("", 2, "taken-0", "nobody", "delivered", DAY, "failed", DAY),
     "recount": (CONCURRENCY, "127.0.0.1:2"),
     "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
     "sweep": (100, CONCURRENCY + 2, DAY, 15_000),
@@ -89,7 +89,7 @@ NUMBERS = [
     *[("purge", i) for i in range(2)],
     *[("restore", i) for i in (1, 6)],
     ("inspect", 3),
-    *[("repair", i) for i in (0, 1)],
+    *[("repair", i) for i in (1, 5, 7)],
     ("recount", 0),
     *[("sweep", i) for i in range(4)],
     ("list_destinations", 2),
@@ -104,7 +104,7 @@ async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
     await store.queues[0].release([])
     names = [f"taken-{number}" for number in range(CONCURRENCY)] + ["parked-1", "parked-2"]
     await scripts.run("create", 0, *(part for name in names for part in (name, "+0", TAIL)))
-    _, fence, *_ = await scripts.run("claim", 100, LEASE, EPOCH, "before", CONCURRENCY, 0, 0, 0)
+    _, fence, *_ = await scripts.run("claim", 100, LEASE, WORKER_ID, "before", CONCURRENCY, 0, 0, 0)
     assert fence == FENCE
     await store.messages.create("waits", accepted(webhookUrl="http://127.0.0.1:3/"))
     await clock.advance(2 * DAY)
@@ -200,7 +200,7 @@ async def test_a_full_server_refuses_new_messages_and_lets_the_others_go(
     assert await own_store.queues[0].settle(outcome(claims[1], "retry"))
     await own_store.queues[0].release(claims[2:])
     assert len((await own_store.queues[0].claim(10)).messages) == CONCURRENCY - 2
-    assert await own_store.queues[0].recover(own_store.epoch) == (CONCURRENCY - 2, [])
+    assert await own_store.queues[0].recover(own_store.worker_id) == (CONCURRENCY - 2, [])
     assert await own_store.queues[0].reap() == (0, [])
     assert await own_store.queues[0].purge() == 0
     assert await own_store.queues[0].sweep() == 0
@@ -258,7 +258,7 @@ ASKED: dict[str, Call] = {
     "release": lambda store: store.queues[0].release([]),
     "renew": lambda store: store.queues[0].renew([]),
     "reap": lambda store: store.queues[0].reap(),
-    "recover": lambda store: store.queues[0].recover("epoch"),
+    "recover": lambda store: store.queues[0].recover("worker_id"),
     "purge": lambda store: store.queues[0].purge(),
     "sweep": lambda store: store.queues[0].sweep(),
     "list_destinations": lambda store: store.destinations.list(1),

@@ -3,9 +3,9 @@
 from redis.asyncio import Redis
 
 from scheduler_api.domain.retry import Retry
+from scheduler_api.store.claims import Outcome
 from scheduler_api.store.connection.scripts import source
 from scheduler_api.store.messages import new_of
-from scheduler_api.store.queue import Outcome
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW
 from tests.sim.model import at_once
@@ -49,11 +49,11 @@ async def test_below_the_bound_none_is_forgotten(store: Store, redis: Redis) -> 
 
 def test_what_is_parked_for_a_forgotten_host_goes_on() -> None:
     whole = source("settle")
-    bound = f"UNREACHABLE_KNOWN = {KNOWN}"
+    bound = f"MAX_UNREACHABLE = {KNOWN}"
     assert whole.count(bound) == 1
-    machine = StoreOnModel({whole: whole.replace(bound, "UNREACHABLE_KNOWN = 1")})
+    machine = StoreOnModel({whole: whole.replace(bound, "MAX_UNREACHABLE = 1")})
     data, host = machine.divided[1], "127.0.0.1:3001"
-    [queue], messages = data.queues("epoch", CONCURRENCY, keep=0), data.messages(CONCURRENCY)
+    [queue], messages = data.queues("worker_id", CONCURRENCY, keep=0), data.messages(CONCURRENCY)
 
     def create(name: str, at: str) -> None:
         new = new_of(name.encode(), accepted(webhookUrl=f"http://{at}/"))

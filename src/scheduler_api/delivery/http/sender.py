@@ -23,7 +23,7 @@ from scheduler_api.domain.attempt import LOCATION_CHARACTERS, Attempt, ErrorWord
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.retry import parse_retry_after
 from scheduler_api.domain.signing import sign
-from scheduler_api.store.queue import Claimed
+from scheduler_api.store.claims import Claimed
 
 log = structlog.get_logger()
 

@@ -4,11 +4,11 @@ What is wrong with a message is seen by one script that looks at all keys at onc
 moves meanwhile is not taken for damage. Each step is small: it holds up nobody.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from scheduler_api.store.audit.invariants import (
     Finding,
@@ -20,30 +20,20 @@ from scheduler_api.store.audit.invariants import (
 from scheduler_api.store.codec.record import destination_of
 from scheduler_api.store.connection.client import Client
 from scheduler_api.store.connection.scripts import FAILURES, Scripts, unavailable
-from scheduler_api.store.keys import Keys
+from scheduler_api.store.keys import FINISHED, Keys
+from scheduler_api.store.replies import CountsRow, InspectRow, rows
 
 STEP: Final = 50  # messages a look
-COLUMNS: Final = 4  # of a message in the reply of inspect.lua
-PLACES: Final = ("due", "taken", "leases", "claims", "delivered", "failed", "payloads", "progress")
+KEYS: Final = ("due", "taken", "leases", "claims", *FINISHED, "payloads", "progress")  # of ids
 ACTS: Final = {  # the word of repair.lua → what was done
     "due": "put back to due",
     "leased": "its lease was made anew, and is over unless its holder renews it",
-    "delivered": "put back to the delivered",
-    "failed": "put back to the failed",
+    **{state: f"put back to {state}" for state in FINISHED},
     "dropped": "dropped: there is nothing to send",
     "sound": "came right meanwhile",
 }
 
 _MS: Final = timedelta(milliseconds=1)
-
-Row = tuple[bytes, bytes, bytes, bytes]  # id, letters, claim, head of the record
-
-
-class Checked(msgspec.Struct, frozen=True):
-    """A finding, and what was done about it."""
-
-    finding: Finding
-    act: str | None = None  # None: nothing
 
 
 class Fsck:
@@ -55,34 +45,34 @@ class Fsck:
         keys: Keys,
         scripts: Scripts,
         *,
-        concurrency: int,
-        keep_delivered: timedelta,
-        keep_failed: timedelta,
+        limit_share: int,
+        keep: Mapping[str, timedelta],
     ) -> None:
+        """`limit_share`, `keep`: see Queue."""
         self.messages = 0  # records seen
         self._redis = redis
         self._keys = keys
         self._scripts = scripts
-        self._concurrency = concurrency
-        self._keep = (keep_delivered // _MS, keep_failed // _MS)
+        self._limit_share = limit_share
+        self._keep = [part for state, span in keep.items() for part in (state, span // _MS)]
         self._seen: set[tuple[str, bytes]] = set()
 
-    async def run(self, *, repair: bool) -> AsyncIterator[Checked]:
+    async def run(self, *, repair: bool) -> AsyncIterator[Finding]:
         """Everything that is wrong, each told once. Raises: StoreUnavailable."""
         names = await self._names()
         parked = [name for name in map(self._keys.parked_for, names) if name is not None]
-        for place in PLACES:
-            async for checked in self._place(place, b"", repair):
-                yield checked
+        for key in KEYS:
+            async for finding in self._messages(key, b"", repair):
+                yield finding
         for dest in parked:
-            async for checked in self._place("parked", dest, repair):
-                yield checked
+            async for finding in self._messages("parked", dest, repair):
+                yield finding
         for start in range(0, len(parked) or 1, STEP):
-            async for checked in self._destinations(parked[start : start + STEP], repair):
-                yield checked
+            async for finding in self._destinations(parked[start : start + STEP], repair):
+                yield finding
         for name in names:
             if not self._keys.owns(name):
-                yield Checked(Finding("stranger", name, "is a key of nobody"))
+                yield Finding("stranger", name, "is a key that nobody owns")
 
     async def _names(self) -> list[bytes]:
         try:
@@ -90,20 +80,20 @@ class Fsck:
         except FAILURES as error:
             raise unavailable(error) from error
 
-    async def _place(self, place: str, dest: bytes, repair: bool) -> AsyncIterator[Checked]:
-        async for rows in self._steps(place, dest):
-            if place == "payloads":
-                self.messages += len(rows)
-            found = [it for it in of_messages(_snapshot(rows, dest)) if self._is_new(it)]
-            acts = await self._repair(rows, dest, found) if repair and found else {}
+    async def _messages(self, key: str, dest: bytes, repair: bool) -> AsyncIterator[Finding]:
+        async for seen in self._steps(key, dest):
+            if key == "payloads":
+                self.messages += len(seen)
+            found = [it for it in of_messages(_snapshot(seen, dest)) if self._is_new(it)]
+            acts = await self._repair(seen, dest, found) if repair and found else {}
             for finding in found:
-                yield Checked(finding, acts.get(finding.subject))
+                yield replace(finding, repair=acts.get(finding.subject))
 
-    async def _steps(self, place: str, dest: bytes) -> AsyncIterator[list[Row]]:
+    async def _steps(self, key: str, dest: bytes) -> AsyncIterator[list[InspectRow]]:
         cursor = b"0"
         while True:
-            cursor, *reply = await self._scripts.run("inspect", place, dest, cursor, STEP)
-            yield [_row(reply[i : i + COLUMNS]) for i in range(0, len(reply), COLUMNS)]
+            cursor, *reply = await self._scripts.run("inspect", key, dest, cursor, STEP)
+            yield rows(reply, InspectRow)
             if cursor == b"0":
                 return
 
@@ -113,20 +103,20 @@ class Fsck:
         return not known
 
     async def _repair(
-        self, rows: Sequence[Row], dest: bytes, found: Iterable[Finding]
+        self, seen: Sequence[InspectRow], dest: bytes, found: Iterable[Finding]
     ) -> dict[bytes, str]:
         """What was done about each message."""
         wrong = sorted({finding.subject for finding in found})
-        words = await self._scripts.run("repair", *self._keep, dest, *wrong)
-        touched = {dest, *(it for row in rows if row[0] in wrong for it in _destinations(row))}
+        words = await self._scripts.run("repair", dest, len(wrong), *wrong, *self._keep)
+        touched = {dest, *(it for row in seen if row.id in wrong for it in _destinations(row))}
         await self._recount(touched - {b""})
         return {one: ACTS[word.decode()] for one, word in zip(wrong, words, strict=True)}
 
     async def _recount(self, dests: Iterable[bytes]) -> None:
         if names := sorted(dests):
-            await self._scripts.run("recount", self._concurrency, *names)
+            await self._scripts.run("recount", self._limit_share, *names)
 
-    async def _destinations(self, parked: Sequence[bytes], repair: bool) -> AsyncIterator[Checked]:
+    async def _destinations(self, parked: Sequence[bytes], repair: bool) -> AsyncIterator[Finding]:
         found = await self._counts(parked)
         stranded = {it.subject for it in found if it.rule == "stranded"}
         if stranded:
@@ -143,71 +133,64 @@ class Fsck:
             if repair:
                 await self._recount([finding.subject])
             act = "counted anew, and let go what may go" if repair else None
-            yield Checked(finding, act)
+            yield replace(finding, repair=act)
 
     async def _counts(self, parked: Sequence[bytes]) -> list[Finding]:
-        claims, inflight, told = await self._scripts.run("read_counts", *parked)
-        rows = [(dest, *told[i * 5 : i * 5 + 5]) for i, dest in enumerate(parked)]
-        snapshot = _snapshot([], b"")
-        snapshot = msgspec.structs.replace(
-            snapshot,
+        claims, in_flight, told = await self._scripts.run("read_counts", *parked)
+        counts = dict(zip(parked, rows(told, CountsRow), strict=True))
+        snapshot = replace(
+            _snapshot([], b""),
             claims=dict(zip(claims[::2], claims[1::2], strict=True)),
             inflight={
                 dest: int(count) if count.isdigit() else -1
-                for dest, count in zip(inflight[::2], inflight[1::2], strict=True)
+                for dest, count in zip(in_flight[::2], in_flight[1::2], strict=True)
             },
             parked={
-                dest: {b"%d" % n for n in range(number)} for dest, number, *_ in rows if number
+                dest: {b"%d" % n for n in range(row.parked)}
+                for dest, row in counts.items()
+                if row.parked
             },
-            parking={dest for dest, *_, is_listed in rows if is_listed},
-            limits={dest: own for dest, _, own, *_ in rows if own},
-            unreachable={dest: failures for dest, _, _, failures, *_ in rows if failures},
-            opens={dest for dest, _, _, _, opens, _ in rows if opens},
+            parking={dest for dest, row in counts.items() if row.listed},
+            limits={dest: row.settings for dest, row in counts.items() if row.settings},
+            unreachable={dest: row.failures for dest, row in counts.items() if row.failures},
+            opens={dest for dest, row in counts.items() if row.watched},
         )
-        return list(of_destinations(snapshot, self._concurrency))
+        return list(of_destinations(snapshot, self._limit_share))
 
     async def _due_of(self, dests: set[bytes]) -> set[bytes]:
         """Those of which a message is due."""
         found: set[bytes] = set()
-        async for rows in self._steps("due", b""):
-            found |= {destination_of(head) for _, _, _, head in rows if head}
+        async for seen in self._steps("due", b""):
+            found |= {destination_of(row.head) for row in seen if row.head}
         return found & dests
 
 
-def _row(reply: Sequence[Any]) -> Row:
-    message_id, letters, claim, head = reply
-    return message_id, letters, claim, head
+def _destinations(row: InspectRow) -> Iterable[bytes]:
+    if row.claim:
+        yield destination_claimed(row.claim)
+    if row.head:
+        yield destination_of(row.head)
 
 
-def _destinations(row: Row) -> Iterable[bytes]:
-    _, _, claim, head = row
-    if claim:
-        yield destination_claimed(claim)
-    if head:
-        yield destination_of(head)
-
-
-def _snapshot(rows: Sequence[Row], dest: bytes) -> Snapshot:
-    """All that the keys say about these messages; `dest`: whose parked ones were looked through."""
-
-    def having(letter: bytes) -> set[bytes]:
-        return {message_id for message_id, letters, _, _ in rows if letter in letters}
-
+def _snapshot(seen: Sequence[InspectRow], dest: bytes) -> Snapshot:
+    """What the keys have about these messages; `dest`: whose parked ones were looked through."""
+    keys: dict[str, set[bytes]] = {}
     parked: dict[bytes, set[bytes]] = {}
-    for message_id, letters, _, head in rows:
-        if b"p" in letters:
-            parked.setdefault(destination_of(head), set()).add(message_id)
-        if b"q" in letters:
-            parked.setdefault(dest, set()).add(message_id)
+    for row in seen:
+        for key in row.keys.decode().split():
+            keys.setdefault(key, set()).add(row.id)
+            if key == "parked":
+                parked.setdefault(destination_of(row.head), set()).add(row.id)
+            if key == "parked_elsewhere":
+                parked.setdefault(dest, set()).add(row.id)
     return Snapshot(
-        due=having(b"d"),
-        taken=having(b"t"),
-        leases=having(b"l"),
-        delivered=having(b"s"),
-        failed=having(b"f"),
+        due=keys.get("due", set()),
+        taken=keys.get("taken", set()),
+        leases=keys.get("leases", set()),
+        finished={state: keys.get(state, set()) for state in FINISHED},
         parked=parked,
-        claims={message_id: claim for message_id, _, claim, _ in rows if claim},
+        claims={row.id: row.claim for row in seen if row.claim},
         inflight={},
-        payloads={message_id: head for message_id, _, _, head in rows if head},
-        progress=having(b"g"),
+        payloads={row.id: row.head for row in seen if row.head},
+        progress=keys.get("progress", set()),
     )

@@ -59,8 +59,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     due: Set[bytes]
     taken: Set[bytes]
     leases: Set[bytes]
-    delivered: Set[bytes]
-    failed: Set[bytes]
+    finished: Mapping[str, Set[bytes]]  # finished state → ids
     parked: Mapping[bytes, Set[bytes]]  # destination → ids
     claims: Mapping[bytes, bytes]
     inflight: Mapping[bytes, int]
@@ -80,16 +79,17 @@ class Finding(msgspec.Struct, frozen=True, order=True):
     rule: Rule
     subject: bytes  # an id; for inflight, stranded, parked_empty, parking a destination; or a key
     detail: str  # in words
+    repair: str | None = None  # what was done about it, in words; None: nothing
 
     def __str__(self) -> str:
         return f"{NUMBERS[self.rule]} {self.rule}: {self.subject!r} {self.detail}"
 
 
-def findings(snapshot: Snapshot, concurrency: int) -> list[Finding]:
-    """Everything that is wrong in a whole snapshot; `concurrency`: the limit of a destination."""
+def findings(snapshot: Snapshot, limit_share: int) -> list[Finding]:
+    """Everything that is wrong in a whole snapshot; `limit_share`: see Queue."""
     return [
         *of_messages(snapshot),
-        *of_destinations(snapshot, concurrency),
+        *of_destinations(snapshot, limit_share),
         *(Finding("stranger", key, "is a key that nobody owns") for key in snapshot.strangers),
     ]
 
@@ -128,8 +128,7 @@ def _places(snapshot: Snapshot) -> dict[str, Set[bytes]]:
     return {
         "due": snapshot.due,
         "leases": snapshot.leases,
-        "delivered": snapshot.delivered,
-        "failed": snapshot.failed,
+        **snapshot.finished,
         **parked,
     }
 
@@ -148,7 +147,7 @@ def _out_of_due(snapshot: Snapshot) -> Set[bytes]:
     return set(snapshot.leases).union(*snapshot.parked.values())
 
 
-def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
+def of_destinations(snapshot: Snapshot, limit_share: int) -> Iterator[Finding]:
     """What is wrong with the counts and the parked of destinations."""
     claimed = map(destination_claimed, snapshot.claims.values())
     claims = Counter(dest for dest in claimed if dest)
@@ -161,19 +160,19 @@ def of_destinations(snapshot: Snapshot, concurrency: int) -> Iterator[Finding]:
     for dest, ids in snapshot.parked.items():
         if not ids:
             yield Finding("parked_empty", dest, "has an empty set of parked messages")
-        elif not _held_up(snapshot, dest, concurrency):
+        elif not _held_up(snapshot, dest, limit_share):
             waiting = _waiting(snapshot) if waiting is None else waiting
             if dest not in waiting:
                 yield Finding("stranded", dest, f"has room, but {len(ids)} stay parked")
 
 
-def _held_up(snapshot: Snapshot, dest: bytes, concurrency: int) -> bool:
+def _held_up(snapshot: Snapshot, dest: bytes, limit_share: int) -> bool:
     """Whether there is a reason to park: paused, at its limit, or claims will look at it again."""
     own, paused = _numbers(_LIMITS, snapshot.limits.get(dest, b""))
     failures, _ = _numbers(_UNREACHABLE, snapshot.unreachable.get(dest, b""))
-    most = 1 if failures >= BREAKS_AT else own or concurrency
+    max_leased = 1 if failures >= BREAKS_AT else own or limit_share
     looked_at = dest in snapshot.opens or dest in snapshot.withheld
-    return paused == 1 or snapshot.inflight.get(dest, 0) >= most or looked_at
+    return paused == 1 or snapshot.inflight.get(dest, 0) >= max_leased or looked_at
 
 
 def _numbers(pattern: re.Pattern[bytes], field: bytes) -> tuple[int, int]:

@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
--- Marks a partition with this schema, if it is new or of an older one, and with their number.
+-- Marks a partition that is new, or of an older schema, with this schema and the number of partitions.
 --
--- ARGV[1] schema   ARGV[2] number of partitions   ARGV[3] 1: mark a partition that has no number yet
--- Returns 1 if it is marked, 0 if it has no number yet and got none
+-- ARGV[1] schema
+-- ARGV[2] partitions: their number
+-- ARGV[3] 1: also mark a partition that has no number yet
+-- Returns 1 if the partition is marked, 0 if it has no number and got none
 -- needs: keys data arguments
 local current = check_data(true)
 local schema, partitions = number(ARGV[1]), number(ARGV[2])

@@ -1,22 +1,25 @@
 #!lua flags=no-writes
--- Reads all that is in flight, and what is kept of some destinations.
--- All, as counts and claims of two instants would not agree: they are no more than the requests that
--- all processes have open.
+-- Reads all claims and counts in flight, and what is known of some destinations.
+-- All in one call, as counts and claims of two instants would not agree. They are no more than the
+-- requests that all processes have open.
 --
--- ARGV[1…] destinations (0–100)
--- Returns {claims, ids and claims in turn; destinations and their counts in turn; for each of the
---          destinations: number parked, its settings and its failures to connect ('' if there are
---          none), 1 if it is in `opens` or
---          `withheld`, 1 if it is in `parking`}
--- needs: keys data limits
+-- ARGV[1…] destination… (0–100)
+-- Returns {claims, in_flight, rows}
+--   claims     {(id, claim)…}
+--   in_flight  {(destination, count)…}
+--   rows       {(parked, settings, failures, watched, listed)…} of each destination of ARGV:
+--   parked     number of messages
+--   settings   '' if it has none of its own
+--   failures   to connect, as they are stored; '' if there are none
+--   watched    1 if it is in `opens` or `withheld`
+--   listed     1 if it is in `parking`
+-- needs: keys data arguments limits
 local _, _, withholds = check_data()
 local rows = {}
 for _, dest in ipairs(ARGV) do
-  local n = #rows
-  rows[n + 1] = call('ZCARD', PARKED .. dest)
-  rows[n + 2], rows[n + 3] = stored_settings(dest) or '', call('HGET', UNREACHABLE, dest) or ''
-  local opens = call('ZSCORE', OPENS, dest) or withholds and call('ZSCORE', WITHHELD, dest)
-  rows[n + 4] = opens and 1 or 0
-  rows[n + 5] = call('SISMEMBER', PARKING, dest)
+  local watched = call('ZSCORE', OPENS, dest) or withholds and call('ZSCORE', WITHHELD, dest)
+  append(rows, call('ZCARD', PARKED .. dest), stored_settings(dest) or '')
+  append(rows, call('HGET', UNREACHABLE, dest) or '', watched and 1 or 0)
+  append(rows, call('SISMEMBER', PARKING, dest))
 end
 return {call('HGETALL', CLAIMS), call('HGETALL', INFLIGHT), rows}

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
--- Counts anew what is in flight to destinations, and lets go what is parked for no reason.
--- Reads all claims, as a count that others change meanwhile would be wrong again: they are no more
+-- Corrects the count of claims of destinations, and unparks their messages that nothing holds up.
+-- Reads all claims, as a count would be wrong again if others changed it meanwhile. They are no more
 -- than the requests that all processes have open.
 --
--- ARGV[1] limit of a destination   ARGV[2…] destinations (1–100)
+-- ARGV[1] limit_share: concurrency of a destination without settings, in this partition
+-- ARGV[2…] destination… (1–100)
 -- Returns how many messages went back to `due`
--- needs: keys data arguments clock claims flow
+-- needs: keys data arguments clock places claims flow
 check_data()
-local limit, freed, now = number(ARGV[1]), 0, clock()
+local limit_share, unparked, now = number(ARGV[1]), 0, clock()
 local counts = {}
 for _, claim in ipairs(call('HVALS', CLAIMS)) do
   local _, _, _, dest = split_claim(claim)
@@ -20,8 +21,8 @@ for i = 2, #ARGV do
   else
     call('HDEL', INFLIGHT, dest)
   end
-  if still_parked(dest) then call('SADD', PARKING, dest) end
-  freed = freed + unpark(dest, limit, now)
+  mend_parking(dest)
+  unparked = unparked + unpark(dest, limit_share, now)
 end
-if freed > 0 then call('SPUBLISH', WAKEUP, now) end
-return freed
+if unparked > 0 then call('SPUBLISH', WAKEUP, now) end
+return unparked

@@ -1,11 +1,14 @@
 #!lua
--- Puts in messages of another store, unless their id is taken.
+-- Stores messages of another store. One is not stored if its id is that of any message.
 --
--- ARGV[1…] for each message (1–100): id, due ms, created ms ('' for now), record from its 8th byte
---          on, progress ('' if never tried)
--- Returns a word for each: 'ok', 'same' if a message with this content has the id, pending or
---          finished, else 'other'
--- needs: keys data arguments clock record
+-- ARGV[1…] (id, due, created, rest, progress)… of each message (1–100)
+--   due       ms
+--   created   ms; '' for now
+--   rest      its record from the 8th byte on
+--   progress  '' if it was never tried
+-- Returns {word…}
+--   word  'ok'; 'same' if the message that has the id has this content; otherwise 'other'
+-- needs: keys data arguments clock record places
 check_data()
 local now = clock()
 
@@ -14,7 +17,7 @@ local function restore(id, due, created, rest, progress)
   if old then return same_message(old, rest) and 'same' or 'other' end
   call('HSET', PAYLOADS, id, restored_record(tonumber(created) or now, rest))
   if progress ~= '' then call('HSET', PROGRESS, id, progress) end
-  call('ZADD', DUE, due, id)
+  enqueue({due, id})
   return 'ok'
 end
 
@@ -23,7 +26,7 @@ for i = 2, #ARGV, 5 do number(ARGV[i]) end
 
 local reply = {}
 for i = 1, #ARGV, 5 do
-  reply[#reply + 1] = restore(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+  append(reply, restore(unpack(ARGV, i, i + 4)))
 end
 call('SPUBLISH', WAKEUP, now)
 return reply

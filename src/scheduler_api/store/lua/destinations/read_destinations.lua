@@ -1,17 +1,22 @@
 #!lua flags=no-writes
--- Reads how destinations are doing.
+-- Reads the load, the settings and the results of destinations.
 --
--- ARGV[1] limit of a destination   ARGV[2…] names (1–100)
--- Returns for each: name, in flight, parked, its settings ('' if it has none of its own), failures
---          to connect in a row, why nothing more may be leased now ('' if something may), from when
---          on, ms (-1 if that is no matter of time), what its attempts came to in this hour and
---          the last, one after the other
+-- ARGV[1] limit_share: concurrency of a destination without settings, in this partition
+-- ARGV[2…] name… (1–100)
+-- Returns {(name, in_flight, parked, settings, failures, hold, hold_until, results)…}
+--   in_flight   number of claims
+--   parked      number of messages
+--   settings    '' if it has none of its own
+--   failures    to connect, in a row
+--   hold        why no more messages may be leased now; '' if more may be leased
+--   hold_until  ms; -1 if that is no matter of time
+--   results     of attempts in this hour and the last one, one after the other
 -- needs: keys data arguments clock in_flight limits hours flow
 check_data()
-local limit, now = number(ARGV[1]), clock()
+local limit_share, now = number(ARGV[1]), clock()
 local hour = this_hour(now)
 
-local function lately(dest)
+local function results_of(dest)
   local both = ''
   for _, key in ipairs({EVEN, ODD}) do
     local found = call('HMGET', key, '', dest)
@@ -23,10 +28,10 @@ end
 local reply = {}
 for i = 2, #ARGV do
   local dest = ARGV[i]
-  local free, why, opens_at = room(dest, limit, now)
+  local free, hold, hold_until = room(dest, limit_share, now)
   append(reply, dest, in_flight(dest))
   append(reply, call('ZCARD', PARKED .. dest), stored_settings(dest) or '')
-  append(reply, failures(dest, now), free == 0 and why or '')
-  append(reply, opens_at or -1, lately(dest))
+  append(reply, failures(dest, now), free == 0 and hold or '')
+  append(reply, hold_until or -1, results_of(dest))
 end
 return reply

@@ -1,30 +1,47 @@
--- Claims of processes that died: they are taken back, and each is counted as a crash.
--- needs: keys claims finished
+-- Claims that ended without an outcome, as their process died: each is counted as a crash.
+-- needs: keys arguments finished places claims flow
 
--- "attempts crashes outcome at\n" and the log; the log of a message never tried is an empty array.
+-- Attempts, crashes with this one, and the log. A progress is "attempts crashes outcome at\n" and the
+-- log; the log of a message that was never tried is an empty array.
 local function one_more_crash(id)
   local progress = call('HGET', PROGRESS, id) or '0 0 retry 0\n\144'
-  local attempts, crashes, rest = progress:match('^(%d+) (%d+) %a+ %d+\n(.*)$')
-  return attempts or 0, (crashes or 0) + 1, rest or '\144'
+  local attempts, crashes, log = progress:match('^(%d+) (%d+) %a+ %d+\n(.*)$')
+  return attempts or 0, (crashes or 0) + 1, log or '\144'
 end
 
--- Ends the claim of a process that died: the message waits again, or has failed if it outlived
--- `max_crashes` processes. Returns whether it waits.
-local function take_back(id, dest, now, max_crashes, keep, most)
+-- Ends one claim: the message is due again, or has failed after `max_crashes` crashes. A failed one is
+-- kept for `keep` ms. Returns whether it is due again.
+local function take_back(id, dest, now, max_crashes, keep, max_kept)
   local due = due_of(id, now)
   local attempts, crashes, log = one_more_crash(id)
-  local verdict = crashes >= max_crashes and 'failed' or 'retry'
-  local progress = table.concat({attempts, ' ', crashes, ' ', verdict, ' ', now, '\n', log})
+  local outcome = crashes >= max_crashes and 'failed' or 'retry'
+  local progress = table.concat({attempts, ' ', crashes, ' ', outcome, ' ', now, '\n', log})
   drop_claims({id}, {[dest] = 1})
-  if verdict == 'failed' and keep <= 0 then
+  if outcome == 'failed' and keep <= 0 then
     forget({id})
     return false
   end
   call('HSET', PROGRESS, id, progress)
-  if verdict == 'failed' then
-    shelve(FAILED, {now + keep, id}, most)
+  if outcome == 'failed' then
+    finish('failed', {now + keep, id}, max_kept)
     return false
   end
-  call('ZADD', DUE, due, id)
+  enqueue({due, id})
   return true
+end
+
+-- Ends the claims of these messages, and unparks what may then be claimed. `dests`: id → destination.
+-- Returns how many messages are due again, and the ids of those that have failed.
+local function take_back_all(ids, dests, limit_share, now, max_crashes, keep, max_kept)
+  local returned, failed, opened = 0, {}, {}
+  for _, id in ipairs(ids) do
+    opened[dests[id]] = true
+    if take_back(id, dests[id], now, max_crashes, keep, max_kept) then
+      returned = returned + 1
+    else
+      append(failed, id)
+    end
+  end
+  for dest in pairs(opened) do unpark(dest, limit_share, now) end
+  return returned, failed
 end

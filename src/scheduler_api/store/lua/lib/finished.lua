@@ -1,20 +1,36 @@
--- Finished messages: kept for a while on a shelf, then forgotten.
+-- Finished messages: each finished state has a key, and keeps its messages until their retention ends.
 -- needs: keys
 
+-- The finished states, in the order in which trim.lua forgets their messages. FINISHED of
+-- store/keys.py is the same list; their keys are the last ones. A new state is one word in each.
+local STATES = {'delivered', 'failed'}
+local FINISHED = {} -- state → its key
+for i, state in ipairs(STATES) do FINISHED[state] = KEYS[#KEYS - #STATES + i] end
+
+-- Deletes the contents of messages that are in no place any more.
 local function forget(ids)
   if #ids == 0 then return end
   call('HDEL', PAYLOADS, unpack(ids))
   call('HDEL', PROGRESS, unpack(ids))
 end
 
--- Puts finished messages on a shelf (until when, id, until when, id …), of which at most `most` stay
--- there. A surplus goes gradually, two for each that comes.
-local function shelve(shelf, finished, most)
-  if #finished == 0 then return end
-  call('ZADD', shelf, unpack(finished))
-  local over = math.min(call('ZCARD', shelf) - most, #finished)
-  if over <= 0 then return end
-  local oldest = call('ZRANGE', shelf, 0, over - 1)
-  call('ZREM', shelf, unpack(oldest))
-  forget(oldest)
+-- Takes messages out of one finished state, and forgets them.
+local function forget_finished(state, ids)
+  if #ids == 0 then return end
+  call('ZREM', FINISHED[state], unpack(ids))
+  forget(ids)
+end
+
+-- Takes messages out of all finished states; their contents stay.
+local function remove_finished(ids)
+  for _, state in ipairs(STATES) do call('ZREM', FINISHED[state], unpack(ids)) end
+end
+
+-- Puts messages into a finished state. `ends`: end of the retention, ms, id, end, id … A state keeps
+-- at most `max_kept`; a surplus is forgotten gradually, at most two for each message that comes.
+local function finish(state, ends, max_kept)
+  if #ends == 0 then return end
+  call('ZADD', FINISHED[state], unpack(ends))
+  local surplus = math.min(call('ZCARD', FINISHED[state]) - max_kept, #ends)
+  if surplus > 0 then forget_finished(state, call('ZRANGE', FINISHED[state], 0, surplus - 1)) end
 end

@@ -1,11 +1,11 @@
--- How many claims each destination has, of all processes together.
+-- How many claims each destination has in this partition, of all processes together.
 -- needs: keys
 
 local function in_flight(dest)
   return math.max(0, math.floor(tonumber(call('HGET', INFLIGHT, dest) or 0) or 0))
 end
 
--- Changes how many claims a destination has; a count that is negative or no number restarts at 0.
+-- Changes the number of a destination's claims. A count that is negative or no number restarts at 0.
 local function add_in_flight(dest, by)
   local count = redis.pcall('HINCRBY', INFLIGHT, dest, by)
   if type(count) == 'number' and count >= math.max(1, by) then return end

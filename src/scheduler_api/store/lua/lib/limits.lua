@@ -7,15 +7,15 @@ local function has_rules()
   return ruled
 end
 
--- The fields of `limits` that a destination's settings may be in: its name, and what earlier versions
--- named it, for which a port or a final dot made another destination.
+-- The fields of `limits` that may have a destination's settings: its name, and the names that earlier
+-- versions gave it, for which a port or a final dot made another destination.
 local function spellings(dest)
   local host, port = dest:match('^(.-)(:%d+)$')
   if host then return {dest, host .. '.' .. port} end
   return {dest, dest .. ':80', dest .. ':443', dest .. '.', dest .. '.:80', dest .. '.:443'}
 end
 
--- A destination's settings as they are stored, and in which field; nothing if it has none.
+-- A destination's settings as they are stored, and the field that has them; nothing if it has none.
 local function stored_settings(dest)
   local fields = spellings(dest)
   local found = call('HMGET', LIMITS, unpack(fields))
@@ -24,11 +24,12 @@ local function stored_settings(dest)
   end
 end
 
--- A destination's own settings: limit, ms between two messages (0: no rate), whether it is paused.
-local function settings(dest, limit)
+-- A destination's concurrency in this partition (`limit_share` if it has none of its own), ms between
+-- two messages (0: no rate), and whether it is paused.
+local function settings(dest, limit_share)
   local own = has_rules() and stored_settings(dest)
-  if not own then return limit, 0, false end
+  if not own then return limit_share, 0, false end
   local concurrency, interval, paused = own:match('^(%d+) ([%d.e+-]+) (%d)')
   concurrency = tonumber(concurrency) or 0
-  return concurrency > 0 and concurrency or limit, tonumber(interval) or 0, paused == '1'
+  return concurrency > 0 and concurrency or limit_share, tonumber(interval) or 0, paused == '1'
 end

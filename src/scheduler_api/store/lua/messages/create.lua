@@ -1,12 +1,17 @@
 #!lua
--- Stores new messages, unless their id is pending or a finished one was asked for identically.
+-- Stores new messages. One is not stored if its id is that of a pending message, or of a finished one
+-- with the same request.
 --
--- ARGV[1]  within how many ms a new head of `due` is announced
--- ARGV[2…] for each message (1–100): id, due ("=ms" at an instant, "+ms" after now), record from
---          its 14th byte on
--- Returns {now, 1 if a new head was announced, then for each: word ('ok' or the place of the
---          message that has the id), when that is scheduled for, ms, its progress or ''}
--- needs: keys data arguments clock record places
+-- ARGV[1] horizon: a new head of `due` within so many ms is announced
+-- ARGV[2…] (id, asked, tail)… of each message (1–100)
+--   asked  when it is due: "=ms" at an instant, "+ms" after now
+--   tail   its record from the 14th byte on
+-- Returns {now, announced, (word, scheduled, progress)…}
+--   announced  1 if a new head of `due` was announced
+--   word       'ok', or the place of the message that has the id already
+--   scheduled  when that message, or the new one, is scheduled for, ms
+--   progress   of that message; '' if it was never tried
+-- needs: keys data arguments clock record finished places
 check_data()
 local now, horizon = clock(), number(ARGV[1])
 local old_head = head(DUE)
@@ -24,10 +29,9 @@ local function create(id, asked, tail, old)
   local relative = asked:sub(1, 1) == '+'
   local due = tonumber(asked:sub(2)) + (relative and now or 0)
   if old then
-    local where = place(id)
-    local finished = where == 'delivered' or where == 'failed'
-    if not finished or identical(old, due, tail, relative) then
-      return where, scheduled_of(old), call('HGET', PROGRESS, id) or ''
+    local place = place_of(id)
+    if not FINISHED[place] or identical(old, due, tail, relative) then
+      return place, scheduled_of(old), call('HGET', PROGRESS, id) or ''
     end
     append(replaced, id)
   end
@@ -39,13 +43,12 @@ end
 
 local function create_all()
   if #replaced > 0 then
-    call('ZREM', DELIVERED, unpack(replaced))
-    call('ZREM', FAILED, unpack(replaced))
+    remove_finished(replaced)
     call('HDEL', PROGRESS, unpack(replaced))
   end
   if #dues == 0 then return end
   call('HSET', PAYLOADS, unpack(records))
-  call('ZADD', DUE, unpack(dues))
+  enqueue(dues)
 end
 
 assert(#ARGV % 3 == 1, 'three arguments a message')

@@ -1,18 +1,22 @@
 #!lua flags=no-writes
--- Lists pending messages, soonest first, those after a position.
+-- Lists pending messages after a position, the soonest first.
 --
--- ARGV[1] due ms and ARGV[2] id of the last message seen (-1 and '' at the beginning)
--- ARGV[3] how many (1–100)   ARGV[4] 1: whole records and progresses, for an export
--- Returns {total pending, 1 if there are more, then id, due ms, place, record up to its URL's
---          end ('' if there is none: a damaged data set, listed as the position to go on from),
---          first line of the progress ('' if never tried) for each}
+-- ARGV[1] after_due, ms, and ARGV[2] after_id of the last message seen; -1 and '' at the beginning
+-- ARGV[3] max_rows (0–100)
+-- ARGV[4] 1: whole records and progresses, for an export
+-- Returns {total, more, (id, due, place, record, progress)…}
+--   total     pending messages
+--   more      1 if there are others after the last row
+--   record    up to the end of its URL; '' if there is none: a damaged data set, with a row so that
+--             the next call can continue after it
+--   progress  its first line; '' if the message was never tried
 -- needs: keys data record
 check_data()
 local whole = ARGV[4] == '1'
-local after_due, after_id, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local BYTES = 4 * 1024 * 1024 -- of records read; a page of large bodies ends early
+local after_due, after_id, max_rows = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local MAX_BYTES = 4 * 1024 * 1024 -- of records read; a page of large bodies ends early
 
--- Byte order, as in a sorted set; Lua's own `<` follows the server's locale.
+-- The order of bytes, as in a sorted set; Lua's `<` follows the locale of the server.
 local function before(due, id, other_due, other_id)
   if due ~= other_due then return due < other_due end
   for i = 1, math.min(#id, #other_id) do
@@ -22,7 +26,8 @@ local function before(due, id, other_due, other_id)
   return #id < #other_id
 end
 
--- The rank of the first message after the position; a search, as the position may be gone.
+-- The rank of the first message after the position; a search, as the message of the position may be
+-- gone.
 local function rank_after(key)
   local low, high = 0, call('ZCARD', key)
   while low < high do
@@ -39,14 +44,14 @@ end
 
 local function page_of(key)
   local rank = rank_after(key)
-  return call('ZRANGE', key, rank, rank + most, 'WITHSCORES')
+  return call('ZRANGE', key, rank, rank + max_rows, 'WITHSCORES')
 end
 
 local reply = {call('ZCARD', DUE) + call('ZCARD', TAKEN), 0}
 local due, taken = page_of(DUE), page_of(TAKEN)
 local i, j, rows, bytes = 1, 1, 0, 0
 while due[i] or taken[j] do
-  if rows == most or bytes > BYTES then
+  if rows == max_rows or bytes > MAX_BYTES then
     reply[2] = 1
     break
   end

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Notes a restart of the store: all leases may have ended while it was away, so whoever holds one
--- gets the time of a lease to come back and settle, before anybody may reap.
+-- Notes a restart of the store. All leases may have ended while it was away, so each holder gets the
+-- time of one lease to come back and settle, before any lease is reaped.
 --
 -- ARGV[1] lease, ms
--- Returns for how many ms more nobody may reap
+-- Returns for how many more ms nobody may reap
 -- needs: keys data arguments clock restarts
 check_data()
 local lease, now = number(ARGV[1]), clock()

@@ -1,23 +1,23 @@
 #!lua flags=allow-oom
--- Forgets finished messages whose time on the shelf is over, processes long gone, and what attempts
--- came to before the last hour.
+-- Forgets finished messages whose retention is over, processes that have been silent for long, and
+-- results of attempts older than the last hour.
 --
--- ARGV[1] how many from each shelf (1–100)   ARGV[2] after how many ms of silence a process is gone
+-- ARGV[1] count: messages of each finished state, and processes (1–100)
+-- ARGV[2] worker_ttl: ms of silence after which a process is forgotten
 -- Returns the number of messages forgotten
 -- needs: keys data arguments clock hours finished
 check_data()
-local most, silence, now, forgotten = ARGV[1], number(ARGV[2]), clock(), 0
-for _, shelf in ipairs({DELIVERED, FAILED}) do
-  local over = call('ZRANGE', shelf, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
-  if #over > 0 then call('ZREM', shelf, unpack(over)) end
-  forget(over)
+local count, worker_ttl, now, forgotten = ARGV[1], number(ARGV[2]), clock(), 0
+for _, state in ipairs(STATES) do
+  local over = call('ZRANGE', FINISHED[state], '-inf', now, 'BYSCORE', 'LIMIT', 0, count)
+  forget_finished(state, over)
   forgotten = forgotten + #over
 end
--- Some, drawn by lot: processes that end in a crash each second would be a long list in a day.
-local workers = call('HRANDFIELD', WORKERS, most, 'WITHVALUES')
+-- Some at random, not all: processes that crash each second would be a long list after a day.
+local workers = call('HRANDFIELD', WORKERS, count, 'WITHVALUES')
 for i = 1, #workers, 2 do
   local seen = tonumber(workers[i + 1]:match('^%d+') or 0)
-  if now - seen > silence then call('HDEL', WORKERS, workers[i]) end
+  if now - seen > worker_ttl then call('HDEL', WORKERS, workers[i]) end
 end
 local hour = this_hour(now)
 for _, key in ipairs({EVEN, ODD}) do

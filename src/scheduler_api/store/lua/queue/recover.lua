@@ -1,33 +1,33 @@
 #!lua flags=allow-oom
--- Returns to `due` what a dead process had claimed, before its leases end; otherwise as reap does.
+-- Takes back the claims of a dead process before their leases end, as reap does after that.
 --
--- ARGV[1] how many claims to look at (1–100)   ARGV[2] limit of a destination
--- ARGV[3] most crashes of a message   ARGV[4] how long a failed record is kept, ms
--- ARGV[5] most records kept on a shelf   ARGV[6] epoch of the process that died
+-- ARGV[1] count: claims to look at (1–100)
+-- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
+-- ARGV[3] max_crashes of a message
+-- ARGV[4] keep: how long a failed message is kept, ms
+-- ARGV[5] max_kept: messages kept in a finished state
+-- ARGV[6] worker_id of the process that died
 -- ARGV[7] cursor: '0' at first, then what the last call returned
--- Returns {next cursor ('0': all were looked at), number returned to `due`, then the ids of those
---          that have failed}
--- needs: keys data arguments clock claims flow crashes
+-- Returns {cursor, returned, failed…}
+--   cursor    of the next call; '0': all claims were looked at
+--   returned  how many messages are due again
+--   failed    ids of those that have failed
+-- needs: keys data arguments clock claims crashes
 check_data()
-local limit, max_crashes = number(ARGV[2]), number(ARGV[3])
-local keep, most, epoch, now = number(ARGV[4]), number(ARGV[5]), ARGV[6], clock()
+local limit_share, max_crashes = number(ARGV[2]), number(ARGV[3])
+local keep, max_kept, worker_id, now = number(ARGV[4]), number(ARGV[5]), ARGV[6], clock()
 local found = call('HSCAN', CLAIMS, ARGV[7], 'COUNT', ARGV[1])
-local claims, reply, opened = found[2], {found[1], 0}, {}
+local cursor, claims, ids, dests = found[1], found[2], {}, {}
 
 for i = 1, #claims, 2 do
   local id = claims[i]
-  local _, its_epoch, _, dest = split_claim(claims[i + 1])
-  -- HSCAN may name an entry twice; the second time it is no claim any more.
-  if its_epoch == epoch and call('HEXISTS', CLAIMS, id) == 1 then
-    opened[dest] = true
-    if take_back(id, dest, now, max_crashes, keep, most) then
-      reply[2] = reply[2] + 1
-    else
-      append(reply, id)
-    end
+  local _, its_worker_id, _, dest = split_claim(claims[i + 1])
+  if its_worker_id == worker_id and not dests[id] then -- HSCAN may return an entry twice
+    append(ids, id)
+    dests[id] = dest
   end
 end
-for dest in pairs(opened) do unpark(dest, limit, now) end
-call('HDEL', WORKERS, epoch)
-if next(opened) then call('SPUBLISH', WAKEUP, now) end
-return reply
+local returned, failed = take_back_all(ids, dests, limit_share, now, max_crashes, keep, max_kept)
+call('HDEL', WORKERS, worker_id)
+if #ids > 0 then call('SPUBLISH', WAKEUP, now) end
+return {cursor, returned, unpack(failed)}

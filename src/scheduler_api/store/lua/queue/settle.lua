@@ -1,22 +1,31 @@
 #!lua flags=allow-oom
 -- Ends claims with their outcome; a claim that is no longer held changes nothing.
 --
--- ARGV[1] epoch   ARGV[2] limit of a destination   ARGV[3] most records kept on a shelf
--- ARGV[4…] for each message (1–100): id, fence, verdict (delivered, failed, retry), ms (how long
---          the record is kept, or until the next attempt), "attempts crashes", attempts' log,
---          whether the destination was reached ('yes', 'no', '' if nobody knows), number of its
---          duration's bucket ('': not to be counted)
--- Returns {1 if something may be claimed sooner than before, then a word for each: 'stale', or
---          'ok', or instead of it what became of the destination: 'broken' or 'mended'}
--- needs: keys arguments clock limits hours finished claims flow
-local epoch, limit, most, now = ARGV[1], number(ARGV[2]), number(ARGV[3]), clock()
+-- ARGV[1] worker_id
+-- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
+-- ARGV[3] max_kept: messages kept in a finished state
+-- ARGV[4…] (id, fence, verdict, ms, counts, log, reached, bucket)… of each message (1–100)
+--   verdict  a finished state, or retry
+--   ms       how long the message is kept, or until its next attempt
+--   counts   "attempts crashes"
+--   log      of its attempts
+--   reached  whether the destination was reached: yes, no, or '' if that is unknown
+--   bucket   number of the duration's bucket; '': the attempt is not counted
+-- Returns {sooner, word…}
+--   sooner  1 if something may be claimed sooner than before
+--   word    'stale' if the claim is no longer held; else 'ok', or what became of the destination:
+--           'broken' or 'mended'
+-- needs: keys arguments clock hours finished places limits claims flow
+local worker_id, limit_share, max_kept = ARGV[1], number(ARGV[2]), number(ARGV[3])
+local now = clock()
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
-local UNREACHABLE_KNOWN = 10000 -- destinations that could not be connected to
+local MAX_UNREACHABLE = 10000 -- destinations of which failures to connect are known
 local reply, unparked, old = {0}, 0, soonest()
 local claims = {} -- id → its claim
 local ended, freed = {}, {} -- ids of the claims that end; destination → how many
 local forgotten, progress = {}, {} -- ids; id, progress …
-local places = {retry = {}, delivered = {}, failed = {}} -- for each: score, id …
+local places = {retry = {}} -- verdict → due, or end of the retention, id …
+for _, state in ipairs(STATES) do places[state] = {} end
 local results = {} -- destination → its marks, and each mark's count, of this call
 
 -- Any answer ends the count of failures to connect.
@@ -27,9 +36,9 @@ local function reached(dest)
 end
 
 -- Makes room for one more destination: of five chosen at random, the one whose probe was due first
--- is forgotten. What is parked for it goes on, and counts its failures anew.
+-- is forgotten. Its parked messages are due again, and its failures are counted from 0.
 local function forget_unreachable()
-  if call('HLEN', UNREACHABLE) < UNREACHABLE_KNOWN then return end
+  if call('HLEN', UNREACHABLE) < MAX_UNREACHABLE then return end
   local some, first, first_at = call('HRANDFIELD', UNREACHABLE, 5, 'WITHVALUES'), nil, math.huge
   for i = 1, #some, 2 do
     local probe_at = tonumber(some[i + 1]:match('%d+$') or 0)
@@ -39,7 +48,7 @@ local function forget_unreachable()
   if still_parked(first) then call('ZADD', OPENS, now, first) end
 end
 
--- Requests that were open when the destination broke tell nothing new: each pause counts once.
+-- A pause counts once: requests that were open when the destination broke say nothing new.
 local function missed(dest)
   local failed, probe_at = failures(dest, now)
   if failed >= BREAKS_AT and now < probe_at then return 'ok' end
@@ -53,7 +62,7 @@ local function missed(dest)
   return failed == BREAKS_AT and 'broken' or 'ok'
 end
 
--- Notes a mark of an attempt, in the order of its first coming, which is the same everywhere.
+-- Notes a mark of an attempt, in the order in which marks first come: the same on every run.
 local function note(dest, mark)
   local marks = results[dest] or {}
   results[dest] = marks
@@ -67,8 +76,8 @@ local function add(text, mark, count)
   return text:sub(1, to - #known) .. known + count .. text:sub(to + 1)
 end
 
--- Adds what was noted to the hour's counts: two commands, however many destinations there are.
-local function count()
+-- Adds the noted marks to the counts of this hour, by two commands for any number of destinations.
+local function add_results()
   local hour, key = this_hour(now)
   local names, fields = {''}, {'', hour}
   for dest in pairs(results) do append(names, dest) end
@@ -87,8 +96,8 @@ local function count()
 end
 
 -- Decides what becomes of a message; `settle_all` writes it.
-local function settle(id, fence, verdict, ms, tries, log, was_reached, bucket)
-  local dest = held(claims[id], fence, epoch)
+local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket)
+  local dest = held(claims[id], fence, worker_id)
   if not dest then return 'stale' end
   claims[id] = nil -- another outcome of it is stale
   append(ended, id)
@@ -98,7 +107,7 @@ local function settle(id, fence, verdict, ms, tries, log, was_reached, bucket)
   if verdict ~= 'retry' and ms <= 0 then
     append(forgotten, id)
   else
-    append(progress, id, table.concat({tries, ' ', verdict, ' ', now, '\n', log}))
+    append(progress, id, table.concat({counts, ' ', verdict, ' ', now, '\n', log}))
     append(places[verdict], now + ms, id)
   end
   return was_reached == 'yes' and reached(dest) or was_reached == 'no' and missed(dest) or 'ok'
@@ -108,9 +117,8 @@ local function settle_all()
   drop_claims(ended, freed)
   forget(forgotten)
   if #progress > 0 then call('HSET', PROGRESS, unpack(progress)) end
-  if #places.retry > 0 then call('ZADD', DUE, unpack(places.retry)) end
-  shelve(DELIVERED, places.delivered, most)
-  shelve(FAILED, places.failed, most)
+  enqueue(places.retry)
+  for _, state in ipairs(STATES) do finish(state, places[state], max_kept) end
 end
 
 assert(#ARGV % 8 == 3, 'eight arguments a message')
@@ -120,13 +128,13 @@ local ids = {}
 for i = 4, #ARGV, 8 do append(ids, ARGV[i]) end
 for i, claim in ipairs(call('HMGET', CLAIMS, unpack(ids))) do claims[ids[i]] = claim end
 for i = 4, #ARGV, 8 do
-  local id, fence, verdict, ms, tries, log, was_reached, bucket = unpack(ARGV, i, i + 7)
-  append(reply, settle(id, fence, verdict, tonumber(ms), tries, log, was_reached, bucket))
+  local id, fence, verdict, ms, counts, log, was_reached, bucket = unpack(ARGV, i, i + 7)
+  append(reply, settle(id, fence, verdict, tonumber(ms), counts, log, was_reached, bucket))
 end
 settle_all()
-count()
+add_results()
 for dest, opened in pairs(freed) do
-  unparked = unparked + unpark(dest, limit, now, nil, opened)
+  unparked = unparked + unpark(dest, limit_share, now, nil, opened)
 end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end

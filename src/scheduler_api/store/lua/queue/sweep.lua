@@ -1,25 +1,28 @@
 #!lua flags=allow-oom
--- Looks again at destinations with parked messages, should one ever be stranded; forgets failures
--- to connect that are long past; gives leases of a clock that was set back another end.
+-- Looks again at destinations with parked messages, in case one was stranded; forgets old failures to
+-- connect; shortens leases that a clock set back made too long.
 --
--- ARGV[1] how many (1–100), drawn by lot   ARGV[2] limit of a destination
--- ARGV[3] after how many ms failures to connect are long past   ARGV[4] lease, ms
+-- ARGV[1] count: destinations, at random, and leases (1–100)
+-- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
+-- ARGV[3] failures_ttl: ms after the last probe at which failures to connect are forgotten
+-- ARGV[4] lease, ms
 -- Returns the number of messages unparked
--- needs: keys data arguments clock flow
+-- needs: keys data arguments clock places flow
 check_data()
-local most, limit, past = number(ARGV[1]), number(ARGV[2]), number(ARGV[3])
+local count, limit_share, failures_ttl = number(ARGV[1]), number(ARGV[2]), number(ARGV[3])
 local lease, now = number(ARGV[4]), clock()
 local unparked = 0
-for _, dest in ipairs(call('SRANDMEMBER', PARKING, most)) do
-  unparked = unparked + unpark(dest, limit, now)
+for _, dest in ipairs(call('SRANDMEMBER', PARKING, count)) do
+  unparked = unparked + unpark(dest, limit_share, now)
 end
-local unreachable = call('HRANDFIELD', UNREACHABLE, most, 'WITHVALUES')
+local unreachable = call('HRANDFIELD', UNREACHABLE, count, 'WITHVALUES')
 for i = 1, #unreachable, 2 do
   local _, probe_at = failures(unreachable[i], now)
-  if now - probe_at > past then call('HDEL', UNREACHABLE, unreachable[i]) end
+  if now - probe_at > failures_ttl then call('HDEL', UNREACHABLE, unreachable[i]) end
 end
-local too_late = '(' .. now + MAX_LEASE
-for _, id in ipairs(call('ZRANGE', LEASES, too_late, '+inf', 'BYSCORE', 'LIMIT', 0, most)) do
-  call('ZADD', LEASES, now + lease, id)
+local too_late, ends = '(' .. now + MAX_LEASE, {}
+for _, id in ipairs(call('ZRANGE', LEASES, too_late, '+inf', 'BYSCORE', 'LIMIT', 0, count)) do
+  append(ends, now + lease, id)
 end
+set_leases(ends)
 return unparked
