@@ -222,7 +222,7 @@ USED: tuple[Private, ...] = (
     ),
 )
 
-# uvicorn documents no way to replace its protocol. tests/api/test_requests.py and
+# uvicorn documents no way to replace its protocol. tests/api/test_framing.py and
 # tests/server/protocol test what ours does with these.
 IN_UVICORN = (
     (HttpToolsProtocol, "parser", "a request with an upgrade is not parsed again as a plain one"),

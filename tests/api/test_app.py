@@ -38,7 +38,7 @@ def fragile(api: Api) -> Api:
     return api
 
 
-async def test_a_fault_of_ours_is_a_500_whose_request_id_is_in_the_log(fragile: Api) -> None:
+async def test_unexpected_error_is_a_500_whose_request_id_is_in_the_log(fragile: Api) -> None:
     with capture_logs() as logs:
         async with fragile.client.get("/broken") as response:
             found = await problem(response, 500, "internal_error")
@@ -50,7 +50,7 @@ async def test_a_fault_of_ours_is_a_500_whose_request_id_is_in_the_log(fragile: 
     assert entry["exc_info"]
 
 
-async def test_after_a_500_the_next_request_is_answered(fragile: Api) -> None:
+async def test_request_after_a_500_is_answered(fragile: Api) -> None:
     with capture_logs():
         async with fragile.client.get("/broken"):
             pass
@@ -59,7 +59,7 @@ async def test_after_a_500_the_next_request_is_answered(fragile: Api) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole(fragile: Api) -> None:
+async def test_response_that_breaks_off_is_not_ended_as_if_it_were_complete(fragile: Api) -> None:
     with capture_logs() as logs:
         head = b"GET /broken-off HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         answer = await fragile.raw(head)
@@ -95,7 +95,7 @@ async def cut_off(api: Api, path: str) -> bytes:
     return begun + rest
 
 
-async def test_a_request_that_the_end_of_the_server_cuts_off_is_503(api: Api) -> None:
+async def test_request_cut_off_by_the_shutdown_gets_503(api: Api) -> None:
     api.server.config.timeout_graceful_shutdown = 0
     (response,) = responses(await cut_off(api, "/hanging"))
     assert response.problem["code"] == "shutting_down"
@@ -104,13 +104,13 @@ async def test_a_request_that_the_end_of_the_server_cuts_off_is_503(api: Api) ->
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_response_that_the_end_of_the_server_cuts_off_is_not_ended(api: Api) -> None:
+async def test_response_cut_off_by_the_shutdown_is_not_ended(api: Api) -> None:
     api.server.config.timeout_graceful_shutdown = 0
     answer = await cut_off(api, "/stream")
     assert answer.endswith(b"begun\r\n")
 
 
-async def test_a_caller_that_leaves_in_the_middle_stores_nothing_and_is_no_error(
+async def test_request_of_a_client_that_disconnects_stores_nothing_and_logs_no_error(
     api: Api, live_store: Store
 ) -> None:
     with capture_logs() as logs:
@@ -126,7 +126,7 @@ async def test_a_caller_that_leaves_in_the_middle_stores_nothing_and_is_no_error
     assert await live_store.messages.count() == 0
 
 
-async def test_the_lifespan_is_left_to_the_one_that_is_given() -> None:
+async def test_lifespan_is_run_by_the_one_that_is_passed_in() -> None:
     app, sent = create_app(), []
     words = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from scheduler_api.api import body_reader
-from scheduler_api.api.body_reader import SMALL
+from scheduler_api.api.body_reader import MAX_UNCOUNTED_BODY
 from scheduler_api.byte_budget import ByteBudget
 from tests.api.conftest import BODIES, MAX_BODY, TOKEN, Api
 from tests.support.factories import URL
@@ -38,13 +38,13 @@ def head(length: str) -> bytes:
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
     """So that it is sent in chunks."""
-    for start in range(0, len(data), SMALL):
-        yield data[start : start + SMALL]
+    for start in range(0, len(data), MAX_UNCOUNTED_BODY):
+        yield data[start : start + MAX_UNCOUNTED_BODY]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("size", [SMALL, SMALL + 1, LARGE, MAX_BODY])
-async def test_a_body_is_read_and_its_memory_given_back(
+@pytest.mark.parametrize("size", [MAX_UNCOUNTED_BODY, MAX_UNCOUNTED_BODY + 1, LARGE, MAX_BODY])
+async def test_read_body_returns_its_memory_to_the_budget(
     api: Api, size: int, *, chunked: bool
 ) -> None:
     data = pieces(body(size)) if chunked else body(size)
@@ -54,13 +54,13 @@ async def test_a_body_is_read_and_its_memory_given_back(
 
 
 @pytest.mark.parametrize("wrong", [b"{", b'{"webhookUrl": 1}', b"\xff"])
-async def test_memory_of_a_refused_body_is_given_back(api: Api, wrong: bytes) -> None:
+async def test_read_body_returns_the_memory_of_a_refused_body(api: Api, wrong: bytes) -> None:
     async with api.client.post("/messages", data=wrong + b" " * LARGE) as response:
         assert response.status in (400, 422)
     assert budget(api).held == 0
 
 
-async def test_an_announced_body_holds_memory_before_it_has_come(api: Api) -> None:
+async def test_read_body_reserves_memory_by_the_content_length(api: Api) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(head(f"Content-Length: {LARGE}") + b"{")
     await wait_until("the memory is held", lambda: budget(api).held == LARGE)
@@ -68,11 +68,11 @@ async def test_an_announced_body_holds_memory_before_it_has_come(api: Api) -> No
     await wait_until("it is given back", lambda: budget(api).held == 0)
 
 
-async def test_a_body_for_which_there_is_no_memory_waits_unread_until_there_is(api: Api) -> None:
+async def test_read_body_waits_for_memory_without_reading(api: Api) -> None:
     await budget(api).acquire(BODIES)
     posting = asyncio.create_task(api.client.post("/messages", data=body(LARGE)).__aenter__())
     await wait_until("it waits", lambda: bool(budget(api)._waiting))
-    async with api.client.post("/messages", data=body(SMALL)) as response:
+    async with api.client.post("/messages", data=body(MAX_UNCOUNTED_BODY)) as response:
         assert response.status == 201, "a small one needs none"
     budget(api).release(BODIES)
     response = await posting
@@ -80,10 +80,10 @@ async def test_a_body_for_which_there_is_no_memory_waits_unread_until_there_is(a
     response.close()
 
 
-async def test_a_body_that_has_waited_too_long_is_refused_and_nothing_is_stored(
+async def test_read_body_refuses_after_the_timeout_and_nothing_is_stored(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body_reader, "PATIENCE", 0.05)
+    monkeypatch.setattr(body_reader, "MEMORY_TIMEOUT", 0.05)
     await budget(api).acquire(BODIES)
     for path in ("/messages", "/messages/batch"):
         async with api.client.post(path, data=body(LARGE)) as response:
@@ -97,24 +97,24 @@ async def test_a_body_that_has_waited_too_long_is_refused_and_nothing_is_stored(
     assert budget(api).held == BODIES
 
 
-async def test_a_body_of_unknown_size_that_meets_the_limit_is_refused_at_once(api: Api) -> None:
-    await budget(api).acquire(BODIES - SMALL)
+async def test_read_body_refuses_a_body_of_unknown_size_at_once_without_memory(api: Api) -> None:
+    await budget(api).acquire(BODIES - MAX_UNCOUNTED_BODY)
     async with api.client.post("/messages", data=pieces(body(LARGE))) as response:
         await problem(response, 503, "memory_full")
-    assert budget(api).held == BODIES - SMALL
+    assert budget(api).held == BODIES - MAX_UNCOUNTED_BODY
 
 
-async def test_a_body_of_unknown_size_may_be_over_the_limit_while_it_is_the_only_one(
+async def test_read_body_lets_the_only_body_exceed_the_budget(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget(api), "limit", 2 * SMALL)
+    monkeypatch.setattr(budget(api), "limit", 2 * MAX_UNCOUNTED_BODY)
     for data in (body(MAX_BODY), pieces(body(MAX_BODY))):
         async with api.client.post("/messages", data=data) as response:
             assert response.status == 201
     assert budget(api).held == 0
 
 
-async def test_many_large_bodies_at_once_hold_no_more_than_they_may(api: Api) -> None:
+async def test_read_body_keeps_many_large_bodies_within_the_budget(api: Api) -> None:
     most = 0
 
     async def post() -> int:

@@ -73,7 +73,7 @@ def callable_url(case: Case[Any]) -> Case[Any]:
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-async def test_what_the_document_allows_is_answered_as_it_says(
+async def test_request_that_the_document_allows_gets_a_documented_response(
     api: Api, path: str, method: str
 ) -> None:
     statuses: set[int] = set()
@@ -91,7 +91,7 @@ async def test_what_the_document_allows_is_answered_as_it_says(
     ("path", "method"),
     [("/messages", "POST"), ("/messages", "GET"), ("/destinations/{host}", "PUT")],
 )
-async def test_what_the_document_forbids_is_refused_as_it_says(
+async def test_request_that_the_document_forbids_is_refused_as_documented(
     api: Api, path: str, method: str
 ) -> None:
     statuses: set[int] = set()

@@ -76,7 +76,7 @@ async def create(store: Store, count: int, host: str) -> None:
     )
 
 
-async def test_put_answers_what_holds_from_then_on(api: Api) -> None:
+async def test_put_returns_the_settings_that_apply(api: Api) -> None:
     assert await put(api) == IDLE
     asked: dict[str, Any] = {"concurrency": 8, "rate": "300/m", "paused": True}
     assert await put(api, **asked) == IDLE | asked | {"state": "paused"}
@@ -84,7 +84,7 @@ async def test_put_answers_what_holds_from_then_on(api: Api) -> None:
     assert await put(api, rate="10/s", concurrency=None) == IDLE | {"rate": "10/s"}
 
 
-async def test_delete_goes_back_to_the_default(api: Api) -> None:
+async def test_delete_restores_the_defaults(api: Api) -> None:
     await put(api, concurrency=8)
     async with api.client.delete(f"/destinations/{HOST}") as response:
         assert response.status == 200
@@ -96,7 +96,7 @@ async def test_delete_goes_back_to_the_default(api: Api) -> None:
         await problem(response, 404, "destination_not_found")
 
 
-async def test_a_destination_has_the_name_that_urls_have(api: Api, live_store: Store) -> None:
+async def test_put_normalizes_the_host_as_urls_are(api: Api, live_store: Store) -> None:
     await put(api, "N8N.Example:5678", concurrency=3)
     assert (await show(api))["concurrency"] == 3
     await put(api, "[0:0:0:0:0:0:0:1]:8443", concurrency=2)
@@ -104,7 +104,7 @@ async def test_a_destination_has_the_name_that_urls_have(api: Api, live_store: S
     assert [it.name for it in page.rows] == ["[::1]:8443", HOST]
 
 
-async def test_each_change_is_told_once(api: Api) -> None:
+async def test_put_and_delete_log_each_change_once(api: Api) -> None:
     with capture_logs() as logs:
         await put(api, concurrency=8, rate="10/s")
         async with api.client.delete(f"/destinations/{HOST}") as response:
@@ -133,13 +133,13 @@ async def test_each_change_is_told_once(api: Api) -> None:
         ({"pasued": True}, "/pasued"),
     ],
 )
-async def test_a_wrong_field_is_named(api: Api, members: dict[str, Any], path: str) -> None:
+async def test_put_names_a_wrong_field(api: Api, members: dict[str, Any], path: str) -> None:
     async with api.client.put(f"/destinations/{HOST}", json=members) as response:
         assert await wrong_paths(response) == [path]
 
 
 @pytest.mark.parametrize("host", ["a b", "user@host", "host:0", "host:22", "1.2.3", "[::1", "☃"])
-async def test_what_is_no_host_cannot_be_set_and_is_not_found(api: Api, host: str) -> None:
+async def test_put_refuses_an_invalid_host_and_get_does_not_find_it(api: Api, host: str) -> None:
     path = f"/destinations/{quote(host)}"
     async with api.client.put(path, json={"concurrency": 1}) as response:
         assert await wrong_paths(response) == ["{host}"]
@@ -148,12 +148,14 @@ async def test_what_is_no_host_cannot_be_set_and_is_not_found(api: Api, host: st
             await problem(response, 404, "destination_not_found")
 
 
-async def test_what_is_not_json_is_malformed(api: Api) -> None:
+async def test_put_refuses_a_body_that_is_not_json(api: Api) -> None:
     async with api.client.put(f"/destinations/{HOST}", data=b"{") as response:
         await problem(response, 400, "malformed_request")
 
 
-async def test_the_list_shows_the_load_the_busiest_first(api: Api, live_store: Store) -> None:
+async def test_list_shows_the_destination_with_the_most_load_first(
+    api: Api, live_store: Store
+) -> None:
     await put(api, "127.0.0.1:81", concurrency=1)
     await create(live_store, 3, "127.0.0.1:81")
     await create(live_store, 1, "127.0.0.1:82")
@@ -170,7 +172,7 @@ async def test_the_list_shows_the_load_the_busiest_first(api: Api, live_store: S
     await live_store.queues[0].release(claim.messages)
 
 
-async def test_the_pages_have_every_destination_once(api: Api) -> None:
+async def test_list_pages_contain_every_destination_once(api: Api) -> None:
     hosts = [f"h{number}.example" for number in range(5)]
     for host in hosts:
         await put(api, host, concurrency=1)
@@ -186,7 +188,7 @@ async def test_the_pages_have_every_destination_once(api: Api) -> None:
     assert (page["count"], page["total"], page["nextCursor"]) == (5, 5, None)
 
 
-async def test_every_spelling_of_a_host_is_one_destination(api: Api) -> None:
+async def test_get_finds_a_destination_by_every_spelling_of_its_host(api: Api) -> None:
     await put(api, "h.example:443", concurrency=3)
     for host in ("h.example", "h.example:80", "H.Example.", "h.example.:443"):
         shown = await show(api, host)
@@ -198,12 +200,12 @@ async def test_every_spelling_of_a_host_is_one_destination(api: Api) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "MDow", "OTo5OnA"])
-async def test_a_cursor_of_another_list_is_refused(api: Api, cursor: str) -> None:
+async def test_list_refuses_a_cursor_of_another_list(api: Api, cursor: str) -> None:
     async with api.client.get("/destinations", params={"cursor": cursor}) as response:
         assert await wrong_paths(response) == ["?cursor"]
 
 
-async def test_a_destination_tells_how_its_attempts_went(api: Api, live_store: Store) -> None:
+async def test_get_shows_the_statistics_of_the_attempts(api: Api, live_store: Store) -> None:
     await create(live_store, 4, HOST)
     claim = await live_store.queues[0].claim(10)
     *good, bad = claim.messages
@@ -216,7 +218,7 @@ async def test_a_destination_tells_how_its_attempts_went(api: Api, live_store: S
     assert shown["p99Ms"] == pytest.approx(9_000, rel=0.12)
 
 
-async def test_a_query_out_of_bounds_is_refused(api: Api) -> None:
+async def test_list_refuses_a_limit_out_of_range(api: Api) -> None:
     async with api.client.get("/destinations", params={"limit": 0}) as response:
         assert await wrong_paths(response) == ["?limit"]
 
@@ -226,14 +228,14 @@ async def why(api: Api, message_id: str) -> str:
         return str((await response.json())["why"])
 
 
-async def test_a_message_says_that_its_destination_is_paused(api: Api, live_store: Store) -> None:
+async def test_why_says_that_the_destination_is_paused(api: Api, live_store: Store) -> None:
     await live_store.destinations.set_limit("127.0.0.1:81", Limits(paused=True))
     await create(live_store, 1, "127.0.0.1:81")
     await live_store.queues[0].claim(1)
     assert await why(api, "127.0.0.1:81-0") == "destination paused"
 
 
-async def test_a_message_says_when_the_rate_lets_one_go(api: Api, live_store: Store) -> None:
+async def test_why_says_when_the_rate_allows_the_next_message(api: Api, live_store: Store) -> None:
     await live_store.destinations.set_limit("127.0.0.1:81", Limits(9, Rate(1, "h")))
     await create(live_store, 2, "127.0.0.1:81")
     (taken,) = (await live_store.queues[0].claim(2)).messages
@@ -244,9 +246,7 @@ async def test_a_message_says_when_the_rate_lets_one_go(api: Api, live_store: St
     assert await why(api, other) == told
 
 
-async def test_a_message_says_that_its_destination_is_unreachable(
-    api: Api, live_store: Store
-) -> None:
+async def test_why_says_that_the_destination_is_unreachable(api: Api, live_store: Store) -> None:
     await create(live_store, 6, "127.0.0.1:81")
     claim = await live_store.queues[0].claim(5)
     for claimed in claim.messages:

@@ -5,7 +5,7 @@ import pytest
 
 from scheduler_api.store.store import Store
 from tests.api.conftest import Scheduler, application, raw, serving
-from tests.api.test_requests import (
+from tests.api.test_framing import (
     CHUNKED,
     CLOSED,
     CONNECT,
@@ -50,7 +50,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-async def test_request_gets_one_response_under_the_protocol_of_uvicorn(
+async def test_request_gets_one_response_under_the_parser_of_uvicorn(
     live_store: Store, row: Row
 ) -> None:
     app = application(live_store, Scheduler(), foreign=True)
@@ -74,7 +74,7 @@ async def test_refused_upgrade_is_a_problem_that_says_what_to_do(
     assert "Upgrade" in response.problem["detail"]
 
 
-async def test_length_and_chunks_are_refused_where_the_server_lets_them_pass(
+async def test_request_with_content_length_and_chunks_is_refused(
     live_store: Store,
 ) -> None:
     async with serving(application(live_store, Scheduler(), foreign=True), "h11") as port:

@@ -36,12 +36,12 @@ STOPPED = {
 }
 
 
-async def test_health_tells_of_a_stopped_scheduler(api: Api) -> None:
+async def test_health_reports_a_stopped_scheduler(api: Api) -> None:
     api.scheduler.running = False
     assert await health(api) == (503, STOPPED, "1")
 
 
-async def test_health_tells_of_data_of_a_newer_version(
+async def test_health_reports_data_of_a_newer_version(
     api: Api, live_store: Store, redis: Redis
 ) -> None:
     for keys in live_store.keys:
@@ -52,7 +52,7 @@ async def test_health_tells_of_data_of_a_newer_version(
     assert "start the newer version" in found["detail"]
 
 
-async def test_health_tells_of_a_store_that_is_away(stranded: Api) -> None:
+async def test_health_reports_an_unreachable_store(stranded: Api) -> None:
     body = {
         "status": "unhealthy",
         "redis": "disconnected",
@@ -62,7 +62,9 @@ async def test_health_tells_of_a_store_that_is_away(stranded: Api) -> None:
     assert await health(stranded) == (503, body, "1")
 
 
-async def test_health_tells_what_weakens_the_store(live_store: Store, api: Api) -> None:
+async def test_health_lists_settings_of_the_store_that_may_lose_messages(
+    live_store: Store, api: Api
+) -> None:
     await live_store.check()
     async with api.client.get("/health") as response:
         body = await response.json()
@@ -71,18 +73,18 @@ async def test_health_tells_what_weakens_the_store(live_store: Store, api: Api) 
     assert warning.startswith("appendfsync is no: ")
 
 
-async def test_live_answers_whatever_is_away(stranded: Api) -> None:
+async def test_live_answers_without_store_and_scheduler(stranded: Api) -> None:
     stranded.scheduler.running = False
     async with stranded.client.get("/health/live") as response:
         assert (response.status, await response.json()) == (200, {"status": "alive"})
 
 
-async def test_ready_when_store_and_scheduler_are(api: Api) -> None:
+async def test_ready_answers_200_if_store_and_scheduler_work(api: Api) -> None:
     async with api.client.get("/health/ready") as response:
         assert (response.status, await response.json()) == (200, {"status": "ready"})
 
 
-async def test_not_ready_while_the_scheduler_stands(api: Api) -> None:
+async def test_ready_answers_503_while_the_scheduler_is_stopped(api: Api) -> None:
     api.scheduler.running = False
     async with api.client.get("/health/ready") as response:
         found = await problem(response, 503, "unavailable")
@@ -90,6 +92,6 @@ async def test_not_ready_while_the_scheduler_stands(api: Api) -> None:
         assert response.headers["Retry-After"] == "1"
 
 
-async def test_not_ready_without_a_store(stranded: Api) -> None:
+async def test_ready_answers_503_without_a_store(stranded: Api) -> None:
     async with stranded.client.get("/health/ready") as response:
         await problem(response, 503, "store_unavailable")

@@ -77,7 +77,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
-async def test_what_is_no_json_is_a_400_that_says_so(
+async def test_decode_refuses_what_is_not_json_with_400(
     api: Api, live_store: Store, sent: bytes
 ) -> None:
     async with api.client.post("/messages", data=sent) as response:
@@ -95,7 +95,7 @@ async def test_what_is_no_json_is_a_400_that_says_so(
         (body(b"}"), "(byte 42)."),
     ],
 )
-async def test_a_400_says_where_or_why(api: Api, sent: bytes, detail: str) -> None:
+async def test_decode_says_where_or_why_it_is_not_json(api: Api, sent: bytes, detail: str) -> None:
     async with api.client.post("/messages", data=sent) as response:
         assert (await problem(response, 400, "malformed_request"))["detail"].endswith(detail)
 
@@ -133,7 +133,7 @@ INVALID: dict[str, tuple[bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize(("sent", "paths"), INVALID.values(), ids=INVALID)
-async def test_what_is_json_but_wrong_is_a_422_that_names_the_fields(
+async def test_create_refuses_wrong_fields_with_422_and_names_them(
     api: Api, live_store: Store, sent: bytes, paths: list[str]
 ) -> None:
     async with api.client.post("/messages", data=sent) as response:
@@ -154,7 +154,7 @@ async def test_what_is_json_but_wrong_is_a_422_that_names_the_fields(
         ("", "there is no such field"),
     ],
 )
-async def test_an_unknown_field_is_refused_with_the_nearest_known_one(
+async def test_decode_suggests_the_nearest_name_for_an_unknown_field(
     api: Api, name: str, message: str
 ) -> None:
     async with api.client.post("/messages", json={"webhookUrl": URL, name: 1}) as response:
@@ -162,7 +162,7 @@ async def test_an_unknown_field_is_refused_with_the_nearest_known_one(
     assert found["errors"] == [{"path": f"/{name}", "message": message}]
 
 
-async def test_a_byte_order_mark_before_json_is_skipped(api: Api, live_store: Store) -> None:
+async def test_decode_skips_a_byte_order_mark(api: Api, live_store: Store) -> None:
     sent = codecs.BOM_UTF8 + body(b'"id": "marked", "payload": {"a": 1}')
     async with api.client.post("/messages", data=sent) as response:
         assert response.status == 201
@@ -182,7 +182,7 @@ OPTIONAL = [
 ]
 
 
-async def test_null_for_an_optional_field_means_that_it_is_absent(api: Api) -> None:
+async def test_null_for_an_optional_field_is_the_same_as_no_field(api: Api) -> None:
     nulls = {field.encode_name: None for field in OPTIONAL}
     assert {"id", "delay", "headers", "method", "timeout"} <= set(nulls)
     alone = [{"webhookUrl": URL, name: None} for name in nulls]
@@ -200,7 +200,7 @@ async def test_null_for_an_optional_field_means_that_it_is_absent(api: Api) -> N
         assert {it["status"] for it in (await response.json())["results"]} == {201}
 
 
-async def test_null_for_a_limit_means_that_it_is_absent(api: Api) -> None:
+async def test_null_for_a_limit_is_the_same_as_no_field(api: Api) -> None:
     given = {"concurrency": 3, "rate": "5/s", "paused": True}
     for absent in given:
         async with api.client.put("/destinations/example.com", json=given | {absent: None}) as it:
@@ -210,7 +210,7 @@ async def test_null_for_a_limit_means_that_it_is_absent(api: Api) -> None:
         assert {name: shown[name] for name in given} == given | {absent: default[absent]}
 
 
-async def test_null_as_the_payload_is_the_json_value(api: Api, live_store: Store) -> None:
+async def test_null_as_payload_is_the_json_value_null(api: Api, live_store: Store) -> None:
     async with api.client.post("/messages", data=payload(b"null")) as response:
         created = (await response.json())["messageId"]
     assert (await live_store.messages.get(created)).spec.body == b"null"
@@ -223,13 +223,13 @@ def wrong(sent: bytes) -> tuple[str, str]:
     return error.path, error.message
 
 
-def test_the_name_of_an_unknown_field_is_escaped_and_not_repeated_at_any_length() -> None:
+def test_decode_escapes_and_shortens_the_name_of_an_unknown_field() -> None:
     assert wrong(b'{"a/b~": 1}')[0] == "/a~1b~0"
     assert len(wrong(b'{"%b": 1}' % (b"z" * 500_000))[0]) < 300
     assert len(wrong(body(b'"method": "%b"' % (b"z" * 500_000)))[1]) < 300
 
 
-def test_a_place_inside_of_arrays_and_objects_is_a_json_pointer() -> None:
+def test_decode_names_a_nested_field_by_a_json_pointer() -> None:
     class Item(msgspec.Struct, forbid_unknown_fields=True):
         name: str
 
@@ -249,7 +249,7 @@ def test_a_place_inside_of_arrays_and_objects_is_a_json_pointer() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_message_or_a_refusal_and_never_anything_else(sent: bytes) -> None:
+def test_decode_returns_a_message_or_refuses_any_bytes(sent: bytes) -> None:
     for whole in (sent, payload(sent), body(sent)):
         try:
             found = decode(whole, NEW, FIELDS)
@@ -275,7 +275,7 @@ def test_any_bytes_are_a_message_or_a_refusal_and_never_anything_else(sent: byte
         ("state=failed", "?state", "there is no such field"),
     ],
 )
-async def test_a_wrong_query_is_a_422_that_names_the_parameter(
+async def test_query_refuses_a_wrong_parameter_with_422_and_names_it(
     api: Api, query: str, path: str, message: str
 ) -> None:
     async with api.client.get(f"/messages?{query}") as response:
@@ -284,7 +284,7 @@ async def test_a_wrong_query_is_a_422_that_names_the_parameter(
     assert error["message"].startswith(message)
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(api: Api) -> None:
+async def test_body_with_too_large_a_content_length_is_refused_before_it_is_sent(api: Api) -> None:
     answer = await api.raw(HEAD + b"Content-Length: %d\r\n\r\n" % LARGE)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"connection: close" in answer.lower()
@@ -293,14 +293,14 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(api
     assert "MAX_BODY" in found["detail"]
 
 
-async def test_a_client_that_asks_first_is_not_told_to_go_on_with_too_large_a_body(
+async def test_expect_100_continue_is_refused_for_too_large_a_body(
     api: Api,
 ) -> None:
     expect = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % LARGE
     assert (await api.raw(HEAD + expect)).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(
+async def test_body_of_unknown_length_is_refused_once_it_is_too_large(
     api: Api, live_store: Store
 ) -> None:
     chunk = b"%x\r\n%b\r\n" % (MAX_BODY + 1, b" " * (MAX_BODY + 1))
@@ -320,7 +320,7 @@ async def pieces(size: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_of_exactly_the_limit_is_stored(
+async def test_body_of_exactly_the_limit_is_stored(
     api: Api, live_store: Store, chunked: bool
 ) -> None:
     data: Any = pieces(MAX_BODY)
@@ -333,7 +333,7 @@ async def test_a_body_of_exactly_the_limit_is_stored(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_one_byte_over_the_limit_is_refused(
+async def test_body_one_byte_over_the_limit_is_refused(
     api: Api, live_store: Store, chunked: bool
 ) -> None:
     data: Any = pieces(MAX_BODY + 1)
@@ -355,7 +355,7 @@ async def test_a_body_one_byte_over_the_limit_is_refused(
         ("DELETE", "/messages/a"),
     ],
 )
-async def test_without_the_store_the_answer_is_503_and_says_when_to_come_back(
+async def test_request_without_a_store_gets_503_with_retry_after(
     stranded: Api, method: str, path: str
 ) -> None:
     data = body(b'"id": "a"') if method == "POST" else None

@@ -29,22 +29,22 @@ OPERATIONS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-async def test_it_is_served_as_it_is_made(api: Api) -> None:
+async def test_openapi_json_is_the_document(api: Api) -> None:
     async with api.client.get("/openapi.json") as response:
         assert await response.json() == DOCUMENT
 
 
-def test_it_is_valid_openapi_3_1() -> None:
+def test_document_is_valid_openapi_3_1() -> None:
     assert DOCUMENT["openapi"].startswith("3.1")
     assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
 
 
-def test_it_has_our_version_and_no_address_but_this_server() -> None:
+def test_document_has_our_version_and_only_this_server() -> None:
     assert DOCUMENT["info"]["version"] == __version__
     assert DOCUMENT["servers"] == [{"url": "/"}]
 
 
-def test_every_route_is_in_it() -> None:
+def test_document_contains_every_route() -> None:
     routes = [route for route in create_app().routes if isinstance(route, Route)]
     served = {
         (route.path, method)
@@ -107,7 +107,7 @@ def test_struct_has_a_description(name: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-def test_every_error_of_an_operation_is_a_class_with_that_status(
+def test_error_response_lists_codes_of_its_status(
     path: str, method: str, operation: dict[str, Any]
 ) -> None:
     known = {one.code: one for one in vars(errors).values() if is_error(one)}
@@ -183,7 +183,7 @@ def test_scope_of_an_operation_is_that_of_the_contract() -> None:
     }
 
 
-def test_the_headers_of_the_answers_are_told() -> None:
+def test_document_lists_the_headers_of_responses() -> None:
     responses = DOCUMENT["paths"]["/messages"]["post"]["responses"]
     told = {status: list(one.get("headers", {})) for status, one in responses.items()}
     assert (told["201"], told["401"], told["503"]) == (
@@ -194,20 +194,20 @@ def test_the_headers_of_the_answers_are_told() -> None:
     assert told["422"] == []
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_document_defines_every_referenced_struct() -> None:
     text = msgspec.json.encode(DOCUMENT).decode()
     names = set(re.findall(r'"#/components/schemas/(\w+)"', text))
     assert names
     assert names <= set(SCHEMAS)
 
 
-def test_a_payload_is_anything_and_may_be_missing() -> None:
+def test_schema_of_a_payload_allows_any_value_and_none() -> None:
     assert not {"type", "$ref", "anyOf"} & set(NEW["payload"])
     assert SCHEMAS["NewMessage"]["required"] == ["webhookUrl"]
     assert "payload" not in SCHEMAS["MessageView"]["required"]
 
 
-def test_an_option_of_a_message_is_absent_instead_of_null_in_a_response() -> None:
+def test_schema_of_a_shown_message_leaves_out_null_options() -> None:
     shown = SCHEMAS["MessageView"]
     for name, kind in [("delay", "number"), ("timezone", "string"), ("timeout", "number")]:
         assert shown["properties"][name]["type"] == kind
@@ -215,7 +215,7 @@ def test_an_option_of_a_message_is_absent_instead_of_null_in_a_response() -> Non
         assert name not in shown["required"]
 
 
-def test_instants_are_date_times() -> None:
+def test_schema_of_an_instant_is_a_date_time() -> None:
     for name, field in [
         ("Created", "scheduledFor"),
         ("MessageView", "createdAt"),
@@ -226,12 +226,12 @@ def test_instants_are_date_times() -> None:
         assert SCHEMAS[name]["properties"][field]["format"] == "date-time"
 
 
-def test_new_message_has_each_field_of_its_struct_and_no_other() -> None:
+def test_schema_of_a_new_message_has_exactly_the_fields_of_the_struct() -> None:
     assert set(NEW) == set(NewMessage.__struct_encode_fields__)
     assert SCHEMAS["NewMessage"]["additionalProperties"] is False
 
 
-def test_the_methods_and_the_limits_are_those_that_are_enforced() -> None:
+def test_schema_has_the_methods_and_limits_that_are_enforced() -> None:
     methods, null = NEW["method"]["anyOf"]
     assert null == {"type": "null"}
     assert set(methods["enum"]) == {"GET", "POST", "PUT", "PATCH", "DELETE"}
@@ -248,7 +248,7 @@ def test_the_methods_and_the_limits_are_those_that_are_enforced() -> None:
     "text", ["a", "a b", "é", "", "a/b", "\n", "\x7f", "\u2028", ".", "..", "..."]
 )
 @pytest.mark.parametrize("size", [1, 255, 256])
-def test_the_schema_of_an_id_says_what_the_check_does(text: str, size: int) -> None:
+def test_schema_of_an_id_allows_what_the_check_allows(text: str, size: int) -> None:
     wanted, schema = text * size if len(text) == 1 else text, NEW["id"]
     by_schema = (
         schema["minLength"] <= len(wanted) <= schema["maxLength"]

@@ -10,7 +10,7 @@ from tests.support.problems import problem
 ASSET = re.compile(r'(?:src|href)="([^"]+)"')
 
 
-async def test_the_page_asks_for_nothing_from_elsewhere(api: Api) -> None:
+async def test_docs_page_loads_nothing_from_another_site(api: Api) -> None:
     async with api.client.get("/docs") as response:
         assert (response.status, response.content_type) == (200, "text/html")
         text = await response.text()
@@ -20,7 +20,7 @@ async def test_the_page_asks_for_nothing_from_elsewhere(api: Api) -> None:
     assert "http" not in policy
 
 
-async def test_everything_that_the_page_names_is_there(api: Api) -> None:
+async def test_docs_page_links_only_to_files_that_exist(api: Api) -> None:
     async with api.client.get("/docs") as response:
         names = [name for name in ASSET.findall(await response.text()) if name != "data:,"]
     assert {"docs/docs.js", "openapi.json"} < set(names)
@@ -38,7 +38,7 @@ async def test_everything_that_the_page_names_is_there(api: Api) -> None:
         ("docs.js", "text/javascript"),
     ],
 )
-async def test_each_file_has_its_type_and_is_not_guessed_at(
+async def test_docs_file_has_its_media_type_and_nosniff(
     api: Api, name: str, media_type: str
 ) -> None:
     async with api.client.get(f"/docs/{name}") as response:
@@ -47,11 +47,11 @@ async def test_each_file_has_its_type_and_is_not_guessed_at(
 
 
 @pytest.mark.parametrize("name", ["nope.js", "..%2Fapp.py", "%2e%2e%2fapp.py", "docs.js%00"])
-async def test_no_other_file_is_given(api: Api, name: str) -> None:
+async def test_docs_serves_no_other_file(api: Api, name: str) -> None:
     head = f"GET /docs/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     assert (await api.raw(head.encode())).startswith(b"HTTP/1.1 404 ")
 
 
-async def test_a_file_that_is_not_there_is_a_problem(api: Api) -> None:
+async def test_docs_answers_a_missing_file_with_a_problem(api: Api) -> None:
     async with api.client.get("/docs/nope.js") as response:
         await problem(response, 404, "not_found")

@@ -39,7 +39,7 @@ async def answer(client: aiohttp.ClientSession, method: str, path: str, **more: 
 
 
 @pytest.mark.parametrize("passed_on", ["", PREFIX])
-async def test_every_address_is_found_with_the_prefix_and_without(
+async def test_root_path_may_be_in_the_request_or_stripped_by_the_proxy(
     client: aiohttp.ClientSession, passed_on: str
 ) -> None:
     message = {"id": "m", "webhookUrl": URL, "delay": 60}
@@ -59,12 +59,12 @@ async def test_every_address_is_found_with_the_prefix_and_without(
     assert await answer(client, "GET", f"{passed_on}/docs/docs.js") == 200
 
 
-async def test_the_prefix_twice_and_another_one_are_404(client: aiohttp.ClientSession) -> None:
+async def test_root_path_twice_or_another_prefix_is_404(client: aiohttp.ClientSession) -> None:
     for path in (f"{PREFIX}{PREFIX}/messages", "/a/messages", f"{PREFIX}s/messages"):
         assert await answer(client, "GET", path) == 404
 
 
-async def test_the_document_names_the_prefix(client: aiohttp.ClientSession) -> None:
+async def test_openapi_servers_have_the_root_path(client: aiohttp.ClientSession) -> None:
     async with client.get("/openapi.json") as response:
         assert (await response.json())["servers"] == [{"url": PREFIX}]
 
@@ -80,18 +80,18 @@ async def test_the_document_names_the_prefix(client: aiohttp.ClientSession) -> N
         ("/v1.0~x", "/v1.0~x"),
     ],
 )
-def test_setting_is_a_path(text: str, path: str) -> None:
+def test_root_path_setting_is_a_path(text: str, path: str) -> None:
     settings = load({"ROOT_PATH": text}, {}, None)
     assert settings.root_path == path
     assert run._config(settings, None).root_path == path
 
 
 @pytest.mark.parametrize("text", ["scheduler", "/a//b", "https://h/a", "/a b", "/a?b", "/%41"])
-def test_setting_that_is_no_path_is_refused(text: str) -> None:
+def test_root_path_setting_that_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"ROOT_PATH is .*: must be a path"):
         load({"ROOT_PATH": text}, {}, None)
 
 
-def test_idle_connections_are_kept_longer_than_proxies_keep_them() -> None:
+def test_keep_alive_is_longer_than_that_of_common_proxies() -> None:
     """nginx and Amazon's load balancers close theirs after 60 s."""
     assert run._config(Settings(), None).timeout_keep_alive == 75

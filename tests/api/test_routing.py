@@ -14,13 +14,13 @@ EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRA
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/messages/a/b", "/messages/a%2Fb", "/health/x"])
-async def test_an_unknown_address_is_a_problem(api: Api, path: str) -> None:
+async def test_unknown_path_is_a_404_problem(api: Api, path: str) -> None:
     async with api.client.get(path) as response:
         await problem(response, 404, "not_found")
 
 
 @pytest.mark.parametrize("path", [*RESOURCES, "/openapi.json", "/docs/docs.js"])
-async def test_a_final_slash_means_the_same_as_none(api: Api, path: str) -> None:
+async def test_final_slash_means_the_same_as_none(api: Api, path: str) -> None:
     url = re.sub("{.*}", "x", path)
     for method in EVERY_METHOD:
         found = []
@@ -32,7 +32,7 @@ async def test_a_final_slash_means_the_same_as_none(api: Api, path: str) -> None
         assert found[0] == found[1], method
 
 
-async def test_a_message_is_created_and_deleted_with_a_final_slash(api: Api) -> None:
+async def test_message_is_created_and_deleted_with_a_final_slash(api: Api) -> None:
     message = {"id": "a", "webhookUrl": URL, "delay": 60}
     async with api.client.post("/messages/", json=message) as response:
         assert (response.status, response.headers["Location"]) == (201, "/messages/a")
@@ -42,7 +42,7 @@ async def test_a_message_is_created_and_deleted_with_a_final_slash(api: Api) -> 
         assert response.status == 200
 
 
-async def test_an_encoded_slash_and_a_second_one_belong_to_the_name(api: Api) -> None:
+async def test_encoded_slash_and_second_slash_belong_to_the_id(api: Api) -> None:
     async with api.client.post("/messages", json={"id": "a", "webhookUrl": URL, "delay": 60}):
         pass
     for path in ("/messages/a%2F", "/messages/a//", "/messages//"):
@@ -50,7 +50,7 @@ async def test_an_encoded_slash_and_a_second_one_belong_to_the_name(api: Api) ->
             assert response.status == 404, path
 
 
-async def test_the_page_with_a_final_slash_leads_to_the_one_without(api: Api) -> None:
+async def test_docs_with_a_final_slash_redirects_to_the_path_without(api: Api) -> None:
     """Its links are relative. The caller's Host is in no answer."""
     answer = await api.raw(
         b"GET /docs/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
@@ -80,9 +80,7 @@ async def test_the_page_with_a_final_slash_leads_to_the_one_without(api: Api) ->
     ],
 )
 @pytest.mark.parametrize("query", ["x=1", "limt=", "cursor_=a&x", "%20=%FF"])
-async def test_an_unknown_query_field_is_refused(
-    api: Api, method: str, path: str, query: str
-) -> None:
+async def test_unknown_query_field_is_refused(api: Api, method: str, path: str, query: str) -> None:
     url = EncodedURL(f"{path}?{query}", encoded=True)
     async with api.client.request(method, url, data=b"{}") as response:
         (error,) = (await problem(response, 422, "invalid_request"))["errors"]
@@ -96,9 +94,7 @@ async def test_health_ignores_a_query(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", [*RESOURCES, "/docs", "/docs/docs.js", "/openapi.json"])
-async def test_options_answers_204_with_what_is_allowed_and_needs_no_token(
-    api: Api, path: str
-) -> None:
+async def test_options_answers_204_with_allow_and_needs_no_token(api: Api, path: str) -> None:
     url = re.sub("{.*}", "x", path)
     head = f"OPTIONS {url} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     answer = await api.raw(head.encode())
@@ -108,7 +104,7 @@ async def test_options_answers_204_with_what_is_allowed_and_needs_no_token(
         assert "OPTIONS" in refused.headers["Allow"]
 
 
-async def test_options_of_no_address_is_404_and_of_all_is_204(api: Api) -> None:
+async def test_options_of_an_unknown_path_is_404_and_of_the_server_204(api: Api) -> None:
     async with api.client.options("/nope") as response:
         await problem(response, 404, "not_found")
     answer = await api.raw(b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -116,7 +112,7 @@ async def test_options_of_no_address_is_404_and_of_all_is_204(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", RESOURCES)
-async def test_allow_names_exactly_the_methods_that_are_taken(api: Api, path: str) -> None:
+async def test_allow_names_exactly_the_supported_methods(api: Api, path: str) -> None:
     url = path.replace("{id}", "x")
     fitting = [one for one in RESOURCES if re.fullmatch(one.replace("{id}", "[^/]+"), url)]
     methods = {method for one in fitting for method in RESOURCES[one]}
@@ -137,7 +133,7 @@ async def test_allow_names_exactly_the_methods_that_are_taken(api: Api, path: st
         *("/openapi.json", "/docs", "/docs/docs.js", "/docs/nope"),
     ],
 )
-async def test_head_answers_like_get_without_the_body(api: Api, path: str) -> None:
+async def test_head_answers_like_get_without_a_body(api: Api, path: str) -> None:
     path = re.sub("{.*}", "x", path)
     async with api.client.get(path) as response:
         get = response.status, response.content_type, response.content_length

@@ -7,7 +7,7 @@ import pytest
 
 from tests.api.conftest import TOKEN
 from tests.api.test_foreign_server import under_uvicorn
-from tests.api.test_requests import LIMITS, PIPELINED, UPGRADE, Row
+from tests.api.test_framing import LIMITS, PIPELINED, UPGRADE, Row
 from tests.support.raw_client import exchange, head_and_body
 from tests.system.processes import free_port, serving
 

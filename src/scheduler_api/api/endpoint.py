@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from scheduler_api.api.auth.requires import Credential, requires
-from scheduler_api.api.body_reader import HELD
+from scheduler_api.api.body_reader import HELD_BYTES
 from scheduler_api.api.http import header, refuse_query
 from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.domain import access
@@ -66,8 +66,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         try:
             response = await self.handle(request)
         finally:
-            if HELD in scope:
-                context(request).bodies.release(scope.pop(HELD))
+            if HELD_BYTES in scope:
+                context(request).bodies.release(scope.pop(HELD_BYTES))
         await response(scope, receive, send)
 
 

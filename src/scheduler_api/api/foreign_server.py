@@ -1,7 +1,10 @@
-"""What another server's protocol reads wrongly or lets pass, refused by the application.
+"""Guards the application under an HTTP server other than ours, as by `uvicorn scheduler_api:app`.
 
-As under `uvicorn scheduler_api:app`; `scheduler-api serve` has a protocol of its own.
+It refuses requests that such a server parses wrongly; the parser of `scheduler-api serve` does so
+itself.
 """
+
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,19 +12,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from scheduler_api.api.http import header, problem
 from scheduler_api.domain.errors import Malformed
 
-_CLOSE = (b"connection", b"close")
+_CLOSE: Final = (b"connection", b"close")
 
 
 class ForeignServerGuard:
-    """The application, for requests whose framing nobody of ours has checked."""
+    """The application behind checks of a request's framing."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
-        """`root_path`: of a proxy before the server, which was perhaps not told it."""
+        """`root_path`: the prefix of a proxy, for a server that was not configured with it."""
         self._app = app
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or the refusal of it."""
+        """Pass on one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -32,32 +35,33 @@ class ForeignServerGuard:
 
         async def adapted(message: Message) -> None:
             if upgrade:
-                # uvicorn may read what follows as a request: close, so that none is answered.
-                message = _with_headers(message, [_CLOSE])
+                # uvicorn may parse the bytes that follow as another request: close the connection.
+                message = _with_connection(message, [_CLOSE])
             elif message.get("status") in (413, 503):
-                # A close with unread bytes would lose the response; uvicorn discards them.
-                message = _with_headers(message, [])
+                # To close with unread bytes would lose the response; uvicorn discards the bytes.
+                message = _with_connection(message, [])
             await send(message)
 
         await app(scope, receive, adapted)
 
 
 def _refusal(scope: Scope, upgrade: bool) -> Response | None:
+    """The response to a request whose body the server cannot read; None if it can."""
     length, coding = header(scope, b"content-length"), header(scope, b"transfer-encoding")
     if length is not None and coding is not None:
         return problem(Malformed("Send Content-Length or Transfer-Encoding, not both."))
     if upgrade and (coding is not None or (length or b"0") != b"0"):
         return problem(
             Malformed(
-                "This server cannot read the body of a request with Upgrade: leave it out, or run "
-                "the server by `scheduler-api serve`."
+                "This server cannot read the body of a request with the header Upgrade: remove the "
+                "header, or start the service with `scheduler-api serve`."
             )
         )
     return None
 
 
-def _with_headers(message: Message, headers: list[tuple[bytes, bytes]]) -> Message:
-    """With these in place of its Connection; only the start of a response has any."""
+def _with_connection(message: Message, headers: list[tuple[bytes, bytes]]) -> Message:
+    """The message with these headers in place of `Connection`, if it starts a response."""
     if message["type"] != "http.response.start":
         return message
     others = [it for it in message.get("headers", []) if it[0].lower() != b"connection"]

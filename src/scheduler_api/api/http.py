@@ -1,4 +1,4 @@
-"""Between HTTP and Python: bodies and queries in, JSON and problem+json out."""
+"""Decodes bodies and queries, encodes JSON and problem+json, maps errors to statuses."""
 
 import difflib
 import re
@@ -30,7 +30,7 @@ from scheduler_api.domain.errors import (
 
 T = TypeVar("T")
 
-# Family of errors → status and title; the first that fits.
+# Family of errors → status and title. The first one that an error belongs to counts.
 STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
     (PayloadTooLarge, 413, "Content Too Large"),
     (HeadTooLarge, 431, "Request Header Fields Too Large"),
@@ -47,7 +47,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")
 _UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING: Final = re.compile(r"missing required field `(.*)`")
-_LONGEST: Final = 200  # characters of what a caller wrote that an error repeats
+MAX_ECHO: Final = 200  # characters of a request that an error message repeats
 
 
 class JSON(Response):
@@ -59,7 +59,10 @@ class JSON(Response):
         return _encode(content)
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        """Content-Length and Content-Type beside those given, which are neither."""
+        """Content-Length, Content-Type and `headers`, which have neither of them.
+
+        Starlette's own method searches `headers` for both, which takes time.
+        """
         given = (headers or {}).items()
         self.raw_headers = [
             (b"content-length", b"%d" % len(self.body)),
@@ -69,7 +72,7 @@ class JSON(Response):
 
 
 class Problem(JSON):
-    """An error by RFC 9457."""
+    """An error response as RFC 9457 defines it."""
 
     media_type = "application/problem+json"
 
@@ -87,7 +90,7 @@ class Problem(JSON):
 
 
 def problem(error: SchedulerError) -> Problem:
-    """The answer that tells of an error."""
+    """The response to an error."""
     status, title = next((s, t) for family, s, t in STATUSES if isinstance(error, family))
     facts, headers = dict(error.facts), {}
     if isinstance(error, Invalid):
@@ -97,12 +100,12 @@ def problem(error: SchedulerError) -> Problem:
     elif isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, PayloadTooLarge | MemoryFull | TooManyConnections):
-        headers["Connection"] = "close"  # the rest of the body is not read; others get the place
+        headers["Connection"] = "close"  # the rest of the body stays unread
     return Problem(status, title, error.code, str(error), facts, headers)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first field of that name, which is in lower case; None if there is none."""
+    """The value of the first header with this lower-case name; None without one."""
     for found, value in scope["headers"]:
         if found == name:
             given: bytes = value
@@ -111,11 +114,14 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str]) -> T:
-    """The value. Raises: Malformed (no JSON), Invalid (not of that form)."""
-    if body.startswith(BOM_UTF8):  # RFC 8259, section 8.1: it may be ignored
+    """The value of a JSON body; `fields`: the known names, for a hint.
+
+    Raises: Malformed (not JSON), Invalid (JSON that the decoder refuses).
+    """
+    if body.startswith(BOM_UTF8):  # RFC 8259, section 8.1, allows it
         body = body[len(BOM_UTF8) :]
     try:
-        body.decode()  # msgspec skips over the inside of raw values, which must be UTF-8 too
+        body.decode()  # msgspec does not look into raw values
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise Invalid([_field_error(str(error), fields)]) from None
@@ -124,7 +130,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str])
 
 
 def query(request: Request, form: type[T], fields: Iterable[str]) -> T:
-    """The query string as a struct. Raises: Invalid."""
+    """The query string as a struct; `fields`: the known names, for a hint. Raises: Invalid."""
     try:
         return msgspec.convert(dict(request.query_params), form, strict=False)
     except msgspec.ValidationError as error:
@@ -133,11 +139,11 @@ def query(request: Request, form: type[T], fields: Iterable[str]) -> T:
 
 
 class _NoFields(msgspec.Struct, forbid_unknown_fields=True):
-    """Of a query where none is taken."""
+    """The query of an operation that takes none."""
 
 
 def refuse_query(request: Request) -> None:
-    """Where no query is taken. Raises: Invalid."""
+    """Refuse every query field. Raises: Invalid."""
     query(request, _NoFields, ())
 
 
@@ -150,17 +156,17 @@ def _reason(error: Exception) -> str:
 
 
 def _field_error(text: str, fields: Iterable[str]) -> FieldError:
-    """msgspec's sentence, as a JSON pointer and what would be right."""
+    """A message of msgspec as a JSON pointer and a hint."""
     place = _PLACE.search(text)
-    # msgspec writes [...] for a member of an object, whose name it does not tell.
+    # msgspec writes [...] for a member of an object, without its name.
     steps = place[1].replace("[...]", "") if place else ""
     pointer = re.sub(r"\[(\d+)\]", r"/\1", steps).replace(".", "/")
     sentence = _PLACE.sub("", text)
     if unknown := _UNKNOWN.search(sentence):
-        name = unknown[1][:_LONGEST]
+        name = unknown[1][:MAX_ECHO]
         near = difflib.get_close_matches(name, list(fields), 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         return FieldError(f"{pointer}/{pointer_step(name)}", f"there is no such field{hint}")
     if missing := _MISSING.search(sentence):
         return FieldError(f"{pointer}/{missing[1]}", "this field is required")
-    return FieldError(pointer or "/", sentence[:1].lower() + sentence[1:_LONGEST])
+    return FieldError(pointer or "/", sentence[:1].lower() + sentence[1:MAX_ECHO])

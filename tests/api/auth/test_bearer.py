@@ -33,7 +33,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-async def test_without_a_token_nothing_is_answered(api: Api, method: str, path: str) -> None:
+async def test_request_with_a_wrong_token_gets_401(api: Api, method: str, path: str) -> None:
     headers = {"Authorization": "Bearer wrong"}
     async with api.client.request(method, path, headers=headers, json={}) as response:
         await problem(response, 401, "unauthenticated")
@@ -41,7 +41,7 @@ async def test_without_a_token_nothing_is_answered(api: Api, method: str, path: 
 
 
 @pytest.mark.parametrize("value", WRONG)
-def test_authenticate_does_not_know_a_wrong_value_of_the_header(value: str) -> None:
+def test_authenticate_returns_none_for_a_wrong_header(value: str) -> None:
     assert BearerToken(TOKEN).authenticate(value.encode("latin-1")) is None
 
 
@@ -53,19 +53,19 @@ def test_authenticate_ignores_the_case_of_the_scheme_and_spaces_around_the_token
     assert principal == Principal(frozenset({"read", "write", "admin"}))
 
 
-async def test_no_header_at_all_is_refused(api: Api) -> None:
+async def test_request_without_a_token_gets_401(api: Api) -> None:
     answer = await api.raw(b"GET /messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 401 ")
 
 
-async def test_bytes_that_are_no_text_are_no_token(api: Api) -> None:
+async def test_request_with_a_token_of_arbitrary_bytes_gets_401(api: Api) -> None:
     head = b"GET /messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     answer = await api.raw(head + b"Authorization: Bearer \xff\xfe\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize("token", ["olá", "à", "秘密", "a b"])
-async def test_a_token_beyond_ascii_is_taken_as_utf_8(live_store: Store, token: str) -> None:
+async def test_token_beyond_ascii_is_compared_as_utf_8(live_store: Store, token: str) -> None:
     scheduler = Scheduler()
     app = application(live_store, scheduler, token)
     async with (
@@ -75,7 +75,7 @@ async def test_a_token_beyond_ascii_is_taken_as_utf_8(live_store: Store, token: 
         assert response.status == 200
 
 
-async def test_a_refused_create_stores_nothing(api: Api, live_store: Store) -> None:
+async def test_create_without_a_token_stores_nothing(api: Api, live_store: Store) -> None:
     headers = {"Authorization": "Bearer wrong"}
     body = {"id": "a", "webhookUrl": URL}
     async with api.client.post("/messages", headers=headers, json=body) as response:
@@ -83,7 +83,7 @@ async def test_a_refused_create_stores_nothing(api: Api, live_store: Store) -> N
     assert await live_store.messages.count() == 0
 
 
-async def test_a_refused_delete_deletes_nothing(api: Api, live_store: Store) -> None:
+async def test_delete_without_a_token_deletes_nothing(api: Api, live_store: Store) -> None:
     async with api.client.post("/messages", json={"id": "a", "webhookUrl": URL, "delay": 60}):
         pass
     async with api.client.delete("/messages/a", headers={"Authorization": ""}) as response:
@@ -94,6 +94,6 @@ async def test_a_refused_delete_deletes_nothing(api: Api, live_store: Store) -> 
 @pytest.mark.parametrize(
     "path", ["/health", "/health/live", "/health/ready", "/docs", "/openapi.json"]
 )
-async def test_what_tells_nothing_of_messages_needs_no_token(api: Api, path: str) -> None:
+async def test_path_without_a_scope_needs_no_token(api: Api, path: str) -> None:
     async with api.client.get(path, headers={"Authorization": "Bearer wrong"}) as response:
         assert response.status == 200

@@ -313,7 +313,7 @@ def check(responses: list[Response]) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
-async def test_request_gets_one_response_however_it_is_cut(
+async def test_request_gets_one_response_however_it_is_split_into_packets(
     api: Api, live_store: Store, row: Row
 ) -> None:
     for n, cut in enumerate(CUTS, 1):
