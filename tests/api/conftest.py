@@ -1,4 +1,4 @@
-"""The application as a caller meets it: a real server over the real store, a real client."""
+"""Fixtures of the API: the application over a real store, its server on loopback and a client."""
 
 import asyncio
 import socket
@@ -30,14 +30,14 @@ BODIES = 4 * MAX_BODY  # bytes, of all requests together
 
 @dataclass
 class Scheduler:
-    """Whether due messages are being looked for, as the test wants it."""
+    """Stands for the dispatcher: the test sets whether it runs."""
 
     running: bool = True
 
 
 @dataclass
 class Api:
-    """A server, and a client that has the token."""
+    """A server of the application, and a client with the token."""
 
     app: Starlette
     server: uvicorn.Server
@@ -46,12 +46,12 @@ class Api:
     scheduler: Scheduler
 
     async def raw(self, request: bytes) -> bytes:
-        """What is answered to these bytes until the server closes; nothing else is sent."""
+        """Send these bytes and return all bytes until the server closes the connection."""
         return await raw(self.port, request)
 
 
 async def raw(port: int, request: bytes) -> bytes:
-    """Bytes in, bytes out, until the other side closes."""
+    """Send bytes to a port and return all bytes until the other side closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
@@ -63,7 +63,7 @@ async def raw(port: int, request: bytes) -> bytes:
 def application(
     store: Store, scheduler: Scheduler, token: str = TOKEN, **options: Any
 ) -> Starlette:
-    """The application, with all it needs."""
+    """The application with its context."""
     app = create_app(**options)
     app.state.context = Context(
         store=store,
@@ -81,11 +81,11 @@ def application(
 async def served(
     app: ASGIApp, http: str | type[asyncio.Protocol] = HttpProtocol, **options: Any
 ) -> AsyncIterator[tuple[uvicorn.Server, int]]:
-    """A server of `app`, and its port on loopback."""
+    """A server of `app` and its port on loopback."""
     config = uvicorn.Config(
         app, http=http, ws="none", lifespan="off", log_config=None, access_log=False, **options
     )
-    # Its steps without its loop, its signals and its pauses, which take most of the time.
+    # The steps of `Server.serve` without its loop, signals and pauses, which take most time.
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -106,14 +106,14 @@ async def served(
 async def serving(
     app: ASGIApp, http: str | type[asyncio.Protocol] = HttpProtocol, **options: Any
 ) -> AsyncIterator[int]:
-    """The port on loopback where `app` is served."""
+    """The port of a server of `app` on loopback."""
     async with served(app, http, **options) as (_, port):
         yield port
 
 
 @asynccontextmanager
 async def opened(app: Starlette, scheduler: Scheduler, token: str = TOKEN) -> AsyncIterator[Api]:
-    """`app` served, and a client for it."""
+    """A server of `app` and a client for it."""
     headers = {"Authorization": f"Bearer {token}"}
     async with (
         served(app) as (server, port),
@@ -124,7 +124,7 @@ async def opened(app: Starlette, scheduler: Scheduler, token: str = TOKEN) -> As
 
 @pytest.fixture
 async def api(live_store: Store) -> AsyncIterator[Api]:
-    """The API over the store of this test."""
+    """The API over the store of the test."""
     scheduler = Scheduler()
     async with opened(application(live_store, scheduler), scheduler) as one:
         yield one
@@ -132,8 +132,8 @@ async def api(live_store: Store) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def stranded() -> AsyncIterator[Api]:
-    """The API with a store that cannot be reached: nobody listens at its address."""
-    with socket.socket() as closed:  # bound, never listening: the port stays refused
+    """The API with a store that cannot be reached: nothing listens at its address."""
+    with socket.socket() as closed:  # bound but not listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         redis = connect(f"redis://127.0.0.1:{closed.getsockname()[1]}")
         scheduler = Scheduler()

@@ -1,4 +1,4 @@
-"""The application: unexpected errors, requests that are cut off, the lifespan."""
+"""app.py: unexpected errors, requests that are cut off, the lifespan."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ AUTHORIZED = b"POST /messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\
 
 
 async def broken(_: Request) -> Response:
-    raise RuntimeError("a secret of ours")
+    raise RuntimeError("a secret")
 
 
 async def broken_off(_: Request) -> Response:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"begun"
-        raise RuntimeError("a secret of ours")
+        raise RuntimeError("a secret")
 
     return StreamingResponse(chunks())
 
@@ -82,7 +82,7 @@ async def hanging_stream(_: Request) -> Response:
 
 
 async def cut_off(api: Api, path: str) -> bytes:
-    """What is answered to a request that the end of the server cuts off."""
+    """The bytes that answer a request which the shutdown of the server cuts off."""
     api.app.router.routes += [Route("/hanging", hanging), Route("/stream", hanging_stream)]
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -119,7 +119,7 @@ async def test_request_of_a_client_that_disconnects_stores_nothing_and_logs_no_e
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-        # Answered after the server has seen the end of the first connection.
+        # The server answers this after it has seen the end of the first connection.
         async with api.client.get("/messages") as response:
             assert (await response.json())["total"] == 0
     assert logs == []

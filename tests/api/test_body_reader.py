@@ -1,4 +1,4 @@
-"""Bodies of requests in a bounded memory: waiting unread, refused, given back."""
+"""body_reader.py: bodies that wait for memory, are refused, and return their memory."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def budget(api: Api) -> ByteBudget:
 
 
 def body(size: int) -> bytes:
-    """A request for a message, of so many bytes."""
+    """The body of a create with `size` bytes."""
     empty = json.dumps({"webhookUrl": URL, "delay": "1h", "payload": ""})
     return json.dumps(
         {"webhookUrl": URL, "delay": "1h", "payload": "x" * (size - len(empty))}
@@ -37,7 +37,7 @@ def head(length: str) -> bytes:
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
-    """So that it is sent in chunks."""
+    """`data` in pieces, so that the client sends it in chunks."""
     for start in range(0, len(data), MAX_UNCOUNTED_BODY):
         yield data[start : start + MAX_UNCOUNTED_BODY]
 
@@ -73,7 +73,7 @@ async def test_read_body_waits_for_memory_without_reading(api: Api) -> None:
     posting = asyncio.create_task(api.client.post("/messages", data=body(LARGE)).__aenter__())
     await wait_until("it waits", lambda: bool(budget(api)._waiting))
     async with api.client.post("/messages", data=body(MAX_UNCOUNTED_BODY)) as response:
-        assert response.status == 201, "a small one needs none"
+        assert response.status == 201, "a small body needs no memory"
     budget(api).release(BODIES)
     response = await posting
     assert response.status == 201

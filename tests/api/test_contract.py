@@ -1,4 +1,4 @@
-"""The service keeps to its document, whatever is asked: Schemathesis against the real server."""
+"""The service answers generated requests as its OpenAPI document says (Schemathesis)."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from scheduler_api.api.openapi import document
 from tests.api.conftest import Api
 from tests.support.factories import URL
 
-EXAMPLES = 100  # of each operation and mode
+EXAMPLES = 100  # requests of each operation and mode
 SEED = 20_260_415
 AGREEMENT = [
     "not_a_server_error",
@@ -44,7 +44,7 @@ def checks(*names: str) -> list[Any]:
 
 
 def explore(cases: st.SearchStrategy[Case[Any]], ask: Callable[[Case[Any]], None]) -> None:
-    """`ask` each of the cases; the same ones every time."""
+    """Call `ask` with generated cases; every run generates the same ones."""
 
     @seed(SEED)
     @settings(
@@ -63,7 +63,7 @@ def explore(cases: st.SearchStrategy[Case[Any]], ask: Callable[[Case[Any]], None
 
 
 def callable_url(case: Case[Any]) -> Case[Any]:
-    """The case with URLs that may be called, so that what it asks for is stored."""
+    """The case with URLs that the egress rules allow, so that its messages are stored."""
     body: Any = case.body
     if isinstance(body, dict):
         for message in body.get("messages", [body]):

@@ -1,4 +1,4 @@
-"""/destinations: what may be set, what is shown, what is refused."""
+"""/destinations: what is set, shown and refused."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,14 +41,14 @@ IDLE = {
 
 @pytest.fixture
 async def live_store(redis: Redis, prefix: str) -> AsyncIterator[Store]:
-    """Of one partition, whatever PARTITIONS is: of several, each has a share of the limits."""
+    """A store of one partition: several partitions would divide the limits."""
     store = Store(redis, prefix=prefix)
     yield store
     await invariants.check(redis, store.keys[0], 64)
 
 
 async def put(api: Api, host: str = HOST, **members: Any) -> dict[str, Any]:
-    """What is answered to settings that are taken."""
+    """The response to valid settings."""
     async with api.client.put(f"/destinations/{quote(host)}", json=members) as response:
         assert response.status == 200, await response.text()
         found: dict[str, Any] = await response.json()

@@ -1,5 +1,7 @@
-"""The table of requests under uvicorn's own protocol, as by `uvicorn scheduler_api:app`: what it
-reads wrongly is refused, and no request ever gets two responses."""
+"""foreign_server.py: the requests of test_framing.py under uvicorn's own parser.
+
+Requests that it parses wrongly are refused, and no request gets two responses.
+"""
 
 import pytest
 
@@ -25,7 +27,7 @@ HARMLESS = "without its field", "with a wrong length", "with a bad chunk"
 
 
 def under_uvicorn(kind: str, name: str, row: Row) -> Row:
-    """What comes of it there."""
+    """The expected result under uvicorn's parser."""
     if kind == "connect" or (kind == "upgrade" and name not in HARMLESS):
         bodiless = row.statuses[0] == 200
         return row._replace(statuses=[200 if bodiless else 400], kept=False, stored=0)
@@ -44,7 +46,7 @@ ROWS = {
         "connect": CONNECT,
     }.items()
     for name, row in rows.items()
-    # It takes trailers for header fields; the token is a good one.
+    # uvicorn treats trailers as header fields; the token is valid.
     if name not in ("a token in the trailers", "no token, then a bad chunk")
 }
 

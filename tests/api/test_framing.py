@@ -1,7 +1,6 @@
-"""The table of requests: bytes, however they are cut into packets → one response, and whether the
-connection is kept.
+"""HTTP/1.1 framing: for bytes, however they are split into packets, the expected responses.
 
-A request that is refused is answered by a problem, exactly one, and nothing of it is stored.
+A refused request gets exactly one problem as its response, and nothing of it is stored.
 """
 
 from typing import NamedTuple
@@ -27,13 +26,13 @@ SMUGGLED = b"POST /messages HTTP/1.1\r\n" + HOST + AUTH + SIZE + b"\r\n" + JSON
 
 
 class Row(NamedTuple):
-    """A request, and what comes of it."""
+    """The bytes of one or more requests, and the expected result."""
 
     request: bytes
     statuses: list[int]  # of the responses, in order
-    kept: bool  # whether the connection is
-    stored: int = 0  # messages
-    code: str = ""  # of the last response, a problem
+    kept: bool  # whether the connection stays open
+    stored: int = 0  # number of messages that are stored
+    code: str = ""  # of the last response; empty: it is no problem
     method: str = "GET"
 
 
@@ -49,7 +48,7 @@ LAST = chunk(b"")
 
 
 def filled(size: int) -> bytes:
-    """A request with a head of that many bytes."""
+    """A request with a head of `size` bytes."""
     start = LIVE + b"X-Fill: "
     return start + b"a" * (size - len(start) - 4) + b"\r\n\r\n"
 
@@ -304,7 +303,7 @@ TABLE = {
 
 
 def check(responses: list[Response]) -> None:
-    """Every refusal is a problem that says what to do, and when to come back."""
+    """Check that every refusal is a problem, with Retry-After and Allow where they belong."""
     for response in responses:
         if response.status >= 400:
             assert response.problem["code"]
@@ -320,7 +319,7 @@ async def test_request_gets_one_response_however_it_is_split_into_packets(
         methods = [row.method] * len(row.statuses)
         with capture_logs() as logs:
             found = await exchange(api.port, cut(row.request), len(row.statuses), methods)
-        assert {entry["event"] for entry in logs} <= {"message_created"}, "no fault of ours"
+        assert {entry["event"] for entry in logs} <= {"message_created"}, "unexpected error"
         assert [one.status for one in found.responses] == row.statuses, cut
         assert found.kept == row.kept, cut
         check(found.responses)

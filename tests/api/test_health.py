@@ -1,4 +1,4 @@
-"""Health: as the original answers it, and truthful."""
+"""/health, /health/live, /health/ready: the format of the original, and the real state."""
 
 import re
 from typing import Any

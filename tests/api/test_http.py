@@ -1,4 +1,4 @@
-"""Bodies and queries in, problems out: what cannot be read, and how it is told."""
+"""http.py: which bodies and queries are refused, and what the problem says."""
 
 import codecs
 import gzip
@@ -24,13 +24,13 @@ from tests.support.problems import problem, wrong_paths
 
 HEAD = b"POST /messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % TOKEN.encode()
 LARGE = 32 * 1024 * 1024  # bytes
-DEEP = 100_000  # brackets
+DEPTH = 100_000  # nested brackets
 NEW = msgspec.json.Decoder(NewMessage)
 FIELDS = NewMessage.__struct_encode_fields__
 
 
 def body(member: bytes) -> bytes:
-    """A message that is right but for one more member."""
+    """A valid create with one more member."""
     return b'{"webhookUrl": "%b", %b}' % (URL.encode(), member)
 
 
@@ -69,9 +69,9 @@ MALFORMED = {
     "half a surrogate pair in an id": body(rb'"id": "\ud800"'),
     "half a surrogate pair in a name": body(rb'"\ud800": 1'),
     "half a surrogate pair in the payload": payload(rb'"\ud800 and more text"'),
-    "deep arrays in the payload": payload(b"[" * DEEP + b"]" * DEEP),
-    "deep arrays without an end": payload(b"[" * DEEP),
-    "deep objects in the payload": payload(b'{"a":' * DEEP + b"1" + b"}" * DEEP),
+    "deep arrays in the payload": payload(b"[" * DEPTH + b"]" * DEPTH),
+    "deep arrays without an end": payload(b"[" * DEPTH),
+    "deep objects in the payload": payload(b'{"a":' * DEPTH + b"1" + b"}" * DEPTH),
     "compressed": gzip.compress(body(b'"id": "a"')),
 }
 
@@ -91,7 +91,7 @@ async def test_decode_refuses_what_is_not_json_with_400(
     ("sent", "detail"),
     [
         (payload(b'"\xff"'), "is not UTF-8."),
-        (payload(b"[" * DEEP), "it is nested too deeply."),
+        (payload(b"[" * DEPTH), "it is nested too deeply."),
         (body(b"}"), "(byte 42)."),
     ],
 )
@@ -103,11 +103,11 @@ async def test_decode_says_where_or_why_it_is_not_json(api: Api, sent: bytes, de
 INVALID: dict[str, tuple[bytes, list[str]]] = {
     "an array": (b"[]", ["/"]),
     "null": (b"null", ["/"]),
-    "deep arrays": (b"[" * DEEP + b"]" * DEEP, ["/"]),
+    "deep arrays": (b"[" * DEPTH + b"]" * DEPTH, ["/"]),
     "nothing": (b"{}", ["/webhookUrl"]),
-    "deep arrays as an id": (body(b'"id": ' + b"[" * DEEP), ["/id"]),
-    "deep arrays as a header": (body(b'"headers": {"a": ' + b"[" * DEEP), ["/headers"]),
-    "deep arrays in an unknown field": (body(b'"x": ' + b"[" * DEEP), ["/x"]),
+    "deep arrays as an id": (body(b'"id": ' + b"[" * DEPTH), ["/id"]),
+    "deep arrays as a header": (body(b'"headers": {"a": ' + b"[" * DEPTH), ["/headers"]),
+    "deep arrays in an unknown field": (body(b'"x": ' + b"[" * DEPTH), ["/x"]),
     "number for an id": (body(b'"id": 1'), ["/id"]),
     "null for the URL": (b'{"webhookUrl": null}', ["/webhookUrl"]),
     "null for a header": (body(b'"headers": {"X-A": null}'), ["/headers"]),
@@ -304,7 +304,7 @@ async def test_body_of_unknown_length_is_refused_once_it_is_too_large(
     api: Api, live_store: Store
 ) -> None:
     chunk = b"%x\r\n%b\r\n" % (MAX_BODY + 1, b" " * (MAX_BODY + 1))
-    # The end never comes: the answer does not wait for it.
+    # The last chunk is never sent: the response must not wait for it.
     answer = await api.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert await live_store.messages.count() == 0

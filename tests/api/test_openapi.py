@@ -1,4 +1,4 @@
-"""The document: valid, whole, and made of what is enforced."""
+"""openapi.py: the document is valid and complete, and says what is enforced."""
 
 import re
 from typing import Any
@@ -138,7 +138,7 @@ def test_error_response_has_an_example_for_each_of_its_codes() -> None:
 async def test_example_of_a_body_is_a_request_that_succeeds(
     api: Api, path: str, method: str, operation: dict[str, Any]
 ) -> None:
-    """The page /docs offers it as the request to try out."""
+    """The page /docs offers the example as the request to try out."""
     if "requestBody" in operation:
         example = operation["requestBody"]["content"]["application/json"]["example"]
         path = path.format(host="n8n.example")

@@ -1,4 +1,4 @@
-"""/docs: a page that works with what this server gives, and with nothing else."""
+"""pages.py: /docs works with files of this server only."""
 
 import re
 

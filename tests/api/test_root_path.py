@@ -1,5 +1,7 @@
-"""Behind a proxy with a path prefix: the same resources, whether it strips the prefix or not, and
-every address that the API tells has it."""
+"""ROOT_PATH: behind a proxy with a path prefix, which strips it or passes it on.
+
+Every URL in a response has the prefix.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,12 +20,12 @@ PREFIX = "/a/scheduler"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
-@pytest.fixture(params=["ours", "informed", "uninformed"])
+@pytest.fixture(params=["ours", "configured", "unconfigured"])
 async def client(
     live_store: Store, request: pytest.FixtureRequest
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """Of a server behind that prefix: ours, or another that was told of it, or was not."""
-    ours, knows = request.param == "ours", request.param != "uninformed"
+    """A client of our server, or of another server that has or lacks the root path."""
+    ours, knows = request.param == "ours", request.param != "unconfigured"
     options: dict[str, Any] = {} if ours else {"foreign": True, "root_path": PREFIX}
     app = application(live_store, Scheduler(), **options)
     async with (

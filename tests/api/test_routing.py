@@ -1,9 +1,9 @@
-"""Routing: addresses, final slashes, methods, unknown query fields."""
+"""routing.py: paths, final slashes, methods, unknown query fields."""
 
 import re
 
 import pytest
-from yarl import URL as EncodedURL  # noqa: N811  URL is a text here
+from yarl import URL as EncodedURL  # noqa: N811  URL is a str here
 
 from scheduler_api.api.app import RESOURCES
 from tests.api.conftest import Api
@@ -51,7 +51,7 @@ async def test_encoded_slash_and_second_slash_belong_to_the_id(api: Api) -> None
 
 
 async def test_docs_with_a_final_slash_redirects_to_the_path_without(api: Api) -> None:
-    """Its links are relative. The caller's Host is in no answer."""
+    """The links of the page are relative. No response repeats the Host of the request."""
     answer = await api.raw(
         b"GET /docs/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
     )

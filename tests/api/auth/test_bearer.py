@@ -1,4 +1,4 @@
-"""Who may ask: every way to hold no token, and the addresses that need none."""
+"""bearer.py: wrong tokens are refused, and some paths need none."""
 
 import pytest
 

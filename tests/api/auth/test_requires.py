@@ -1,4 +1,4 @@
-"""requires: which callers are let through, with one kind of credential and with several."""
+"""requires.py: which callers pass, with one kind of credential and with several."""
 
 from typing import get_args
 
