@@ -16,6 +16,7 @@ from scheduler_api.domain import errors
 from scheduler_api.domain.accept import check_id
 from scheduler_api.domain.errors import Invalid, SchedulerError
 from scheduler_api.domain.message import MAX_DELAY, NewMessage
+from scheduler_api.domain.url import parse_destination
 from tests.api.conftest import Api
 
 ABOUT_ITSELF = {"/docs", "/docs/{name}", "/openapi.json"}
@@ -242,6 +243,23 @@ def test_schema_has_the_methods_and_limits_that_are_enforced() -> None:
     limit, cursor = DOCUMENT["paths"]["/messages"]["get"]["parameters"]
     assert (limit["schema"]["minimum"], limit["schema"]["maximum"]) == (1, 1000)
     assert cursor["schema"]["type"] == "string"
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        *(
+            (host, True)
+            for host in ("h", "N8N.example:5678", "a_b-c.d.", "[::1]:8443", "olá.example")
+        ),
+        *((host, False) for host in ("", "a b", "a/b", "u@h", "h:0", "h:", "[g]", "a\x7f", "a\nb")),
+    ],
+)
+def test_schema_of_a_host_excludes_what_no_host_has(host: str, allowed: bool) -> None:
+    parameter, *_ = DOCUMENT["paths"]["/destinations/{host}"]["get"]["parameters"]
+    assert (re.search(parameter["schema"]["pattern"], host) is not None) is allowed
+    if allowed:
+        assert parse_destination(host)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ says what to do.
 """
 _TOKEN_DESCRIPTION: Final = "The value of `API_TOKEN`. It has every scope."  # noqa: S105  no secret
 _PATH_FIELD: Final = re.compile(r"{(\w+)}")
+# ASCII letters, digits, _ . - and all that is not ASCII, for international names.
+_HOST_CHARACTER: Final = r"[^\u0000-,/:-@\[-\^`{-\u007f]"
 _PATH_PARAMETERS: Final[Mapping[str, tuple[str, str, Mapping[str, Any]]]] = {
     # name → description, example, schema
     "id": ("ID of the message.", EXAMPLE_ID, {}),
@@ -46,7 +48,8 @@ _PATH_PARAMETERS: Final[Mapping[str, tuple[str, str, Mapping[str, Any]]]] = {
         "n8n.example:5678",
         {
             "maxLength": MAX_AUTHORITY,
-            "pattern": r"^(?:[0-9A-Za-z_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$",
+            # Excludes only what no host has: parse_destination has the rules.
+            "pattern": rf"^(?:{_HOST_CHARACTER}+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{{0,4}})?$",
         },
     ),
 }
