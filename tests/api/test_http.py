@@ -128,7 +128,7 @@ INVALID: dict[str, tuple[bytes, list[str]]] = {
     "other method": (body(b'"method": "TRACE"'), ["/method"]),
     "unknown zone": (body(b'"timezone": "../../etc/passwd"'), ["/timezone"]),
     "object sent as text": (body(b'"contentType": "a/b", "payload": {}'), ["/payload"]),
-    "several": (body(b'"id": "", "delay": "x", "timeout": 0'), ["/id", "/delay", "/timeout"]),
+    "several": (body(b'"id": "", "delay": "x", "timeout": 0'), ["/id", "/timeout", "/delay"]),
 }
 
 
