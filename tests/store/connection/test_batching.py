@@ -1,4 +1,4 @@
-"""Single calls gathered into one."""
+"""Single calls batched into one."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 
 class Calls:
-    """Doubles numbers; records each call, and holds the answers while it is told to."""
+    """Doubles numbers, records each call, and holds the results back while `open` is not set."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -36,25 +36,25 @@ async def submit_all(batcher: Batcher[int, int], count: int) -> list[int]:
     return await asyncio.gather(*(batcher.submit(number) for number in range(count)))
 
 
-async def test_the_items_of_one_loop_turn_are_one_call() -> None:
+async def test_submit_makes_one_call_of_the_items_of_one_loop_turn() -> None:
     calls = Calls()
     assert await submit_all(Batcher(calls.double), 3) == [0, 2, 4]
     assert calls.batches == [[0, 1, 2]]
 
 
-async def test_a_call_has_at_most_as_many_items_as_it_may() -> None:
+async def test_submit_makes_calls_of_at_most_max_items() -> None:
     calls = Calls()
     assert await submit_all(Batcher(calls.double, max_items=2), 5) == [0, 2, 4, 6, 8]
     assert calls.batches == [[0, 1], [2, 3], [4]]
 
 
-async def test_a_full_batch_does_not_wait_for_the_delay() -> None:
+async def test_submit_of_a_full_batch_does_not_wait_for_the_delay() -> None:
     calls = Calls()
     batcher = Batcher(calls.double, delay=60, max_items=2)
     assert await asyncio.wait_for(submit_all(batcher, 2), 5) == [0, 2]
 
 
-async def test_items_within_the_delay_are_one_call() -> None:
+async def test_submit_makes_one_call_of_the_items_within_the_delay() -> None:
     calls = Calls()
     batcher = Batcher(calls.double, delay=0.05)
     first = asyncio.create_task(batcher.submit(1))
@@ -64,7 +64,7 @@ async def test_items_within_the_delay_are_one_call() -> None:
     assert calls.batches == [[1, 2]]
 
 
-async def test_what_comes_while_calls_are_under_way_makes_the_next_call_larger() -> None:
+async def test_submit_during_the_allowed_calls_makes_the_next_call_larger() -> None:
     calls = Calls()
     calls.open.clear()
     batcher = Batcher(calls.double, max_items=1)
@@ -77,20 +77,20 @@ async def test_what_comes_while_calls_are_under_way_makes_the_next_call_larger()
     assert await asyncio.gather(*tasks) == [2 * number for number in range(10)]
 
 
-async def test_an_error_of_the_call_is_everybodys() -> None:
+async def test_submit_raises_the_error_of_the_call_for_every_caller() -> None:
     batcher: Batcher[int, int] = Batcher(refuse)
     told = await asyncio.gather(*(batcher.submit(n) for n in range(3)), return_exceptions=True)
     assert [str(error) for error in told] == ["refused"] * 3
 
 
-async def test_after_an_error_the_next_call_is_made() -> None:
+async def test_submit_after_an_error_makes_the_next_call() -> None:
     batcher: Batcher[int, int] = Batcher(refuse)
     for _ in range(MAX_BATCH_CALLS + 1):
         with pytest.raises(ValueError, match="refused"):
             await batcher.submit(1)
 
 
-async def test_a_caller_that_is_cancelled_leaves_the_others_call_alone() -> None:
+async def test_submit_that_is_cancelled_leaves_the_call_of_others_alone() -> None:
     calls = Calls()
     calls.open.clear()
     batcher = Batcher(calls.double)
@@ -102,7 +102,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_call_alone() -> None
     assert await stays == 4
 
 
-async def test_an_error_does_not_reach_a_caller_that_is_gone() -> None:
+async def test_submit_that_was_cancelled_gets_no_error() -> None:
     started, fail = asyncio.Event(), asyncio.Event()
 
     async def wait_and_refuse(batch: Sequence[int]) -> list[int]:
@@ -120,7 +120,7 @@ async def test_an_error_does_not_reach_a_caller_that_is_gone() -> None:
         await stays
 
 
-async def test_a_call_has_at_most_so_many_bytes_and_at_least_one_item() -> None:
+async def test_submit_makes_calls_of_at_most_call_bytes_and_at_least_one_item() -> None:
     calls = Calls()
     batcher = Batcher(calls.double)
     sizes = [CALL_BYTES // 2, CALL_BYTES // 2, 1, 3 * CALL_BYTES, 1]
@@ -128,14 +128,14 @@ async def test_a_call_has_at_most_so_many_bytes_and_at_least_one_item() -> None:
     assert calls.batches == [[0, 1], [2], [3], [4]]
 
 
-async def test_enough_bytes_do_not_wait_for_the_delay() -> None:
+async def test_submit_of_enough_bytes_does_not_wait_for_the_delay() -> None:
     calls = Calls()
     batcher = Batcher(calls.double, delay=60)
     assert await asyncio.wait_for(batcher.submit(1, CALL_BYTES), 5) == 2
 
 
 class Away:
-    """A store that loses each call, when it is told to."""
+    """A store that loses each call on request."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -148,7 +148,7 @@ class Away:
         raise self.error
 
 
-async def test_items_that_waited_for_all_of_a_lost_call_are_refused_unsent() -> None:
+async def test_submit_refuses_items_that_waited_during_a_whole_lost_call() -> None:
     away = Away(OutcomeUnknown())
     batcher = Batcher(away.call, max_items=1)
     tasks = [asyncio.create_task(batcher.submit(number)) for number in range(MAX_BATCH_CALLS)]
@@ -166,7 +166,7 @@ async def test_items_that_waited_for_all_of_a_lost_call_are_refused_unsent() -> 
     assert len(away.batches) == 2 * MAX_BATCH_CALLS
 
 
-async def test_items_that_waited_while_a_full_store_refused_are_tried() -> None:
+async def test_submit_tries_items_that_waited_while_a_full_store_refused() -> None:
     away = Away(StoreFull())
     away.lost.set()
     batcher = Batcher(away.call, max_items=1)
@@ -175,11 +175,11 @@ async def test_items_that_waited_while_a_full_store_refused_are_tried() -> None:
     assert len(away.batches) == 20
 
 
-async def test_nothing_of_an_item_stays_after_an_error() -> None:
-    """An error holds the frames that it passed; none of them may hold the error, or an item."""
+async def test_submit_leaves_no_reference_to_an_item_after_an_error() -> None:
+    """An error holds the frames that it passed. No frame may hold the error or an item."""
 
     class Item:
-        """Of which it can be told whether it is still there."""
+        """An item that a weak reference can follow."""
 
     async def refuse_items(_: Sequence[Item]) -> list[int]:
         raise ValueError("refused")

@@ -1,4 +1,4 @@
-"""Clients of each kind of store: what they dial, and that they never repeat a command."""
+"""Clients of each kind of store: how they connect, and that they never repeat a command."""
 
 import asyncio
 import ssl
@@ -18,12 +18,12 @@ from tests.support.factories import accepted
 
 PASSWORD = "pass word/of:the@store"
 QUOTED = "pass%20word%2Fof%3Athe%40store"
-SLOW = "redis.call('INCR', KEYS[1]) for _ = 1, 5e7 do end"  # the clock stands still in a script
+SLOW = "redis.call('INCR', KEYS[1]) for _ = 1, 5e7 do end"  # a script sees a constant clock
 HANDSHAKE = b"\x16"  # the first byte of TLS
 
 
 @pytest.mark.parametrize("engine", ["embedded", "cluster", "sentinel"])
-async def test_a_command_that_got_no_answer_is_not_repeated(
+async def test_client_does_not_repeat_a_command_without_a_reply(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engines.running(engine, tmp_path) as address:
@@ -39,7 +39,7 @@ async def test_a_command_that_got_no_answer_is_not_repeated(
 
 
 @pytest.mark.parametrize("engine", ["embedded", "cluster", "sentinel"])
-async def test_a_connection_that_was_closed_meanwhile_is_dialled_anew(
+async def test_client_reconnects_after_the_server_closed_its_connections(
     engine: str, tmp_path: Path
 ) -> None:
     async with (
@@ -63,8 +63,8 @@ VALUES = {"db": "0", "protocol": "3", "ssl_cert_reqs": "required", "ssl_check_ho
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_every_option_that_an_address_may_have_is_taken_by_its_client(scheme: str) -> None:
-    """Else the first connection would end in a TypeError."""
+async def test_open_client_accepts_every_option_that_a_url_may_have(scheme: str) -> None:
+    """Otherwise the first connection would raise a TypeError."""
     for option in store_url.options(scheme):
         address = f"{scheme}://{SCHEMES[scheme]}?{option}={VALUES.get(option, '1')}"
         assert store_url.validated(address) == address
@@ -77,7 +77,7 @@ async def test_every_option_that_an_address_may_have_is_taken_by_its_client(sche
         await client_module.close(client)
 
 
-async def test_a_cluster_is_entered_with_a_password(tmp_path: Path) -> None:
+async def test_connect_cluster_logs_in_with_a_password(tmp_path: Path) -> None:
     async with engines.cluster(tmp_path) as nodes:
         for node in nodes:
             await node.ask("CONFIG", "SET", "requirepass", PASSWORD)
@@ -89,7 +89,7 @@ async def test_a_cluster_is_entered_with_a_password(tmp_path: Path) -> None:
                 await Store(client, partitions=3).check()
 
 
-async def test_a_connection_that_is_closed_as_it_is_written_to_is_a_store_that_is_away(
+async def test_write_to_a_connection_that_was_just_closed_raises_store_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def closed(*_: object) -> None:
@@ -104,7 +104,7 @@ async def test_a_connection_that_is_closed_as_it_is_written_to_is_a_store_that_i
                 await Store(client, partitions=3).messages.create("a", accepted())
 
 
-async def test_a_sentinel_and_its_master_have_logins_of_their_own(tmp_path: Path) -> None:
+async def test_connect_sentinel_logs_in_to_sentinels_and_master_separately(tmp_path: Path) -> None:
     async with engines.watched_pair(tmp_path) as (master, _, sentinel):
         await master.ask("CONFIG", "SET", "requirepass", PASSWORD)
         await sentinel.ask("SENTINEL", "SET", engines.MASTER, "auth-pass", PASSWORD)
@@ -120,7 +120,7 @@ async def test_a_sentinel_and_its_master_have_logins_of_their_own(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["rediss+cluster://{}", "rediss+sentinel://{}/master"])
-async def test_a_second_s_asks_for_tls(kind: str) -> None:
+async def test_open_client_uses_tls_for_rediss(kind: str) -> None:
     first_bytes: list[bytes] = []
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,7 +137,7 @@ async def test_a_second_s_asks_for_tls(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rediss://{}", "rediss+cluster://{}"])
-async def test_a_certificate_of_another_issuer_is_told_from_a_store_that_is_away(
+async def test_certificate_of_another_issuer_is_reported_as_not_trusted(
     kind: str, tmp_path: Path
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -153,7 +153,7 @@ async def test_a_certificate_of_another_issuer_is_told_from_a_store_that_is_away
 
 
 @pytest.mark.parametrize("engine", ["cluster", "sentinel"])
-async def test_more_calls_than_connections_wait_for_one(engine: str, tmp_path: Path) -> None:
+async def test_calls_wait_for_a_free_connection(engine: str, tmp_path: Path) -> None:
     async with engines.running(engine, tmp_path) as address, engines.opened(address) as client:
         store = Store(client, partitions=3)
         await asyncio.gather(
@@ -163,7 +163,9 @@ async def test_more_calls_than_connections_wait_for_one(engine: str, tmp_path: P
         assert [message.state for message in found] == ["scheduled"] * 300
 
 
-async def test_a_master_that_is_one_no_more_is_let_go(own_redis: Redis, own_store: Store) -> None:
+async def test_connections_to_a_former_master_are_closed(
+    own_redis: Redis, own_store: Store
+) -> None:
     before = await own_redis.client_id()
     await own_redis.replicaof("127.0.0.1", 1)
     with pytest.raises(StoreUnavailable):

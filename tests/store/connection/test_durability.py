@@ -1,4 +1,4 @@
-"""What weakens a store is told by the setting's name; with a replica wanted, a 201 waits for it."""
+"""Warnings about weak settings of the store, and 201 that waits for a replica."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ async def warnings(redis: Redis, *, replica: bool = False) -> list[str]:
         ),
     ],
 )
-async def test_each_weak_setting_is_told_with_its_value(
+async def test_warnings_name_each_weak_setting_and_its_value(
     tmp_path: Path, config: tuple[str, ...], told: list[str]
 ) -> None:
     async with server(tmp_path / "s", *config) as address, client(address) as redis:
@@ -59,20 +59,20 @@ async def test_each_weak_setting_is_told_with_its_value(
     assert all(text.startswith(start) for text, start in zip(found, told, strict=True))
 
 
-async def test_what_may_not_be_asked_is_told_as_unknown(tmp_path: Path) -> None:
+async def test_warnings_report_a_setting_that_may_not_be_read_as_unknown(tmp_path: Path) -> None:
     user = "user default on nopass ~* &* +@all -config"
     async with server(tmp_path / "s", *DURABLE, user) as address, client(address) as redis:
         (found,) = await warnings(redis)
     assert found.startswith("appendfsync is unknown because CONFIG GET is not allowed")
 
 
-async def test_a_wanted_replica_that_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_warnings_report_a_missing_replica(tmp_path: Path) -> None:
     async with server(tmp_path / "s", *DURABLE) as address, client(address) as redis:
         (found,) = await warnings(redis, replica=True)
     assert found.startswith("DURABILITY is replica, but the store has no replica")
 
 
-async def test_a_server_is_asked_again_only_after_it_was_started_anew(tmp_path: Path) -> None:
+async def test_refresh_reads_a_server_again_only_after_its_restart(tmp_path: Path) -> None:
     async with client(f"unix://{tmp_path}/s/s") as redis:
         found = Durability(redis, replica=False)
         with capture_logs() as logs:
@@ -89,7 +89,7 @@ async def test_a_server_is_asked_again_only_after_it_was_started_anew(tmp_path: 
     assert found.warnings == [logs[-1]["reason"]]
 
 
-async def test_every_primary_of_a_cluster_is_asked_that_answers(tmp_path: Path) -> None:
+async def test_refresh_reads_every_primary_of_a_cluster_that_answers(tmp_path: Path) -> None:
     async with engines.cluster(tmp_path, *DURABLE) as nodes:
         await nodes[1].ask("CONFIG", "SET", "appendfsync", "everysec")
         names = [f"127.0.0.1:{node.port}" for node in nodes]
@@ -119,7 +119,7 @@ async def test_every_primary_of_a_cluster_is_asked_that_answers(tmp_path: Path) 
         (1, "7.0.15", ["WAIT"]),
     ],
 )
-def test_the_disk_is_waited_for_where_the_server_can_tell(
+def test_wait_commands_include_the_disk_if_the_server_has_waitaof(
     aof: int, version: str, commands: list[str]
 ) -> None:
     told = {"aof_enabled": aof, "redis_version": version}
@@ -130,7 +130,7 @@ def test_the_disk_is_waited_for_where_the_server_can_tell(
 async def primary(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[str]:
-    """Address of a server that has a replica, whose address is the same but for `replica`."""
+    """Address of a server with a replica; the replica's address has `replica` in its place."""
     monkeypatch.setattr(durability, "COPY_TIMEOUT_MS", 500)
     port = free_port()
     config = getattr(request, "param", DURABLE)
@@ -149,14 +149,14 @@ async def primary(
 
 @pytest.fixture
 async def safe_store(primary: str) -> AsyncIterator[Store]:
-    """Of which a new message must be on the replica too."""
+    """A store whose new messages must also be on the replica."""
     async with client(primary) as redis:
         yield Store(redis, replica=True)
 
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """That process stands still meanwhile."""
+    """Stop the process during the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -169,12 +169,12 @@ async def replica_of(primary: str) -> int:
     return int(told["process_id"])
 
 
-async def test_a_message_that_the_replica_has_is_created(safe_store: Store) -> None:
+async def test_create_succeeds_when_the_replica_has_the_message(safe_store: Store) -> None:
     await safe_store.messages.create("a", accepted(delay=60))
     assert (await safe_store.messages.get("a")).state == "scheduled"
 
 
-async def test_a_store_that_is_away_is_told_so_with_a_replica_wanted_too() -> None:
+async def test_create_with_a_replica_fails_like_without_when_the_store_is_away() -> None:
     with socket.socket() as closed:  # bound, never listening
         closed.bind(("127.0.0.1", 0))
         async with client(f"redis://127.0.0.1:{closed.getsockname()[1]}") as redis:
@@ -182,7 +182,7 @@ async def test_a_store_that_is_away_is_told_so_with_a_replica_wanted_too() -> No
                 await Store(redis, replica=True).messages.create("a", accepted())
 
 
-async def test_the_wait_knows_scripts_that_the_server_has_forgotten(
+async def test_create_with_a_replica_sends_scripts_again_that_the_server_forgot(
     primary: str, safe_store: Store
 ) -> None:
     await safe_store.messages.create("a", accepted(delay=60))
@@ -192,9 +192,7 @@ async def test_the_wait_knows_scripts_that_the_server_has_forgotten(
     assert await safe_store.messages.count() == 2
 
 
-async def test_a_full_store_is_told_so_with_a_replica_wanted_too(
-    primary: str, safe_store: Store
-) -> None:
+async def test_create_with_a_replica_reports_a_full_store(primary: str, safe_store: Store) -> None:
     async with client(primary) as redis:
         await redis.config_set("maxmemory", 1)
         with pytest.raises(StoreFull):
@@ -204,7 +202,7 @@ async def test_a_full_store_is_told_so_with_a_replica_wanted_too(
 
 
 @pytest.mark.parametrize("primary", [DURABLE, ("appendonly no",)], indirect=True)
-async def test_without_the_replica_neither_a_message_nor_its_repetition_is_told_as_stored(
+async def test_create_without_the_replica_confirms_neither_a_message_nor_its_repeat(
     primary: str, safe_store: Store
 ) -> None:
     with stopped(await replica_of(primary)):
@@ -218,10 +216,10 @@ async def test_without_the_replica_neither_a_message_nor_its_repetition_is_told_
         await safe_store.messages.create("a", accepted(delay=60))
 
 
-async def test_a_wait_that_the_store_refuses_leaves_the_outcome_unknown(
+async def test_create_has_an_unknown_outcome_when_the_store_refuses_the_wait(
     primary: str, safe_store: Store
 ) -> None:
-    """The script has run by then."""
+    """The script has already run."""
     async with client(primary) as redis:
         await redis.execute_command("ACL", "SETUSER", "default", "-wait", "-waitaof")  # type: ignore[no-untyped-call]
         with pytest.raises(OutcomeUnknown, match="may not run WAIT") as unknown:
@@ -231,7 +229,7 @@ async def test_a_wait_that_the_store_refuses_leaves_the_outcome_unknown(
     assert await safe_store.messages.count() == 1
 
 
-async def test_without_the_replica_the_api_answers_503_that_is_safe_to_repeat(
+async def test_create_over_http_without_the_replica_is_503_and_safe_to_repeat(
     primary: str, safe_store: Store
 ) -> None:
     scheduler = Scheduler()
@@ -245,7 +243,9 @@ async def test_without_the_replica_the_api_answers_503_that_is_safe_to_repeat(
             await problem(response, 409, "duplicate_message")
 
 
-async def test_a_store_that_is_away_is_unavailable_for_the_wait_too(tmp_path: Path) -> None:
+async def test_create_with_a_replica_raises_store_unavailable_when_the_store_is_away(
+    tmp_path: Path,
+) -> None:
     async with client(f"unix://{tmp_path}/nobody") as redis:
         with pytest.raises(StoreUnavailable):
             await Store(redis, replica=True).messages.create("a", accepted())

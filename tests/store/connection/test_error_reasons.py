@@ -1,4 +1,4 @@
-"""Redis says why it does not serve us: callers and the log get its reason in words."""
+"""Why the store cannot be used: callers and the log get the reason and what to do."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ ENDLESS = "while true do end"
 
 
 async def outcome(address: str) -> object:
-    """Of a create over that address."""
+    """The result or error of a create at this address."""
     async with engines.opened(address) as client:
         create = Store(client).messages.create("m", accepted())
         (found,) = await asyncio.gather(create, return_exceptions=True)
@@ -31,7 +31,7 @@ async def outcome(address: str) -> object:
 
 
 async def refusal(address: str) -> str:
-    """What a create over that address is told."""
+    """The text of the error of a create at this address."""
     found = await outcome(address)
     assert isinstance(found, StoreUnavailable)
     return str(found)
@@ -66,7 +66,7 @@ async def refusal(address: str) -> str:
         ),
     ],
 )
-async def test_a_store_that_refuses_us_is_told_from_one_that_is_away(
+async def test_create_reports_why_a_store_refuses_calls(
     config: tuple[str, ...], address: str, told: str, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -78,14 +78,14 @@ async def test_a_store_that_refuses_us_is_told_from_one_that_is_away(
     assert found.endswith(".")
 
 
-async def test_a_store_without_room_for_a_client_says_so(tmp_path: Path) -> None:
+async def test_create_reports_that_maxclients_is_reached(tmp_path: Path) -> None:
     address = f"redis://127.0.0.1:{(port := free_port())}"
     async with (
         valkey_server(tmp_path, "maxclients 1", f"port {port}", "bind 127.0.0.1"),
         engines.opened(address) as other,
     ):
 
-        async def is_in() -> bool:  # when the connection that waited for the start has gone
+        async def is_in() -> bool:  # after the connection that waited for the start was closed
             with suppress(RedisConnectionError):
                 return bool(await other.ping())
             return False
@@ -94,7 +94,7 @@ async def test_a_store_without_room_for_a_client_says_so(tmp_path: Path) -> None
         assert "reached its maxclients" in await refusal(address)
 
 
-async def test_a_store_that_runs_somebody_elses_script_says_so(tmp_path: Path) -> None:
+async def test_create_reports_that_the_store_is_busy_with_a_script(tmp_path: Path) -> None:
     async with (
         valkey_server(tmp_path, "busy-reply-threshold 1") as server,
         engines.opened(server.address) as other,
@@ -106,13 +106,13 @@ async def test_a_store_that_runs_somebody_elses_script_says_so(tmp_path: Path) -
         async def busy() -> bool:
             return "is busy with the script" in await refusal(server.address)
 
-        await wait_until("a script that runs", busy)
+        await wait_until("the running script", busy)
         await third.script_kill()
         await asyncio.wait([running])
         assert running.exception()
 
 
-async def test_one_node_of_a_cluster_asks_for_all(tmp_path: Path) -> None:
+async def test_create_at_a_single_node_asks_for_the_url_of_a_cluster(tmp_path: Path) -> None:
     async with engines.cluster(tmp_path) as nodes:
         found = [await outcome(f"redis://127.0.0.1:{node.port}") for node in nodes]
     others = [str(one) for one in found if isinstance(one, StoreUnavailable)]
@@ -120,7 +120,7 @@ async def test_one_node_of_a_cluster_asks_for_all(tmp_path: Path) -> None:
     assert all("set REDIS_URL to redis+cluster://HOST" in one for one in others)
 
 
-async def test_a_master_that_no_sentinel_knows_is_told(tmp_path: Path) -> None:
+async def test_create_reports_a_master_that_no_sentinel_knows(tmp_path: Path) -> None:
     async with engines.running("sentinel", tmp_path) as address:
         head, _, _ = address.rpartition("/")
         assert "do not know this master" in await refusal(f"{head}/nobody")
@@ -128,7 +128,7 @@ async def test_a_master_that_no_sentinel_knows_is_told(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def answering(reply: bytes, *, hang_up: bool) -> AsyncIterator[str]:
-    """A server that says this to whoever connects; its address."""
+    """A server that sends `reply` to every client → its address."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(reply + b"\r\n")
@@ -140,19 +140,19 @@ async def answering(reply: bytes, *, hang_up: bool) -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_store_in_protected_mode_says_so() -> None:
-    """Redis says it to strangers and hangs up; never to its own machine."""
+async def test_create_reports_protected_mode() -> None:
+    """Redis sends this to remote clients and closes the connection, never to local ones."""
     reply = b"-DENIED Redis is running in protected mode because protected mode is enabled"
     async with answering(reply, hang_up=True) as address:
         assert "is in protected mode" in await refusal(address)
 
 
-async def test_a_store_that_loads_its_data_says_so() -> None:
+async def test_create_reports_that_the_store_loads_its_data() -> None:
     async with answering(b"-LOADING Redis is loading the dataset", hang_up=False) as address:
         assert "is loading its data" in await refusal(address)
 
 
-def test_a_host_that_nobody_knows_is_told() -> None:
+def test_explain_reports_an_unknown_host_name() -> None:
     with pytest.raises(socket.gaierror) as unknown:
         socket.getaddrinfo("nobody", 1, flags=socket.AI_NUMERICHOST)  # asks no other machine
     error = RedisConnectionError("Error connecting")
@@ -160,5 +160,5 @@ def test_a_host_that_nobody_knows_is_told() -> None:
     assert "host name is unknown" in str(explain(error))
 
 
-async def test_a_store_that_is_away_is_told_as_before(tmp_path: Path) -> None:
+async def test_create_reports_an_unreachable_store_without_a_reason(tmp_path: Path) -> None:
     assert await refusal(f"unix://{tmp_path}/nobody") == StoreUnavailable.__doc__

@@ -1,4 +1,4 @@
-"""The store under a user with no more rights than the document gives it, and with one less."""
+"""The store with a user that has the documented permissions, and with one permission less."""
 
 import re
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ MAP = "+command +cluster|slots"  # of which command goes to which node
 
 @asynccontextmanager
 async def store_of_the_user(folder: Path, *without: str) -> AsyncIterator[Store]:
-    """On a server where nobody else may do anything."""
+    """A store on a server where no other user has any permission."""
     lines = (granted(*without), "user default off", *DURABLE)
     async with valkey_server(folder, *lines) as server:
         redis = connect(f"unix://scheduler:{PASSWORD}@{server.socket}")
@@ -36,7 +36,7 @@ async def store_of_the_user(folder: Path, *without: str) -> AsyncIterator[Store]
         await redis.aclose()
 
 
-def test_the_document_grants_what_is_called_and_nothing_else() -> None:
+def test_document_grants_exactly_the_commands_that_are_called() -> None:
     lua = Path(scheduler_api.__file__).parent / "store" / "lua"
     called = {
         name.lower()
@@ -47,7 +47,7 @@ def test_the_document_grants_what_is_called_and_nothing_else() -> None:
     assert words == called | set(CLIENT.split())
 
 
-async def test_with_the_documented_rights_a_message_goes_its_way(tmp_path: Path) -> None:
+async def test_documented_permissions_suffice_from_create_to_fsck(tmp_path: Path) -> None:
     async with store_of_the_user(tmp_path) as store:
         await store.check_all()
         assert store.durability.warnings == []
@@ -62,27 +62,29 @@ async def test_with_the_documented_rights_a_message_goes_its_way(tmp_path: Path)
 
 
 @pytest.mark.parametrize("command", ["zadd", "spublish", "evalsha"])
-async def test_a_command_that_may_not_be_run_is_named(tmp_path: Path, command: str) -> None:
+async def test_create_names_a_command_without_permission(tmp_path: Path, command: str) -> None:
     async with store_of_the_user(tmp_path, f"+{command}") as store:
         with pytest.raises(StoreUnavailable, match=f"may not run {command.upper()}: docs/deploy"):
             await store.messages.create("a", accepted())
 
 
 @pytest.mark.parametrize("right", ["~scheduler:*", "&scheduler:*"])
-async def test_keys_and_channels_that_may_not_be_used_are_told(tmp_path: Path, right: str) -> None:
+async def test_create_reports_keys_and_channels_without_permission(
+    tmp_path: Path, right: str
+) -> None:
     async with store_of_the_user(tmp_path, right) as store:
         with pytest.raises(StoreUnavailable, match="may not use what begins with REDIS_PREFIX"):
             await store.messages.create("a", accepted())
 
 
-async def test_without_config_get_all_works_and_a_warning_says_so(tmp_path: Path) -> None:
+async def test_store_without_config_get_works_with_a_warning(tmp_path: Path) -> None:
     async with store_of_the_user(tmp_path, "+config|get") as store:
         await store.check_all()
         (warning,) = store.durability.warnings
         assert warning.startswith("appendfsync is unknown")
 
 
-async def test_on_a_cluster_its_map_is_asked_for_too(tmp_path: Path) -> None:
+async def test_cluster_also_needs_permission_for_cluster_slots(tmp_path: Path) -> None:
     assert f"`{MAP}` on each node of a cluster" in DOCUMENT.read_text()
     async with engines.cluster(tmp_path, f"{granted()} {MAP}", *DURABLE) as nodes:
         place = engines.address("redis+cluster", nodes)

@@ -1,4 +1,4 @@
-"""Calls cut and bounded by bytes."""
+"""Calls split by items and bytes, and the limit of bytes in open calls."""
 
 import asyncio
 import gc
@@ -21,20 +21,20 @@ MIB = 1024**2
 
 
 class Store:
-    """Records the calls under way; ends them when it is told to."""
+    """Records the open calls, and ends them when `end` has a result."""
 
     def __init__(self) -> None:
-        self.under_way: list[int] = []
+        self.open: list[int] = []
         self.seen: list[int] = []
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def call(self, number: int) -> str:
         self.seen.append(number)
-        self.under_way.append(number)
+        self.open.append(number)
         try:
             return await asyncio.shield(self.end)
         finally:
-            self.under_way.remove(number)
+            self.open.remove(number)
 
 
 def upload(uploads: Uploads, store: Store, sizes: Sequence[int]) -> list[asyncio.Task[str]]:
@@ -44,11 +44,11 @@ def upload(uploads: Uploads, store: Store, sizes: Sequence[int]) -> list[asyncio
     ]
 
 
-def test_calls_have_at_most_so_many_items() -> None:
+def test_split_calls_has_at_most_max_items_in_a_call() -> None:
     assert list(split_calls(range(5), lambda _: 1, 2)) == [[0, 1], [2, 3], [4]]
 
 
-def test_calls_have_at_most_so_many_bytes() -> None:
+def test_split_calls_has_at_most_call_bytes_in_a_call() -> None:
     half = CALL_BYTES // 2
     sizes = [half, half, 1, half, half, CALL_BYTES, 1]
     assert list(split_calls(sizes, lambda size: size, 100)) == [
@@ -60,53 +60,53 @@ def test_calls_have_at_most_so_many_bytes() -> None:
     ]
 
 
-def test_an_item_larger_than_a_call_is_one_by_itself() -> None:
+def test_split_calls_puts_a_larger_item_into_its_own_call() -> None:
     sizes = [1, 3 * CALL_BYTES, 1]
     assert list(split_calls(sizes, lambda size: size, 100)) == [[1], [3 * CALL_BYTES], [1]]
 
 
-def test_of_no_items_there_is_no_call() -> None:
+def test_split_calls_of_no_items_is_empty() -> None:
     assert list(split_calls([], lambda _: 1, 100)) == []
 
 
-async def test_uploads_under_way_are_bounded_by_bytes() -> None:
+async def test_run_limits_the_bytes_of_open_calls() -> None:
     uploads, store = Uploads(), Store()
     tasks = upload(uploads, store, [CALL_BYTES] * 10)
     most = MAX_UPLOAD // CALL_BYTES
-    await wait_until("as many as may", lambda: len(store.under_way) == most)
+    await wait_until("the allowed calls", lambda: len(store.open) == most)
     await asyncio.wait(tasks, timeout=0.01)
     assert store.seen == list(range(most))
     store.end.set_result("stored")
     assert await asyncio.gather(*tasks) == ["stored"] * 10
 
 
-async def test_an_upload_larger_than_all_that_may_be_under_way_goes_alone() -> None:
+async def test_run_sends_a_call_above_the_limit_alone() -> None:
     uploads, store = Uploads(), Store()
     tasks = upload(uploads, store, [2 * MAX_UPLOAD, 1])
-    await wait_until("the large one", lambda: store.under_way == [0])
+    await wait_until("the large one", lambda: store.open == [0])
     await asyncio.wait(tasks, timeout=0.01)
-    assert store.under_way == [0]
+    assert store.open == [0]
     store.end.set_result("stored")
     await asyncio.gather(*tasks)
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable, OutcomeUnknown])
-async def test_when_the_store_is_away_uploads_that_wait_are_refused_unsent(
+async def test_run_refuses_waiting_calls_when_the_store_is_away(
     error: type[StoreUnavailable],
 ) -> None:
     uploads, store = Uploads(), Store()
     tasks = upload(uploads, store, [MAX_UPLOAD] * 3)
-    await wait_until("the first", lambda: store.under_way == [0])
+    await wait_until("the first", lambda: store.open == [0])
     store.end.set_exception(error())
     told = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(one) for one in told] == [error, StoreUnavailable, StoreUnavailable]
     assert store.seen == [0]
 
 
-async def test_when_the_store_is_full_uploads_that_wait_are_tried() -> None:
+async def test_run_tries_waiting_calls_when_the_store_is_full() -> None:
     uploads, store = Uploads(), Store()
     tasks = upload(uploads, store, [MAX_UPLOAD] * 3)
-    await wait_until("the first", lambda: store.under_way == [0])
+    await wait_until("the first", lambda: store.open == [0])
     store.end.set_exception(StoreFull())
     told = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(one) for one in told] == [StoreFull] * 3
@@ -115,7 +115,7 @@ async def test_when_the_store_is_full_uploads_that_wait_are_tried() -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """What references count as held stays; memory is traced."""
+    """Without garbage collection, and with traced memory."""
     gc.collect()
     gc.disable()
     tracemalloc.start()
@@ -134,7 +134,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Valkey]:
 
 @pytest.mark.parametrize("ending", ["full", "gone", "frozen"])
 @pytest.mark.parametrize("many", [False, True])
-async def test_nothing_stays_of_creates_that_the_store_has_refused_or_lost(
+async def test_create_leaves_nothing_in_memory_after_the_store_refused_or_lost_it(
     server: Valkey, ending: str, *, many: bool
 ) -> None:
     async with client(f"{server.address}?socket_timeout=0.2") as redis:
@@ -162,4 +162,4 @@ async def test_nothing_stays_of_creates_that_the_store_has_refused_or_lost(
             for number in range(1, 9):
                 await refused(number)
             held, _ = tracemalloc.get_traced_memory()
-        assert held < 4 * MIB, "what the last one or two left may still be there"
+        assert held < 4 * MIB, "the last one or two may still be in memory"
