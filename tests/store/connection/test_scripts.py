@@ -1,4 +1,4 @@
-"""The scripts as such: run twice, given nonsense, refused by a full or broken server."""
+"""All scripts: run twice, with invalid arguments, and on a full or broken server."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -99,7 +99,7 @@ NUMBERS = [
 
 @pytest.fixture
 async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
-    """Four in flight, leases over; two of their destination parked; one waits; one is done."""
+    """Four in flight with ended leases, two parked for their host, one waiting, one delivered."""
     await bring(store, "delivered", "done", payload=1)
     await store.queues[0].release([])
     names = [f"taken-{number}" for number in range(CONCURRENCY)] + ["parked-1", "parked-2"]
@@ -110,13 +110,13 @@ async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
     await clock.advance(2 * DAY)
 
 
-def test_a_call_of_each_script_is_known() -> None:
+def test_calls_in_this_file_cover_every_script() -> None:
     assert set(CALLS) == set(NAMES)
 
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_script_that_runs_twice_changes_what_it_changes_once(
+async def test_script_that_runs_twice_changes_the_data_once(
     store: Store, redis: Redis, scripts: Scripts, name: str
 ) -> None:
     before = await everything(redis, store.keys[0])
@@ -129,7 +129,7 @@ async def test_a_script_that_runs_twice_changes_what_it_changes_once(
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize(("name", "index"), NUMBERS)
-async def test_an_argument_that_is_no_number_changes_nothing(
+async def test_script_with_an_argument_that_is_not_a_number_changes_nothing(
     store: Store, redis: Redis, scripts: Scripts, name: str, index: int
 ) -> None:
     args = list(CALLS[name])
@@ -143,7 +143,7 @@ async def test_an_argument_that_is_no_number_changes_nothing(
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("name", sorted(set(NAMES) - ENDINGS))
-async def test_a_script_leaves_data_of_a_newer_schema_alone(
+async def test_script_changes_nothing_in_data_of_a_newer_schema(
     store: Store, redis: Redis, scripts: Scripts, name: str
 ) -> None:
     await redis.hset(store.keys[0].meta, "schema", str(SCHEMA + 1))
@@ -155,7 +155,7 @@ async def test_a_script_leaves_data_of_a_newer_schema_alone(
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("name", sorted(ENDINGS))
-async def test_a_script_that_ends_claims_does_so_on_data_of_a_newer_schema(
+async def test_script_that_ends_claims_works_on_data_of_a_newer_schema(
     store: Store, redis: Redis, scripts: Scripts, name: str
 ) -> None:
     await redis.hset(store.keys[0].meta, "schema", str(SCHEMA + 1))
@@ -166,7 +166,7 @@ async def test_a_script_that_ends_claims_does_so_on_data_of_a_newer_schema(
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("name", ["create", "settle"])
-async def test_arguments_that_end_too_early_change_nothing(
+async def test_script_with_missing_arguments_changes_nothing(
     store: Store, redis: Redis, scripts: Scripts, name: str
 ) -> None:
     before = await everything(redis, store.keys[0])
@@ -175,15 +175,13 @@ async def test_arguments_that_end_too_early_change_nothing(
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_a_server_that_has_forgotten_the_scripts_is_sent_them_again(
-    store: Store, redis: Redis
-) -> None:
+async def test_run_sends_a_script_again_that_the_server_forgot(store: Store, redis: Redis) -> None:
     await bring(store, "scheduled")
     await redis.script_flush()
     assert (await store.messages.get("a")).id == "a"
 
 
-async def test_a_full_server_refuses_new_messages_and_lets_the_others_go(
+async def test_full_server_refuses_new_messages_and_runs_the_other_scripts(
     own_store: Store, own_redis: Redis
 ) -> None:
     claims = await fill(own_store)
@@ -207,7 +205,7 @@ async def test_a_full_server_refuses_new_messages_and_lets_the_others_go(
     await own_store.destinations.set_limit("host.example", Limits(concurrency=1))
 
 
-async def test_a_server_that_cannot_save_is_full(
+async def test_server_that_cannot_save_is_reported_as_full(
     own_store: Store, own_redis: Redis, server: EmbeddedStore
 ) -> None:
     await own_store.messages.create("a", accepted())
@@ -221,7 +219,7 @@ async def test_a_server_that_cannot_save_is_full(
 
 
 async def make_unable_to_save(redis: Redis, folder: Path) -> None:
-    """A folder stands where the server's dump is to be put."""
+    """Put a folder where the server would write its dump."""
     block_the_dump(folder)
     await redis.config_set("save", "3600 1")
     await redis.bgsave()
@@ -236,7 +234,7 @@ def block_the_dump(folder: Path) -> None:
     (folder / "dump.rdb" / "in the way").mkdir(parents=True)
 
 
-async def test_a_server_that_may_not_write_is_unavailable(
+async def test_read_only_server_is_reported_as_unavailable(
     own_store: Store, own_redis: Redis
 ) -> None:
     await own_store.messages.create("a", accepted())
@@ -268,7 +266,7 @@ ASKED: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-async def test_a_server_that_is_gone_is_unavailable(absent: Store, name: str) -> None:
+async def test_missing_server_is_reported_as_unavailable(absent: Store, name: str) -> None:
     with pytest.raises(StoreUnavailable) as refused:
         await ASKED[name](absent)
     assert isinstance(refused.value.__cause__, exceptions.ConnectionError)

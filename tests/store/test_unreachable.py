@@ -1,4 +1,4 @@
-"""What is remembered of hosts that could not be connected to stays bounded."""
+"""The number of unreachable destinations that a partition remembers is limited."""
 
 from redis.asyncio import Redis
 
@@ -18,21 +18,23 @@ LONG_PAUSE = 60_000  # ms
 
 
 async def remember(redis: Redis, store: Store, count: int, probe_at: int) -> str:
-    """So many hosts that broke, whose probes are due then → the key."""
+    """Store `count` unreachable hosts with this next probe → the key."""
     key = f"{store.keys[0].base}unreachable"
     await redis.hset(key, mapping={f"dead{n}.example": f"9 {probe_at}" for n in range(count)})
     return key
 
 
 async def miss(store: Store, name: str, host: str) -> None:
-    """A message to that host is not connected."""
+    """An attempt to this host fails to connect."""
     await store.messages.create(name, accepted(webhookUrl=f"http://{host}/"))
     (claimed,) = (await store.queues[0].claim(1)).messages
     tried = attempt(1, status=None, error="connect_error")
     assert await store.queues[0].settle(Outcome(claimed, tried, Retry(RETRY_AFTER)))
 
 
-async def test_one_more_dead_host_makes_another_one_forgotten(store: Store, redis: Redis) -> None:
+async def test_settle_forgets_another_unreachable_host_at_the_limit(
+    store: Store, redis: Redis
+) -> None:
     key = await remember(redis, store, KNOWN, NOW + LONG_PAUSE)
     await miss(store, "a", "127.0.0.1:3001")
     assert await redis.hlen(key) == KNOWN
@@ -41,13 +43,13 @@ async def test_one_more_dead_host_makes_another_one_forgotten(store: Store, redi
     assert await redis.hlen(key) == KNOWN
 
 
-async def test_below_the_bound_none_is_forgotten(store: Store, redis: Redis) -> None:
+async def test_settle_forgets_no_host_below_the_limit(store: Store, redis: Redis) -> None:
     key = await remember(redis, store, KNOWN - 1, NOW + LONG_PAUSE)
     await miss(store, "a", "127.0.0.1:3001")
     assert await redis.hlen(key) == KNOWN
 
 
-def test_what_is_parked_for_a_forgotten_host_goes_on() -> None:
+def test_claim_returns_what_was_parked_for_a_forgotten_host() -> None:
     whole = source("settle")
     bound = f"MAX_UNREACHABLE = {KNOWN}"
     assert whole.count(bound) == 1
