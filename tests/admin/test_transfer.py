@@ -177,6 +177,8 @@ async def test_an_original_that_cannot_be_reached_is_one_line(run: Run) -> None:
     done = await run("import", "--from-original", "redis://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stderr.startswith(b"Error: The store cannot be reached")
+    assert b"127.0.0.1:1" in done.stderr, "the cause has the address"
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.fixture
@@ -215,7 +217,7 @@ async def test_the_messages_of_the_original_are_taken_over_once_and_left_there(
 
 async def test_the_embedded_store_is_opened_as_the_service_opens_it(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(line("a"))
-    for arguments, told in (("import", b"1 imported"), ("export", b"1 messages exported")):
+    for arguments, told in (("import", b"1 imported"), ("export", b"1 message exported")):
         file = "in" if arguments == "import" else "out"
         done = await run_in(tmp_path, arguments, file, EGRESS_ALLOW="127.0.0.1")
         assert told in done.stderr

@@ -33,7 +33,7 @@ def export(file: str, resume: bool) -> None:
 
     with reported_errors():
         written = asyncio.run(_export(log_errors_only(settings.load()), file, resume))
-    click.echo(f"{written:,} messages exported", err=True)
+    click.echo(f"{written:,} message{'' if written == 1 else 's'} exported", err=True)
 
 
 async def _export(chosen: Settings, file: str, resume: bool) -> int:

@@ -23,10 +23,12 @@ def healthcheck(live: bool) -> None:
     path = "/health/live" if live else "/health/ready"
     with reported_errors():
         chosen = settings.load()
+    host, port = reachable_host(chosen.api_host), chosen.api_port
     try:
-        status, text = _get(reachable_host(chosen.api_host), chosen.api_port, path)
+        status, text = _get(host, port, path)
     except OSError as error:
-        raise click.ClickException(f"no response: {error}") from None
+        reason = error.strerror or error
+        raise click.ClickException(f"no response from {host} port {port}: {reason}") from None
     with suppress(OSError):  # the exit code is what counts
         click.echo(f"{status} {text}")
     if status != 200:

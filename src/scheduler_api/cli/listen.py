@@ -14,11 +14,18 @@ from scheduler_api.telemetry.nonblocking_output import nonblocking
 
 
 @click.command()
-@click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    default=LOOPBACK,
+    metavar="HOST",
+    show_default=True,
+    help="Address to listen on.",
+)
 @click.option(
     "--port",
     default=8001,
     type=click.IntRange(0, 65_535),
+    metavar="PORT",
     show_default=True,
     help="Port to listen on; 0 picks a free port.",
 )
