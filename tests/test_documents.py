@@ -16,6 +16,7 @@ from scheduler_api import settings
 from scheduler_api.api.app import create_app
 from scheduler_api.domain.attempt import ERROR_MEANINGS
 from scheduler_api.domain.signing import parse_secrets, sign
+from scheduler_api.store.audit.invariants import NUMBERS
 
 ROOT: Final = Path(__file__).parent.parent
 READMES: Final = ("README.md", "README.pt-BR.md")
@@ -203,6 +204,11 @@ def test_what_is_sent_is_told() -> None:
     source = text_of("src/scheduler_api/delivery/http/sender.py")
     for name in re.findall(r"headers\[\"([\w-]+)\"\]", source):
         assert f"`{name}`" in told
+
+
+def test_fsck_page_lists_every_rule() -> None:
+    named = {name for row in rows("docs/fsck.md") for name in re.findall(r"`(\w+)`", row[0])}
+    assert named == set(NUMBERS)
 
 
 def test_fault_page_names_tests_that_exist() -> None:
