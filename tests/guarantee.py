@@ -1,6 +1,6 @@
-"""python -m tests.guarantee: one table of what simulation and crash campaigns have shown.
+"""`python -m tests.guarantee`: prints one table of the results of simulation and crash campaigns.
 
-They leave their figures in .guarantee/; `make check` runs both, then prints this.
+Both write their results to .guarantee/. `make check` runs both, then prints the table.
 """
 
 import sys
@@ -13,15 +13,15 @@ import msgspec
 from tests.crash.results import Results
 
 RESULTS: Final = Path(".guarantee")
-CONFIDENCE: Final = 3  # no failure in n trials: with 95 % confidence, fewer than 3 in n
+CONFIDENCE: Final = 3  # rule of three: 0 failures in n trials mean < 3 in n, with 95 % confidence
 NOT_SHOWN: Final = "–"
 
-Sim = Mapping[str, Any]  # as tests/sim writes it
-Cells = tuple[str, str, str]  # what, in simulation, with real processes
+Sim = Mapping[str, Any]  # as tests/sim writes them
+Cells = tuple[str, str, str]  # name, value in simulation, value with real processes
 
 
 def rows(sim: Sim, crash: Results) -> list[Cells]:
-    """The table's rows."""
+    """The rows of the table."""
     campaigns = crash.campaigns
     verdicts = [report.verdict for report in campaigns]
     events, broken = sim["events"], _count(len(sim["failures"]))
@@ -64,13 +64,13 @@ def rows(sim: Sim, crash: Results) -> list[Cells]:
 
 
 def sound(sim: Sim, crash: Results) -> bool:
-    """Whether no promise was broken, and the simulation finds what it is there to find."""
+    """Whether no promise was broken, and the simulation found every planted mistake."""
     simulated = not sim["failures"] and sim["caught"] == sim["planted"]
     return simulated and crash.sound
 
 
 def table(sim: Sim, crash: Results) -> str:
-    """In Markdown, as docs/guarantee.md and README quote it, with what such a table can say."""
+    """The table in Markdown, as docs/guarantee.md and README quote it, and what it proves."""
     lines = [("", "simulation", "real processes"), ("---", "--:", "--:"), *rows(sim, crash)]
     drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     kills = _count(sum(it.replica_kills + it.store_kills for it in crash.campaigns))
@@ -87,7 +87,7 @@ def _count(number: int) -> str:
 
 
 def main() -> int:
-    """0 if all is there and sound."""
+    """Print the table → exit code: 0 if all results exist and no promise was broken."""
     try:
         sim = msgspec.json.decode((RESULTS / "sim.json").read_bytes())
         found = (RESULTS / "crash.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Prints the lowest version that pyproject.toml allows of each library, as constraints for pip."""
+"""Prints the lowest version of each library that pyproject.toml allows, as constraints for pip."""
 
 import tomllib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def lowest() -> Iterator[str]:
-    """`name==version` for each library that the service needs; the tests' own are left open."""
+    """`name==version` for each library that the service needs, without those of the tests."""
     for line in tomllib.loads(PROJECT.read_text("utf-8"))["project"]["dependencies"]:
         needed = Requirement(line)
         [bound] = [it.version for it in needed.specifier if it.operator == ">="]

@@ -1,7 +1,6 @@
-"""What a message costs, counted instead of timed, so that it cannot grow unnoticed.
+"""The cost of a message, counted instead of timed, so that it cannot grow unnoticed.
 
-Counts that cannot vary are stated as they are. Whoever changes one says in the commit what the
-change costs, or what it is good for.
+Counts that cannot vary are exact. A commit that changes one says why the change is worth it.
 """
 
 import asyncio
@@ -32,18 +31,18 @@ from tests.support.virtual_time import PACE, run_hastily
 from tests.support.waiting import wait_until
 from tests.support.work_counter import Commands, our_calls
 
-MANY = 100  # messages in one call
-CALLS = 2_000  # after which one object that stays of each shows beside those of a table that grew
-PENDING = 20_000  # messages, of which the bytes are measured
-PAYLOAD = {"text": "." * 270}  # with the rest of its JSON, 281 bytes
+MANY = 100  # messages per call
+CALLS = 2_000  # enough to tell one leaked object per call from a table that grew once
+PENDING = 20_000  # messages whose memory is measured
+PAYLOAD = {"text": "." * 270}  # 281 bytes of JSON
 IDLE = 300  # seconds
 LEASE = timedelta(seconds=15)
-SLOTS = 8  # and connections, so that all are opened before anything is counted
+SLOTS = 8  # few connections, so that all are open before the count begins
 
 
 @pytest.fixture
 async def own(tmp_path: Path) -> AsyncIterator[tuple[Redis, Redis]]:
-    """Two clients of a server of this test's own: one to be counted, one that counts."""
+    """Two clients of a separate server: the first is counted, the second counts."""
     async with (
         valkey_server(tmp_path) as server,
         client(server.address) as counted,
@@ -54,7 +53,7 @@ async def own(tmp_path: Path) -> AsyncIterator[tuple[Redis, Redis]]:
 
 @pytest.fixture
 async def own_store(own: tuple[Redis, Redis]) -> Store:
-    """On that server, which has been sent all scripts that are counted."""
+    """A store on that server, which already has the counted scripts."""
     store = Store(own[0], concurrency=1_000)
     await store.check()
     await store.messages.create("first", accepted())
@@ -64,45 +63,47 @@ async def own_store(own: tuple[Redis, Redis]) -> Store:
 
 @pytest.fixture
 def commands(own: tuple[Redis, Redis]) -> Commands:
-    """Counts what that server is told."""
+    """Counts the commands that the server executes."""
     return Commands(own[1])
 
 
 async def create(store: Store, count: int = MANY) -> None:
-    """As so many requests of one loop turn."""
+    """Create `count` messages in one turn of the event loop."""
     await asyncio.gather(*(store.messages.create(f"m{n}", accepted()) for n in range(count)))
 
 
 async def settle(store: Store, claim: Claim) -> None:
-    """All of them as delivered."""
+    """Settle all messages of the claim as delivered."""
     settling = (store.queues[0].settle(outcome(message)) for message in claim.messages)
     assert all(await asyncio.gather(*settling))
 
 
-# --- Commands of the store, those inside scripts included ---
+# --- Commands of the store, including those inside scripts ---
 
 
-async def test_a_create_alone(own_store: Store, commands: Commands) -> None:
+async def test_create_of_one(own_store: Store, commands: Commands) -> None:
     await commands.forget()
     await own_store.messages.create("a", accepted(delay="1h"))
     assert await commands.since() == Counter(
         evalsha=1,
         time=1,
-        zrange=1,  # the head before
-        hmget=2,  # the schema with the last fence, and whether there is such a message
+        zrange=1,  # the first due message before
+        hmget=2,  # schema and last fence; whether the id exists
         hset=1,
         zadd=1,
     )
 
 
-async def test_a_create_that_others_must_hear_of(own_store: Store, commands: Commands) -> None:
+async def test_create_of_one_due_message_that_notifies_others(
+    own_store: Store, commands: Commands
+) -> None:
     await commands.forget()
     await own_store.messages.create("a", accepted())
     found = await commands.since()
     assert (found.total(), found["spublish"]) == (8, 1)
 
 
-async def test_a_hundred_creates_of_one_loop_turn(own_store: Store, commands: Commands) -> None:
+async def test_create_of_a_hundred_in_one_loop_turn(own_store: Store, commands: Commands) -> None:
     await commands.forget()
     await create(own_store)
     assert await commands.since() == Counter(
@@ -110,32 +111,32 @@ async def test_a_hundred_creates_of_one_loop_turn(own_store: Store, commands: Co
         time=1,
         zrange=1,
         spublish=1,
-        hmget=1 + 7,  # of 16 each: whether there are such messages
+        hmget=1 + 7,  # whether the ids exist, 16 per call
         hset=1,
         zadd=1,
     )
 
 
-async def test_a_batch_of_a_hundred(own_store: Store, commands: Commands) -> None:
+async def test_create_many_of_a_hundred(own_store: Store, commands: Commands) -> None:
     await commands.forget()
     await own_store.messages.create_many([(f"m{n}", accepted()) for n in range(MANY)])
     found = await commands.since()
     assert (found.total(), found["evalsha"]) == (14, 1)
 
 
-async def test_a_claim_that_finds_nothing(own_store: Store, commands: Commands) -> None:
+async def test_claim_of_nothing(own_store: Store, commands: Commands) -> None:
     await own_store.messages.create("later", accepted(delay="1h"))
     await commands.forget()
     assert not (await own_store.queues[0].claim(MANY)).messages
     assert await commands.since() == Counter(
         evalsha=1,
         time=1,
-        zrange=3,  # the heads of `due`, `opens`, `leases`
-        hmget=1,  # the schema, and the last fence of any process
+        zrange=3,  # the first of `due`, `opens`, `leases`
+        hmget=1,  # schema and last fence
     )
 
 
-async def test_a_claim_that_finds_nothing_while_another_process_sends(
+async def test_claim_of_nothing_while_another_process_sends(
     own_store: Store, commands: Commands
 ) -> None:
     await create(own_store, 1)
@@ -143,10 +144,10 @@ async def test_a_claim_that_finds_nothing_while_another_process_sends(
     await commands.forget()
     assert not (await own_store.queues[0].claim(MANY)).messages
     found = await commands.since()
-    assert (found.total(), found["hget"]) == (7, 1)  # its last nonce: a reply may have been lost
+    assert (found.total(), found["hget"]) == (7, 1)  # the last nonce: a reply may have been lost
 
 
-async def test_a_claim_of_one(own_store: Store, commands: Commands) -> None:
+async def test_claim_of_one(own_store: Store, commands: Commands) -> None:
     await create(own_store, 1)
     await commands.forget()
     assert len((await own_store.queues[0].claim(MANY)).messages) == 1
@@ -154,7 +155,7 @@ async def test_a_claim_of_one(own_store: Store, commands: Commands) -> None:
     assert (found.total(), found["evalsha"]) == (22, 1)
 
 
-async def test_a_claim_of_a_hundred(own_store: Store, commands: Commands) -> None:
+async def test_claim_of_a_hundred(own_store: Store, commands: Commands) -> None:
     await create(own_store)
     await commands.forget()
     assert len((await own_store.queues[0].claim(MANY)).messages) == MANY
@@ -162,9 +163,9 @@ async def test_a_claim_of_a_hundred(own_store: Store, commands: Commands) -> Non
         evalsha=1,
         time=1,
         exists=1,
-        zrange=8,  # those of a claim of nothing, and what is due
+        zrange=8,  # those of a claim of nothing, and the due messages
         hget=1,
-        hmget=1 + 11,  # the records by 1, 2, 4, 8 and then 16, and the progress of all
+        hmget=1 + 11,  # records, 1, 2, 4, 8 and then 16 per call; progress of all
         hincrby=2,
         hset=2,
         zadd=2,
@@ -172,7 +173,7 @@ async def test_a_claim_of_a_hundred(own_store: Store, commands: Commands) -> Non
     )
 
 
-async def test_a_settle_of_one(own_store: Store, commands: Commands) -> None:
+async def test_settle_of_one(own_store: Store, commands: Commands) -> None:
     await create(own_store, 1)
     claim = await own_store.queues[0].claim(MANY)
     await commands.forget()
@@ -181,7 +182,7 @@ async def test_a_settle_of_one(own_store: Store, commands: Commands) -> None:
     assert (found.total(), found["evalsha"]) == (20, 1)
 
 
-async def test_a_settle_of_a_hundred(own_store: Store, commands: Commands) -> None:
+async def test_settle_of_a_hundred(own_store: Store, commands: Commands) -> None:
     await create(own_store)
     claim = await own_store.queues[0].claim(MANY)
     await commands.forget()
@@ -192,23 +193,23 @@ async def test_a_settle_of_a_hundred(own_store: Store, commands: Commands) -> No
         exists=1,
         zrange=4,
         zpopmin=1,
-        hmget=2,  # the claims; with one HSET: what the attempts came to
+        hmget=2,  # claims, and statistics of attempts (one HSET)
         hget=1,
         zrem=2,
         hdel=2,
-        hincrby=1,  # of the one destination
+        hincrby=1,  # for the one destination
         hset=2,
         zadd=1,
-        zcard=1,  # the shelf
+        zcard=1,  # size of the index
     )
 
 
-# --- A life, and no life ---
+# --- The whole life of a message, and an idle process ---
 
 
 @asynccontextmanager
 async def dispatching(store: Store, lease: timedelta = LEASE) -> AsyncIterator[Dispatcher]:
-    """A dispatcher of the store, that has looked and subscribed."""
+    """A dispatcher of the store that has polled and subscribed once."""
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context(open_transport(LOOPBACK))
         sender = Sender(transport, timeout=timedelta(seconds=5), secrets=())
@@ -231,7 +232,7 @@ Delivered = Callable[[], Awaitable[int]]
 
 @pytest.fixture
 def delivered(own: tuple[Redis, Redis], own_store: Store) -> Delivered:
-    """How many are on the shelf of the delivered, asked past our own functions."""
+    """Number of delivered messages, read without our own functions."""
 
     async def delivered() -> int:
         return int(await own[1].zcard(f"{own_store.keys[0].base}delivered"))
@@ -242,7 +243,7 @@ def delivered(own: tuple[Redis, Redis], own_store: Store) -> Delivered:
 async def deliver(
     store: Store, receiver: Receiver, delivered: Delivered, name: str, count: int
 ) -> None:
-    """From create to settle."""
+    """Create `count` messages and wait until they are delivered."""
     before = await delivered()
     new = accepted(webhookUrl=receiver.url)
     await store.messages.create_many([(f"{name}-{n}", new) for n in range(count)])
@@ -253,7 +254,7 @@ async def deliver(
     await wait_until("all delivered", all_of_them, 30)
 
 
-async def test_the_life_of_a_message_takes_three_script_calls(
+async def test_message_takes_three_script_calls_from_create_to_settle(
     own_store: Store, commands: Commands, receiver: Receiver, delivered: Delivered
 ) -> None:
     async with dispatching(own_store):
@@ -261,22 +262,23 @@ async def test_the_life_of_a_message_takes_three_script_calls(
         await commands.forget()
         await deliver(own_store, receiver, delivered, "a", 1)
         found = await commands.since()
-    # A fourth, if its announcement comes by the subscription after the claim that it called for.
+    # There is a fourth call if the notification arrives after the claim that it caused.
     assert found["evalsha"] in (3, 4)
     assert found["spublish"] == 1
 
 
-def test_a_process_at_rest_asks_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_process_sends_few_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "STORE_TIMEOUT", 1_000)  # seconds of that clock
     found, seconds = run_hastily(_rest(tmp_path))
-    asked = found["evalsha"] + found["eval"] + found["ping"]
-    assert asked <= 0.26 * seconds  # a look in 7.8 s, a ping in 10, purge and sweep in 171
-    assert found.total() <= 1.0 * seconds  # those inside scripts included
-    assert found["ping"] > 10  # the clock did run
+    commands = found["evalsha"] + found["eval"] + found["ping"]
+    # A poll per 7.8 s, a PING per 10 s, purge and sweep per 171 s.
+    assert commands <= 0.26 * seconds
+    assert found.total() <= 1.0 * seconds  # including those inside scripts
+    assert found["ping"] > 10  # the clock ran
 
 
 async def _rest(folder: Path) -> tuple[Counter[str], float]:
-    """What was asked, and in how many of the loop's seconds: a busy machine adds some."""
+    """The commands, and the loop's seconds they took; a busy machine adds some seconds."""
     loop = asyncio.get_running_loop()
     async with (
         valkey_server(folder) as server,
@@ -286,7 +288,7 @@ async def _rest(folder: Path) -> tuple[Counter[str], float]:
         store, commands = Store(counted), Commands(counting)
         await store.check()
         await store.messages.create_many([(f"m{n}", accepted(delay="1d")) for n in range(1_000)])
-        # The alarm of the looks goes by another clock than the loop's: a shorter lease hurries it.
+        # The timer of the polls uses another clock than the loop; a shorter lease speeds it up.
         async with dispatching(store, LEASE / PACE):
             await asyncio.sleep(20)
             await commands.forget()
@@ -298,34 +300,36 @@ async def _rest(folder: Path) -> tuple[Counter[str], float]:
 # --- Bytes ---
 
 
-async def test_bytes_of_a_pending_message(own: tuple[Redis, Redis], own_store: Store) -> None:
+async def test_create_takes_400_to_470_bytes_of_the_store_per_message(
+    own: tuple[Redis, Redis], own_store: Store
+) -> None:
     before = await used(own[1])
     for start in range(0, PENDING, 1_000):
         numbers = range(start, start + 1_000)
         new = accepted(delay="1d", payload=PAYLOAD)
         await own_store.messages.create_many([(f"bench-{n}", new) for n in numbers])
     each = (await used(own[1]) - before) / PENDING
-    # The payload's 281, its URL's 21, some 25 of our own, and what a ZSET and a HASH take for an
-    # entry; the number itself is that of this many entries, as tables grow by leaps.
+    # 281 of the payload, 21 of the URL, about 25 of the record, and the entries in a ZSET and a
+    # HASH. The value is valid for this number of messages, because tables grow in steps.
     assert 400 < each < 470
 
 
 async def used(redis: Redis) -> int:
-    told = await redis.info("memory")
-    return int(told["used_memory"])
+    info = await redis.info("memory")
+    return int(info["used_memory"])
 
 
-# --- Calls of our own functions, and objects that stay ---
+# --- Calls of our functions, and objects that stay in memory ---
 
 
 @pytest.fixture
 def quiet() -> None:
-    """Nothing is logged: what a log line costs is not counted here."""
+    """Log nothing: the cost of log lines is not counted here."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
 
 
 async def post(api: Api, name: str, count: int) -> None:
-    """One after another."""
+    """Create `count` messages over HTTP, one after the other."""
     for number in range(count):
         body = {"id": f"{name}-{number}", "webhookUrl": "http://127.0.0.1:2/", "delay": "1h"}
         async with api.client.post("/messages", json=body | {"payload": {"a": 1}}) as response:
@@ -334,54 +338,54 @@ async def post(api: Api, name: str, count: int) -> None:
 
 @pytest.fixture
 async def own_api(own_store: Store) -> AsyncIterator[Api]:
-    """The API over that store, whose code has run before."""
+    """The API with that store, after its first requests."""
     scheduler = Scheduler()
     async with opened(application(own_store, scheduler), scheduler) as api:
         await post(api, "before", 20)
         yield api
 
 
-async def test_our_functions_called_for_a_create_over_http(own_api: Api) -> None:
+async def test_create_over_http_calls_few_functions(own_api: Api) -> None:
     with our_calls() as found:
         await post(own_api, "a", MANY)
-    # 76, always, of which 3 join the head and body of the response, and 8 hold the limits of a
-    # request; so that small changes pass, some more are let through.
+    # 75, always. Of these, 3 join head and body of the response, and 8 enforce limits of requests.
+    # The limit is a little higher, so that small changes pass.
     assert 45 < found.total() / MANY < 78
 
 
 @pytest.mark.usefixtures("quiet")
-async def test_our_functions_called_for_a_delivery(
+async def test_delivery_calls_few_functions(
     own_store: Store, receiver: Receiver, delivered: Delivered
 ) -> None:
     async with dispatching(own_store):
         await deliver(own_store, receiver, delivered, "before", 20)
         with our_calls() as found:
             await deliver(own_store, receiver, delivered, "a", MANY)
-    # 90 with the create, and a few for each claim and settle more than these slots need; 20 of them
-    # read the answer, which takes aiohttp's own reader 35.
+    # 93 with the create, and a few more for additional claims and settles. 20 of them read the
+    # response, for which aiohttp's reader needs 35.
     assert 72 < found.total() / MANY < 95
 
 
 def blocks() -> int:
-    """Objects that are alive."""
+    """Number of allocated blocks of memory."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
-async def test_nothing_stays_of_a_create(own_api: Api) -> None:
+async def test_create_leaves_no_objects_in_memory(own_api: Api) -> None:
     before = blocks()
     await post(own_api, "a", CALLS)
     assert blocks() - before < 0.75 * CALLS
 
 
 @pytest.mark.usefixtures("quiet")
-async def test_nothing_stays_of_a_delivery(
+async def test_delivery_leaves_no_objects_in_memory(
     own_store: Store, receiver: Receiver, delivered: Delivered
 ) -> None:
     async with dispatching(own_store):
         await deliver(own_store, receiver, delivered, "before", 200)
         stayed = []
-        for name in "abc":  # what a buffer or a cache grows by once is no leak
+        for name in "abc":  # a buffer or cache that grows once is no leak
             receiver.requests.clear()
             before = blocks()
             await deliver(own_store, receiver, delivered, name, CALLS)

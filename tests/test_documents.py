@@ -1,4 +1,4 @@
-"""What the documents say is what the code does."""
+"""The documents match the code, each other, and the files that they name."""
 
 import base64
 import re
@@ -25,7 +25,7 @@ DOCUMENTS: Final = sorted(
 )
 SECRET: Final = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
-# The first page of the README, and its headings in Portuguese.
+# Headings of the README → the same headings in Portuguese.
 FIRST_PAGE: Final = {
     "Run it": "Como rodar",
     "Why this": "Por que usar",
@@ -48,7 +48,7 @@ def text_of(document: str) -> str:
 
 
 def prose_of(document: str) -> str:
-    """Without its code blocks."""
+    """The text without code blocks."""
     return re.sub(r"^```.*?^```$", "", text_of(document), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -66,7 +66,7 @@ def headings(document: str) -> list[str]:
 
 
 def rows(document: str) -> list[list[str]]:
-    """Of its tables, cell by cell."""
+    """The rows of all tables, as lists of cells."""
     lines = re.findall(r"^\| (.*) \|$", prose_of(document), re.MULTILINE)
     return [[cell.strip() for cell in re.split(r" \|(?: |$)", line)] for line in lines]
 
@@ -77,8 +77,8 @@ def settings_in(document: str) -> list[tuple[str, str, str]]:
     return [(name.strip("`"), default.strip("`"), meaning) for name, default, meaning in found]
 
 
-def test_each_promise_of_the_readme_has_a_test_with_its_name() -> None:
-    """So that who breaks one reads in the name of the test that fails what was promised."""
+def test_readme_has_a_test_named_after_each_promise() -> None:
+    """The name of a failing test then says which promise is broken."""
     table = text_of("README.md").partition("| promise |")[2].partition("\n\n")[0]
     promises = re.findall(r"^\| ([A-Z][^|]+) \|", table, re.MULTILINE)
     assert len(promises) == 6
@@ -88,30 +88,30 @@ def test_each_promise_of_the_readme_has_a_test_with_its_name() -> None:
 
 
 @pytest.mark.parametrize("document", READMES)
-def test_the_settings_table_has_the_names_and_defaults_of_the_code(document: str) -> None:
+def test_readme_has_the_names_and_defaults_of_all_settings(document: str) -> None:
     wanted = [(it.name, it.default) for it in settings.describe()]
     assert [(name, default) for name, default, _ in settings_in(document)] == wanted
 
 
-def test_the_settings_table_has_the_meanings_of_the_code() -> None:
+def test_readme_has_the_descriptions_of_all_settings() -> None:
     assert settings_in("README.md") == [tuple(it) for it in settings.describe()]
 
 
-def test_the_translated_settings_have_a_meaning_each() -> None:
+def test_translated_readme_describes_each_setting() -> None:
     assert all(meaning for _, _, meaning in settings_in("README.pt-BR.md"))
 
 
 @pytest.mark.parametrize("document", READMES)
-def test_every_endpoint_is_in_the_readme(document: str) -> None:
-    told = set(re.findall(r"`([A-Z]+ /[^`]*)`", prose_of(document)))
+def test_readme_names_every_endpoint(document: str) -> None:
+    named = set(re.findall(r"`([A-Z]+ /[^`]*)`", prose_of(document)))
     for route in create_app().routes:
         assert isinstance(route, Route)
-        if route.path != "/docs/{name}":  # files of the page before it
-            assert {f"{it} {route.path}" for it in (route.methods or set()) - {"HEAD"}} <= told
+        if route.path != "/docs/{name}":  # files of the page /docs
+            assert {f"{it} {route.path}" for it in (route.methods or set()) - {"HEAD"}} <= named
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_relative_link_leads_somewhere(document: str) -> None:
+def test_relative_links_lead_to_existing_files_and_headings(document: str) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", prose_of(document)):
         if "://" in link:
             continue
@@ -124,9 +124,9 @@ def test_every_relative_link_leads_somewhere(document: str) -> None:
 
 
 def verify() -> Callable[[str, dict[str, str], bytes], bool]:
-    """The function that the page about signatures shows."""
+    """The function that docs/signatures.md shows."""
     names: dict[str, Any] = {}
-    exec(block("docs/signatures.md", "verify"), names)  # noqa: S102  it is our text, and what is tested
+    exec(block("docs/signatures.md", "verify"), names)  # noqa: S102  our own text, which is under test
     found: Callable[[str, dict[str, str], bytes], bool] = names["verify"]
     return found
 
@@ -134,10 +134,11 @@ def verify() -> Callable[[str, dict[str, str], bytes], bool]:
 def signed(body: bytes, at: int) -> dict[str, str]:
     signature = sign(parse_secrets(SECRET), "msg_1", at, body)
     headers = {"webhook-id": "msg_1", "webhook-timestamp": str(at)}
-    return headers | {"webhook-signature": f"v1,b3RoZXI= {signature}"}  # as while rotating
+    two_signatures = f"v1,b3RoZXI= {signature}"  # as during a rotation
+    return headers | {"webhook-signature": two_signatures}
 
 
-def test_verify_of_the_documents_accepts_our_signature() -> None:
+def test_verify_of_the_signatures_page_accepts_our_signature() -> None:
     body, now = b'{"n": 1}', int(time.time())
     assert verify()(SECRET, signed(body, now), body)
     assert not verify()(SECRET, signed(body, now), body + b" ")
@@ -146,37 +147,37 @@ def test_verify_of_the_documents_accepts_our_signature() -> None:
     assert not verify()(other, signed(body, now), body)
 
 
-def test_both_readmes_have_the_same_first_page() -> None:
+def test_readmes_have_the_same_headings() -> None:
     english = [FIRST_PAGE[name] for name in headings("README.md") if name in FIRST_PAGE]
     assert english == headings("README.pt-BR.md") == list(FIRST_PAGE.values())
 
 
 @pytest.mark.parametrize("mark", ["schedule", "create", "created"])
-def test_both_readmes_show_the_same_calls(mark: str) -> None:
+def test_readmes_show_the_same_calls(mark: str) -> None:
     english, portuguese = (block(document, mark) for document in READMES)
     translated = portuguese.replace("lembrete-fatura-17", "invoice-17-reminder")
     assert translated.replace("fatura", "invoice") == english
 
 
-def test_each_readme_links_to_the_other() -> None:
+def test_readmes_link_to_each_other() -> None:
     for document, other in [*pairwise(READMES), *pairwise(reversed(READMES))]:
         assert f"]({other})" in text_of(document)
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_has_less_than_300_lines() -> None:
     assert len(text_of("README.md").splitlines()) < 300
 
 
 @pytest.mark.parametrize("document", READMES)
-def test_the_shell_blocks_parse(document: str) -> None:
+def test_readme_shell_blocks_are_valid_shell(document: str) -> None:
     for script in re.findall(r"^```sh\n(.*?)^```$", text_of(document), re.MULTILINE | re.DOTALL):
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
-def test_every_event_is_in_the_documents_and_no_other() -> None:
+def test_log_page_lists_exactly_the_events_of_the_code() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     logged = set(re.findall(r"\b_?log\.\w+\(\s*\"(\w+)\"", source))
-    logged |= set(re.findall(r"_line\(\"\w+\", \"(\w+)\"", source))  # of the log itself
+    logged |= set(re.findall(r"_line\(\"\w+\", \"(\w+)\"", source))  # lines about the log itself
     assert logged
     named = {name for row in rows("docs/log.md") for name in re.findall(r"`(\w+)`", row[0])}
     assert named == logged
@@ -196,14 +197,14 @@ def test_log_page_shows_the_level_of_each_event() -> None:
 def test_delivery_page_lists_the_error_words_of_an_attempt() -> None:
     _, _, section = prose_of("docs/delivery.md").partition("## Error words")
     words = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert sorted(words[1:]) == sorted(ERROR_MEANINGS)  # without the head of the table
+    assert sorted(words[1:]) == sorted(ERROR_MEANINGS)  # without the table's head
 
 
-def test_what_is_sent_is_told() -> None:
-    told = text_of("README.md")
+def test_readme_names_every_header_that_is_sent() -> None:
+    readme = text_of("README.md")
     source = text_of("src/scheduler_api/delivery/http/sender.py")
     for name in re.findall(r"headers\[\"([\w-]+)\"\]", source):
-        assert f"`{name}`" in told
+        assert f"`{name}`" in readme
 
 
 def test_fsck_page_lists_every_rule() -> None:
@@ -217,5 +218,5 @@ def test_fault_page_names_tests_that_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_changelog_is_there() -> None:
+def test_changelog_has_a_section_for_unreleased_changes() -> None:
     assert "## [Unreleased]" in text_of("CHANGELOG.md")

@@ -1,4 +1,4 @@
-"""The table of what was shown, from figures made up here."""
+"""The table of results, from made-up results."""
 
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ SIM: dict[str, Any] = {
 
 
 def verdict(**fields: Any) -> Verdict:
-    """A sound one, unless `fields` say otherwise."""
+    """A verdict without violations, unless `fields` change it."""
     counted = {"messages": 1_000, "duplicates": 3, "bound": 5, "late_s": 0.04, "recovery_s": 1.26}
     return Verdict(**{"lost": [], "ghosts": [], "early": []} | counted | fields)
 
 
 def report(**fields: Any) -> Report:
-    """Of the external world."""
+    """A report of the external store."""
     acts: dict[str, Any] = {"replica_kills": 10, "store_kills": 2, "freezes": 1, "terms": 1}
     rest: dict[str, Any] = {
         "unknown": 3,
@@ -46,22 +46,22 @@ def report(**fields: Any) -> Report:
 
 
 def results(*campaigns: Report, **fields: Any) -> Results:
-    """Sound races and a sound herd beside them, unless `fields` give others."""
+    """Results with correct races and herd, unless `fields` replace them."""
     found: dict[str, Any] = {"races": races(), "herd": herd()}
     return Results(list(campaigns), **found | fields)
 
 
 def races(*wrong: str) -> Races:
-    """Ten."""
+    """Ten races."""
     return Races(deleted=5, in_flight=3, sent=2, wrong=list(wrong))
 
 
 def herd(*wrong: str, created: int = 9) -> Herd:
-    """Of 500."""
+    """A herd of 500 messages."""
     return Herd(500, created, slowest_create_ms=20.0, seconds=1.5, grown_mib=3.0, wrong=[*wrong])
 
 
-def test_the_table_sums_the_campaigns_up() -> None:
+def test_rows_add_the_campaigns_up() -> None:
     found = {what: cells for what, *cells in guarantee.rows(SIM, results(report(), report()))}
     assert found["kills of replicas"] == ["30,000", "20"]
     assert found["messages"] == ["250,000", "2,000"]
@@ -72,7 +72,7 @@ def test_the_table_sums_the_campaigns_up() -> None:
     assert found["planted bugs caught"] == ["12 of 12", "–"]
 
 
-def test_the_page_quotes_each_row_and_the_readme_some_of_them() -> None:
+def test_rows_are_all_quoted_in_the_page_and_some_in_the_readme() -> None:
     names = [what for what, *_ in guarantee.rows(SIM, results(report()))]
     page, readme = (
         [row for row in documents.rows(it) if len(row) == 3 and row[0] in names]
@@ -83,13 +83,13 @@ def test_the_page_quotes_each_row_and_the_readme_some_of_them() -> None:
     assert all(row in page for row in readme)
 
 
-def test_the_table_says_what_it_can_say() -> None:
+def test_table_states_its_confidence_or_that_it_is_not_sound() -> None:
     assert "3 in 12," in guarantee.table(SIM, results(report()))
     assert "NOT SOUND" in guarantee.table(SIM, results(report(lost=["a"])))
 
 
 @pytest.mark.parametrize("wrong", [{"lost": ["a"]}, {"early": ["a"]}, {"bound": 2}, {"late_s": 9}])
-def test_one_broken_promise_makes_it_unsound(wrong: dict[str, Any]) -> None:
+def test_sound_is_false_after_one_broken_promise(wrong: dict[str, Any]) -> None:
     assert guarantee.sound(SIM, results(report()))
     assert not guarantee.sound(SIM, results(report(), report(**wrong)))
 
@@ -97,20 +97,20 @@ def test_one_broken_promise_makes_it_unsound(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"races": races("a")}, {"herd": herd("a")}, {"herd": herd(created=0)}]
 )
-def test_a_race_lost_or_a_herd_that_was_not_sent_once_makes_it_unsound(
+def test_sound_is_false_after_a_wrong_race_or_herd(
     wrong: dict[str, Any],
 ) -> None:
     assert not guarantee.sound(SIM, results(report(), **wrong))
 
 
 @pytest.mark.parametrize("wrong", [{"failures": [{}]}, {"caught": 11}])
-def test_a_simulation_that_found_something_or_misses_something_is_unsound(
+def test_sound_is_false_after_a_simulation_with_failures_or_missed_mistakes(
     wrong: dict[str, Any],
 ) -> None:
     assert not guarantee.sound(SIM | wrong, results(report()))
 
 
-def test_it_wants_both_results(
+def test_main_needs_both_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(guarantee, "RESULTS", tmp_path)

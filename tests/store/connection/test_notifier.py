@@ -118,9 +118,7 @@ async def test_listen_follows_a_partition_to_another_node_of_a_cluster(
         name = await other.ask("CLUSTER", "MYID")
         for node in (other, owner):
             await node.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
-        await client.exists(
-            channels[1]
-        )  # any command on the partition shows the move to the client
+        await client.exists(channels[1])  # any command shows the move to the client
         await wait_until("the subscription there", lambda: calls.count(1) == 2)
         await other.ask("SPUBLISH", channels[1], "1800000000000")
         await wait_until("the call from there", lambda: calls.count(1) == 3)
