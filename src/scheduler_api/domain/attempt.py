@@ -48,7 +48,7 @@ ERROR_MEANINGS: Final[Mapping[ErrorWord, ErrorMeaning]] = {
     "shutdown": ErrorMeaning("the service stopped while the request was open", None),
     "internal_error": ErrorMeaning("the service failed; its log has an `attempt_error`", None),
 }
-_REACHED: Final[Mapping[str, bool | None]] = {
+_REACHED_AFTER: Final[Mapping[str, bool | None]] = {
     word: it.reached for word, it in ERROR_MEANINGS.items()
 }
 
@@ -68,7 +68,7 @@ class Attempt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 def reached(status: int | None, error: str | None) -> bool | None:
     """Whether an attempt with this result reached its destination; None: unknown."""
-    return True if status is not None else _REACHED.get(error or "")
+    return True if status is not None else _REACHED_AFTER.get(error or "")
 
 
 def was_cut_off(attempt: Attempt) -> bool:
