@@ -63,3 +63,7 @@ async def test_wait_ends_at_the_safety_poll() -> None:
     assert await woken(wakeup)
     wakeup.close()
     assert not await woken(wakeup)
+
+
+def test_close_without_a_timer_does_nothing() -> None:
+    Wakeup().close()

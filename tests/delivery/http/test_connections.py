@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from scheduler_api.delivery.http.egress import out_of_sockets
 from scheduler_api.delivery.http.sender import NothingSent, Sender
 from scheduler_api.delivery.http.transport import open_transport
 from scheduler_api.domain.errors import StoreUnavailable
@@ -113,6 +114,17 @@ def shortage(monkeypatch: pytest.MonkeyPatch, times: int, reason: int = errno.EM
             super().__init__(*args, **more)
 
     monkeypatch.setattr("scheduler_api.delivery.http.egress.socket.socket", Scarce)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"), [(errno.ENFILE, True), (errno.EACCES, False), (None, False)]
+)
+def test_out_of_sockets_is_true_only_for_a_shortage(
+    monkeypatch: pytest.MonkeyPatch, reason: int | None, expected: bool
+) -> None:
+    if reason:
+        shortage(monkeypatch, times=1, reason=reason)
+    assert out_of_sockets() is expected
 
 
 async def test_release_without_a_socket_counts_no_crash_though_the_store_is_away(

@@ -68,6 +68,12 @@ def test_feed_does_not_depend_on_packet_boundaries(parts: list[bytes], data: st.
     assert read(pieces) == read([answer]) == read(cut(answer, 1))
 
 
+def test_feed_ignores_the_body_of_a_second_response_after_chunks() -> None:
+    first = OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    second = OK + b"Content-Length: 5\r\n\r\nother"
+    assert read([first + second]) == (200, False, "ok")
+
+
 @pytest.mark.parametrize("size", [MAX_HEAD_BYTES, MAX_HEAD_BYTES + 1])
 def test_feed_reads_a_head_up_to_its_maximum(size: int) -> None:
     head = OK + b"X: " + b"y" * (size - len(OK + b"X: \r\n" + EMPTY)) + b"\r\n" + EMPTY
