@@ -15,6 +15,7 @@ from starlette.routing import Route
 from scheduler_api import settings
 from scheduler_api.api.app import create_app
 from scheduler_api.domain.attempt import ERROR_MEANINGS
+from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.domain.signing import parse_secrets, sign
 from scheduler_api.store.audit.invariants import NUMBERS
 
@@ -205,6 +206,18 @@ def test_readme_names_every_header_that_is_sent() -> None:
     source = text_of("src/scheduler_api/delivery/http/sender.py")
     for name in re.findall(r"headers\[\"([\w-]+)\"\]", source):
         assert f"`{name}`" in readme
+
+
+def test_errors_page_lists_every_code_of_a_response() -> None:
+    families = {"error", "conflict", "data_refused"}  # no response has these
+    at_startup = {"store_not_durable", "store_start_failed"}  # nor these: the server does not run
+    kinds = [SchedulerError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    _, _, section = prose_of("docs/errors.md").partition("## Codes")
+    codes = re.findall(r"^\| \d{3} \| `(\w+)`", section, re.MULTILINE)
+    expected = {kind.code for kind in kinds} - families - at_startup
+    assert set(codes) == expected | {"internal_error", "method_not_allowed"}
 
 
 def test_fsck_page_lists_every_rule() -> None:
