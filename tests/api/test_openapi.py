@@ -220,7 +220,7 @@ def test_schema_of_an_instant_is_a_date_time() -> None:
     for name, field in [
         ("Created", "scheduledFor"),
         ("MessageView", "createdAt"),
-        ("Row", "nextRun"),
+        ("MessageRow", "nextRun"),
         ("MessageList", "timestamp"),
         ("AttemptView", "startedAt"),
     ]:

@@ -15,6 +15,9 @@ from scheduler_api.domain.duration import milliseconds, parse_duration
 from scheduler_api.domain.errors import FieldError, Invalid, pointer_step
 from scheduler_api.domain.instant import parse_instant
 from scheduler_api.domain.message import (
+    CONTROL_CHARACTERS,
+    HEADER_NAME,
+    HEADER_VALUE,
     MAX_DELAY,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
@@ -32,9 +35,7 @@ from scheduler_api.domain.url import WebhookUrl, parse_url
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
-_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
+_CONTROL_CHARACTER: Final = re.compile(f"[{CONTROL_CHARACTERS}]")
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -121,7 +122,7 @@ def check_id(text: str) -> str:
     """The id, if it may be one."""
     if not 1 <= len(text) <= MAX_ID:
         raise ValueError(f"an id has 1 to {MAX_ID} characters, not {len(text)}")
-    if "/" in text or _CONTROL.search(text):
+    if "/" in text or _CONTROL_CHARACTER.search(text):
         raise ValueError("an id has no slash and no control characters")
     if text in (".", ".."):
         raise ValueError("an id of dots alone cannot stand in a URL")
@@ -187,12 +188,12 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _check_header(name: str, value: str) -> None:
-    if not _TOKEN.fullmatch(name):
+    if not HEADER_NAME.fullmatch(name):
         raise _HeaderError(name, "a name has 1 to 64 letters, digits and !#$%&'*+-.^_`|~")
     lower = name.lower()
     if lower in _HOP_BY_HOP or lower.startswith(_OURS):
         raise _HeaderError(name, "this header is set by the service and cannot be given")
-    if not _FIELD_VALUE.fullmatch(value):
+    if not HEADER_VALUE.fullmatch(value):
         raise _HeaderError(name, "a value has visible ASCII characters, spaces between them")
 
 
@@ -204,7 +205,7 @@ def _content_type(new: NewMessage) -> str:
     if len(given) > 1:
         raise ValueError("give contentType or the header Content-Type, not both")
     found = given[0] if given else JSON_TYPE
-    if not found or not _FIELD_VALUE.fullmatch(found):
+    if not found or not HEADER_VALUE.fullmatch(found):
         raise ValueError("a content type looks like text/plain; charset=utf-8")
     charset_of(found)
     return found

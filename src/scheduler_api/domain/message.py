@@ -13,6 +13,7 @@ delivered   a 2xx answer came; its record is kept KEEP_DELIVERED
 failed      given up; its record is kept KEEP_FAILED
 """
 
+import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -33,6 +34,11 @@ MAX_ID: Final = 255  # characters
 MAX_HEADERS: Final = 50  # header fields of one message
 MAX_HEADER_BYTES: Final = 8 * 1024  # names and values together
 
+# Their patterns are also in the JSON Schemas below: write them so that both dialects allow it.
+CONTROL_CHARACTERS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # for a character class
+HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
+HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
+
 # What accept.py enforces, as JSON Schema. It is for the API's document; decoding does not check it,
 # so that one answer names every wrong field.
 _URL_SCHEMA: Final = {
@@ -43,13 +49,13 @@ _URL_SCHEMA: Final = {
 _ID_SCHEMA: Final = {
     "minLength": 1,
     "maxLength": MAX_ID,
-    "pattern": r"^[^/\u0000-\u001f\u007f-\u009f\u2028\u2029]+$",
+    "pattern": rf"^[^/{CONTROL_CHARACTERS}]+$",
     "not": {"enum": [".", ".."]},
 }
-_VALUE_PATTERN: Final = r"^([!-~]([\t -~]*[!-~])?)?$"
+_VALUE_PATTERN: Final = rf"^(?:{HEADER_VALUE.pattern})$"
 _HEADERS_SCHEMA: Final = {
     "maxProperties": MAX_HEADERS,
-    "propertyNames": {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$"},
+    "propertyNames": {"pattern": rf"^(?:{HEADER_NAME.pattern})$"},
 }
 _TYPE_SCHEMA: Final = {"minLength": 1, "pattern": _VALUE_PATTERN}
 

@@ -49,7 +49,7 @@ class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
     ]
 
 
-class Result(msgspec.Struct):
+class BatchResult(msgspec.Struct):
     """The result of one message: the response that it would have had alone."""
 
     status: Annotated[int, described("201, or the status of the error: 409, 422, 503.", 201)]
@@ -64,10 +64,10 @@ class Result(msgspec.Struct):
     ]
 
 
-class Results(msgspec.Struct):
+class BatchResults(msgspec.Struct):
     """The result of each message, in the order of the request."""
 
-    results: Annotated[list[Result], described("One result for each message.")]
+    results: Annotated[list[BatchResult], described("One result for each message.")]
 
 
 _MANY: Final = msgspec.json.Decoder(NewMessages)
@@ -76,7 +76,7 @@ _MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
 
 @endpoint(
     "write",
-    {200: Results},
+    {200: BatchResults},
     body=NewMessages,
     example={"messages": [EXAMPLE_MESSAGE]},
     errors=(Malformed, PayloadTooLarge, Invalid),
@@ -96,7 +96,7 @@ async def create_many(request: Request) -> Response:
     results = list(_results(found, stored))
     created = sum(result.status == 201 for result in results)
     transitions.messages_created(created, len(results) - created)
-    return JSON(Results(results))
+    return JSON(BatchResults(results))
 
 
 async def _checked(
@@ -129,7 +129,9 @@ def _raise_if_away(found: Sequence[New | SchedulerError], stored: Sequence[Store
     raise away[0]
 
 
-def _results(found: Iterable[New | SchedulerError], stored: Iterable[Stored]) -> Iterable[Result]:
+def _results(
+    found: Iterable[New | SchedulerError], stored: Iterable[Stored]
+) -> Iterable[BatchResult]:
     of_new = iter(stored)
     for one in found:
         if isinstance(one, SchedulerError):
@@ -138,12 +140,12 @@ def _results(found: Iterable[New | SchedulerError], stored: Iterable[Stored]) ->
             yield _stored(one[0], next(of_new))
 
 
-def _stored(message_id: str, stored: Stored) -> Result:
+def _stored(message_id: str, stored: Stored) -> BatchResult:
     if isinstance(stored, datetime):
-        return Result(201, Created(message_id, format_instant(stored)))
+        return BatchResult(201, Created(message_id, format_instant(stored)))
     return _refused(stored)
 
 
-def _refused(error: SchedulerError) -> Result:
+def _refused(error: SchedulerError) -> BatchResult:
     answer = problem(error)
-    return Result(answer.status_code, msgspec.Raw(answer.body))
+    return BatchResult(answer.status_code, msgspec.Raw(answer.body))

@@ -21,7 +21,7 @@ from scheduler_api.domain.message import (
 from scheduler_api.domain.retry import MAX_ATTEMPTS
 
 
-class Row(msgspec.Struct, rename="camel"):
+class MessageRow(msgspec.Struct, rename="camel"):
     """A pending message in the list."""
 
     message_id: Annotated[str, described("ID of the message.", EXAMPLE_ID)]
@@ -38,7 +38,7 @@ class Row(msgspec.Struct, rename="camel"):
 class MessageList(msgspec.Struct, rename="camel"):
     """A page of pending messages, soonest first."""
 
-    scheduled_jobs: Annotated[list[Row], described("The messages on this page.")]
+    scheduled_jobs: Annotated[list[MessageRow], described("The messages on this page.")]
     count: Annotated[int, described("Number of messages on this page.", 1)]
     total: Annotated[int, described("Number of all pending messages.", 1)]
     next_cursor: Annotated[
@@ -107,9 +107,9 @@ class MessageView(CheckedRequest, frozen=True, kw_only=True, rename="camel", omi
     attempts: Annotated[list[AttemptView], described("The last 20 attempts, oldest first.")]
 
 
-def row_of(listed: Listed) -> Row:
+def row_of(listed: Listed) -> MessageRow:
     """The row of a pending message."""
-    return Row(
+    return MessageRow(
         message_id=listed.id,
         next_run=format_instant(listed.due_at),
         trigger=f"date[{listed.due_at:%Y-%m-%d %H:%M:%S} UTC]",
