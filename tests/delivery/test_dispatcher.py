@@ -495,7 +495,7 @@ async def test_dispatcher_sends_others_if_a_record_is_unreadable(
     payloads = f"{keys_of(live_store, 'damaged').base}payloads"
     record = await redis.hget(payloads, "damaged")
     assert isinstance(record, bytes)
-    await redis.hset(payloads, "damaged", b"\x02" + record[1:])
+    await redis.hset(payloads, "damaged", b"\xff" + record[1:])
     await start()
     await until(live_store, "a", "delivered")
 

@@ -27,7 +27,7 @@ from scheduler_api.store.claims import Claim
 from scheduler_api.store.codec.record import from_ms, to_ms
 from scheduler_api.store.keys import FINISHED, partition_of
 from scheduler_api.store.messages import new_of
-from tests.sim.ledger import Broken, Offer
+from tests.sim.ledger import REPEAT_WITHIN, Broken, Offer
 from tests.sim.model import at_once
 from tests.sim.options import DAY_MS, HOSTS
 from tests.support.factories import accepted
@@ -105,10 +105,15 @@ class Callers:
         return offer
 
     def _repeat(self) -> None:
-        """Repeat a create that got no answer."""
-        unanswered = [offer for offer in self._ledger.offers if not offer.told]
-        if unanswered:
-            self._create([self._rng.choice(unanswered)])
+        """Repeat a create that got no answer, or whose message has finished."""
+        offers = [offer for offer in self._ledger.offers if not offer.told]
+        finished = [offer for offer in self._ledger.stored.values() if offer.ended]
+        if finished and self._rng.random() < 0.5:
+            offers = finished
+            if self._rng.random() < 0.5:
+                self._world.advance(REPEAT_WITHIN + 1)
+        if offers:
+            self._create([self._rng.choice(offers)])
 
     def _create(self, offers: list[Offer]) -> None:
         by_partition: dict[int, list[Offer]] = {}
@@ -130,13 +135,18 @@ class Callers:
         answered = not self._world.faults.loses_reply()
         for offer, reply in zip(offers, replies, strict=True):
             if isinstance(reply, DuplicateMessage):
-                self._ledger.refused(offer)
+                self._ledger.refused(offer, self._world.store_ms)
             else:
-                twice = offer is self._ledger.stored.get(offer.message_id)
-                still_there = offer.message_id.encode() in kept
-                self._require(not (twice and still_there), "one create, stored twice")
-                self._ledger.created(offer, to_ms(reply))
-                offer.told = offer.told or answered
+                self._created(offer, to_ms(reply), kept, answered)
+
+    def _created(self, offer: Offer, scheduled_ms: int, kept: set[bytes], answered: bool) -> None:
+        now_ms, stored = self._world.store_ms, offer
+        twice = offer is self._ledger.stored.get(offer.message_id)
+        if twice and offer.message_id.encode() in kept:
+            self._require(offer.is_new_again(now_ms), "one create, stored twice")
+            stored = self._ledger.asked_again(offer)
+        self._ledger.created(stored, scheduled_ms, now_ms)
+        stored.told = offer.told or answered
 
     def _restore(self) -> None:
         """Import a message of another store, in which it may have been tried."""
@@ -151,10 +161,10 @@ class Callers:
         except Unavailable:
             return
         if word == "ok":
-            self._ledger.created(offer, due)
+            self._ledger.created(offer, due, self._world.store_ms)
             offer.retries, offer.reaps, offer.told = attempts, crashes, True
         else:
-            self._ledger.refused(offer)
+            self._ledger.refused(offer, self._world.store_ms)
 
     # One message, or a list of them.
 

@@ -25,12 +25,15 @@ class Broken(AssertionError):
     """A promise was broken; the text says which, and of which message."""
 
 
+REPEAT_WITHIN: Final = 120_000  # ms, as in create.lua
+
+
 class Offer:
     """A message as one caller asked for it; its payload is its number."""
 
     __slots__ = (
         *("accepted", "answers", "cancelled", "deadly", "ended", "holder", "message_id"),
-        *("not_before", "number", "reaps", "retries", "sends", "stored", "told"),
+        *("created_ms", "not_before", "number", "reaps", "retries", "sends", "stored", "told"),
     )
 
     def __init__(
@@ -43,12 +46,13 @@ class Offer:
         self.answers = answers
         self.told = False  # whether a 201 was seen
         self.stored = False  # whether it was ever written
-        self.begin(0)
+        self.begin(0, 0)
         self.stored = False
 
-    def begin(self, scheduled_ms: int) -> None:
+    def begin(self, scheduled_ms: int, created_ms: int) -> None:
         """It is new in the store."""
         self.stored = True
+        self.created_ms = created_ms  # by the store's clock
         self.cancelled = False
         self.ended: State | None = None
         self.not_before = scheduled_ms  # ms, by the store's clock: no attempt starts earlier
@@ -66,6 +70,10 @@ class Offer:
     def pending(self) -> bool:
         """Whether it is to be sent."""
         return self.stored and not self.cancelled and self.ended is None
+
+    def is_new_again(self, store_ms: int) -> bool:
+        """Whether an identical request is a new message, if this one has finished."""
+        return self.accepted.due_at is None and store_ms - self.created_ms > REPEAT_WITHIN
 
     def answer(self, attempt: int) -> int:
         """The status of the receiver's answer; 0: the process dies of it."""
@@ -96,18 +104,27 @@ class Ledger:
 
     # Callers.
 
-    def created(self, offer: Offer, scheduled_ms: int) -> None:
+    def created(self, offer: Offer, scheduled_ms: int, created_ms: int) -> None:
         """The store wrote it."""
         before = self.stored.get(offer.message_id)
         if before:
             self.require(not before.pending, before, "lost: overwritten while pending")
         self.stored[offer.message_id] = offer
-        offer.begin(scheduled_ms)
+        offer.begin(scheduled_ms, created_ms)
 
-    def refused(self, offer: Offer) -> None:
+    def asked_again(self, offer: Offer) -> Offer:
+        """A new message of the same request; what is still under way belongs to the first."""
+        again = Offer(offer.number, offer.message_id, offer.accepted, offer.answers)
+        self.offers[offer.number] = again
+        return again
+
+    def refused(self, offer: Offer, store_ms: int) -> None:
         """The store said that it has a message with the id."""
-        known = offer.message_id in self.stored
-        self.require(known, offer, "refused as a duplicate of nothing")
+        known = self.stored.get(offer.message_id)
+        self.require(known is not None, offer, "refused as a duplicate of nothing")
+        if known is offer and offer.ended:
+            is_repeat = not offer.is_new_again(store_ms)
+            self.require(is_repeat, offer, "refused as a repeat though its time is over")
 
     def cancelled(self, message_id: str) -> None:
         """The store removed what it had under the id."""

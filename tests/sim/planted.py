@@ -266,6 +266,12 @@ PLANTED: Final = (
         "if not FINISHED[place] then",
     ),
     Planted(
+        "a repeated delay is refused as long as its message is kept",
+        "create",
+        "if relative then return now - created_of(old) <= REPEAT_WITHIN end",
+        "if relative then return true end",
+    ),
+    Planted(
         "the list leaves out what is leased or parked",
         "list",
         "local due, taken = page_of(DUE), page_of(TAKEN)",

@@ -384,7 +384,7 @@ async def test_a_record_that_cannot_be_read_holds_up_no_other(store: Store, redi
     await create(store, "a", "b")
     payloads = f"{store.keys[0].base}payloads"
     record: Any = await redis.hget(payloads, "a")
-    await redis.hset(payloads, "a", b"\x02" + record[1:])
+    await redis.hset(payloads, "a", b"\xff" + record[1:])
     assert ids(await store.queues[0].claim(10)) == ["b"]
 
 

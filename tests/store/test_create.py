@@ -21,6 +21,7 @@ from tests.support.message_states import PENDING, bring, everything
 from tests.support.store_clock import Clock
 
 MINUTE = from_ms(NOW + 60_000)
+REPEAT_WITHIN = 120_000  # ms, as in create.lua
 SHOWN = {"parked": "scheduled"}  # where a message is → its state, if that is another word
 
 
@@ -84,11 +85,35 @@ async def test_what_was_sent_is_not_sent_again_for_a_repeated_request(
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_a_repeated_delay_is_the_same_request_at_any_time(store: Store, clock: Clock) -> None:
-    await bring(store, "delivered", delay=0)
-    await clock.advance(5_000)
+@pytest.mark.parametrize("state", FINISHED)
+async def test_create_refuses_a_repeated_delay_for_two_minutes(
+    store: Store, clock: Clock, state: str
+) -> None:
+    await bring(store, state, delay=0)
+    await clock.advance(REPEAT_WITHIN)
     refused = await refusal(store, delay=0)
     assert refused.facts["scheduledFor"] == format_instant(from_ms(NOW))
+    await clock.advance(1)
+    at = from_ms(NOW + REPEAT_WITHIN + 1)
+    assert await store.messages.create("a", accepted(delay=0)) == at
+    assert (await store.messages.get("a")).attempts == []
+
+
+async def test_create_refuses_a_repeated_instant_after_two_minutes_too(
+    store: Store, clock: Clock
+) -> None:
+    at = format_instant(from_ms(NOW))
+    await bring(store, "delivered", scheduleTo=at)
+    await clock.advance(10 * REPEAT_WITHIN)
+    assert (await refusal(store, scheduleTo=at)).facts["state"] == "delivered"
+
+
+async def test_create_refuses_a_repeated_delay_of_a_pending_message_after_two_minutes_too(
+    store: Store, clock: Clock
+) -> None:
+    await store.messages.create("a", accepted(delay="1h"))
+    await clock.advance(10 * REPEAT_WITHIN)
+    assert (await refusal(store, delay="1h")).facts["state"] == "scheduled"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_what_is_no_authority_is_named_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [b"", b"\1", bytes(14), bytes(15), bytes(13) + b"\7\3http://h x/"]
+    "record", [b"", b"\1", bytes(22), bytes(23), bytes(21) + b"\7\3http://h x/"]
 )
 def test_what_is_no_record_has_a_destination_too(record: bytes) -> None:
     assert destination_of(record) == b"?"

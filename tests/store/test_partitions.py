@@ -48,11 +48,29 @@ async def listed(store: Store, limit: int) -> list[str]:
             return ids
 
 
-def test_the_partition_of_an_id_is_its_checksum_of_redis_cluster() -> None:
+def test_partition_of_an_id_is_its_checksum_of_redis_cluster() -> None:
     for number in range(100):
         message_id = b"message-%d" % number
         assert partition_of(message_id, 16) == key_slot(message_id) % 16
         assert partition_of(message_id, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("message_id", "routing_key"),
+    [
+        (b"a@b", b"a"),
+        (b"a@", b"a"),
+        (b"a@b@c", b"a"),
+        (b"a", b"a"),
+        (b"@a", b"@a"),
+        (b"@a@b", b"@a@b"),
+        (b"@", b"@"),
+    ],
+)
+def test_partition_of_an_id_is_that_of_what_stands_before_its_first_at_sign(
+    message_id: bytes, routing_key: bytes
+) -> None:
+    assert partition_of(message_id, 4096) == key_slot(routing_key) % 4096
 
 
 def test_partition_0_has_the_same_tag_whatever_their_number() -> None:

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from scheduler_api.store.keys import Keys
+from scheduler_api.store.keys import SCHEMA, Keys
 from tests.support.configured_store import DURABLE, server
 from tests.support.receiver import Receiver
 from tests.support.valkey import client
@@ -221,7 +221,8 @@ async def test_a_version_that_the_older_cannot_read_stops_it_under_load(
         ) as latest:
             load.servers = [older, latest]
             refused = await older.event("data_refused")
-            assert "schema 2, this version knows 1; start the newer version" in refused["reason"]
+            assert f"schema {SCHEMA + 1}, this version knows {SCHEMA};" in refused["reason"]
+            assert "start the newer version" in refused["reason"]
             await load.more()
             await load.stop()
             await assert_all_arrive(redis, receiver, load)

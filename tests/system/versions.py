@@ -22,7 +22,7 @@ COMPATIBLE: Final[Edits] = {
         )
     ],
     "domain/accept.py": [("spec = Spec(", f"spec = Spec(added='{ADDED}', ")],
-    "store/codec/record.py": [
+    "store/codec/progress.py": [
         (
             "    location: str | None = None\n\n\n_encode_log",
             f"    location: str | None = None; added: str = '{ADDED}'\n\n\n_encode_log",

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 from msgspec import Raw
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from scheduler_api.domain.content_type import JSON_TYPE, charset_of, encode_payload
 from scheduler_api.domain.duration import milliseconds, parse_duration
@@ -64,7 +64,7 @@ def accept(
     url = check("/webhookUrl", _url, new.webhook_url, refusal)
     message_id = None if new.id is None else check("/id", check_id, new.id)
     options = {} if (given := _options_of(new)) == _NONE_GIVEN else checks.options(given)
-    zone_name = options.get("timezone", default_zone)
+    zone_name = default_zone if new.timezone is None else options.get("timezone")
     due_at = check("/scheduleTo", _due_at, new, zone_name) if zone_name else None
     delay: float | None = None
     if new.schedule_to is None:
@@ -97,11 +97,13 @@ class _Checks:
         return None
 
     def options(self, given: Sequence[Any]) -> dict[str, Any]:
-        """What the rules make of the options that are checked one by one, if they are given."""
+        """What the rules make of the options that are checked one by one, without defaults."""
         return {
-            name: value if rule is None else self.run(path, rule, value)
+            name: checked
             for (name, path, rule), value in zip(_ONE_BY_ONE, given, strict=True)
             if value is not None
+            and (checked := value if rule is None else self.run(path, rule, value))
+            != _DEFAULTS[name]
         }
 
     def done(self) -> None:
@@ -208,7 +210,7 @@ def _content_type(new: NewMessage) -> str:
     if not found or not HEADER_VALUE.fullmatch(found):
         raise ValueError("a content type looks like text/plain; charset=utf-8")
     charset_of(found)
-    return found
+    return JSON_TYPE if found == JSON_TYPE else found  # the default itself: see _DEFAULTS
 
 
 def _body(payload: Raw, content_type: str) -> bytes | None:
@@ -231,5 +233,7 @@ _ONE_BY_ONE: Final = tuple(
     for name, shown in zip(Request.__struct_fields__, Request.__struct_encode_fields__, strict=True)
     if name in set(OPTIONS) - {"delay", "content_type"}
 )
+# msgspec leaves out a default by its identity, not by its value.
+_DEFAULTS: Final = {field.name: field.default for field in fields(Spec)}
 _options_of: Final = attrgetter(*(name for name, _, _ in _ONE_BY_ONE))
 _NONE_GIVEN: Final = (None,) * len(_ONE_BY_ONE)

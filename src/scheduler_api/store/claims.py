@@ -12,12 +12,8 @@ from scheduler_api.domain.attempt import Attempt, reached, was_cut_off
 from scheduler_api.domain.attempt_stats import bucket
 from scheduler_api.domain.message import Spec
 from scheduler_api.domain.retry import Decision, Delivered, Failed, Retry
-from scheduler_api.store.codec.record import (
-    append_attempt,
-    from_ms,
-    unpack_progress,
-    unpack_record,
-)
+from scheduler_api.store.codec.progress import append_attempt, unpack_progress
+from scheduler_api.store.codec.record import from_ms, unpack_record
 from scheduler_api.store.replies import ClaimRow, SettleArgs
 
 log = structlog.get_logger()

@@ -9,14 +9,8 @@ import msgspec
 from scheduler_api.domain.destination import Destination, DestinationPage, Hold, Limits
 from scheduler_api.domain.errors import DestinationNotFound, OutcomeUnknown, Unavailable
 from scheduler_api.domain.url import destination_name
-from scheduler_api.store.codec.record import (
-    pack_limits,
-    pack_step,
-    unpack_hold,
-    unpack_limits,
-    unpack_stats,
-    unpack_step,
-)
+from scheduler_api.store.codec.cursor import pack_step, unpack_step
+from scheduler_api.store.codec.limits import pack_limits, unpack_hold, unpack_limits, unpack_stats
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.replies import DestinationRow, rows
 

@@ -1,7 +1,8 @@
 """The keyspace, drawn; every key's name is made here.
 
 All keys of a partition carry its hash tag, so that one script may touch them on a cluster.
-A message is in the partition that its id's checksum says, so that no directory is needed.
+A message is in the partition that the checksum of its routing key says (see `partition_of`), so
+that no directory is needed.
 The prefix and the tag come first, what a caller wrote (ids, destinations) comes last.
 
     key                      type   content
@@ -20,9 +21,9 @@ The prefix and the tag come first, what a caller wrote (ids, destinations) comes
     …:opens                  ZSET   destination → when its rate or the next probe lets one go
     …:withheld               ZSET   destination → when a claim last left its parked messages there,
                                     because its process had no slot to spare for it
-    …:even  …:odd            HASH   destination → what its attempts came to (codec.py), in one hour
-                                    since 1970 each, which the field '' says
-    …:payloads               HASH   id → record (codec.py): what never changes
+    …:even  …:odd            HASH   destination → what its attempts came to (codec/limits.py), in
+                                    one hour since 1970 each, which the field '' says
+    …:payloads               HASH   id → record (codec/record.py): what never changes
     …:progress               HASH   id → "attempts crashes outcome at\\n" and the attempts' log;
                                     only for messages that were tried
     …:delivered  …:failed    ZSET   id → when the record expires, ms: finished messages
@@ -42,7 +43,7 @@ from typing import Final
 
 # Layout of all of the above. Raised only when an older version could no longer read what this one
 # writes: the first process that knows the new one marks the data with it, and the older ones stop.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 # The finished states, in the order in which lua/queue/trim.lua forgets their messages; each is the
 # name of its key. STATES of lua/lib/finished.lua is the same list: a new state is one word in each.
@@ -98,8 +99,12 @@ class Keys:
 
 
 def partition_of(message_id: bytes, partitions: int) -> int:
-    """Where the message is kept, the same for all who ask."""
-    return crc_hqx(message_id, 0) % partitions
+    """The partition that keeps the message, by its routing key.
+
+    That is what stands before the first `@` of the id, so that `a@b` is in the partition of `a`;
+    all of the id if there is no `@` or it comes first.
+    """
+    return crc_hqx(message_id.partition(b"@")[0] or message_id, 0) % partitions
 
 
 def tag(partition: int) -> int:

@@ -18,18 +18,10 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.message import Accepted, Listed, Message, Page, State
-from scheduler_api.store.codec.record import (
-    from_ms,
-    pack_cursor,
-    pack_tail,
-    to_ms,
-    unpack_cursor,
-    unpack_head,
-    unpack_hold,
-    unpack_log,
-    unpack_progress,
-    unpack_record,
-)
+from scheduler_api.store.codec.cursor import pack_cursor, unpack_cursor
+from scheduler_api.store.codec.limits import unpack_hold
+from scheduler_api.store.codec.progress import unpack_log, unpack_progress
+from scheduler_api.store.codec.record import from_ms, pack_tail, to_ms, unpack_head, unpack_record
 from scheduler_api.store.connection.batching import Batcher
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import ERRORS, Scripts

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from redis.asyncio import Redis
 
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.message import State
@@ -19,7 +20,7 @@ from tests.api.conftest import Api
 from tests.conftest import PARTITIONS
 from tests.support.factories import URL, accepted
 from tests.support.message_states import Verdict, decided
-from tests.support.partitions import neighbours, queue_of
+from tests.support.partitions import keys_of, neighbours, queue_of
 from tests.support.problems import problem
 
 AT = "2046-04-15T02:41:45+00:00"
@@ -270,6 +271,20 @@ async def test_the_same_create_after_its_delivery_does_not_send_twice(
     async with api.client.post("/messages", json=body) as response:
         found = await problem(response, 409, "duplicate_message")
     assert (found["state"], found["scheduledFor"]) == ("delivered", created["scheduledFor"])
+
+
+async def test_create_takes_a_repeated_delay_for_a_new_message_after_two_minutes(
+    api: Api, live_store: Store, redis: Redis
+) -> None:
+    await create(api, id="a", payload=1, delay=0)
+    await tried(live_store, "delivered", 200)
+    payloads = f"{keys_of(live_store, 'a').base}payloads"
+    record: Any = await redis.hget(payloads, "a")
+    earlier = int.from_bytes(record[1:7]) - 121_000
+    await redis.hset(payloads, "a", record[:1] + earlier.to_bytes(6) + record[7:])
+    await create(api, id="a", payload=1, delay=0)
+    found = await show(api, "a")
+    assert (found["state"], found["attempts"]) == ("scheduled", [])
 
 
 async def test_another_create_under_a_delivered_id_is_a_new_message(

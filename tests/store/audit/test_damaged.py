@@ -38,14 +38,14 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
     "no records at all": (("DEL", "payloads"),),
     "records that are cut": (
         *(("HSET", "payloads", "taken-0", b"\1"), ("HSET", "payloads", "waits", "")),
-        *(("HSET", "payloads", "done", bytes(14)), ("HSET", "payloads", "parked-1", bytes(15))),
+        *(("HSET", "payloads", "done", bytes(22)), ("HSET", "payloads", "parked-1", bytes(23))),
         ("HSET", "payloads", "new", b"\1"),
     ),
     "a record whose destination is nowhere": (
-        ("HSET", "payloads", "waits", bytes(13) + b"\xff\xffhttp://h/\n"),
+        ("HSET", "payloads", "waits", bytes(21) + b"\xff\xffhttp://h/\n"),
     ),
     "a record whose destination is two words": (
-        ("HSET", "payloads", "waits", bytes(13) + b"\7\3http://h x/\n"),
+        ("HSET", "payloads", "waits", bytes(21) + b"\7\3http://h x/\n"),
     ),
     "too few in flight": (("HSET", "inflight", HOST, -3),),
     "too many in flight": (("HSET", "inflight", HOST, 99),),

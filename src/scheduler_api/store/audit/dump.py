@@ -7,15 +7,8 @@ import msgspec
 
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.message import Accepted
-from scheduler_api.store.codec.record import (
-    Record,
-    pack_progress,
-    pack_scheduled,
-    pack_tail,
-    unpack_log,
-    unpack_progress,
-    unpack_record,
-)
+from scheduler_api.store.codec.progress import pack_progress, unpack_log, unpack_progress
+from scheduler_api.store.codec.record import Record, pack_scheduled, pack_tail, unpack_record
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.connection.uploads import split_calls
 from scheduler_api.store.keys import partition_of

@@ -1,1 +1,1 @@
-"""Bytes and milliseconds inside, messages and datetimes outside."""
+"""Bytes and milliseconds in the store, messages and datetimes outside."""

@@ -16,34 +16,44 @@ end
 
 -- A new record. `tail`: from its 14th byte on, as codec/record.py packs it.
 local function new_record(created, scheduled, tail)
-  return '\1' .. u48(created) .. u48(scheduled) .. tail
+  return '\2' .. u48(created) .. u48(scheduled) .. tail
 end
 
 -- The record of a message from another store. `rest`: from its 8th byte on.
 local function restored_record(created, rest)
-  return '\1' .. u48(created) .. rest
+  return '\2' .. u48(created) .. rest
 end
 
--- When the message is scheduled for, ms; 0 if the text is too short.
-local function scheduled_of(record)
+-- Six bytes of a record, from byte `first` on, as a count of milliseconds; 0 if the text is too short.
+local function ms_of(record, first)
   local ms = 0
-  for i = 8, 13 do ms = ms * 256 + (record:byte(i) or 0) end
+  for i = first, first + 5 do ms = ms * 256 + (record:byte(i) or 0) end
   return ms
 end
 
--- Whether the record has this tail: the same request, whenever it is scheduled for.
-local function same_request(record, tail)
-  return record:sub(14) == tail
+-- When the message was created, ms.
+local function created_of(record)
+  return ms_of(record, 2)
 end
 
--- Whether the record has this rest: the same request, scheduled for the same instant.
+-- When the message is scheduled for, ms.
+local function scheduled_of(record)
+  return ms_of(record, 8)
+end
+
+-- Whether record and tail have the same fingerprint: the same request, whenever it is scheduled for.
+local function same_request(record, tail)
+  return record:sub(14, 21) == tail:sub(1, 8)
+end
+
+-- Whether record and rest are the same request, scheduled for the same instant.
 local function same_message(record, rest)
-  return record:sub(8) == rest
+  return record:sub(8, 21) == rest:sub(1, 14)
 end
 
 -- The record up to the line feed that ends its URL; all of it if there is none.
 local function head_of(record)
-  return record:sub(1, record:find('\n', 16, true))
+  return record:sub(1, record:find('\n', 24, true))
 end
 
 -- Authority → the destination's name: without the port of http or https, without the host's final dot.
@@ -61,9 +71,9 @@ local function destination_name(authority)
   return name
 end
 
--- The destination's name, from the authority in the record's URL: byte 14 says where it begins, from
--- 0, byte 15 how many bytes it has.
+-- The destination's name, from the authority in the record's URL: byte 22 says where it begins, from
+-- 0, byte 23 how many bytes it has.
 local function destination_of(record)
-  local from, size = record:byte(14, 15)
-  return destination_name(size and record:sub(16 + from, 15 + from + size) or '')
+  local from, size = record:byte(22, 23)
+  return destination_name(size and record:sub(24 + from, 23 + from + size) or '')
 end

@@ -1,6 +1,6 @@
 #!lua
 -- Stores new messages. One is not stored if its id is that of a pending message, or of a finished one
--- with the same request.
+-- of which the request is a repeat.
 --
 -- ARGV[1] horizon: a new head of `due` within so many ms is announced
 -- ARGV[2…] (id, asked, tail)… of each message (1–100)
@@ -15,12 +15,16 @@
 check_data()
 local now, horizon = clock(), number(ARGV[1])
 local old_head = head(DUE)
+local REPEAT_WITHIN = 120000 -- ms after the first was created, by the store's clock
 local created = {} -- id → due, of the messages that are stored
 local replaced, records, dues = {}, {}, {} -- ids; id, record …; due, id …
 
--- As asked: the same content, and the same instant unless a delay was asked for.
+-- The same request: the same content and the same instant. With a delay the instant differs in each
+-- request, so the second one is a repeat only for a while: later a caller means a new message.
 local function identical(old, due, tail, relative)
-  return same_request(old, tail) and (relative or scheduled_of(old) == due)
+  if not same_request(old, tail) then return false end
+  if relative then return now - created_of(old) <= REPEAT_WITHIN end
+  return scheduled_of(old) == due
 end
 
 -- Decides about a message, `old`: the record that has the id; `create_all` writes it.
