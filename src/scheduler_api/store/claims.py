@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -10,6 +10,7 @@ import structlog
 
 from scheduler_api.domain.attempt import Attempt, reached, was_cut_off
 from scheduler_api.domain.attempt_stats import bucket
+from scheduler_api.domain.duration import milliseconds
 from scheduler_api.domain.message import Spec
 from scheduler_api.domain.retry import Decision, Delivered, Failed, Retry
 from scheduler_api.store.codec.progress import append_attempt, unpack_progress
@@ -17,8 +18,6 @@ from scheduler_api.store.codec.record import from_ms, unpack_record
 from scheduler_api.store.replies import ClaimRow, SettleArgs
 
 log = structlog.get_logger()
-
-_MS: Final = timedelta(milliseconds=1)
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -113,7 +112,7 @@ def pack_outcome(outcome: Outcome, keep_ms: Mapping[str, int]) -> SettleArgs:
         id=claimed.id.encode(),
         fence=claimed.fence,
         verdict=verdict,
-        ms=decision.delay // _MS if isinstance(decision, Retry) else keep_ms[verdict],
+        ms=milliseconds(decision.delay) if isinstance(decision, Retry) else keep_ms[verdict],
         counts=f"{attempt.number} {claimed.crashes}",
         log=append_attempt(claimed.log, attempt),
         reached=_REACHED[reached(attempt.status, attempt.error)],

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from scheduler_api.domain.attempt import EXCERPT_BYTES
+from scheduler_api.domain.duration import milliseconds
 from scheduler_api.store.claims import (
     Claim,
     Claimed,
@@ -59,9 +60,9 @@ class Queue:
         self.worker_id = worker_id
         self._scripts = scripts
         self._notifier = notifier
-        self._lease_ms = _ms(lease)
+        self._lease_ms = milliseconds(lease)
         self._limit_share = limit_share
-        self._keep_ms = {state: _ms(span) for state, span in keep.items()}
+        self._keep_ms = {state: milliseconds(span) for state, span in keep.items()}
         self._nonce: str | None = None
         self._last_fence: int | None = None  # of any process, at our last claim
         self._claimed_ms = 0  # when the store ran our last claim, by its clock
@@ -156,7 +157,7 @@ class Queue:
         `within`: of our last claim; the call does nothing if the store runs it later, after an
         outage for example.
         """
-        latest = -1 if within is None else self._claimed_ms + _ms(within)
+        latest = -1 if within is None else self._claimed_ms + milliseconds(within)
         returned, *failed = await self._scripts.run("reap", *self._take_back_args(), latest)
         return returned, [message_id.decode() for message_id in failed]
 
@@ -180,7 +181,7 @@ class Queue:
 
     async def purge(self) -> int:
         """Forget finished messages whose retention is over: how many."""
-        return int(await self._scripts.run("purge", CLAIM_BATCH, _ms(WORKER_TTL)))
+        return int(await self._scripts.run("purge", CLAIM_BATCH, milliseconds(WORKER_TTL)))
 
     async def trim(self, percent: int = KEEP_BELOW) -> int:
         """Forget finished messages while the store uses more of its memory: how many."""
@@ -189,7 +190,7 @@ class Queue:
     async def sweep(self) -> int:
         """Look again at destinations with parked messages: how many messages were unparked."""
         unparked = await self._scripts.run(
-            "sweep", SWEEP_BATCH, self._limit_share, _ms(FAILURES_TTL), self._lease_ms
+            "sweep", SWEEP_BATCH, self._limit_share, milliseconds(FAILURES_TTL), self._lease_ms
         )
         if unparked:
             self._notifier.notify(self.partition)
@@ -204,10 +205,6 @@ def _log_destination(outcome: Outcome, word: bytes) -> None:
         transitions.destination_unreachable(destination, outcome.attempt.error)
     else:
         transitions.destination_reached(destination)
-
-
-def _ms(span: timedelta) -> int:
-    return span // timedelta(milliseconds=1)
 
 
 def _seconds_until(instant_ms: int, now_ms: int) -> float | None:

@@ -20,6 +20,7 @@ from scheduler_api.delivery.http.resolver import LookupQueueFull
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.delivery.http.transport import BadResponse, Transport
 from scheduler_api.domain.attempt import LOCATION_CHARACTERS, Attempt, ErrorWord
+from scheduler_api.domain.duration import milliseconds
 from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.retry import parse_retry_after
 from scheduler_api.domain.signing import sign
@@ -27,7 +28,6 @@ from scheduler_api.store.claims import Claimed
 
 log = structlog.get_logger()
 
-_MS: Final = timedelta(milliseconds=1)
 # Headers of every request, unless the message has its own.
 _DEFAULT_HEADERS: Final = {
     "User-Agent": f"scheduler-api/{__version__}",
@@ -135,7 +135,7 @@ class Sender:
             status=status,
             error=error,
             response_excerpt=excerpt,
-            lateness_ms=(start.at - max(claimed.due_at, claimed.created_at)) // _MS,
+            lateness_ms=milliseconds(start.at - max(claimed.due_at, claimed.created_at)),
             location=location,
         )
 

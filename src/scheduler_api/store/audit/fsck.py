@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from scheduler_api.domain.duration import milliseconds
 from scheduler_api.store.audit.invariants import (
     Finding,
     Snapshot,
@@ -33,8 +34,6 @@ ACTS: Final = {  # the word of repair.lua → what was done
     "sound": "came right meanwhile",
 }
 
-_MS: Final = timedelta(milliseconds=1)
-
 
 class Fsck:
     """The check of one partition."""
@@ -54,7 +53,7 @@ class Fsck:
         self._keys = keys
         self._scripts = scripts
         self._limit_share = limit_share
-        self._keep = [part for state, span in keep.items() for part in (state, span // _MS)]
+        self._keep = [part for state, span in keep.items() for part in (state, milliseconds(span))]
         self._seen: set[tuple[str, bytes]] = set()
 
     async def run(self, *, repair: bool) -> AsyncIterator[Finding]:
