@@ -44,7 +44,7 @@ class SlotShares:
         self.kept = 0
 
     def claim_limit(self, free: int) -> int:
-        """How many of the free slots one claim may fill, as all of it may be for quick ones."""
+        """How many free slots one claim may fill, if all are filled for quick destinations."""
         cold = self._hot - self._held_by_quick
         return min(free, max(cold, free - self._slots // KEPT_SHARE)) if cold > 0 else free
 

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-DEADLINE_TICK: Final = 0.05  # seconds between two checks: a request may end so much late
+DEADLINE_TICK: Final = 0.05  # seconds between two checks: how late a request may end
 
 
 class Deadlines:

@@ -94,10 +94,11 @@ class GuardedConnector(aiohttp.TCPConnector):
         """
         self._rules = rules
         self._max_connections = max_connections
-        self._created = 0  # at least as many connections are there; see _make_room
+        # Upper bound of the connections: their number when last counted, and the sockets since.
+        self._created = 0
         self._own_resolver = Resolver()
         super().__init__(
-            limit=0,  # no limit: the dispatcher's slots are one
+            limit=0,  # none: the dispatcher's slots limit the requests
             ssl=trust or True,
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=DNS_TTL,
@@ -111,8 +112,8 @@ class GuardedConnector(aiohttp.TCPConnector):
     def _make_room(self) -> None:
         """Close the oldest idle connections if there are too many connections.
 
-        aiohttp's own `limit` counts only open ones, and we know of no issue for idle ones; this can
-        go when a connector limits both.
+        The `limit` of aiohttp counts only connections in use. We know of no issue about idle ones;
+        this can go when a connector limits both together.
         """
         idle = self._count_idle()
         count = len(self._acquired) + idle  # including those that are being opened

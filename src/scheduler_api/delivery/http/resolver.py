@@ -1,8 +1,9 @@
-"""The system's resolver in own threads: silent name servers delay no other name and no exit.
+"""The system's resolver in separate threads: silent name servers delay no other name and no exit.
 
 `getaddrinfo` knows /etc/hosts and the names of containers, but it blocks and cannot be interrupted.
 So its threads are daemons, for which an exit does not wait, and slow names may use only some of
-them. The loop's own getaddrinfo shares few threads among all (python/cpython#112169).
+them. The getaddrinfo of asyncio shares the few threads of the default executor with everything
+else (python/cpython#112169).
 """
 
 import asyncio
@@ -24,7 +25,7 @@ RESOLVE_TIMEOUT: Final = 10.0  # seconds: the system tries the next name server 
 QUEUE_TIMEOUT: Final = 4.0  # seconds that a lookup waits for a thread
 QUICK_LOOKUP: Final = 1.0  # seconds: a name that takes longer is slow
 MAX_NAMES: Final = 4096  # remembered, of quick and slow ones each
-MAX_ADDRESSES: Final = 4  # tried of a name: of fifty dead ones, all would take the whole timeout
+MAX_ADDRESSES: Final = 4  # tried for a name; fifty dead ones would take the whole timeout
 HOSTS_FILE: Final = "/etc/hosts"
 
 
@@ -36,7 +37,7 @@ class Kind(IntEnum):
     SLOW = 2
 
 
-# Threads for lookups of this kind and the kinds below it together.
+# Threads for lookups of this kind and all slower kinds together.
 MAX_THREADS: Final = {Kind.QUICK: 64, Kind.NEW: 48, Kind.SLOW: 16}
 
 

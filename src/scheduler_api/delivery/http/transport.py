@@ -29,12 +29,13 @@ from scheduler_api.delivery.http.resolver import RESOLVE_TIMEOUT
 from scheduler_api.delivery.http.response import ResponseReader
 from scheduler_api.domain.egress import EgressRules
 
-CONNECT_TIMEOUT: Final = 5.0  # seconds, for addresses that are tried together, with TLS
+CONNECT_TIMEOUT: Final = 5.0  # seconds, for a group of addresses that is tried together, with TLS
 MAX_ORIGINS: Final = 1024  # whose connector arguments are cached
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(
     total=None,
-    connect=RESOLVE_TIMEOUT + CONNECT_TIMEOUT,  # sock_connect applies to each address in turn
+    connect=RESOLVE_TIMEOUT
+    + CONNECT_TIMEOUT,  # all addresses; sock_connect limits each group of them
     sock_connect=CONNECT_TIMEOUT,
 )
 
