@@ -1,7 +1,10 @@
 """The claims that this process holds: until when it may act on each, and which task does."""
 
 import asyncio
+import inspect
+import math
 import time
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -9,6 +12,9 @@ from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.timing import MARGIN_SHARE
 from scheduler_api.store.claims import Claimed
 from scheduler_api.store.queue import CLAIM_BATCH, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 log = structlog.get_logger()
 
@@ -106,5 +112,16 @@ class Leases:
     def _abort(self, lease: Lease) -> None:
         # Not after the request has ended: its settle reports whether the claim was still held.
         if lease in self.sending:
-            lease.task.cancel()
+            if has_started(lease.task):
+                lease.task.cancel()
+            else:
+                # Cancelled now, it would run no line of its code: nobody would release the claim,
+                # which would count as a crash. It releases it when it finds the lease ended.
+                lease.deadline = -math.inf
             log.warning("lease_lost", message_id=lease.claimed.id)
+
+
+def has_started(task: asyncio.Task[None]) -> bool:
+    """Whether the task has run any of its code."""
+    coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
+    return inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED

@@ -126,3 +126,16 @@ async def test_leases_renew_leaves_a_task_that_settles_if_refused(store: Store) 
     await leases.renew(LEASE)
     assert (settling.cancelling(), sending.cancelling()) == (0, 1)
     await cancel_all([settling, sending])
+
+
+async def test_leases_abort_expired_cancels_no_task_that_has_not_started(store: Store) -> None:
+    leases = Leases(LEASE, SlotShares(8))
+    lease, task = Lease(store.queues[0], await claim(store, "a"), 0), working()
+    leases.hold(lease, task)
+    leases.abort_expired()  # the task would run no line of its code, and release no claim
+    assert not task.cancelling()
+    assert not leases.usable(lease)
+    await asyncio.sleep(0)
+    leases.abort_expired()
+    assert task.cancelling()
+    await cancel_all(leases.tasks)
