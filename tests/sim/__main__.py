@@ -13,12 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from tests.sim.campaign import Catch, Figures, broken, campaign, catch_all
+from tests.sim.dispatcher import __main__ as dispatcher
 from tests.sim.options import shown
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 RESULT: Final = Path(".guarantee") / "sim.json"
 SEEDS: Final = 100_000
+SEEDS_A_DISPATCHER: Final = 50  # schedules of the scripts for one of the real dispatcher
 
 
 def main() -> int:
@@ -37,7 +39,8 @@ def main() -> int:
     caught = catch_all(chosen.seeds)
     tell_caught(caught)
     write(figures, seconds, caught)
-    return int(bool(figures.failures) or any(one.reason is None for one in caught))
+    unsound = bool(figures.failures) or any(one.reason is None for one in caught)
+    return dispatcher.run(chosen.first, max(1, chosen.seeds // SEEDS_A_DISPATCHER)) or int(unsound)
 
 
 def replay(seed: int) -> int:

@@ -90,7 +90,8 @@ def broken(world: World) -> str | None:
     return None
 
 
-def _pool(processes: int | None) -> ProcessPoolExecutor:
+def pool(processes: int | None) -> ProcessPoolExecutor:
+    """Processes for schedules, one a core by default."""
     return ProcessPoolExecutor(processes or os.cpu_count(), initializer=_collect_seldom)
 
 
@@ -104,8 +105,8 @@ def campaign(first: int, count: int, processes: int | None = None) -> Iterator[F
     total = Figures()
     chunks = range(first, first + count, CHUNK)
     sizes = [min(CHUNK, first + count - start) for start in chunks]
-    with _pool(processes) as pool:
-        for figures in pool.map(simulate, chunks, sizes):
+    with pool(processes) as workers:
+        for figures in workers.map(simulate, chunks, sizes):
             total.add(figures)
             yield total
 
@@ -122,8 +123,8 @@ def catch(planted: Planted, budget: int) -> Catch:
 
 def catch_all(budget: int, processes: int | None = None) -> list[Catch]:
     """Each planted mistake."""
-    with _pool(processes) as pool:
-        return list(pool.map(catch, PLANTED, [budget] * len(PLANTED)))
+    with pool(processes) as workers:
+        return list(workers.map(catch, PLANTED, [budget] * len(PLANTED)))
 
 
 def timed(figures: Figures, began: float) -> float:

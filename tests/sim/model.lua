@@ -2,8 +2,9 @@
 --
 -- In Lua, so that a command costs no way to Python and back. It also gives a script what Redis gives
 -- it: its globals, and no others. A command that is not here is an error, never a guess.
--- Called with what ECHO does: the seam in a script that stands for two calls, see planted.py.
-local seam = ...
+-- Called with what ECHO does: the seam in a script that stands for two calls, see planted.py; and
+-- with what SPUBLISH calls, if anybody listens.
+local seam, publish = ...
 local keys, dirty = {}, {} -- name → what is stored; names that were written since `changed`
 local changes, now_us, store_run = 0, 0, 0
 local NOTHING = {map = {}, order = {}}
@@ -260,8 +261,11 @@ end
 
 function reads.ECHO(text) return seam(text_of(text)) end
 
--- Nobody listens: whoever relies on being told is late by a safety poll.
-function reads.SPUBLISH() return 0 end
+-- If nobody listens, whoever relies on a notification is late by a safety poll.
+function reads.SPUBLISH(channel)
+  if publish then publish(text_of(channel)) end
+  return 0
+end
 
 function reads.EXISTS(...)
   local found = 0

@@ -39,8 +39,12 @@ NOTHING: Final[Content] = {}
 class Server:
     """One store, and the faults that its callers meet."""
 
-    def __init__(self, spoilt: Mapping[str, str] | None = None) -> None:
-        """`spoilt`: script as it is → as it is run; see planted.py."""
+    def __init__(
+        self,
+        spoilt: Mapping[str, str] | None = None,
+        publish: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`spoilt`: script as it is → as it is run; see planted.py. `publish`: takes a channel."""
         self.now_us = 0  # the store's clock
         self.starts = 1  # of the store so far
         self.down = False  # refuses all calls
@@ -57,14 +61,14 @@ class Server:
         self._known: set[str] = set()  # digests of those that the store has been sent
         self._stored: dict[bytes, Content] = {}  # as it was after `_looked` changes
         self._looked = 0
-        model = self._lua.eval(b"loadstring(...)", _MODEL)(self._seam)
+        model = self._lua.eval(b"loadstring(...)", _MODEL)(self._seam, publish)
         self.compile, self.run = model[b"compile"], model[b"run"]
-        self._changed, self._names = model[b"changed"], model[b"names"]
+        self._changed, self.names = model[b"changed"], model[b"names"]
         self._image, self._restore = model[b"image"], model[b"restore"]
 
     def commands(self, kind: str) -> set[str]:
         """The names of those that are modelled: kind `reads` or `writes`."""
-        return set(self._names(kind.encode()).decode().split())
+        return set(self.names(kind.encode()).decode().split())
 
     def _seam(self, text: bytes) -> bytes:
         if self.cuts:
@@ -101,6 +105,11 @@ class Server:
         self._known.add(sha)
         return self._scripts[sha]
 
+    def name_of(self, sha: str) -> str | None:
+        """The script's name; None if the store was never sent it."""
+        script = self._scripts.get(sha)
+        return script.name if script else None
+
     def do(self, *command: bytes | str) -> Any:
         """One command, as somebody might type it."""
         words = [word.encode() if isinstance(word, str) else word for word in command]
@@ -116,6 +125,10 @@ class Server:
     def restart(self) -> None:
         """It comes back without the scripts that it knew."""
         self.starts += 1
+        self.forget_scripts()
+
+    def forget_scripts(self) -> None:
+        """Know no script: the first call of each has to send its text."""
         self._known.clear()
 
     def table_of(self, keys: tuple[bytes, ...]) -> Any:
@@ -166,8 +179,8 @@ class _Script:
         self._server = server
         self._only_reads = flags == "flags=no-writes"
         self._grows = not flags
-        self._name = _NAMES.get(text, BY_HAND)
-        self._lua = server.compile(f"\n{rest}".encode(), f"={self._name}".encode())
+        self.name = _NAMES.get(text, BY_HAND)
+        self._lua = server.compile(f"\n{rest}".encode(), f"={self.name}".encode())
 
     async def __call__(self, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         return self.answer(keys, args)
@@ -190,7 +203,7 @@ class _Script:
         elif kind == b"nested":
             reply = [_received(value) for value in values]
         if server.trace:
-            server.trace(self._name, sent, reply)
+            server.trace(self.name, sent, reply)
         if server.loses_reply:
             server.loses_reply = False
             raise Disconnected("the reply was lost")

@@ -86,6 +86,6 @@ def _store_kind(chance: float) -> StoreKind:
     return "damaged" if chance < 0.18 else "durable"
 
 
-def shown(options: Options) -> str:
-    """All of them on one line: name=value."""
+def shown(options: msgspec.Struct) -> str:
+    """All options on one line: name=value."""
     return " ".join(f"{name}={value}" for name, value in msgspec.structs.asdict(options).items())

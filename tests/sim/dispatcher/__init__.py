@@ -1,0 +1,1 @@
+"""The real dispatcher on a virtual clock, over the modelled store."""

@@ -1,0 +1,116 @@
+"""What receivers saw, and whether it may be: the promises that a dispatcher alone can break."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from scheduler_api.store.claims import Claimed
+from scheduler_api.store.replies import ClaimHead, ClaimRow, head_and_rows
+from tests.sim.ledger import Broken
+
+if TYPE_CHECKING:
+    from tests.sim.dispatcher.world import SimProcess, World
+
+# Seconds, where nothing fails and slots are plenty: a claim looks again after 0.25 s at what the
+# other partition's claim left no slot for (lua/queue/claim.lua).
+MAX_LATENESS: Final = 0.5
+ABORTED_AFTER: Final = 0.5  # seconds after a pause, within which lost requests are aborted
+
+
+class Message:
+    """One message, and what may happen to it."""
+
+    __slots__ = ("answers", "cancelled", "due_ms", "id", "losses", "sends")
+
+    def __init__(self, message_id: str, due_ms: int, answers: tuple[int, ...]) -> None:
+        """`answers`: statuses of the 1st, 2nd, … attempt; the last one repeats."""
+        self.id = message_id
+        self.due_ms = due_ms
+        self.answers = answers
+        self.cancelled = False
+        self.losses = 0  # faults that may have ended a lease of it
+        self.sends: list[Send] = []
+
+    def answer(self, attempt: int) -> int:
+        """The status of the receiver's answer."""
+        return self.answers[min(attempt, len(self.answers)) - 1]
+
+
+class Send:
+    """One request."""
+
+    __slots__ = ("attempt", "excused", "open", "process")
+
+    def __init__(self, process: "SimProcess", attempt: int) -> None:
+        self.process = process
+        self.attempt = attempt
+        self.open = True
+        self.excused = False  # whether a fault may lead to a second request of this attempt
+
+    @property
+    def running(self) -> bool:
+        """Whether it is open, and its process has had the time to abort it."""
+        process = self.process
+        resumed = process.loop.time() - process.paused_until
+        return self.open and process.acts and resumed > ABORTED_AFTER
+
+
+class Judge:
+    """Of one world. Its methods raise Broken."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.messages: dict[str, Message] = {}
+        self.sends: list[Send] = []
+
+    def sent(self, process: "SimProcess", claimed: Claimed) -> Send:
+        """A request starts."""
+        world, message = self._world, self.messages[claimed.id]
+        attempt = claimed.attempts + 1
+        _require(not message.cancelled, message, "sent after it was deleted")
+        _require(world.store_ms >= message.due_ms, message, "early")
+        _require(world.holds_lease(process, message.id), message, "sent without a lease")
+        _require(claimed.crashes <= message.losses, message, "counted as crashed, nothing crashed")
+        for other in message.sends:
+            _require(not other.running, message, "sent while another request of it was open")
+            once = other.attempt < attempt or other.excused
+            _require(once, message, "sent twice though nothing had failed")
+        in_process = sum(it.open and it.process is process for it in self.sends)
+        # A claim whose reply was lost comes back after its slots were given to another partition.
+        fits = in_process < world.options.slots or process.link.disturbed
+        _require(fits, message, "more open requests than slots")
+        late = (world.store_ms - message.due_ms) / 1000
+        on_time = late <= MAX_LATENESS or attempt > 1 or not world.options.calm
+        _require(on_time, message, f"{late} s late")
+        send = Send(process, attempt)
+        send.excused = world.outage_is_long or process.link.cut
+        message.sends.append(send)
+        self.sends.append(send)
+        return send
+
+    def excuse(self, process: "SimProcess") -> None:
+        """A fault met a process: what it holds may be sent again, and counted as a crash."""
+        for message in self.messages.values():
+            held = self._world.is_claimed_by(process, message.id)
+            message.losses += held
+            for send in message.sends:
+                send.excused |= send.process is process and (held or send.open)
+
+    def claim_lost(self, reply: list[Any]) -> None:
+        """A claim's reply was lost, and its slots may go to another partition until it expires."""
+        if self._world.options.partitions > 1:
+            for row in head_and_rows(reply, ClaimHead, ClaimRow)[1]:
+                self.messages[row.id.decode()].losses += 1
+
+    def excuse_open(self) -> None:
+        """A long outage may end every lease, so that requests are aborted and made again."""
+        for send in self.sends:
+            send.excused |= send.open
+
+    def close(self) -> None:
+        """Every message was sent or deleted."""
+        for message in self.messages.values():
+            _require(bool(message.sends) or message.cancelled, message, "lost: never sent")
+
+
+def _require(holds: bool, message: Message, promise: str) -> None:
+    if not holds:
+        raise Broken(f"{promise}: message {message.id}")

@@ -1,0 +1,73 @@
+"""Some schedules of the real dispatcher in each run of the tests; many more in `make sim`."""
+
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from tests.sim.dispatcher.campaign import broken, catch, simulate
+from tests.sim.dispatcher.planted import PLANTED, Planted
+from tests.sim.dispatcher.world import SimStore, World
+
+SCHEDULES = 100
+SOON = 30  # schedules
+MANY = 8  # mistakes
+
+# Mistakes that were ours, until a schedule showed them.
+OURS = ("a task that has not started is cancelled, and its claim is never released",)
+
+
+def test_no_schedule_of_the_dispatcher_breaks_a_promise() -> None:
+    figures = simulate(0, SCHEDULES)
+    assert figures.failures == []
+    assert figures.events.keys() == {"kills", "stops", "pauses", "cuts", "outages"}
+
+
+@dataclass
+class Trace:
+    """The calls of the store."""
+
+    calls: list[tuple[str, list[bytes], Any]] = field(default_factory=list)
+
+    def add(self, script: str, args: list[bytes], reply: Any) -> None:
+        """One of them."""
+        self.calls.append((script, args, reply))
+
+
+def test_a_seed_is_always_the_same_schedule_of_the_dispatcher() -> None:
+    store, traces = SimStore(), []
+    for _ in range(2):
+        trace = Trace()
+        store.server.trace = trace.add
+        assert broken(World(store, 7)) is None
+        traces.append(trace.calls)
+    assert traces[0] == traces[1]
+    assert traces[0]
+
+
+def test_planted_mistakes_have_a_name_each() -> None:
+    assert len({mistake.name for mistake in PLANTED}) == len(PLANTED) >= 12
+
+
+@pytest.mark.parametrize("mistake", PLANTED, ids=lambda mistake: mistake.name)
+def test_a_planted_mistake_finds_its_place_in_the_code(mistake: Planted) -> None:
+    assert mistake.code() != mistake.function.__code__
+
+
+def test_a_planted_mistake_without_a_place_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has 0 places"):
+        Planted("not there", PLANTED[0].function, "not there", "").code()
+
+
+def test_most_mistakes_in_the_dispatcher_are_caught_soon() -> None:
+    caught = (number for number in range(len(PLANTED)) if catch(number, SOON).reason)
+    assert len(list(islice(caught, MANY))) == MANY
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_mistake_that_was_in_the_dispatcher_is_found_again(name: str) -> None:
+    [number] = [number for number, one in enumerate(PLANTED) if one.name == name]
+    caught = catch(number, 1_000)
+    assert caught.reason
+    assert broken(World(SimStore(), caught.schedules - 1)) is None

@@ -1,0 +1,458 @@
+"""One schedule of the real dispatcher: several processes, one store, faults, then healing.
+
+`delivery/` runs as it is, from the claim loop to the drain, and `store/queue.py` over the shipped
+scripts. Replaced are HTTP (a sender that answers as the seed says), the network to the store
+(network.py), Redis (../model.py), the clock and the random numbers (virtual_loop.py).
+"""
+
+import asyncio
+import random
+from collections import Counter
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from scheduler_api.delivery.dispatcher import Dispatcher
+from scheduler_api.delivery.http.sender import AttemptStart, NothingSent, Sender, Sent
+from scheduler_api.delivery.timing import AHEAD
+from scheduler_api.delivery.upkeep.recovery import _recover
+from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.errors import (
+    MessageFinished,
+    MessageInFlight,
+    MessageNotFound,
+    Unavailable,
+)
+from scheduler_api.domain.message import Accepted
+from scheduler_api.store.claims import Claimed
+from scheduler_api.store.codec.record import from_ms
+from scheduler_api.store.connection.scripts import scripts_of
+from scheduler_api.store.keys import FINISHED, partition_of
+from scheduler_api.store.messages import new_of
+from scheduler_api.store.queue import Queue
+from scheduler_api.store.stored_bytes import Growth
+from tests.sim.dispatcher.judge import Judge, Message
+from tests.sim.dispatcher.network import Channel, Link
+from tests.sim.dispatcher.virtual_loop import BEGIN, Process, VirtualLoop, virtual
+from tests.sim.ledger import Broken
+from tests.sim.model import NOTHING, Content, Server, at_once
+from tests.sim.store_on_model import Divided
+from tests.support.factories import accepted
+
+if TYPE_CHECKING:
+    from scheduler_api.delivery.leases import Lease
+
+START_MS: Final = 1_800_000_000_000  # what the store's clock shows at BEGIN
+LEASE: Final = 6.0  # seconds
+LONG_OUTAGE: Final = LEASE / 2  # seconds; a longer one may end leases
+GRACE: Final = 3.0  # seconds that a process waits for open requests when it is stopped
+RECOVERED_AFTER: Final = 1.0  # seconds after the death of a process, on the same machine
+MAX_REST: Final = 1_000.0  # seconds in which a healed world has to come to rest
+DAY: Final = timedelta(days=1)
+
+DURATIONS: Final = (0.005, 0.05, 0.05, 0.5, 2.0, 20.0)  # seconds of a request
+DELAYS: Final = (0, 0, 500, 1_000, 5_000, 20_000)  # ms from a create until the message is due
+GAPS: Final = (0.0, 0.01, 0.5, 2.0, LEASE)  # seconds between two acts
+LENGTHS: Final = (0.5, 2.0, LEASE, 3 * LEASE)  # seconds of a pause, a cut or an outage
+ANSWERS: Final = (*((200,),) * 8, (500, 200), (503, 0, 204))  # 0: no answer
+HOSTS: Final = ("127.0.0.1:2", "127.0.0.1:3")
+_TEMPLATES: Final = [
+    accepted(webhookUrl=f"http://{host}/", scheduleTo="2027-01-15T08:00:00Z") for host in HOSTS
+]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What is fixed before the first act."""
+
+    partitions: int
+    processes: int
+    slots: int  # of each process
+    concurrency: int  # limit of a destination
+    calm: bool  # no faults, and slots for all: then no message is late
+    reply_loss: float  # share of the calls of the store
+    notification_loss: float
+    unsent: float  # share of the attempts for which the machine has no socket
+    same_machine: bool  # whether the claims of a process that died are recovered at once
+    ahead: float  # seconds before its instant that a message is claimed
+    acts: int
+
+
+def draw(rng: random.Random) -> Options:
+    """The options of the seed that `rng` was made with."""
+    calm = rng.random() < 0.25
+    return Options(
+        partitions=rng.choice((1, 1, 2)),
+        processes=rng.choice((1, 2, 2, 3)),
+        slots=64 if calm else rng.choice((1, 2, 4, 16)),
+        concurrency=64 if calm else rng.choice((1, 2, 8)),
+        calm=calm,
+        reply_loss=0.0 if calm else rng.choice((0.0, 0.0, 0.05, 0.2)),
+        notification_loss=0.0 if calm else rng.choice((0.0, 0.5)),
+        unsent=0.0 if calm else rng.choice((0.0, 0.0, 0.1)),
+        same_machine=rng.random() < 0.5,
+        ahead=rng.choice((AHEAD, AHEAD, 1.0)),
+        acts=rng.randint(4, 16),
+    )
+
+
+class SimStore:
+    """The modelled server; serves many worlds one after another, as it takes long to make."""
+
+    def __init__(self) -> None:
+        self.world: World | None = None  # that is under way
+        self.server = Server(publish=self._publish)
+        self.divided = {number: Divided(self.server, number) for number in (1, 2)}
+
+    def _publish(self, channel: bytes) -> None:
+        if self.world:
+            self.world.publish(channel)
+
+
+class InOrder(dict[Any, None]):
+    """A set that is iterated in the order in which its members came."""
+
+    def add(self, member: Any) -> None:
+        """As a set's."""
+        self[member] = None
+
+    def remove(self, member: Any) -> None:
+        """As a set's."""
+        del self[member]
+
+
+class SimProcess(Process):
+    """One process of the service: its dispatcher and its connection."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        super().__init__(world.loop)
+        self.world = world
+        self.worker_id = f"worker-{number}"
+        options, rng = world.options, world.rng
+        self.link = Link(world.store.server, self, rng, options.reply_loss)
+        self.channel = Channel(self, options.partitions, rng, options.notification_loss)
+        self.scripts = scripts_of(self.link.client, world.data.keys)
+        self.stopping = False
+        self.context.run(self._make)
+
+    def _make(self) -> None:
+        options, world = self.world.options, self.world
+        lease = timedelta(seconds=LEASE)
+        self.queues = [
+            Queue(
+                partition,
+                self.scripts[partition],
+                self.channel,
+                worker_id=self.worker_id,
+                lease=lease,
+                limit_share=limit_share,
+                keep=dict.fromkeys(FINISHED, DAY),
+            )
+            for partition, limit_share in enumerate(world.data.shares(options.concurrency))
+        ]
+        self.dispatcher = Dispatcher(
+            self.queues,
+            self.channel,
+            cast("Sender", SimSender(self)),
+            Growth(),
+            lambda partition: self.scripts[partition].check_schema(),
+            slots=options.slots,
+            lease=lease,
+        )
+        # A set of objects is iterated in the order of their addresses, which no seed decides.
+        self.dispatcher._leases.sending = cast("set[Lease]", InOrder())
+
+    async def run(self) -> None:
+        """What a process does until it is told to stop."""
+        self.dispatcher.start()
+
+    async def drain(self) -> None:
+        """SIGTERM; then it is gone."""
+        await self.dispatcher.drain(timedelta(seconds=GRACE))
+        self.world.drained(self)
+
+
+class SimSender:
+    """Makes no request, and tells the judge of each; answers as the seed says."""
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+        self._world = process.world
+        self._rng = process.world.rng
+
+    async def send(self, claimed: Claimed, start: AttemptStart) -> Sent:
+        """As the product's Sender."""
+        if self._rng.random() < self._world.unsent:
+            raise NothingSent
+        try:
+            send = self._world.judge.sent(self._process, claimed)
+        except Broken as error:
+            self._world.fail(error)
+            raise
+        try:
+            await asyncio.sleep(self._rng.choice(DURATIONS))
+        finally:
+            send.open = False
+        status = self._world.judge.messages[claimed.id].answer(send.attempt)
+        word = None if status else "disconnected"
+        return Sent(self._attempt(claimed, start, status or None, word))
+
+    def cut_off(self, claimed: Claimed, start: AttemptStart) -> Sent:
+        """As the product's Sender."""
+        return Sent(self._attempt(claimed, start, None, "shutdown"))
+
+    def _attempt(
+        self, claimed: Claimed, start: AttemptStart, status: int | None, error: str | None
+    ) -> Attempt:
+        return Attempt(claimed.attempts + 1, start.at, 5, status, error, None, 0)
+
+
+class World:
+    """The processes, the store, and what happens to them."""
+
+    def __init__(self, store: SimStore, seed: int) -> None:
+        self.rng = random.Random(seed)  # noqa: S311
+        self.options = draw(self.rng)
+        self.store = store
+        self.data = store.divided[self.options.partitions]
+        self.loop = VirtualLoop()
+        self.judge = Judge(self)
+        self.counts = Counter[str]()
+        self.outage_is_long = False
+        self.unsent = self.options.unsent
+        self.processes: list[SimProcess] = []
+        self._born = 0
+        self._failure: BaseException | None = None
+        self._messages = self.data.messages(self.options.concurrency)
+
+    def run(self) -> None:
+        """The whole schedule. Raises: Broken, and whatever the dispatcher lets through."""
+        self.store.server.reset()
+        self.store.server.forget_scripts()  # else the first world would differ from the others
+        self.store.world = self
+        with virtual(self.loop, self.rng, self.options.ahead):
+            try:
+                self.loop.run_until_complete(self._run())
+            finally:
+                self.loop.abandon()
+
+    # What the store holds.
+
+    @property
+    def store_ms(self) -> int:
+        """The store's clock."""
+        return START_MS + int((self.loop.time() - BEGIN) * 1000)
+
+    def stored(self, name: str) -> Content:
+        """The content of a key, of all partitions."""
+        stored, found = self.store.server.stored(), dict[bytes, Any]()
+        for places in self.data.places:
+            found |= stored.get(places[name], NOTHING)
+        return found
+
+    def is_claimed_by(self, process: SimProcess, message_id: str) -> bool:
+        """Whether the message's claim is that of the process."""
+        claim = self.stored("claims").get(message_id.encode(), b"")
+        return process.worker_id.encode() in claim.split(b" ")
+
+    def holds_lease(self, process: SimProcess, message_id: str) -> bool:
+        """The same, and its lease has not expired."""
+        end = int(self.stored("leases").get(message_id.encode(), 0))
+        return self.is_claimed_by(process, message_id) and self.store_ms < end
+
+    def show_clock(self) -> None:
+        """Before each call of the store."""
+        self.store.server.now_us = START_MS * 1000 + int((self.loop.time() - BEGIN) * 1e6)
+
+    def publish(self, channel: bytes) -> None:
+        """The store publishes to all processes."""
+        partition = [keys.wakeup.encode() for keys in self.data.keys].index(channel)
+        for process in self.processes:
+            process.channel.publish(partition)
+
+    # The two phases.
+
+    async def _run(self) -> None:
+        for _ in range(self.options.processes):
+            self._start()
+        for _ in range(self.options.acts):
+            self._act()
+            await self._sleep(self.rng.choice(GAPS))
+        await self._heal()
+        await self._deliver_everything()
+        await self._stop_all()
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _act(self) -> None:
+        acts = [self._create] * 4 + [self._cancel]
+        if not self.options.calm:
+            acts += [self._kill, self._pause, self._cut_off, self._lose_store, self._terminate]
+            acts += [self._kill_at_claim, self._pause_at_claim]
+        self.rng.choice(acts)()
+
+    async def _heal(self) -> None:
+        self.unsent = 0.0
+        for process in self.processes:
+            process.link.reply_loss = process.channel.loss = 0.0
+            process.link.at_claim = None
+        longest = max((it.paused_until for it in self.processes), default=0.0)
+        cuts = max((it.link.cut_until for it in self.processes), default=0.0)
+        await self._sleep(max(0.0, longest - self.loop.time(), cuts - self.loop.time()))
+
+    async def _deliver_everything(self) -> None:
+        until = self.loop.time() + MAX_REST
+        while self.stored("due") or self.stored("taken"):
+            if self.loop.time() > until:
+                raise Broken("not all is sent, although all is healed")
+            await self._sleep(1.0)
+        self.judge.close()
+
+    async def _stop_all(self) -> None:
+        for process in list(self.processes):
+            self._stop(process)
+        await self._sleep(GRACE + 10)
+        if self.processes:
+            raise Broken("a process does not end, although it has nothing left to do")
+        left = [name for name in ("claims", "leases") if self.stored(name)]
+        if left:
+            raise Broken(f"all processes have ended, and left {left}")
+
+    # Acts.
+
+    def _start(self) -> None:
+        self._born += 1
+        process = SimProcess(self, self._born)
+        self.processes.append(process)
+        self.watch(process.create_task(process.run()))
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """An error of it is the world's."""
+        task.add_done_callback(self._note)
+
+    def _note(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception():
+            self.fail(task.exception())
+
+    def fail(self, error: BaseException | None) -> None:
+        """Keep the first error, to be raised by whoever drives the world."""
+        self._failure = self._failure or error
+
+    def _create(self) -> None:
+        if self.store.server.down:
+            return
+        for _ in range(self.rng.choice((1, 1, 2, 6))):
+            number = len(self.judge.messages)
+            message_id = f"m{number}"
+            due_ms = self.store_ms + self.rng.choice(DELAYS)
+            base = self.rng.choice(_TEMPLATES)
+            asked = Accepted(None, base.url, from_ms(due_ms), base.spec)
+            self.judge.messages[message_id] = Message(message_id, due_ms, self.rng.choice(ANSWERS))
+            partition = partition_of(message_id.encode(), self.options.partitions)
+            self.show_clock()
+            at_once(self._messages._create(partition, [new_of(message_id.encode(), asked)]))
+
+    def _cancel(self) -> None:
+        if self.judge.messages and not self.store.server.down:
+            message = self.rng.choice(list(self.judge.messages.values()))
+            self.show_clock()
+            try:
+                at_once(self._messages.cancel(message.id))
+            except (MessageFinished, MessageInFlight, MessageNotFound):
+                return
+            message.cancelled = True
+
+    def _any(self) -> SimProcess | None:
+        acting = [it for it in self.processes if it.acts and not it.stopping]
+        return self.rng.choice(acting) if acting else None
+
+    def _kill_at_claim(self) -> None:
+        """Between a claim and its reply."""
+        if process := self._any():
+            process.link.at_claim = partial(self._kill, process)
+
+    def _pause_at_claim(self) -> None:
+        """Between a claim and its reply."""
+        if process := self._any():
+            process.link.at_claim = partial(self._pause, process)
+
+    def _kill(self, this: SimProcess | None = None) -> None:
+        process = this or self._any()
+        if process and not process.stopping:
+            self.counts["kills"] += 1
+            self.judge.excuse(process)
+            self._gone(process)
+            process.dead = True
+            self._start()
+            if self.options.same_machine:
+                other = self.processes[-1]
+                other.create_task(self._recover(other, process.worker_id))
+
+    async def _recover(self, process: SimProcess, worker_id: str) -> None:
+        await asyncio.sleep(RECOVERED_AFTER)
+        for queue in process.queues:
+            try:
+                await _recover(queue, worker_id)
+            except Unavailable:
+                return
+
+    def _pause(self, this: SimProcess | None = None) -> None:
+        if process := this or self._any():
+            self.counts["pauses"] += 1
+            self.judge.excuse(process)
+            process.pause(self.rng.choice(LENGTHS))
+
+    def _cut_off(self) -> None:
+        if process := self._any():
+            self.counts["cuts"] += 1
+            self.judge.excuse(process)
+            process.link.cut_until = self.loop.time() + self.rng.choice(LENGTHS)
+            process.link.disturbed = True
+
+    def _lose_store(self) -> None:
+        if self.store.server.down:
+            return
+        self.counts["outages"] += 1
+        seconds = self.rng.choice(LENGTHS)
+        self.store.server.down = True
+        for process in self.processes:
+            process.link.disturbed = True
+        self.outage_is_long = seconds > LONG_OUTAGE
+        if self.outage_is_long:
+            self.judge.excuse_open()
+        self.loop.call_later(seconds, self._find_store)
+
+    def _find_store(self) -> None:
+        self.store.server.down = self.outage_is_long = False
+
+    def _terminate(self) -> None:
+        if process := self._any():
+            self.counts["stops"] += 1
+            self._stop(process)
+            self._start()
+
+    def _stop(self, process: SimProcess) -> None:
+        process.stopping = True
+        self.watch(process.create_task(process.drain()))
+
+    def drained(self, process: SimProcess) -> None:
+        """A process was stopped, and its drain has returned."""
+        held = [it for it in self.judge.messages if self.is_claimed_by(process, it)]
+        registered = process.worker_id.encode() in self.stored("workers")
+        if not process.link.disturbed and (held or registered):
+            raise Broken(f"a process has ended, holds {held} and is registered: {registered}")
+        self.judge.excuse(process)
+        self._gone(process)
+        process.dead = True
+
+    def _gone(self, process: SimProcess) -> None:
+        for send in self.judge.sends:
+            send.open &= send.process is not process
+        self.processes.remove(process)
