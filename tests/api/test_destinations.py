@@ -242,7 +242,7 @@ async def test_why_says_when_the_rate_allows_the_next_message(api: Api, live_sto
     other = "127.0.0.1:81-1" if taken.id.endswith("0") else "127.0.0.1:81-0"
     shown = await show(api, "127.0.0.1:81")
     assert shown["state"] == "rate"
-    told = f"its destination is at its rate, next message at {shown['nextSend']}"
+    told = f"rate limited until {shown['nextSend']}"
     assert await why(api, other) == told
 
 

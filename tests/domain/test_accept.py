@@ -99,17 +99,17 @@ def test_an_id_may_be(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "an id has 1 to 255 characters, not 0"),
-        ("a" * 256, "an id has 1 to 255 characters, not 256"),
-        ("a" * 5000, "an id has 1 to 255 characters, not 5000"),
-        ("a/b", "an id has no slash and no control characters"),
-        ("a\nb", "an id has no slash and no control characters"),
-        ("\x00", "an id has no slash and no control characters"),
-        ("\x7f", "an id has no slash and no control characters"),
-        ("\x85", "an id has no slash and no control characters"),
-        ("\u2028", "an id has no slash and no control characters"),
-        (".", "an id of dots alone cannot stand in a URL"),
-        ("..", "an id of dots alone cannot stand in a URL"),
+        ("", "an id must have 1 to 255 characters, not 0"),
+        ("a" * 256, "an id must have 1 to 255 characters, not 256"),
+        ("a" * 5000, "an id must have 1 to 255 characters, not 5000"),
+        ("a/b", "an id must not contain a slash or a control character"),
+        ("a\nb", "an id must not contain a slash or a control character"),
+        ("\x00", "an id must not contain a slash or a control character"),
+        ("\x7f", "an id must not contain a slash or a control character"),
+        ("\x85", "an id must not contain a slash or a control character"),
+        ("\u2028", "an id must not contain a slash or a control character"),
+        (".", "an id must not be . or .."),
+        ("..", "an id must not be . or .."),
     ],
 )
 def test_an_id_may_not_be(text: str, message: str) -> None:
@@ -171,7 +171,7 @@ def test_the_longest_delay_ends_before_the_calendar_does() -> None:
     longest = int(MAX_DELAY.total_seconds())
     assert accepted(delay=longest).spec.delay == longest
     assert datetime(2400, 1, 1, tzinfo=UTC) + MAX_DELAY < YEAR_9999
-    assert only_error(delay=longest + 1) == ("/delay", "a delay is at most 7,500 years")
+    assert only_error(delay=longest + 1) == ("/delay", "a delay must be at most 7,500 years")
 
 
 @pytest.mark.parametrize(
@@ -207,19 +207,19 @@ def test_headers_may_be(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("", "v", "a name has"),
-        ("x" * 65, "v", "a name has"),
-        ("X Y", "v", "a name has"),
-        ("X-A\r\nX-B", "v", "a name has"),
-        ("é", "v", "a name has"),
-        ("X", "a\r\nX-Evil: 1", "a value has"),
-        ("X", "a\nb", "a value has"),
-        ("X", "\x00", "a value has"),
-        ("X", "é", "a value has"),
-        ("X", " a", "a value has"),
-        ("X", "a ", "a value has"),
+        ("", "v", "a header name has"),
+        ("x" * 65, "v", "a header name has"),
+        ("X Y", "v", "a header name has"),
+        ("X-A\r\nX-B", "v", "a header name has"),
+        ("é", "v", "a header name has"),
+        ("X", "a\r\nX-Evil: 1", "a header value is"),
+        ("X", "a\nb", "a header value is"),
+        ("X", "\x00", "a header value is"),
+        ("X", "é", "a header value is"),
+        ("X", " a", "a header value is"),
+        ("X", "a ", "a header value is"),
         *(
-            (name, "v", "this header is set by the service")
+            (name, "v", "the service sets this header")
             for name in [
                 "Host",
                 "content-length",
@@ -252,18 +252,18 @@ def test_the_name_of_a_wrong_header_is_escaped_in_its_path() -> None:
 
 def test_the_same_header_in_two_cases_is_refused() -> None:
     wrong = only_error(headers={"X-A": "1", "x-a": "2"})
-    assert wrong == ("/headers/x-a", "the same header stands twice")
+    assert wrong == ("/headers/x-a", "duplicate header; names are compared without case")
 
 
 def test_more_than_50_headers_are_refused() -> None:
     headers = {f"X-{number}": "v" for number in range(51)}
-    assert only_error(headers=headers) == ("/headers", "at most 50 headers, not 51")
+    assert only_error(headers=headers) == ("/headers", "at most 50 headers are allowed, not 51")
 
 
 def test_more_than_8_kib_of_headers_are_refused() -> None:
     headers = {"X-Large": "v" * (8 * 1024 - len("X-Large") + 1)}
     wrong = only_error(headers=headers)
-    assert wrong == ("/headers", "names and values are over 8 KiB together")
+    assert wrong == ("/headers", "header names and values must be at most 8 KiB together")
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "content-type"])

@@ -70,10 +70,7 @@ async def test_a_refused_message_is_tried_again_under_the_same_webhook_id(
         await server.create(id="m", webhookUrl=receiver.url, payload={"n": 1})
         await server.reach("m", "retrying")
         _, waiting, _ = await server.ask("GET", "/messages/m")
-        assert (
-            waiting["why"]
-            == "waits to be tried again: 1 of 8 attempts made; the last: answered 500"
-        )
+        assert waiting["why"] == "waits for its next attempt; 1 of 8 attempts made; last: HTTP 500"
         await server.reach("m", "delivered")
         _, message, _ = await server.ask("GET", "/messages/m")
 

@@ -123,11 +123,11 @@ class _HeaderError(ValueError):
 def check_id(text: str) -> str:
     """The id, if it may be one."""
     if not 1 <= len(text) <= MAX_ID:
-        raise ValueError(f"an id has 1 to {MAX_ID} characters, not {len(text)}")
+        raise ValueError(f"an id must have 1 to {MAX_ID} characters, not {len(text)}")
     if "/" in text or _CONTROL_CHARACTER.search(text):
-        raise ValueError("an id has no slash and no control characters")
+        raise ValueError("an id must not contain a slash or a control character")
     if text in (".", ".."):
-        raise ValueError("an id of dots alone cannot stand in a URL")
+        raise ValueError("an id must not be . or ..")
     return text
 
 
@@ -156,7 +156,7 @@ def check_delay(value: str | int | float) -> float:
     """The delay in seconds, if it may be one."""
     span = parse_duration(value)
     if span > MAX_DELAY:
-        raise ValueError("a delay is at most 7,500 years")
+        raise ValueError("a delay must be at most 7,500 years")
     return _seconds(span)
 
 
@@ -165,7 +165,7 @@ def _timeout(value: str | int | float) -> float:
     span = parse_duration(value)
     shortest, longest = TIMEOUT_RANGE
     if not shortest <= span <= longest:
-        raise ValueError("a timeout is between 1 second and 15 minutes")
+        raise ValueError("a timeout must be from 1 second to 15 minutes")
     return _seconds(span)
 
 
@@ -177,26 +177,26 @@ def _seconds(span: timedelta) -> float:
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     if len(headers) > MAX_HEADERS:
-        raise ValueError(f"at most {MAX_HEADERS} headers, not {len(headers)}")
+        raise ValueError(f"at most {MAX_HEADERS} headers are allowed, not {len(headers)}")
     seen: set[str] = set()
     for name, value in headers.items():
         _check_header(name, value)
         if name.lower() in seen:
-            raise _HeaderError(name, "the same header stands twice")
+            raise _HeaderError(name, "duplicate header; names are compared without case")
         seen.add(name.lower())
     if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
-        raise ValueError("names and values are over 8 KiB together")
+        raise ValueError("header names and values must be at most 8 KiB together")
     return headers
 
 
 def _check_header(name: str, value: str) -> None:
     if not HEADER_NAME.fullmatch(name):
-        raise _HeaderError(name, "a name has 1 to 64 letters, digits and !#$%&'*+-.^_`|~")
+        raise _HeaderError(name, "a header name has 1 to 64 letters, digits and !#$%&'*+-.^_`|~")
     lower = name.lower()
     if lower in _HOP_BY_HOP or lower.startswith(_OURS):
-        raise _HeaderError(name, "this header is set by the service and cannot be given")
+        raise _HeaderError(name, "the service sets this header; remove it")
     if not HEADER_VALUE.fullmatch(value):
-        raise _HeaderError(name, "a value has visible ASCII characters, spaces between them")
+        raise _HeaderError(name, "a header value is printable ASCII without spaces at its ends")
 
 
 def _content_type(new: NewMessage) -> str:
@@ -208,7 +208,7 @@ def _content_type(new: NewMessage) -> str:
         raise ValueError("give contentType or the header Content-Type, not both")
     found = given[0] if given else JSON_TYPE
     if not found or not HEADER_VALUE.fullmatch(found):
-        raise ValueError("a content type looks like text/plain; charset=utf-8")
+        raise ValueError("not a content type; write it like text/plain; charset=utf-8")
     charset_of(found)
     return JSON_TYPE if found == JSON_TYPE else found  # the default itself: see _DEFAULTS
 

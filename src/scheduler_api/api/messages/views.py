@@ -144,32 +144,36 @@ def _attempt(attempt: Attempt) -> AttemptView:
 
 
 def _why(message: Message) -> str:
-    """The state in words."""
-    tried = f"{message.attempts_made} of {MAX_ATTEMPTS} attempts made"
-    last = f"; the last: {_result(message.attempts[-1])}" if message.attempts else ""
-    waits = "waits for its time" if message.hold is None else _held_up(message.hold)
-    words: dict[State, str] = {
-        "scheduled": waits,
-        "retrying": f"{waits if message.hold else 'waits to be tried again'}: {tried}{last}",
-        "delivering": "is being sent",
-        "delivered": f"was delivered: {tried}",
-        "failed": f"was given up: {tried}{last}",
+    """The reason for the state, for people."""
+    attempts = f"{message.attempts_made} of {MAX_ATTEMPTS} attempts"
+    last = f"; last: {_result(message.attempts[-1])}" if message.attempts else ""
+    hold = message.hold and _why_held(message.hold)
+    reasons: dict[State, str] = {
+        "scheduled": hold or "waits for its time",
+        "retrying": f"{hold or 'waits for its next attempt'}; {attempts} made{last}",
+        "delivering": "being sent",
+        "delivered": f"delivered after {attempts}",
+        "failed": f"failed after {attempts}{last}",
     }
-    died = f"; {message.crashes} processes died with it" if message.crashes else ""
-    return words[message.state] + died
+    return reasons[message.state] + _crashes(message.crashes)
 
 
-def _held_up(hold: Hold) -> str:
-    """Why a due message is not sent."""
-    at = "" if hold.until is None else f", next {{}} at {format_instant(hold.until)}"
-    words: dict[HoldReason, str] = {
+def _why_held(hold: Hold) -> str:
+    until = "" if hold.until is None else format_instant(hold.until)
+    reasons: dict[HoldReason, str] = {
         "paused": "destination paused",
-        "full": "its destination is at its limit",
-        "rate": "its destination is at its rate" + at.format("message"),
-        "unreachable": "destination unreachable" + at.format("probe"),
+        "full": "destination at its concurrency limit",
+        "rate": f"rate limited until {until}",
+        "unreachable": "destination unreachable" + (until and f", next probe at {until}"),
     }
-    return words[hold.reason]
+    return reasons[hold.reason]
 
 
 def _result(attempt: Attempt) -> str:
-    return attempt.error or f"answered {attempt.status}"
+    return attempt.error or f"HTTP {attempt.status}"
+
+
+def _crashes(number: int) -> str:
+    if not number:
+        return ""
+    return f"; {number} {'process' if number == 1 else 'processes'} crashed while sending"
