@@ -1,4 +1,4 @@
-"""The try-out receiver: one line a webhook, whatever arrives."""
+"""The try-out receiver: one line for each request."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ async def lines_of(
     return lines
 
 
-async def test_a_webhook_is_one_line_with_id_attempt_lateness_and_body(
+async def test_receiver_prints_id_attempt_lateness_and_body_of_a_webhook(
     client: aiohttp.ClientSession,
 ) -> None:
     due = datetime.now(UTC) - timedelta(seconds=2)
@@ -59,19 +59,21 @@ async def test_a_webhook_is_one_line_with_id_attempt_lateness_and_body(
     assert 2000 <= int(late.removesuffix(" ms late")) < 4000
 
 
-async def test_any_method_and_a_bare_call_are_answered(client: aiohttp.ClientSession) -> None:
+async def test_receiver_accepts_any_method_and_requests_without_headers(
+    client: aiohttp.ClientSession,
+) -> None:
     for method in ("GET", "PUT", "PATCH", "DELETE"):
         (line,) = await lines_of(client, method, "/")
         assert line.split("  ")[1:] == [f"{method} /"]
 
 
-async def test_the_standard_id_stands_in_for_ours(client: aiohttp.ClientSession) -> None:
+async def test_receiver_prints_the_standard_id_without_ours(client: aiohttp.ClientSession) -> None:
     (line,) = await lines_of(client, headers={"webhook-id": "w1"})
     assert line.split("  ")[1:] == ["POST /hook", "w1"]
 
 
 @pytest.mark.parametrize("due", ["soon", "2026-01-01T00:00:00", ""])
-async def test_without_an_instant_there_is_no_lateness(
+async def test_receiver_prints_no_lateness_without_a_valid_instant(
     client: aiohttp.ClientSession, due: str
 ) -> None:
     (line,) = await lines_of(client, headers={"Scheduler-Scheduled-For": due})
@@ -97,14 +99,14 @@ def signed(body: bytes, timestamp: str | None = None) -> dict[str, str]:
         ({}, "not signed"),
     ],
 )
-async def test_with_secrets_the_line_tells_whether_the_signature_is_right(
+async def test_receiver_with_secrets_prints_whether_the_signature_is_valid(
     client: aiohttp.ClientSession, headers: dict[str, str], verdict: str
 ) -> None:
     (line,) = await lines_of(client, headers=headers, body=b"body", secrets=(KEY,))
     assert line.split("  ")[-2:] == [verdict, "body"]
 
 
-async def test_a_long_body_is_cut_and_control_characters_are_escaped(
+async def test_receiver_cuts_a_long_body_and_escapes_control_characters(
     client: aiohttp.ClientSession,
 ) -> None:
     body = b"\x1b[2J\n\xff" + "á".encode() * 300
@@ -115,20 +117,22 @@ async def test_a_long_body_is_cut_and_control_characters_are_escaped(
     assert line.endswith("\\x1b[2J\\n\ufffd" + "á" * 194 + "…")
 
 
-async def test_a_body_over_the_limit_is_refused_and_told(client: aiohttp.ClientSession) -> None:
+async def test_receiver_refuses_a_body_over_the_limit_and_prints_that(
+    client: aiohttp.ClientSession,
+) -> None:
     (line,) = await lines_of(client, body=b"x" * (1024**2 + 1), status=413)
     assert line.endswith("refused: larger than 1048576 bytes")
     assert await lines_of(client, body=b"x" * 1024**2)
 
 
-async def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+async def test_receiver_listens_on_the_host_that_is_given() -> None:
     async with receiver(LOOPBACK, 0) as address:
         assert address.startswith("http://127.0.0.1:")
     async with receiver("::1", 0) as address:
         assert address.startswith("http://[::1]:")
 
 
-async def test_lines_go_to_standard_output_by_default(
+async def test_receiver_prints_to_stdout_by_default(
     client: aiohttp.ClientSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with receiver(LOOPBACK, 0) as address, client.get(f"{address}/seen"):
@@ -136,7 +140,7 @@ async def test_lines_go_to_standard_output_by_default(
     assert "GET /seen" in capsys.readouterr().out
 
 
-async def test_a_taken_port_is_an_os_error_that_names_it() -> None:
+async def test_receiver_on_a_used_port_raises_an_os_error_that_names_it() -> None:
     async with receiver(LOOPBACK, 0) as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(OSError, match=str(port)):

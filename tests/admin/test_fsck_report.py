@@ -1,4 +1,4 @@
-"""The command fsck, as a person runs it: what it prints, how it exits."""
+"""The command fsck: its report and its exit code."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support.factories import accepted
 from tests.support.partitions import keys_of
 
 IN_PARTITIONS = "1 partition" if PARTITIONS == 1 else f"{PARTITIONS} partitions"
-PART = str(partition_of(b"a", PARTITIONS))  # what the table calls that of the damaged message
+PART = str(partition_of(b"a", PARTITIONS))  # of the damaged message, as in the table
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def damaged(redis: Redis, live_store: Store) -> Any:
 
 
 def table(done: Done) -> list[list[str]]:
-    """Cells of what was printed, but for its last line."""
+    """The cells of the table, without the last line."""
     lines = done.stdout.decode().splitlines()[:-1]
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
 
@@ -40,7 +40,7 @@ def last(done: Done) -> str:
     return done.stdout.decode().splitlines()[-1]
 
 
-async def test_a_sound_store_is_told_in_one_line(run: Run, live_store: Store) -> None:
+async def test_fsck_reports_an_undamaged_store_in_one_line(run: Run, live_store: Store) -> None:
     await live_store.messages.create("a", accepted(delay=3600))
     done = await run("fsck")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -48,7 +48,7 @@ async def test_a_sound_store_is_told_in_one_line(run: Run, live_store: Store) ->
     assert done.stdout.count(b"\n") == 1
 
 
-async def test_what_is_wrong_is_a_table_and_exit_1(run: Run, damaged: str) -> None:
+async def test_fsck_prints_a_table_of_findings_and_exits_1(run: Run, damaged: str) -> None:
     done = await run("fsck")
     assert done.returncode == 1
     assert table(done) == [
@@ -59,7 +59,7 @@ async def test_what_is_wrong_is_a_table_and_exit_1(run: Run, damaged: str) -> No
     assert last(done) == f"2 messages checked in {IN_PARTITIONS}: 2 findings, 0 repaired"
 
 
-async def test_a_repair_tells_each_act_and_what_is_left(
+async def test_fsck_repair_prints_each_change_and_what_is_left(
     run: Run, redis: Redis, damaged: str
 ) -> None:
     done = await run("fsck", "--repair")
@@ -71,7 +71,7 @@ async def test_a_repair_tells_each_act_and_what_is_left(
     assert done.returncode == 0
 
 
-async def test_programs_get_one_object(run: Run, damaged: str) -> None:
+async def test_fsck_json_prints_one_object(run: Run, damaged: str) -> None:
     done = await run("fsck", "--json", "--repair")
     found = json.loads(done.stdout)
     assert (found["messages"], found["partitions"], found["left"]) == (2, PARTITIONS, 1)

@@ -1,4 +1,4 @@
-"""The commands export and import, as a person runs them: real processes over a real store."""
+"""The commands export and import, as real processes over a real store."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ async def create(store: Store, *ids: str) -> None:
         await store.messages.create(message_id, accepted(delay=60))
 
 
-async def test_what_was_exported_is_imported_and_again_skipped(
+async def test_import_restores_an_export_and_skips_it_the_second_time(
     run: Run, live_store: Store, tmp_path: Path
 ) -> None:
     await create(live_store, "a", "b")
@@ -68,7 +68,7 @@ async def test_import_restores_text_in_its_charset(
     assert (await live_store.messages.get("a")).spec.body == b"ol\xe1"
 
 
-async def test_on_a_terminal_a_bar_shows_how_far_it_is(
+async def test_progress_bar_is_shown_on_a_terminal(
     live_store: Store, valkey: str, prefix: str, tmp_path: Path
 ) -> None:
     await create(live_store, *(f"m{number}" for number in range(RESTORE_BATCH)))
@@ -87,7 +87,7 @@ async def test_on_a_terminal_a_bar_shows_how_far_it_is(
         assert told in shown
 
 
-async def test_an_export_that_breaks_off_leaves_its_part_to_go_on_from(tmp_path: Path) -> None:
+async def test_export_that_fails_leaves_a_part_to_resume(tmp_path: Path) -> None:
     def break_off() -> None:
         with ExportFile(tmp_path / "out", resume=False) as file:
             file.write(b"{}\n")
@@ -102,14 +102,16 @@ async def test_an_export_that_breaks_off_leaves_its_part_to_go_on_from(tmp_path:
     assert (tmp_path / "out").read_bytes() == b"{}\n[]\n"
 
 
-async def test_an_export_to_stdout_is_nothing_but_lines(run: Run, live_store: Store) -> None:
+async def test_export_to_stdout_prints_only_lines(run: Run, live_store: Store) -> None:
     await create(live_store, "a")
     done = await run("export", "-")
     (only,) = done.stdout.splitlines()
     assert json.loads(only)["id"] == "a"
 
 
-async def test_no_file_is_overwritten(run: Run, live_store: Store, tmp_path: Path) -> None:
+async def test_export_does_not_overwrite_a_file(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
     await create(live_store, "a")
     (tmp_path / "out").write_text("mine")
     done = await run("export", "out")
@@ -120,7 +122,7 @@ async def test_no_file_is_overwritten(run: Run, live_store: Store, tmp_path: Pat
     assert (tmp_path / "out").read_text() == "mine"
 
 
-async def test_an_export_that_was_cut_off_goes_on_where_it_was(
+async def test_export_resumes_where_it_was_interrupted(
     run: Run, live_store: Store, tmp_path: Path
 ) -> None:
     await create(live_store, "a", "b", "c")
@@ -136,7 +138,7 @@ async def test_an_export_that_was_cut_off_goes_on_where_it_was(
     assert not (tmp_path / "out.part").exists()
 
 
-async def test_one_bad_line_and_nothing_is_imported(
+async def test_import_with_one_invalid_line_imports_nothing(
     run: Run, live_store: Store, tmp_path: Path
 ) -> None:
     lines = [line("a"), b"{}\n", line("b"), line("c", webhookUrl="ftp://x/")]
@@ -151,11 +153,11 @@ async def test_one_bad_line_and_nothing_is_imported(
     assert await live_store.messages.count() == 0
 
 
-async def test_an_id_that_another_message_has_is_refused_and_the_rest_imported(
+async def test_import_refuses_an_id_of_another_message_and_imports_the_others(
     run: Run, live_store: Store, tmp_path: Path
 ) -> None:
     await create(live_store, "a")
-    # More than fit into one call, and more refusals than are told one by one.
+    # More messages than in one call, and more refusals than are listed.
     taken = [line("a", payload=number) for number in range(30)]
     (tmp_path / "in").write_bytes(b"".join([*taken, *(line(f"m{n}") for n in range(600))]))
     done = await run("import", "in")
@@ -167,13 +169,13 @@ async def test_an_id_that_another_message_has_is_refused_and_the_rest_imported(
 
 
 @pytest.mark.parametrize("arguments", [(), ("-", "--from-original", "redis://127.0.0.1:1")])
-async def test_an_import_has_one_source(run: Run, arguments: tuple[str, ...]) -> None:
+async def test_import_requires_exactly_one_source(run: Run, arguments: tuple[str, ...]) -> None:
     done = await run("import", *arguments)
     assert done.returncode == 2
     assert b"Give FILE or --from-original URL." in done.stderr
 
 
-async def test_an_original_that_cannot_be_reached_is_one_line(run: Run) -> None:
+async def test_import_from_an_unreachable_original_prints_one_line(run: Run) -> None:
     done = await run("import", "--from-original", "redis://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stderr.startswith(b"Error: The store cannot be reached")
@@ -183,7 +185,7 @@ async def test_an_original_that_cannot_be_reached_is_one_line(run: Run) -> None:
 
 @pytest.fixture
 async def original(tmp_path: Path) -> AsyncIterator[tuple[str, Redis]]:
-    """Address and client of a database as the original service leaves it."""
+    """The address and a client of a database of the original service."""
     async with valkey_server(tmp_path) as server:
         address = f"{server.address}?db=7"
         async with client(address) as redis:
@@ -194,7 +196,7 @@ def kept(at: str, **fields: Any) -> str:
     return json.dumps({"scheduleTo": at, "payload": {"n": 1}, "webhookUrl": URL} | fields)
 
 
-async def test_the_messages_of_the_original_are_taken_over_once_and_left_there(
+async def test_import_from_the_original_copies_each_message_once_and_leaves_it_there(
     run: Run, live_store: Store, original: tuple[str, Redis]
 ) -> None:
     address, redis = original
@@ -215,7 +217,7 @@ async def test_the_messages_of_the_original_are_taken_over_once_and_left_there(
     assert await live_store.messages.count() == 251
 
 
-async def test_the_embedded_store_is_opened_as_the_service_opens_it(tmp_path: Path) -> None:
+async def test_export_and_import_use_the_embedded_store(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(line("a"))
     for arguments, told in (("import", b"1 imported"), ("export", b"1 message exported")):
         file = "in" if arguments == "import" else "out"

@@ -76,7 +76,7 @@ class Campaign:
                 await self.store.stop()
             for number in signals:
                 if service.process.poll() is None:
-                    service.tell(number)
+                    service.send_signal(number)
             assert await service.ended() == code, service.logged()[-20:]
             await until_nothing_is_left(service)
             if self.store and away:

@@ -198,13 +198,13 @@ class Campaign:
         self._history.kills.append(kill)
         over = time.monotonic() + LEASE + 1
         await wait_until("the end of its leases", lambda: time.monotonic() > over)
-        replica.server.tell(signal.SIGCONT)
+        replica.server.send_signal(signal.SIGCONT)
         self.freezes += 1
 
     async def _term(self) -> None:
         """An orderly end under load: open requests end, so nothing may come twice."""
         replica = self._one()
-        replica.server.tell(signal.SIGTERM)
+        replica.server.send_signal(signal.SIGTERM)
         assert await replica.ended() == 0
         await replica.start()
         self.terms += 1

@@ -113,14 +113,14 @@ class Fleet:
 
     async def stop(self, replica: Replica, what: str) -> Kill:
         """SIGSTOP; a process that does not move has a known number of messages in flight."""
-        replica.server.tell(signal.SIGSTOP)
+        replica.server.send_signal(signal.SIGSTOP)
         worker_ids, claims = replica.worker_ids(), await self.claims()
         return Kill(what, time.time(), {it for it, owner in claims.items() if owner in worker_ids})
 
     async def kill(self, replica: Replica, what: str) -> Kill:
         """SIGKILL."""
         kill = await self.stop(replica, what)
-        replica.server.tell(signal.SIGKILL)
+        replica.server.send_signal(signal.SIGKILL)
         return kill
 
     async def kill_store(self) -> Kill:

@@ -159,10 +159,10 @@ async def test_a_replica_on_a_machine_that_was_paused_gives_up_what_others_took_
         await wait_until("open requests", lambda: set(receiver.ids()) == set(ids))
         async with serving(tmp_path / "other", SERVE, None, **environ) as other:
             began = time.monotonic()
-            paused.tell(signal.SIGSTOP)
+            paused.send_signal(signal.SIGSTOP)
             await wait_until("its successor", lambda: len(receiver.requests) == 2 * len(ids), 20)
             clock.set(-round(time.monotonic() - began))
-            paused.tell(signal.SIGCONT)
+            paused.send_signal(signal.SIGCONT)
             await wait_until(
                 "its giving up", lambda: len(paused.events("lease_lost")) == len(ids), 20
             )

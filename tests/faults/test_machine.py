@@ -180,7 +180,7 @@ async def test_a_replica_without_memory_loses_nothing(
         creating = (create_large(starved, receiver, f"m{number}") for number in range(60))
         statuses = await asyncio.gather(*creating)
         assert set(statuses) - {201, 409}, "it ran out of memory"
-        starved.tell(signal.SIGKILL)
+        starved.send_signal(signal.SIGKILL)
         await starved.ended()
     async with replica(upstream.address, tmp_path / "other") as other:
         stored = [f"m{number}" for number, status in enumerate(statuses) if status == 201]

@@ -113,14 +113,14 @@ async def test_a_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
     ids = [f"m{number}" for number in range(20)]
     for message_id in ids:
         assert await service.create(id=message_id, webhookUrl=receiver.url, delay=1) == 201
-    upstream.tell(signal.SIGSTOP)
+    upstream.send_signal(signal.SIGSTOP)
     assert await service.refusal() == "store_unavailable"
     assert await service.refusal("/health/ready") == "store_unavailable"
     codes = ("store_unavailable", "outcome_unknown")
     assert await service.refusal(id="late", webhookUrl=receiver.url) in codes
     assert await service.health() == (503, "disconnected")
     assert receiver.ids() == []
-    upstream.tell(signal.SIGCONT)
+    upstream.send_signal(signal.SIGCONT)
     await service.healed()
     for message_id in ids:
         await service.reach(message_id, "delivered")

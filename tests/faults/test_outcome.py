@@ -190,13 +190,13 @@ async def test_of_a_burst_at_a_frozen_store_only_what_was_sent_is_unknown(
 ) -> None:
     """The others are refused when the first calls have failed, and none of them is stored."""
     assert (await ask(service, "POST", "/messages", LATER))[0] == 201
-    upstream.tell(signal.SIGSTOP)
+    upstream.send_signal(signal.SIGSTOP)
     large = LATER | {"payload": "x" * LARGE}
     ids = [f"m{number}" for number in range(BURST)]
     answers = await asyncio.gather(
         *(ask(service, "POST", "/messages", large | {"id": it}) for it in ids)
     )
-    upstream.tell(signal.SIGCONT)
+    upstream.send_signal(signal.SIGCONT)
     await service.healed()
     codes = Counter(found["code"] for _, found in answers)
     assert set(codes) <= {"outcome_unknown", "store_unavailable"}

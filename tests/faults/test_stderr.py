@@ -100,7 +100,7 @@ async def stop(server: Server, receiver: Receiver) -> list[str]:
     await server.create(id="open", webhookUrl=receiver.url)
     await wait_until("the request", lambda: "open" in receiver.ids())
     began = time.monotonic()
-    server.tell(signal.SIGTERM)
+    server.send_signal(signal.SIGTERM)
     receiver.hold.set()
     assert await server.ended() == 0
     assert time.monotonic() < began + STOP_WITHIN

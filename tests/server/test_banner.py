@@ -1,4 +1,4 @@
-"""The first lines a person reads, and the call they paste."""
+"""The banner: addresses, the token, and a call to paste."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def call_in(text: str) -> str:
 
 
 def words(call: str, shell: str, **environ: str) -> list[str]:
-    """What curl would be called with, asked of the shell itself."""
+    """The arguments that the shell would pass to curl."""
     script = f"curl() {{ printf '%s\\0' \"$@\"; }}\n{call}"
     done = subprocess.run([shell, "-c", script], capture_output=True, check=True, env=environ)
     return done.stdout.decode().split("\0")[:-1]
@@ -36,14 +36,14 @@ def words(call: str, shell: str, **environ: str) -> list[str]:
         ("2001:db8::1", "http://[2001:db8::1]:8000"),
     ],
 )
-def test_the_address_is_one_that_can_be_dialled(host: str, url: str) -> None:
+def test_address_can_be_connected_to(host: str, url: str) -> None:
     assert address(Settings(api_host=host)) == url
     assert f"{url}/docs" in banner(Settings(api_host=host), Token("t", created=True))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("value", ["abc-_123", AWKWARD])
-def test_the_call_can_be_pasted_and_goes_to_the_receiver(shell: str, value: str) -> None:
+def test_banner_has_a_call_to_paste_that_sends_to_the_receiver(shell: str, value: str) -> None:
     text = banner(Settings(api_token=value), Token(value, created=False), listen=8001)
     url, *rest = words(call_in(text), shell)
     assert url == "http://localhost:8000/messages"
@@ -60,7 +60,7 @@ def test_the_call_can_be_pasted_and_goes_to_the_receiver(shell: str, value: str)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_token_of_the_environment_is_not_shown(shell: str) -> None:
+def test_banner_does_not_show_the_token_of_the_environment(shell: str) -> None:
     text = banner(Settings(api_token="hidden"), Token("hidden", created=False))
     assert "hidden" not in text
     assert "set by API_TOKEN" in text
@@ -70,7 +70,7 @@ def test_a_token_of_the_environment_is_not_shown(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_kept_token_is_read_from_its_file(tmp_path: Path, shell: str) -> None:
+def test_banner_reads_a_saved_token_from_its_file(tmp_path: Path, shell: str) -> None:
     folder = tmp_path / "it's a $folder"
     folder.mkdir()
     (folder / "token").write_text("hidden\n")
@@ -81,11 +81,11 @@ def test_a_kept_token_is_read_from_its_file(tmp_path: Path, shell: str) -> None:
     assert call[2] == "Authorization: Bearer hidden"
 
 
-def test_a_new_token_is_shown_with_the_place_where_it_is_kept(tmp_path: Path) -> None:
+def test_banner_shows_a_new_token_and_its_file(tmp_path: Path) -> None:
     text = banner(Settings(data_dir=tmp_path), Token("brand-new", created=True))
     assert f"brand-new   (saved in {tmp_path / 'token'})" in text
 
 
-def test_no_line_of_the_call_ends_in_a_space() -> None:
+def test_banner_has_no_line_that_ends_in_a_space() -> None:
     text = banner(Settings(), Token("t", created=True), listen=1)
     assert all(line == line.rstrip() for line in text.splitlines())

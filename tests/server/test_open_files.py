@@ -1,4 +1,4 @@
-"""What the descriptors of a process are for."""
+"""The limit of open files: how it is raised, and how it is divided."""
 
 import resource
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from scheduler_api.server.open_files import ConnectionLimits, connection_limits
         (1, 64, ConnectionLimits(1, 4, 12)),
     ],
 )
-def test_deliveries_get_what_they_want_but_at_most_half(
+def test_connection_limits_give_deliveries_what_they_want_up_to_half(
     wanted: int, limit: int, expected: ConnectionLimits
 ) -> None:
     assert connection_limits(wanted, limit) == expected
@@ -27,30 +27,30 @@ def test_deliveries_get_what_they_want_but_at_most_half(
 
 @pytest.fixture
 def allowed() -> Iterator[tuple[int, int]]:
-    """What this process has and may have, which a test may change."""
+    """The soft and the hard limit of this process, restored after the test."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield before
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_the_limit_is_raised_as_far_as_it_may_be(allowed: tuple[int, int]) -> None:
+def test_raised_limit_is_the_hard_limit(allowed: tuple[int, int]) -> None:
     highest = min(allowed[1], open_files.MAX_OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest - 1, allowed[1]))
     assert open_files.raised_limit() == highest
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (highest, allowed[1])
 
 
-def test_a_limit_is_never_lowered(allowed: tuple[int, int]) -> None:
+def test_raised_limit_never_lowers_the_limit(allowed: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed[1], allowed[1]))
     assert open_files.raised_limit() == allowed[1]
 
 
 @pytest.mark.parametrize("error", [ValueError("not allowed to raise maximum limit"), OSError(22)])
 @pytest.mark.parametrize("allows", [10_240, 600, 100])
-def test_a_kernel_that_allows_less_than_it_names_is_asked_for_less(
+def test_raised_limit_tries_less_if_the_kernel_refuses_the_hard_limit(
     error: Exception, allows: int, allowed: tuple[int, int]
 ) -> None:
-    """As that of macOS does; a start must not fail for it."""
+    """macOS does this; the start must not fail."""
     has = 128
     resource.setrlimit(resource.RLIMIT_NOFILE, (has, allowed[1]))
     real = resource.setrlimit
@@ -70,7 +70,7 @@ def test_a_kernel_that_allows_less_than_it_names_is_asked_for_less(
         assert found == has
 
 
-def test_a_process_without_a_limit_keeps_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raised_limit_keeps_an_unlimited_process(monkeypatch: pytest.MonkeyPatch) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
     monkeypatch.delattr(resource, "setrlimit")

@@ -1,4 +1,4 @@
-"""How a process is asked to end: by signals, by its parent, once and twice."""
+"""Shutdown requests: by signals and by calls, once and twice."""
 
 import asyncio
 import os
@@ -27,81 +27,81 @@ print("waiting", flush=True)
 """
 
 
-class Asked:
-    """What an ending was told to do."""
+class Recorded:
+    """A Shutdown, and the actions that it has run."""
 
     def __init__(self) -> None:
-        self.acts: list[str] = []
+        self.actions: list[str] = []
         self.shutdown = Shutdown()
 
-    def tell(self) -> None:
+    def set_actions(self) -> None:
         self.shutdown.set_actions(
-            lambda: self.acts.append("stop"), lambda: self.acts.append("force_stop")
+            lambda: self.actions.append("stop"), lambda: self.actions.append("force_stop")
         )
 
 
 @pytest.fixture
-def asked() -> Asked:
-    return Asked()
+def recorded() -> Recorded:
+    return Recorded()
 
 
 async def signalled(number: signal.Signals) -> None:
-    """Raise it, and let the loop see it."""
+    """Send the signal to this process, and let the loop handle it."""
     seen = asyncio.Event()
     os.kill(os.getpid(), number)
     asyncio.get_running_loop().call_later(0.05, seen.set)
     await seen.wait()
 
 
-def test_a_request_that_is_repeated_stops_once(asked: Asked) -> None:
-    asked.tell()
-    asked.shutdown.stop()
-    asked.shutdown.stop()
-    assert asked.acts == ["stop"]
+def test_stop_twice_stops_once(recorded: Recorded) -> None:
+    recorded.set_actions()
+    recorded.shutdown.stop()
+    recorded.shutdown.stop()
+    assert recorded.actions == ["stop"]
 
 
-def test_a_request_before_anybody_is_in_charge_counts(asked: Asked) -> None:
-    asked.shutdown.stop()
-    asked.tell()
-    assert asked.acts == ["stop"]
+def test_set_actions_after_a_request_stops_at_once(recorded: Recorded) -> None:
+    recorded.shutdown.stop()
+    recorded.set_actions()
+    assert recorded.actions == ["stop"]
 
 
-def test_a_hurry_stops_too(asked: Asked) -> None:
-    asked.tell()
-    asked.shutdown.force_stop()
-    assert asked.acts == ["stop", "force_stop"]
+def test_force_stop_also_stops(recorded: Recorded) -> None:
+    recorded.set_actions()
+    recorded.shutdown.force_stop()
+    assert recorded.actions == ["stop", "force_stop"]
 
 
 @pytest.mark.parametrize("first", ["parent", "signal"])
-async def test_a_signal_to_all_of_a_group_and_the_word_of_the_parent_are_one_request(
-    asked: Asked, first: str
+async def test_stop_and_the_first_signal_count_as_one_request(
+    recorded: Recorded, first: str
 ) -> None:
-    asked.tell()
-    with asked.shutdown.on_signals():
+    recorded.set_actions()
+    with recorded.shutdown.on_signals():
         if first == "parent":
-            asked.shutdown.stop()
+            recorded.shutdown.stop()
             await signalled(signal.SIGTERM)
         else:
             await signalled(signal.SIGTERM)
-            asked.shutdown.stop()
-        assert asked.acts == ["stop"]
+            recorded.shutdown.stop()
+        assert recorded.actions == ["stop"]
         await signalled(signal.SIGINT)
-        assert asked.acts == ["stop", "force_stop"]
+        assert recorded.actions == ["stop", "force_stop"]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-async def test_without_a_request_the_signals_do_afterwards_what_they_do_by_default(
-    asked: Asked,
+async def test_on_signals_restores_the_default_handlers_without_a_request(
+    recorded: Recorded,
 ) -> None:
-    with asked.shutdown.on_signals():
+    with recorded.shutdown.on_signals():
         pass
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_after_the_end_ends_a_process_that_waits_for_a_thread(
+def test_signal_after_the_shutdown_ends_a_process_that_waits_for_a_thread(
     number: signal.Signals,
 ) -> None:
     command = [sys.executable, "-c", WAITS_FOR_A_THREAD]

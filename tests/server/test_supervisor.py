@@ -1,4 +1,4 @@
-"""The parent of several workers, with real processes that behave as a test wants."""
+"""The parent of several workers, with real processes of a chosen behaviour."""
 
 import asyncio
 import os
@@ -15,29 +15,29 @@ from structlog.testing import capture_logs
 from scheduler_api.server import supervisor
 from scheduler_api.server.supervisor import Workers, WorkerStartFailed
 from scheduler_api.settings import SettingsError
-from tests.server import small
-from tests.server.small import Behaviour
+from tests.server import fake_workers
+from tests.server.fake_workers import Behaviour
 from tests.support.waiting import wait_until
 
 
 class Parent:
-    """A parent whose workers behave, one after the other, as is said; the last one goes on so."""
+    """A parent whose workers have these behaviours, in order; the last one repeats."""
 
     def __init__(self, count: int, *behaviours: Behaviour) -> None:
         self.started: list[BaseProcess] = []
         self.ready = 0
         self._next = chain(behaviours[:-1], repeat(behaviours[-1]))
-        self.workers = Workers(count, self._start, self._one_is_ready)
+        self.workers = Workers(count, self._start, self._on_ready)
 
     def _start(self, end: socket.socket) -> BaseProcess:
-        self.started.append(small.started(next(self._next), end))
+        self.started.append(fake_workers.started(next(self._next), end))
         return self.started[-1]
 
-    def _one_is_ready(self) -> None:
+    def _on_ready(self) -> None:
         self.ready += 1
 
     async def number(self, count: int) -> None:
-        """Wait until so many workers were started."""
+        """Wait until so many workers have been started."""
         await wait_until(f"{count} starts", lambda: len(self.started) >= count)
 
 
@@ -58,8 +58,8 @@ def kill(process: BaseProcess, number: signal.Signals = signal.SIGKILL) -> None:
     os.kill(process.pid, number)
 
 
-async def test_workers_end_when_they_are_stopped_and_are_announced_once() -> None:
-    parent = Parent(2, small.obedient)
+async def test_stop_ends_all_workers_and_ready_is_called_once() -> None:
+    parent = Parent(2, fake_workers.obedient)
     async with running(parent) as task:
         await wait_until("ready", lambda: parent.ready > 0)
         await parent.number(2)
@@ -70,8 +70,8 @@ async def test_workers_end_when_they_are_stopped_and_are_announced_once() -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-async def test_a_worker_that_a_signal_ended_is_replaced(number: signal.Signals) -> None:
-    parent = Parent(2, small.obedient)
+async def test_run_replaces_a_worker_that_a_signal_ended(number: signal.Signals) -> None:
+    parent = Parent(2, fake_workers.obedient)
     async with running(parent) as task:
         await parent.number(2)
         await wait_until("ready", lambda: parent.ready == 1)
@@ -83,11 +83,13 @@ async def test_a_worker_that_a_signal_ended_is_replaced(number: signal.Signals) 
     assert died["reason"].endswith(f"ended with exit code {-number}")
 
 
-@pytest.mark.parametrize("behaviour", [small.refused, small.crashed, small.killed])
-async def test_a_replacement_that_does_not_start_is_tried_again_with_growing_pauses(
+@pytest.mark.parametrize(
+    "behaviour", [fake_workers.refused, fake_workers.crashed, fake_workers.killed]
+)
+async def test_run_retries_a_worker_that_does_not_start_with_growing_delays(
     behaviour: Behaviour,
 ) -> None:
-    parent = Parent(1, small.obedient, *[behaviour] * 3, small.obedient)
+    parent = Parent(1, fake_workers.obedient, *[behaviour] * 3, fake_workers.obedient)
     with capture_logs() as logs:
         async with running(parent) as task:
             await wait_until("ready", lambda: parent.ready == 1)
@@ -98,22 +100,22 @@ async def test_a_replacement_that_does_not_start_is_tried_again_with_growing_pau
     assert pauses == [0.1, 0.2, 0.4, 0.8]
 
 
-async def test_pauses_begin_again_for_a_worker_that_lived_longer_than_the_longest(
+async def test_run_resets_the_delay_after_a_worker_that_lived_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(supervisor, "MAX_RESTART_DELAY", 0.0)
-    parent = Parent(1, small.killed, small.killed, small.obedient)
+    parent = Parent(1, fake_workers.killed, fake_workers.killed, fake_workers.obedient)
     with capture_logs() as logs:
         async with running(parent):
             await wait_until("ready", lambda: parent.ready == 1)
     assert [one["next_in_s"] for one in logs if one["event"] == "worker_died"] == [0.1, 0.1]
 
 
-@pytest.mark.parametrize("behaviour", [small.killed, small.cut_off])
-async def test_a_worker_that_is_killed_in_the_first_start_is_no_refusal(
+@pytest.mark.parametrize("behaviour", [fake_workers.killed, fake_workers.cut_off])
+async def test_run_replaces_a_worker_that_is_killed_during_the_first_start(
     behaviour: Behaviour,
 ) -> None:
-    parent = Parent(1, behaviour, small.obedient)
+    parent = Parent(1, behaviour, fake_workers.obedient)
     async with running(parent):
         await wait_until("ready", lambda: parent.ready == 1)
 
@@ -121,12 +123,12 @@ async def test_a_worker_that_is_killed_in_the_first_start_is_no_refusal(
 @pytest.mark.parametrize(
     ("behaviour", "error", "text"),
     [
-        (small.refused, WorkerStartFailed, "the data are of a newer version"),
-        (small.wrong_settings, SettingsError, "set API_TOKEN"),
-        (small.crashed, WorkerStartFailed, "ended with exit code 3"),
+        (fake_workers.refused, WorkerStartFailed, "the data are of a newer version"),
+        (fake_workers.wrong_settings, SettingsError, "set API_TOKEN"),
+        (fake_workers.crashed, WorkerStartFailed, "ended with exit code 3"),
     ],
 )
-async def test_a_refused_first_start_ends_all_and_says_why(
+async def test_run_raises_the_reason_if_the_first_start_fails(
     behaviour: Behaviour, error: type[Exception], text: str
 ) -> None:
     parent = Parent(2, behaviour)
@@ -136,8 +138,8 @@ async def test_a_refused_first_start_ends_all_and_says_why(
     assert parent.ready == 0
 
 
-async def test_a_worker_without_a_process_is_a_refusal_at_first_and_tried_again_later() -> None:
-    parent = Parent(1, small.obedient)
+async def test_run_raises_if_no_process_can_be_created_at_first_and_retries_later() -> None:
+    parent = Parent(1, fake_workers.obedient)
 
     def no_process(_: socket.socket) -> BaseProcess:
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -148,29 +150,31 @@ async def test_a_worker_without_a_process_is_a_refusal_at_first_and_tried_again_
     parent.workers._was_ready = True
     with capture_logs() as logs:
         async with running(parent):
-            await wait_until("two tries", lambda: len(logs) == 2)
+            await wait_until("two attempts", lambda: len(logs) == 2)
             parent.workers._start = start
             await parent.number(1)
     assert {one["event"] for one in logs} == {"worker_died"}
 
 
-async def test_a_silent_worker_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_kills_and_replaces_a_worker_without_heartbeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(supervisor, "HEARTBEAT_TIMEOUT", 0.1)
-    parent = Parent(1, small.stubborn)
+    parent = Parent(1, fake_workers.stubborn)
     with capture_logs() as logs:
         async with running(parent):
             await wait_until(
-                "silence", lambda: "worker_timed_out" in [one["event"] for one in logs]
+                "the timeout", lambda: "worker_timed_out" in [one["event"] for one in logs]
             )
             await parent.number(2)
     assert parent.started[0].exitcode == -signal.SIGKILL
 
 
-async def test_a_worker_that_does_not_end_in_a_hurry_is_killed(
+async def test_force_stop_kills_a_worker_that_does_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(supervisor, "FORCE_STOP_TIMEOUT", 0.1)
-    parent = Parent(1, small.stubborn)
+    parent = Parent(1, fake_workers.stubborn)
     async with running(parent) as task:
         await wait_until("ready", lambda: parent.ready == 1)
         parent.workers.stop()
@@ -179,8 +183,8 @@ async def test_a_worker_that_does_not_end_in_a_hurry_is_killed(
     assert parent.started[0].exitcode == -signal.SIGKILL
 
 
-async def test_a_stop_before_a_worker_can_hear_it_is_told_to_it() -> None:
-    parent = Parent(1, small.obedient)
+async def test_stop_reaches_a_worker_that_is_still_starting() -> None:
+    parent = Parent(1, fake_workers.obedient)
     async with running(parent) as task:
         await parent.number(1)
         parent.workers.stop()
@@ -189,11 +193,11 @@ async def test_a_stop_before_a_worker_can_hear_it_is_told_to_it() -> None:
     assert len(parent.started) == 1
 
 
-async def test_a_stop_ends_a_pause() -> None:
-    parent = Parent(1, small.killed)
+async def test_stop_ends_the_delay_of_a_restart() -> None:
+    parent = Parent(1, fake_workers.killed)
     with capture_logs() as logs:
         async with running(parent) as task:
-            await wait_until("a pause", lambda: len(logs) == 1)
+            await wait_until("a delay", lambda: len(logs) == 1)
             parent.workers.stop()
             await task
     assert len(parent.started) == 1

@@ -1,4 +1,4 @@
-"""The token: never empty, made once whoever starts, readable by its owner only."""
+"""The token: never empty, generated once by any number of processes, readable by its owner only."""
 
 import stat
 import subprocess
@@ -21,14 +21,14 @@ print(found.value, found.created)
 """
 
 
-def test_a_given_token_is_used_and_nothing_is_written(tmp_path: Path) -> None:
+def test_load_token_returns_a_set_token_and_writes_nothing(tmp_path: Path) -> None:
     chosen = Settings(api_token="given", data_dir=tmp_path / "data")
     assert load_token(chosen) == Token("given", created=False)
     assert not chosen.data_dir.exists()
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])
-def test_without_one_a_long_token_is_made_for_its_owner_only(tmp_path: Path, empty: str) -> None:
+def test_load_token_generates_a_long_token_for_its_owner_only(tmp_path: Path, empty: str) -> None:
     chosen = Settings(api_token=empty, data_dir=tmp_path / "data")
     made = load_token(chosen)
     assert made.created
@@ -38,13 +38,13 @@ def test_without_one_a_long_token_is_made_for_its_owner_only(tmp_path: Path, emp
     assert [it.name for it in chosen.data_dir.iterdir()] == ["token"]
 
 
-def test_the_next_start_finds_the_same_token(tmp_path: Path) -> None:
+def test_load_token_returns_the_same_token_at_the_next_start(tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path)
     assert load_token(chosen).created
     assert load_token(chosen) == Token(load_token(chosen).value, created=False)
 
 
-def test_four_processes_starting_at_once_agree_and_one_of_them_made_it(tmp_path: Path) -> None:
+def test_load_token_in_four_processes_at_once_generates_one_token(tmp_path: Path) -> None:
     command = [sys.executable, "-c", START, str(tmp_path / "data")]
     starts = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -54,14 +54,14 @@ def test_four_processes_starting_at_once_agree_and_one_of_them_made_it(tmp_path:
         assert start.stdin
         start.stdin.write("go\n")
         start.stdin.flush()
-    told = [start.communicate(timeout=30)[0].split() for start in starts]
-    assert len({value for value, _ in told}) == 1
-    assert sorted(created for _, created in told) == ["False", "False", "False", "True"]
+    printed = [start.communicate(timeout=30)[0].split() for start in starts]
+    assert len({value for value, _ in printed}) == 1
+    assert sorted(created for _, created in printed) == ["False", "False", "False", "True"]
 
 
-def test_who_comes_second_between_look_and_link_reads_the_first_ones(tmp_path: Path) -> None:
+def test_load_token_reads_a_token_that_another_process_has_just_saved(tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path)
-    # A link to nowhere: not there for the look, in the way for the link; then it is filled.
+    # A link without a target: it does not exist for the check, but it exists for os.link.
     path(chosen).symlink_to(tmp_path / "other")
     with pytest.raises(SettingsError, match="No such file"):
         load_token(chosen)
@@ -69,21 +69,23 @@ def test_who_comes_second_between_look_and_link_reads_the_first_ones(tmp_path: P
     assert load_token(chosen) == Token("first", created=False)
 
 
-def test_an_empty_file_is_refused_and_never_means_open(tmp_path: Path) -> None:
+def test_load_token_refuses_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(" \n")
     with pytest.raises(SettingsError, match="token is empty: delete it"):
         load_token(Settings(data_dir=tmp_path))
 
 
 @pytest.mark.parametrize("spoil", [Path.mkdir, lambda file: file.write_bytes(b"\xff")])
-def test_a_file_that_cannot_be_read_is_told_with_a_way_out(tmp_path: Path, spoil: object) -> None:
+def test_load_token_says_what_to_do_about_an_unreadable_file(tmp_path: Path, spoil: object) -> None:
     assert callable(spoil)
     spoil(tmp_path / "token")
     with pytest.raises(SettingsError, match=r"token cannot be used .*: set API_TOKEN"):
         load_token(Settings(data_dir=tmp_path))
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_a_way_out(tmp_path: Path) -> None:
+def test_load_token_says_what_to_do_about_a_directory_that_cannot_be_created(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="set DATA_DIR to a directory that this user can write"):
         load_token(Settings(data_dir=tmp_path / "file" / "data"))

@@ -46,7 +46,7 @@ class Valkey:
         self.process.stdin.close()
         await wait_until("a valkey-server", self._answers)
 
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """A signal: SIGSTOP freezes it, SIGCONT thaws it."""
         assert self.process
         self.process.send_signal(number)
@@ -54,8 +54,8 @@ class Valkey:
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it, with SIGKILL at once; what was written stays."""
         if self.process and self.process.returncode is None:
-            self.tell(signal.SIGCONT)
-            self.tell(number)
+            self.send_signal(signal.SIGCONT)
+            self.send_signal(number)
             await self.process.wait()
 
     async def _answers(self) -> bool:

@@ -1,4 +1,4 @@
-"""What tests of whole processes may ask for."""
+"""Fixtures of tests with whole processes."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support.external_store import ExternalStore
 
 @pytest.fixture
 async def external_store(tmp_path: Path) -> AsyncIterator[ExternalStore]:
-    """One for this test, on loopback, with a password."""
+    """A Redis for this test, on loopback, with a password."""
     one = ExternalStore(tmp_path)
     try:
         await one.start()

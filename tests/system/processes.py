@@ -1,4 +1,4 @@
-"""The service as real processes: started in a folder of its own, watched, always ended."""
+"""The service as real processes: each in a directory of its own, and always ended."""
 
 import asyncio
 import fcntl
@@ -26,20 +26,20 @@ Answer = tuple[int, dict[str, Any], dict[str, str]]  # status, body, headers
 
 
 def free_port() -> int:
-    """A loopback port that nobody had a moment ago."""
+    """A loopback port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         return int(closed.getsockname()[1])
 
 
 def environment(**given: str) -> dict[str, str]:
-    """That of this process without any setting of the service; no proxy for loopback."""
+    """The environment of this process without settings of the service and without a proxy."""
     names = {it.name for it in settings.describe()}
     own = {k: v for k, v in os.environ.items() if k.removesuffix("_FILE") not in names}
     return own | {"no_proxy": "*", "NO_PROXY": "*"} | given
 
 
 def refused_start(folder: Path, store: str, **more: str) -> "subprocess.CompletedProcess[str]":
-    """Of a service over that store that should end by itself."""
+    """The end of a service over that store that should refuse to start."""
     given = {"REDIS_URL": store, "DATA_DIR": str(folder / "data"), "API_TOKEN": "t"}
     given |= {"API_HOST": "127.0.0.1", "API_PORT": str(free_port())} | more
     return subprocess.run(
@@ -63,27 +63,27 @@ class Server:
         self.process = process
 
     def printed(self) -> list[str]:
-        """Lines on stdout, of all starts in the folder."""
+        """The lines on stdout, of all starts in the directory."""
         return (self.folder / "stdout").read_text("utf-8").splitlines()
 
     def logged(self) -> list[str]:
-        """Lines on stderr, of all starts in the folder."""
+        """The lines on stderr, of all starts in the directory."""
         return (self.folder / "stderr").read_text("utf-8").splitlines()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The log's events of that name."""
+        """The log events of that name."""
         lines = [line for line in self.logged() if f'"event":"{name}"' in line]
         return [json.loads(line) for line in lines]
 
     async def event(self, name: str) -> dict[str, Any]:
-        """The newest event of that name, waited for."""
+        """Wait for an event of that name → the newest."""
         await wait_until(f"the event {name}", lambda: bool(self.events(name)), PATIENCE)
         return self.events(name)[-1]
 
     async def ask(
         self, method: str, path: str, body: Any = None, token: str = TOKEN, **more: Any
     ) -> Answer:
-        """One call of the API; `body`: bytes as they are, anything else as JSON."""
+        """One API call; `body`: bytes are sent as they are, anything else as JSON."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token}"}
         async with (
@@ -99,7 +99,7 @@ class Server:
         return str(body["messageId"])
 
     async def state(self, message_id: str) -> str:
-        """Of a message, as the API tells it."""
+        """The state of a message in the API."""
         _, body, _ = await self.ask("GET", f"/messages/{message_id}")
         return str(body.get("state"))
 
@@ -111,34 +111,34 @@ class Server:
 
         await wait_until(f"{message_id} {state}", reached, timeout)
 
-    def tell(self, number: signal.Signals) -> None:
-        """To the process that was started; Ctrl-C, as a terminal does, to all of its group."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the process; SIGINT goes to its process group, as Ctrl-C on a terminal."""
         if number is signal.SIGINT:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
 
     async def ended(self) -> int:
-        """Wait for the end → exit code."""
+        """Wait until the process ends → exit code."""
         await wait_until("the end", lambda: self.process.poll() is not None, PATIENCE)
         return self.process.wait()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal, and wait for the end → exit code."""
-        self.tell(number)
+        """Send a signal, and wait until the process ends → exit code."""
+        self.send_signal(number)
         return await self.ended()
 
     async def ready(self) -> None:
-        """Wait until it takes traffic; a server that ended is a failure at once."""
+        """Wait until it accepts requests; fail at once if it ended."""
 
-        async def takes_traffic() -> bool:
+        async def accepts_requests() -> bool:
             assert self.process.poll() is None, "\n".join(self.logged())
             try:
                 return (await self.ask("GET", "/health/ready"))[0] == 200
             except aiohttp.ClientError:
                 return False
 
-        await wait_until("a server that takes traffic", takes_traffic, PATIENCE)
+        await wait_until("a server that accepts requests", accepts_requests, PATIENCE)
 
 
 @asynccontextmanager
@@ -148,9 +148,9 @@ async def serving(
     port: int | None = None,
     **environ: str,
 ) -> AsyncIterator[Server]:
-    """The service with its embedded store in `folder`, ready; nothing of it stays behind.
+    """The service with its embedded store in `folder`, ready; all of its processes are ended.
 
-    It may send to loopback. A second start in the same folder finds the first one's data.
+    It may send to loopback. A second start in the same directory has the data of the first one.
     """
     async with started(folder, command, port, **environ) as server:
         await server.ready()
@@ -164,7 +164,7 @@ async def started(
     port: int | None = None,
     **environ: str,
 ) -> AsyncIterator[Server]:
-    """As `serving`, but not yet ready; it may never be."""
+    """As `serving`, but it need not become ready."""
     async with started_into(None, folder, command, environ, port) as server:
         yield server
 
@@ -177,7 +177,7 @@ async def started_into(
     environ: Mapping[str, str],
     port: int | None = None,
 ) -> AsyncIterator[Server]:
-    """As `started`; `output`: a descriptor for its stdout and stderr, instead of two files."""
+    """As `started`; `output`: a descriptor for stdout and stderr, instead of two files."""
     port = port or free_port()
     given = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_TOKEN": TOKEN}
     given |= {"DATA_DIR": str(folder / "data"), "EGRESS_ALLOW": "127.0.0.1"} | dict(environ)
@@ -188,7 +188,7 @@ async def started_into(
 
 @asynccontextmanager
 async def serving_in_two(folder: Path, **environ: str) -> AsyncIterator[tuple[Server, Server]]:
-    """Two replicas, each in a folder of its own, as on two machines, over an external store."""
+    """Two replicas over an external store, each with its own directory, as on two machines."""
     folders = folder / "one", folder / "two"
     for each in folders:
         each.mkdir(exist_ok=True)
@@ -220,7 +220,7 @@ def _started(
 
 
 def has_store(folder: Path) -> bool:
-    """Whether an embedded store of that folder lives: it alone holds this lock while it does."""
+    """Whether an embedded store of that directory runs: only it holds this lock."""
     return is_locked(folder / "data" / "store.lock")
 
 
@@ -237,7 +237,7 @@ def is_locked(path: Path) -> bool:
 
 
 async def parent_of(pid: int) -> int:
-    """Of a process of this machine."""
+    """The parent of a process of this machine."""
     command = ("ps", "-o", "ppid=", "-p", str(pid))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     told, _ = await process.communicate()

@@ -1,4 +1,4 @@
-"""Two processes over a cluster of three nodes: one service, whichever node has a message."""
+"""Two processes over a cluster of three nodes: one service for the messages of all nodes."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ PARTITIONS = 16
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[list[engines.Server]]:
-    """Each durable, each with a third of the slots."""
+    """Three durable nodes, each with a third of the slots."""
     async with engines.cluster(tmp_path, *DURABLE, "cluster-node-timeout 2000") as nodes:
         yield nodes
 
@@ -38,7 +38,7 @@ async def replicas(folder: Path, address: str) -> AsyncIterator[list[Server]]:
         yield [a, b]
 
 
-async def test_messages_of_all_nodes_are_one_list_and_each_is_sent_once(
+async def test_service_lists_the_messages_of_all_nodes_and_sends_each_once(
     tmp_path: Path, nodes: list[engines.Server], receiver: Receiver
 ) -> None:
     address = engines.address("redis+cluster", nodes)
@@ -75,7 +75,7 @@ async def listed(server: Server, limit: int) -> list[str]:
             return ids
 
 
-async def test_a_killed_node_comes_back_with_all_that_was_acknowledged(
+async def test_service_loses_no_acknowledged_message_when_a_node_is_killed(
     tmp_path: Path, nodes: list[engines.Server], receiver: Receiver
 ) -> None:
     address = engines.address("redis+cluster", nodes)
@@ -83,7 +83,7 @@ async def test_a_killed_node_comes_back_with_all_that_was_acknowledged(
         async with traffic(servers, receiver) as found:
             await found.more(100)
             await nodes[1].kill()
-            await found.more(20)  # the partitions of the other nodes go on
+            await found.more(20)  # the partitions of the other nodes continue
             await nodes[1].start()
             await found.more(100)
         lost = await missing(found.acknowledged, receiver)

@@ -1,4 +1,4 @@
-"""More callers than open files: those that do nothing do not lock out the others."""
+"""More clients than open files: idle clients do not block the others."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -16,7 +16,7 @@ WHOLE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_BODY, WHOLE], ids=["silent", "half a body", "idle"])
-async def test_callers_that_do_nothing_do_not_lock_out_the_others(
+async def test_service_accepts_requests_with_more_idle_clients_than_open_files(
     tmp_path: Path, sent: bytes
 ) -> None:
     async with serving(tmp_path, FEW_FILES) as server, AsyncExitStack() as stack:

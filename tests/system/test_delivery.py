@@ -1,4 +1,4 @@
-"""A message from its creation over HTTP to its arrival, through a real process."""
+"""A message from its creation over HTTP to its arrival, with a real process."""
 
 import base64
 import json
@@ -14,17 +14,17 @@ from tests.support.waiting import wait_until
 from tests.system.processes import Server, serving
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-# Nothing of this survives a parser and an encoder: spacing, order, escapes, precision.
+# A parser and an encoder would change all of this: spacing, order, escapes, precision.
 PAYLOAD = b'{"b" : 1.0000000000000000001,"a":[ ],"\\u00e9":"\xc3\xa9\\/", "n":1e400}'
 
 
 def checked_by_the_receivers_library(request: Received) -> None:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    Webhook(SECRET).verify(request.body, headers)  # raises if it is wrong
+    Webhook(SECRET).verify(request.body, headers)  # raises if the signature is invalid
 
 
 async def create_with_payload(server: Server, url: str) -> datetime:
-    """The message `m`, 0.3 s ahead → when it is scheduled for."""
+    """Create the message `m`, due in 0.3 s → when it is due."""
     body = b'{"id":"m","webhookUrl":"%s?q=1","delay":0.3,"headers":{"X-Own":"7"},"payload":%s}'
     status, created, headers = await server.ask("POST", "/messages", body % (url.encode(), PAYLOAD))
     assert status == 201, created
@@ -32,7 +32,7 @@ async def create_with_payload(server: Server, url: str) -> datetime:
     return datetime.fromisoformat(created["scheduledFor"])
 
 
-async def test_a_message_arrives_once_in_time_signed_and_byte_for_byte(
+async def test_message_arrives_once_in_time_signed_and_byte_for_byte(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     async with serving(tmp_path, SIGNING_SECRET=SECRET) as server:
@@ -62,7 +62,7 @@ async def test_a_message_arrives_once_in_time_signed_and_byte_for_byte(
     assert attempt["latenessMs"] >= 0
 
 
-async def test_a_refused_message_is_tried_again_under_the_same_webhook_id(
+async def test_refused_message_is_sent_again_with_the_same_webhook_id(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     receiver.statuses = [500]
@@ -81,7 +81,7 @@ async def test_a_refused_message_is_tried_again_under_the_same_webhook_id(
     for request in (first, second):
         checked_by_the_receivers_library(request)
     assert json.loads(second.body) == {"n": 1}
-    assert 4 <= second.at - first.at < 7, "5 s, a fifth more or less"
+    assert 4 <= second.at - first.at < 7, "5 s ± 20 %"
     assert [(it["number"], it["status"]) for it in message["attempts"]] == [(1, 500), (2, 200)]
 
 

@@ -1,4 +1,4 @@
-"""A store that may lose messages: told by a running service, refused by a strict one."""
+"""A store that may lose messages: reported by a running service, refused with STRICT."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.system.processes import free_port, refused_start, serving
 WEAK = ("appendonly yes", "appendfsync everysec")
 
 
-async def test_a_weak_store_is_told_in_the_log_and_by_health(tmp_path: Path) -> None:
+async def test_service_reports_a_weak_store_in_the_log_and_in_health(tmp_path: Path) -> None:
     async with (
         server(tmp_path / "store", *WEAK) as address,
         serving(tmp_path, REDIS_URL=address) as service,
@@ -27,7 +27,7 @@ async def test_a_weak_store_is_told_in_the_log_and_by_health(tmp_path: Path) -> 
     assert (body["status"], body["warnings"]) == ("healthy", [told["reason"]])
 
 
-async def test_a_strict_service_starts_on_a_durable_store(tmp_path: Path) -> None:
+async def test_strict_service_starts_with_a_durable_store(tmp_path: Path) -> None:
     async with (
         server(tmp_path / "store", *DURABLE) as address,
         serving(tmp_path, REDIS_URL=address, STRICT="1") as service,
@@ -36,7 +36,7 @@ async def test_a_strict_service_starts_on_a_durable_store(tmp_path: Path) -> Non
     assert (body["status"], body["warnings"]) == ("healthy", [])
 
 
-async def test_a_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_path: Path) -> None:
+async def test_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_path: Path) -> None:
     async with server(tmp_path / "store", *WEAK) as address:
         ended = refused_start(tmp_path, address, STRICT="1")
     assert ended.returncode == 1
@@ -45,13 +45,13 @@ async def test_a_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_p
     )
 
 
-def test_a_strict_service_refuses_a_store_that_it_cannot_ask(tmp_path: Path) -> None:
+def test_strict_service_refuses_an_unreachable_store(tmp_path: Path) -> None:
     ended = refused_start(tmp_path, f"redis://127.0.0.1:{free_port()}", STRICT="1")
     assert ended.returncode == 1
     assert "Error: The store cannot be reached" in ended.stderr
 
 
-async def test_a_store_that_does_not_let_one_in_is_waited_for_unless_strict(tmp_path: Path) -> None:
+async def test_check_waits_for_a_store_that_refuses_the_login_unless_strict(tmp_path: Path) -> None:
     async with (
         server(tmp_path / "store", *DURABLE),
         client(f"unix://nobody:wrong@{tmp_path}/store/s") as redis,

@@ -1,4 +1,4 @@
-"""The service ends when it is told to, whatever its threads wait for."""
+"""The service ends on a signal, even if a thread of it waits."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 from tests.system.processes import serving
 
-# Serves where no name server answers for what ends with `.example`.
+# Runs serve; lookups of names that end with `.example` never end.
 SILENT = (
     sys.executable,
     "-c",
@@ -28,11 +28,11 @@ socket.getaddrinfo = getaddrinfo
 main(["serve"])
 """,
 )
-SOON = 8.0  # seconds: a start's or an end's on a busy machine; a stuck lookup took 29
+SOON = 8.0  # seconds for a start or an end on a busy machine; a stuck lookup took 29
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-async def test_a_lookup_that_never_ends_does_not_delay_the_exit(
+async def test_exit_does_not_wait_for_a_lookup_that_never_ends(
     tmp_path: Path, signals: int
 ) -> None:
     async with serving(tmp_path, SILENT, SHUTDOWN_GRACE="1s" if signals == 1 else "30s") as server:
@@ -40,7 +40,7 @@ async def test_a_lookup_that_never_ends_does_not_delay_the_exit(
         await server.reach("m", "delivering")
         began = time.monotonic()
         for _ in range(signals - 1):
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             await server.event("shutdown_requested")
         assert await server.stop() == 0
         assert time.monotonic() - began < SOON

@@ -1,4 +1,4 @@
-"""No secret of a caller reaches the log, not even at DEBUG."""
+"""The log has no secret of a caller, even at DEBUG."""
 
 import base64
 import json
@@ -11,9 +11,7 @@ CANARY = "canary7f3a9c"
 SECRET = "whsec_" + base64.b64encode(f"{CANARY}-signing-secret-0000".encode()).decode()
 
 
-async def test_no_secret_is_logged_and_every_line_is_json(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+async def test_log_has_no_secret_and_every_line_is_json(tmp_path: Path, receiver: Receiver) -> None:
     token = f"{CANARY}-token"
     async with serving(
         tmp_path, API_TOKEN=token, SIGNING_SECRET=SECRET, LOG_LEVEL="DEBUG"
@@ -44,8 +42,8 @@ async def test_no_secret_is_logged_and_every_line_is_json(
         assert {"timestamp", "level", "event"} <= json.loads(line).keys()
 
 
-async def test_a_token_in_quotes_is_warned_of_at_the_start(tmp_path: Path) -> None:
-    """docker --env-file keeps them, and then no caller's token is right."""
+async def test_log_warns_about_a_token_in_quotes_at_startup(tmp_path: Path) -> None:
+    """docker --env-file keeps the quotes, so every caller's token would be wrong."""
     async with started(tmp_path, API_TOKEN='"abc"') as server:
         event = await server.event("setting_quoted")
         assert (event["level"], event["setting"]) == ("warning", "API_TOKEN")

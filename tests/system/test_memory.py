@@ -1,4 +1,4 @@
-"""MAX_MEMORY holds for a real process under a burst, and deliveries go on meanwhile."""
+"""MAX_MEMORY holds for a real process during a burst, and deliveries continue."""
 
 import asyncio
 import io
@@ -14,18 +14,18 @@ from tests.system.processes import TOKEN, Server, serving
 
 MIB = 1024**2
 BODY = 8 * MIB  # bytes of a large request
-BURST = 30  # of these at once
+BURST = 30  # large requests at the same time
 MAX_MEMORY = 128 * MIB
-OWN = 110 * MIB  # of the Python process, what it imports and the work on one body
+OWN = 110 * MIB  # for the Python process, its imports and the work on one body
 
 
 def peak(server: Server) -> int:
-    """The most memory that the process has had, bytes."""
+    """The peak memory of the process, bytes."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-async def test_a_burst_of_large_bodies_stays_within_max_memory_and_deliveries_go_on(
+async def test_max_memory_holds_during_a_burst_of_large_bodies_and_deliveries_continue(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     memory, body = f"{MAX_MEMORY // MIB}MiB", f"{BODY // MIB}MiB"
@@ -45,22 +45,24 @@ async def test_a_burst_of_large_bodies_stays_within_max_memory_and_deliveries_go
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with aiohttp.ClientSession(server.url, headers=headers) as session:
             await asyncio.gather(*(post(session) for _ in range(BURST)))
-        assert set(codes) == {201, "store_full"}, "the store has half of it"
-        # Not the state: while the store is short of memory, finished ones are soon forgotten.
-        await wait_until("what is due", lambda: receiver.ids() == [due])
+        assert set(codes) == {201, "store_full"}, "the store has half of the memory"
+        # Not their state: a store that is short of memory deletes finished messages early.
+        await wait_until("the due messages", lambda: receiver.ids() == [due])
         assert peak(server) < OWN + MAX_MEMORY // 2
         _, listed, _ = await server.ask("GET", "/messages")
-        assert listed["total"] == codes[201], "nothing that was answered 201 is lost"
+        assert listed["total"] == codes[201], "no message that was answered 201 is lost"
 
 
-async def test_finished_bodies_make_room_for_new_ones(tmp_path: Path, receiver: Receiver) -> None:
-    """Three times what the store may hold, one after the other, is stored and delivered."""
+async def test_memory_of_finished_messages_is_used_for_new_ones(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """Three times as much as the store may hold is stored and delivered, in sequence."""
     async with serving(tmp_path, EGRESS_ALLOW="127.0.0.1", MAX_MEMORY="64MiB") as server:
         now = {"webhookUrl": receiver.url, "payload": "x" * (MIB - 1000)}
         large = json.dumps(now).encode()
 
         async def stored() -> bool:
-            """A machine that delivers more slowly than this creates answers 503 for a moment."""
+            """A slow machine may respond 503 until it has delivered more."""
             status, answer, _ = await server.ask("POST", "/messages", large)
             assert status == 201 or answer["code"] == "store_full"
             return status == 201

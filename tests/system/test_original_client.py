@@ -1,4 +1,4 @@
-"""A client written for the original service goes on working, with the standard library alone."""
+"""A client written for the original service works; it uses only the standard library."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ INSTANT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 
 
 class Reply(NamedTuple):
-    """An answer."""
+    """A response."""
 
     status: int
     body: dict[str, Any]
@@ -27,7 +27,7 @@ class Reply(NamedTuple):
 
 
 class Client:
-    """Calls the service as the original's examples do."""
+    """Calls the service like the examples of the original."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -47,7 +47,7 @@ class Client:
             connection.close()
 
     def schedule(self, **fields: Any) -> Reply:
-        """Create, with all four members that the original requires."""
+        """Create a message with all four fields that the original requires."""
         body: dict[str, Any] = {
             "id": "msg-unique-id-123",
             "scheduleTo": f"{LATER:%Y-%m-%dT%H:%M:%S}.000Z",
@@ -59,7 +59,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """One server for the module, with no message pending between two tests."""
+    """One server for the module; no message is pending between two tests."""
     async with serving(tmp_path_factory.mktemp("original")) as server:
         yield Client(server.port)
         assert await server.stop() == 0
@@ -67,13 +67,13 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cli
 
 @pytest.fixture
 def client(service: Client) -> Client:
-    """Of an empty server: what a test left is deleted."""
+    """A client of an empty server; messages that a test left are deleted."""
     for job in service.call("GET", "/messages").body["scheduledJobs"]:
         service.call("DELETE", f"/messages/{job['messageId']}")
     return service
 
 
-def test_create_answers_as_the_original_does(client: Client) -> None:
+def test_create_responds_as_the_original_does(client: Client) -> None:
     created = client.schedule()
     assert created.status == 201
     assert created.body == {
@@ -84,14 +84,16 @@ def test_create_answers_as_the_original_does(client: Client) -> None:
 
 
 @pytest.mark.parametrize("offset", ["+00:00", "-03:00", "+05:30"])
-def test_a_time_with_an_offset_is_answered_in_utc(client: Client, offset: str) -> None:
+def test_create_with_an_offset_responds_in_utc(client: Client, offset: str) -> None:
     local = LATER.astimezone(datetime.fromisoformat(f"2026-01-01T00:00:00{offset}").tzinfo)
     created = client.schedule(scheduleTo=local.isoformat())
     assert created.status == 201
     assert created.body["scheduledFor"] == LATER.isoformat()
 
 
-async def test_a_time_in_the_past_is_sent_at_once(client: Client, receiver: Receiver) -> None:
+async def test_create_with_a_time_in_the_past_sends_at_once(
+    client: Client, receiver: Receiver
+) -> None:
     created = client.schedule(scheduleTo="2020-01-01T00:00:00.000Z", webhookUrl=receiver.url)
     assert created.status == 201
     await wait_until("the webhook", lambda: bool(receiver.requests))
@@ -101,7 +103,7 @@ async def test_a_time_in_the_past_is_sent_at_once(client: Client, receiver: Rece
     assert json.loads(request.body) == {"message": "Olá", "data": {"customField": "valor"}}
 
 
-def test_the_list_has_the_members_of_the_original(client: Client) -> None:
+def test_list_has_the_fields_of_the_original(client: Client) -> None:
     client.schedule(id="second", scheduleTo=(LATER + timedelta(hours=1)).isoformat())
     client.schedule(id="first")
     listed = client.call("GET", "/messages")
@@ -116,7 +118,7 @@ def test_the_list_has_the_members_of_the_original(client: Client) -> None:
     assert jobs[0]["webhookUrl"] == "https://example.com/endpoint"
 
 
-def test_a_deleted_message_is_gone_and_its_id_free(client: Client) -> None:
+def test_delete_removes_the_message_and_frees_its_id(client: Client) -> None:
     client.schedule()
     deleted = client.call("DELETE", "/messages/msg-unique-id-123")
     assert deleted.status == 200
@@ -125,14 +127,14 @@ def test_a_deleted_message_is_gone_and_its_id_free(client: Client) -> None:
     assert client.schedule().status == 201
 
 
-def test_health_has_the_members_of_the_original_and_needs_no_token(client: Client) -> None:
+def test_health_has_the_fields_of_the_original_and_needs_no_token(client: Client) -> None:
     client.schedule()
     health = client.call("GET", "/health", authorization=None)
     assert health.status == 200
     uptime = health.body.pop("uptime")
     assert re.fullmatch(r"(\d+h )?(\d+m )?\d+s", uptime)
     del health.body["version"]
-    assert health.body.pop("warnings") == []  # by it, the embedded store is durable
+    assert health.body.pop("warnings") == []  # with it, the embedded store is durable
     assert health.body == {
         "status": "healthy",
         "redis": "connected",
@@ -145,7 +147,7 @@ def test_health_has_the_members_of_the_original_and_needs_no_token(client: Clien
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/messages"), ("GET", "/messages"), ("DELETE", "/messages/x")]
 )
-def test_a_call_without_the_right_token_is_401(
+def test_call_without_the_right_token_is_401(
     client: Client, method: str, path: str, authorization: str | None
 ) -> None:
     refused = client.call(method, path, authorization=authorization)
@@ -154,13 +156,13 @@ def test_a_call_without_the_right_token_is_401(
     assert "Bearer" in refused.body["detail"]
 
 
-def test_deleting_what_is_not_there_is_404(client: Client) -> None:
+def test_delete_of_an_unknown_message_is_404(client: Client) -> None:
     missing = client.call("DELETE", "/messages/nobody")
     assert missing.status == 404
     assert missing.body["detail"] == "There is no message with this id."
 
 
-def test_an_id_that_is_pending_is_409(client: Client) -> None:
+def test_create_with_a_pending_id_is_409(client: Client) -> None:
     client.schedule()
     again = client.schedule()
     assert again.status == 409
@@ -177,7 +179,9 @@ def test_an_id_that_is_pending_is_409(client: Client) -> None:
         {"id": ""},
     ],
 )
-def test_a_wrong_field_is_422_and_named(client: Client, fields: dict[str, Any]) -> None:
+def test_create_with_an_invalid_field_is_422_and_names_it(
+    client: Client, fields: dict[str, Any]
+) -> None:
     refused = client.schedule(**fields)
     assert refused.status == 422
     assert refused.body["errors"][0]["path"] == f"/{next(iter(fields))}"

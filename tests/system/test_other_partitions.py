@@ -1,4 +1,4 @@
-"""A process whose PARTITIONS is not that of the data, and that could not see this at its start."""
+"""A process whose PARTITIONS does not match the data, which it could not check at its start."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ CREATES = 20
 
 
 async def answered(server: Server, *call: Any) -> tuple[int, Any]:
-    """Status and code, as soon as the process has found its store."""
+    """The status and the code of a call, as soon as the process has its store."""
     last: list[tuple[int, Any]] = []
 
     async def found() -> bool:
@@ -29,12 +29,12 @@ async def answered(server: Server, *call: Any) -> tuple[int, Any]:
         last.append((status, body.get("code")))
         return last[-1] != (503, "store_unavailable")
 
-    await wait_until("an answer of the store", found, 30)
+    await wait_until("a response of the store", found, 30)
     return last[-1]
 
 
 async def all_data(redis: Redis) -> dict[str, Any]:
-    """Of each partition that either process may think of."""
+    """The data of each partition of both processes."""
     return {
         key.decode(): content
         for partition in range(WRONG)

@@ -1,4 +1,4 @@
-"""The store is away, or a process is stopped, for longer than a lease."""
+"""The store is down, or a process is suspended, for longer than a lease."""
 
 import asyncio
 import signal
@@ -17,24 +17,24 @@ MANY = 500
 
 
 def arrivals(receiver: Receiver) -> Counter[str]:
-    """Requests by the message's id."""
+    """Number of requests of each message id."""
     return Counter(it.headers["Scheduler-Message-Id"] for it in receiver.requests)
 
 
 async def nothing_pending(server: Server) -> None:
-    """Wait for an empty list."""
+    """Wait until no message is pending."""
 
     async def empty() -> bool:
         _, page, _ = await server.ask("GET", "/messages?limit=1")
         return page.get("total") == 0
 
-    await wait_until("nothing pending", empty, 30)
+    await wait_until("no pending message", empty, 30)
 
 
-async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sent_twice(
+async def test_attempts_that_end_during_an_outage_are_settled_and_not_repeated(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    # A host that has not answered yet gets a third of the slots.
+    # A host that has not responded yet gets a third of the slots.
     many = {"MAX_IN_FLIGHT": str(3 * MANY), "DESTINATION_CONCURRENCY": str(MANY)}
     environ = external_store.environ | many | {"LEASE": f"{LEASE}s"}
     (tmp_path / "idle").mkdir()
@@ -53,11 +53,11 @@ async def test_what_was_answered_while_the_store_was_away_is_settled_and_not_sen
             await idle.ready()
             await nothing_pending(idle)
             assert not idle.events("leases_reaped") + busy.events("leases_reaped")
-            await wait_until("its word", lambda: len(busy.events("message_delivered")) == MANY)
+            await wait_until("its event", lambda: len(busy.events("message_delivered")) == MANY)
     assert arrivals(receiver) == Counter(str(n) for n in range(MANY))
 
 
-async def test_one_that_was_stopped_through_an_outage_does_not_reap_as_it_goes_on(
+async def test_process_suspended_during_an_outage_does_not_reap_when_it_continues(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     environ = external_store.environ | {"LEASE": f"{LEASE}s", "DESTINATION_CONCURRENCY": "1000"}
@@ -71,14 +71,16 @@ async def test_one_that_was_stopped_through_an_outage_does_not_reap_as_it_goes_o
             await busy.create(id=str(n), webhookUrl=receiver.url)
         await wait_until("open requests", lambda: len(receiver.requests) == 20)
         async with serving(tmp_path / "other", SERVE, None, **environ) as other:
-            other.tell(signal.SIGSTOP)
+            other.send_signal(signal.SIGSTOP)
             proxy.black_hole()
             receiver.hold.set()
             gone = time.monotonic()
             await wait_until("two leases", lambda: time.monotonic() > gone + 2 * LEASE)
-            other.tell(signal.SIGCONT)
+            other.send_signal(signal.SIGCONT)
             await other.create(id="new", webhookUrl=receiver.url)
-            await other.reach("new", "delivered")  # so it has looked, and seen the leases' end
+            await other.reach(
+                "new", "delivered"
+            )  # so it has checked, and seen that the leases ended
             await proxy.heal()
             await nothing_pending(other)
             assert not other.events("leases_reaped")
@@ -86,7 +88,7 @@ async def test_one_that_was_stopped_through_an_outage_does_not_reap_as_it_goes_o
     assert set(arrivals(receiver).values()) == {1}
 
 
-async def test_a_process_stopped_for_longer_than_its_leases_settles_nothing(
+async def test_process_suspended_for_longer_than_its_leases_settles_nothing(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     environ = external_store.environ | {"LEASE": f"{LEASE}s"}
@@ -96,17 +98,17 @@ async def test_a_process_stopped_for_longer_than_its_leases_settles_nothing(
         for n in range(20):
             await zombie.create(id=str(n), webhookUrl=receiver.url)
         await wait_until("open requests", lambda: len(receiver.requests) == 20)
-        zombie.tell(signal.SIGSTOP)
+        zombie.send_signal(signal.SIGSTOP)
         receiver.hold.set()
         async with serving(tmp_path / "other", SERVE, None, **environ) as other:
             await nothing_pending(other)
-            zombie.tell(signal.SIGCONT)
+            zombie.send_signal(signal.SIGCONT)
             ignored = ("lease_lost", "settle_refused")
 
-            def let_go() -> bool:
+            def given_up() -> bool:
                 return sum(len(zombie.events(it)) for it in ignored) == 20
 
-            await wait_until("all of its claims let go", let_go)
+            await wait_until("all of its claims given up", given_up)
             assert not zombie.events("message_delivered")
             _, message, _ = await other.ask("GET", "/messages/0")
             assert [it["number"] for it in message["attempts"]] == [1]

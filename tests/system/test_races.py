@@ -1,4 +1,4 @@
-"""Many at once on two replicas: the same id created, deletes against claims, a herd."""
+"""Races on two replicas: creates of one id, deletes against claims, many due at once."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from tests.system.processes import Server, serving_in_two
 CALLERS = 50
 DELETES = 1_000
 HERD = 10_000
-MOST_GROWN = 64  # MiB: some megabytes were seen, whatever the herd
+MOST_GROWN = 64  # MiB; some megabytes were measured, for any number of messages
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def both(
         yield servers
 
 
-async def test_an_id_that_many_create_at_once_is_created_and_sent_once(
+async def test_concurrent_creates_of_one_id_create_and_send_one_message(
     both: tuple[Server, Server], receiver: Receiver
 ) -> None:
     message = {"id": "m", "webhookUrl": receiver.url, "delay": 1}
@@ -40,7 +40,7 @@ async def test_an_id_that_many_create_at_once_is_created_and_sent_once(
     assert receiver.ids() == ["m"]
 
 
-async def test_what_a_delete_answered_with_200_is_not_sent_however_close_it_came(
+async def test_delete_that_responds_200_prevents_the_attempt(
     both: tuple[Server, Server], receiver: Receiver
 ) -> None:
     races = await race([server.url for server in both], receiver, DELETES, seed=1)
@@ -49,7 +49,7 @@ async def test_what_a_delete_answered_with_200_is_not_sent_however_close_it_came
     assert min(races.deleted, races.sent, races.in_flight) > 0
 
 
-async def test_a_herd_that_is_due_in_one_second_arrives_once_each_in_bounded_memory(
+async def test_many_messages_due_in_one_second_arrive_once_each_in_bounded_memory(
     both: tuple[Server, Server], receiver: Receiver
 ) -> None:
     herd = await stampede(both, receiver, HERD)

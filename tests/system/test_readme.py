@@ -1,4 +1,4 @@
-"""The README's commands do what it says, one after the other, as a reader runs them."""
+"""The commands of the README, run in order as a reader runs them, do what it says."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 from tests.system.processes import Server, environment, free_port, serving
 from tests.test_documents import READMES, ROOT, block
 
-# What the receiver prints; the group is the lateness.
+# A line of the receiver; the group is the lateness.
 ARRIVED = re.compile(
     r"\d\d:\d\d:\d\d\.\d{3}  POST /hello  [\w-]+  attempt 1  (\d+) ms late  "
     r"\{\"hello\": \"world\"\}"
@@ -22,7 +22,7 @@ ARRIVED = re.compile(
 
 
 def run_target() -> tuple[str, ...]:
-    """What `make run` starts, with this environment in place of .venv."""
+    """The command of `make run`, with this environment instead of .venv."""
     told = subprocess.run(["make", "-nC", ROOT, "run"], capture_output=True, text=True, check=True)
     [line] = [line for line in told.stdout.splitlines() if "scheduler-api serve" in line]
     script, *arguments = shlex.split(line)
@@ -31,14 +31,14 @@ def run_target() -> tuple[str, ...]:
 
 
 class Reader:
-    """Someone who does what the README says, with free ports in place of 8000 and 8001."""
+    """A reader who runs the commands of the README, with free ports instead of 8000 and 8001."""
 
     def __init__(self, server: Server, ports: Callable[[str], str]) -> None:
         self.server = server
         self._ports = ports
 
     async def paste(self, script: str) -> str:
-        """Run it in bash, in the server's folder → stdout."""
+        """Run it in bash, in the server's directory → stdout."""
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euc", self._ports(script)),
             cwd=self.server.folder,
@@ -53,7 +53,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 async def reader(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Reader]:
-    """The server as `make run` starts it, its token made by itself."""
+    """The server as `make run` starts it, with a generated token."""
     port, listen = str(free_port()), str(free_port())
 
     def ports(text: str) -> str:
@@ -61,13 +61,13 @@ async def reader(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Read
 
     command = tuple(map(ports, run_target()))
     folder = tmp_path_factory.mktemp("readme")
-    given = {"API_TOKEN": "", "DATA_DIR": "", "EGRESS_ALLOW": ""}  # empty: not given
+    given = {"API_TOKEN": "", "DATA_DIR": "", "EGRESS_ALLOW": ""}  # empty: not set
     async with serving(folder, command, int(port), **given) as server:
         yield Reader(server, ports)
         assert await server.stop() == 0
 
 
-async def test_the_scheduled_message_is_seen_to_arrive(reader: Reader) -> None:
+async def test_readme_scheduled_message_arrives(reader: Reader) -> None:
     created = json.loads(await reader.paste(block("README.md", "schedule")))
     assert created["status"] == "scheduled"
 
@@ -81,12 +81,12 @@ async def test_the_scheduled_message_is_seen_to_arrive(reader: Reader) -> None:
     assert int(found[1]) < 1000
 
 
-def test_the_line_that_the_readme_shows_is_of_that_form() -> None:
+def test_readme_line_of_the_receiver_has_the_printed_form() -> None:
     for document in READMES:
         assert ARRIVED.search((ROOT / document).read_text("utf-8"))
 
 
-async def test_the_token_and_the_documentation_are_where_the_readme_says(reader: Reader) -> None:
+async def test_readme_names_the_places_of_the_token_and_the_documentation(reader: Reader) -> None:
     told = "\n".join(reader.server.printed())
     token = (reader.server.folder / "data" / "token").read_text().strip()
     assert token in told
@@ -96,14 +96,14 @@ async def test_the_token_and_the_documentation_are_where_the_readme_says(reader:
 
 
 @pytest.mark.parametrize("document", READMES)
-async def test_the_call_with_all_fields_answers_what_the_readme_shows(
+async def test_readme_call_with_all_fields_has_the_response_that_it_shows(
     reader: Reader, document: str
 ) -> None:
     created = await reader.paste(block(document, "create"))
     assert json.loads(created) == json.loads(block(document, "created"))
 
 
-async def test_put_of_a_destination_answers_what_the_documents_show(reader: Reader) -> None:
+async def test_documents_show_the_response_to_put_of_a_destination(reader: Reader) -> None:
     page = "docs/destinations.md"
     shown = await reader.paste(block(page, "limit"))
     assert json.loads(shown) == json.loads(block(page, "limited"))

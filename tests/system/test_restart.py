@@ -1,4 +1,4 @@
-"""The service stops and starts: what was accepted arrives, what is open ends."""
+"""The service stops and starts: accepted messages arrive, open requests finish."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ from tests.system.processes import SERVE, has_store, serving, serving_in_two
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_message_survives_a_stop_and_is_sent_after_the_next_start(
+async def test_message_is_sent_after_a_restart(
     tmp_path: Path, receiver: Receiver, number: signal.Signals
 ) -> None:
     async with serving(tmp_path) as server:
@@ -31,7 +31,7 @@ async def test_a_message_survives_a_stop_and_is_sent_after_the_next_start(
     assert len(receiver.requests) == 1
 
 
-async def test_a_message_survives_kill_9(tmp_path: Path, receiver: Receiver) -> None:
+async def test_message_is_sent_after_kill_9(tmp_path: Path, receiver: Receiver) -> None:
     async with serving(tmp_path) as server:
         await server.create(id="m", webhookUrl=receiver.url, delay=1)
         assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -40,7 +40,7 @@ async def test_a_message_survives_kill_9(tmp_path: Path, receiver: Receiver) -> 
     assert len(receiver.requests) == 1
 
 
-async def test_what_a_killed_process_held_is_sent_at_once_after_its_restart(
+async def test_messages_claimed_by_a_killed_process_are_sent_at_once_after_its_restart(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -57,7 +57,7 @@ async def test_what_a_killed_process_held_is_sent_at_once_after_its_restart(
     assert len(receiver.requests) == 40
 
 
-async def test_what_was_connected_but_not_read_when_its_sender_was_killed_arrives_once(
+async def test_requests_not_yet_read_when_their_sender_was_killed_arrive_once(
     tmp_path: Path,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as deaf:
@@ -77,7 +77,7 @@ async def test_what_was_connected_but_not_read_when_its_sender_was_killed_arrive
     assert Counter(receiver.ids()) == Counter(map(str, range(20)))
 
 
-async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the_next_start(
+async def test_messages_due_while_every_replica_is_dead_are_sent_once_after_the_next_start(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     async with serving_in_two(tmp_path, **external_store.environ) as both:
@@ -91,17 +91,17 @@ async def test_what_falls_due_while_every_replica_is_dead_is_sent_once_after_the
         for server in both:
             assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
         assert not receiver.requests
-    await wait_until("their time", lambda: time.time() > due)
+    await wait_until("their due time", lambda: time.time() > due)
     async with serving_in_two(tmp_path, **external_store.environ) as both:
         for n in range(50):
             await both[n % 2].reach(str(n), "delivered")
     assert Counter(receiver.ids()) == Counter(map(str, range(50)))
 
 
-async def test_five_hundred_open_requests_end_before_the_service_does(
+async def test_stop_waits_for_five_hundred_open_requests(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
-    # A host that has not answered yet gets a third of the slots.
+    # A host that has not responded yet gets a third of the slots.
     many = {"MAX_IN_FLIGHT": "1500", "DESTINATION_CONCURRENCY": "1000"} | external_store.environ
     (tmp_path / "other").mkdir()
     receiver.hold.clear()
@@ -111,7 +111,7 @@ async def test_five_hundred_open_requests_end_before_the_service_does(
         await wait_until("500 requests", lambda: len(receiver.requests) == 500)
         async with serving(tmp_path / "other", SERVE, None, **many) as other:
             await wait_until("ten from the other", lambda: len(receiver.requests) == 510)
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             await server.event("shutdown_requested")
             await other.create(id="new", webhookUrl=receiver.url)
             await wait_until("the new one from the other", lambda: "new" in receiver.ids())
@@ -124,14 +124,14 @@ async def test_five_hundred_open_requests_end_before_the_service_does(
     assert Counter(receiver.ids()) == Counter([*map(str, range(510)), "new"])
 
 
-async def test_an_open_request_ends_and_is_settled_before_the_service_stops(
+async def test_stop_waits_until_an_open_request_is_settled(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
     async with serving(tmp_path) as server:
         await server.create(id="m", webhookUrl=receiver.url)
         await wait_until("the request", lambda: len(receiver.requests) == 1)
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         await server.event("shutdown_requested")
         assert server.process.poll() is None
         receiver.hold.set()
@@ -142,12 +142,12 @@ async def test_an_open_request_ends_and_is_settled_before_the_service_stops(
     assert len(receiver.requests) == 1
 
 
-async def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, receiver: Receiver) -> None:
+async def test_second_signal_ends_the_service_at_once(tmp_path: Path, receiver: Receiver) -> None:
     receiver.hold.clear()
     async with serving(tmp_path) as server:
         await server.create(id="m", webhookUrl=receiver.url)
         await wait_until("the request", lambda: len(receiver.requests) == 1)
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         await server.event("shutdown_requested")
         asked = time.monotonic()
         assert await server.stop(signal.SIGTERM) == 0

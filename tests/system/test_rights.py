@@ -1,4 +1,4 @@
-"""The whole service as a user of the store with the documented rights and no others."""
+"""The whole service with a Redis user that has only the documented permissions."""
 
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,9 @@ from tests.support.valkey import valkey_server
 from tests.system.processes import serving
 
 
-async def test_a_user_with_least_rights_is_enough(tmp_path: Path, receiver: Receiver) -> None:
+async def test_service_works_with_the_documented_permissions(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     lines = (granted(), "user default off", *DURABLE)
     async with valkey_server(tmp_path, *lines) as store:
         url = f"unix://scheduler:{PASSWORD}@{store.socket}"

@@ -1,7 +1,7 @@
-"""F48: two versions on one store, under load: both serve, and nothing is lost between them.
+"""F48: two versions on one store, under load: both serve, and no message is lost.
 
-`make rolling` does it for longer. No older version has been released: the one here is the older,
-the later ones are copies of it, see versions.py.
+`make rolling` runs longer. No older version has been released: this version is the older one,
+and the later ones are copies of it (versions.py).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.system.versions import ADDED, COMPATIBLE, INCOMPATIBLE, install
 
 MESSAGES: Final = int(os.environ.get("MESSAGES", "150"))  # created in each part of a test
 OLDER, LATER, LATEST = (f"scheduler-api/{version}" for version in ("2.0.0", "2.1.0", "3.0.0"))
-FAILING: Final = 10  # one in so many is sent a second time
+FAILING: Final = 10  # one in so many needs a second attempt
 CALLERS: Final = 4
 MOST_HELD: Final = 8
 LONG: Final = 60.0 + MESSAGES  # seconds
@@ -36,40 +36,42 @@ KEYS: Final = Keys("scheduler")
 
 
 class Load:
-    """Callers that create messages at whichever server takes them."""
+    """Callers that create messages at any of the servers."""
 
     def __init__(self, receiver: Receiver) -> None:
-        self.servers: list[Server] = []  # that are asked in turn
-        self.accepted: dict[str, Server | None] = {}  # id → who answered 201; None: nobody knows
+        self.servers: list[Server] = []  # called in turn
+        self.accepted: dict[
+            str, Server | None
+        ] = {}  # id → the server that answered 201; None: unknown
         self._url = receiver.url
         self._numbers = count()
         self._turns = count()
         self._stopping = False
         self.calling: list[asyncio.Task[None]] = []
-        self.held: set[str] = set()  # messages whose first attempt waits for its answer
+        self.held: set[str] = set()  # messages whose first attempt waits for its response
         self._receiver = receiver
         self._answering = asyncio.Event()
         self._answering.set()
 
     def start(self, *servers: Server) -> None:
-        """Begin at these servers."""
+        """Begin to create messages at these servers."""
         self.servers = list(servers)
         self.calling = [asyncio.create_task(self._call()) for _ in range(CALLERS)]
 
     async def more(self) -> None:
-        """Wait until MESSAGES more are accepted."""
+        """Wait until MESSAGES further messages are accepted."""
         enough = len(self.accepted) + MESSAGES
         await wait_until("more load", lambda: len(self.accepted) >= enough, LONG)
 
     async def hold(self) -> None:
-        """Keep first attempts that will fail without an answer; until there are some."""
+        """Hold back the responses to first attempts that will fail; wait until there are some."""
         self.held.clear()
         self._answering.clear()
-        await wait_until("attempts without an answer", lambda: bool(self.held), LONG)
+        await wait_until("attempts without a response", lambda: bool(self.held), LONG)
 
     async def hand_over(self, server: Server) -> None:
-        """Stop a server; it hears the answers when it makes no more attempts, others go on."""
-        server.tell(signal.SIGTERM)
+        """Stop a server, and send the held responses when it makes no more attempts."""
+        server.send_signal(signal.SIGTERM)
         await server.event("shutdown_requested")
         self._answering.set()
         assert await server.ended() == 0
@@ -80,7 +82,7 @@ class Load:
         return all(sent[name] == 2 for name in self.held)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """As a receiver: 503 to the first attempt of some."""
+        """The response of the receiver: 503 to the first attempt of some messages."""
         name = request.headers["Scheduler-Message-Id"]
         if request.headers["Scheduler-Attempt"] != "1" or attempts(name) == 1:
             return web.Response()
@@ -90,7 +92,7 @@ class Load:
         return web.Response(status=503)
 
     async def stop(self) -> None:
-        """Create no more; what was begun is accepted."""
+        """Create no more messages; calls that have begun are completed."""
         self._stopping = True
         await asyncio.gather(*self.calling)
 
@@ -104,10 +106,10 @@ class Load:
             body = {"id": message_id, "webhookUrl": self._url}
             try:
                 status, answer, _ = await asked.ask("POST", "/messages", body)
-            except aiohttp.ClientError:  # it has stopped
+            except aiohttp.ClientError:  # the server has stopped
                 return False
             assert status in (201, 409, 503), answer
-            if status != 503:  # a 409 is of a call before, whose answer was lost
+            if status != 503:  # 409: an earlier call, whose response was lost, has created it
                 self.accepted[message_id] = asked if status == 201 else None
             return status != 503
 
@@ -116,7 +118,7 @@ class Load:
 
 @pytest.fixture
 async def load(receiver: Receiver) -> AsyncIterator[Load]:
-    """Not yet begun; of some messages the first attempt will fail."""
+    """Load that has not begun; the first attempt of some messages will fail."""
     one = Load(receiver)
     receiver.answer = one.answer
     yield one
@@ -126,12 +128,12 @@ async def load(receiver: Receiver) -> AsyncIterator[Load]:
 
 
 def attempts(message_id: str) -> int:
-    """How many a message takes."""
+    """The number of attempts that a message needs."""
     return 2 if int(message_id[1:]) % FAILING == 0 else 1
 
 
 async def assert_all_arrive(redis: Redis, receiver: Receiver, load: Load) -> None:
-    """Each that was accepted, as often as it must; no other is left anywhere."""
+    """Each accepted message arrives as often as it must; no other message is left."""
 
     async def delivered() -> bool:
         return await redis.zcard(f"{KEYS.base}delivered") == len(load.accepted)
@@ -143,7 +145,7 @@ async def assert_all_arrive(redis: Redis, receiver: Receiver, load: Load) -> Non
 
 
 def senders(receiver: Receiver) -> dict[str, list[str]]:
-    """Message → the versions that sent it, one after the other."""
+    """Message → the versions that sent it, in order."""
     found: dict[str, list[str]] = {}
     for request in receiver.requests:
         sent = found.setdefault(request.headers["Scheduler-Message-Id"], [])
@@ -162,12 +164,12 @@ async def both_deliver(receiver: Receiver) -> None:
 
 
 async def added(redis: Redis, name: str) -> set[str]:
-    """The fields of a hash that say what only the later version knows."""
+    """The fields of a hash that only the later version knows."""
     fields: Any = await redis.hgetall(f"{KEYS.base}{name}")
     return {field.decode() for field, value in fields.items() if ADDED.encode() in value}
 
 
-async def test_two_versions_side_by_side_lose_nothing_and_keep_what_they_do_not_know(
+async def test_two_versions_at_once_lose_no_message_and_keep_unknown_fields(
     tmp_path: Path, receiver: Receiver, load: Load
 ) -> None:
     later_one = install(tmp_path / "2.1.0", COMPATIBLE)
@@ -205,7 +207,7 @@ async def test_two_versions_side_by_side_lose_nothing_and_keep_what_they_do_not_
         assert not older.events("data_refused") + again.events("data_refused")
 
 
-async def test_a_version_that_the_older_cannot_read_stops_it_under_load(
+async def test_data_that_the_older_version_cannot_read_stop_it_under_load(
     tmp_path: Path, receiver: Receiver, load: Load
 ) -> None:
     environ = install(tmp_path / "3.0.0", INCOMPATIBLE)

@@ -1,4 +1,4 @@
-"""A Sentinel's failover under traffic: what DURABILITY=replica keeps, and what is lost without."""
+"""A failover by Sentinel under traffic, with and without DURABILITY=replica."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from tests.system.traffic import missing, traffic
 
 
 @pytest.mark.parametrize("durability", ["replica", "store"])
-async def test_a_failover_under_traffic(
+async def test_failover_under_traffic_loses_no_message_with_replica_durability(
     tmp_path: Path, receiver: Receiver, durability: str
 ) -> None:
-    """With `replica` nothing that was acknowledged is lost; without, it is counted and printed."""
+    """With `replica` no acknowledged message is lost; without it, losses are printed."""
     async with engines.watched_pair(tmp_path, *DURABLE, sentinels=3) as (master, replica, *watch):
         address = f"{engines.address('redis+sentinel', watch)}/{engines.MASTER}"
         environ = {"REDIS_URL": address, "DURABILITY": durability, "LEASE": "3s"}
@@ -24,7 +24,9 @@ async def test_a_failover_under_traffic(
                 await found.more(100)
                 before = found.refused
                 await master.kill()
-                if durability == "replica":  # the new master has none until the old one is back
+                if (
+                    durability == "replica"
+                ):  # the new master has no replica until the old one is back
                     await engines.promoted(replica, watch[0])
                     await master.start()
                 await found.more(100)

@@ -1,4 +1,4 @@
-"""Parent, workers and store are killed; only a signal to the parent ends the service."""
+"""Parent, workers and store are killed; only a signal to the parent stops the service."""
 
 import fcntl
 import signal
@@ -24,7 +24,7 @@ from tests.system.tree import (
 TWO = {"WORKERS": "2"}
 
 
-async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
+async def test_strict_parent_restarts_its_workers_until_the_store_is_back(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     async with serving(
@@ -39,7 +39,7 @@ async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
         assert (ready.returncode, live.returncode) == (1, 0), "a restart would not help"
         kill(*old)
         await wait_until(
-            "starts that the store's absence refused",
+            "worker starts that failed without the store",
             lambda: sum("reached" in one["reason"] for one in service.events("worker_died")) >= 2,
             20,
         )
@@ -52,7 +52,7 @@ async def test_a_strict_service_outlives_its_workers_while_the_store_is_away(
         await until_nothing_is_left(service)
 
 
-async def test_workers_whose_parent_is_killed_drain_and_end_and_the_next_start_takes_the_port(
+async def test_workers_of_a_killed_parent_drain_and_exit_and_free_the_port(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
@@ -71,11 +71,13 @@ async def test_workers_whose_parent_is_killed_drain_and_end_and_the_next_start_t
             await until_processes_are_gone(service)
             assert await following.stop() == 0
         await until_nothing_is_left(service)
-    assert receiver.ids() == ["open", "later"], "what was open when the parent died was drained"
+    assert receiver.ids() == ["open", "later"], (
+        "requests that were open when the parent died were drained"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_all_workers_at_once(
+async def test_second_signal_ends_all_workers_at_once(
     tmp_path: Path, receiver: Receiver, number: signal.Signals
 ) -> None:
     receiver.hold.clear()
@@ -83,19 +85,19 @@ async def test_a_second_signal_ends_all_workers_at_once(
         await service.create(id="m", webhookUrl=receiver.url)
         await wait_until("the request", lambda: len(receiver.requests) == 1)
         await until_workers(service, 2)
-        service.tell(number)
+        service.send_signal(number)
         await service.event("shutdown_requested")
-        service.tell(number)
+        service.send_signal(number)
         assert await service.ended() == 0
         assert not service.events("message_delivered")
         assert [one["error"] for one in service.events("attempt_failed")] == ["shutdown"]
         await until_nothing_is_left(service)
 
 
-async def test_a_worker_is_replaced_while_the_store_that_it_started_stands_still(
+async def test_worker_is_replaced_while_the_store_that_it_started_is_suspended(
     tmp_path: Path,
 ) -> None:
-    """The store has none of the worker's descriptors, by which the parent sees its end."""
+    """The store inherits no descriptor of the worker: the parent would not see the worker's end."""
     async with serving(tmp_path, SERVE, None, **TWO) as service:
         old = tuple(await until_workers(service, 2))
         store = store_pid(service)
@@ -111,8 +113,8 @@ async def test_a_worker_is_replaced_while_the_store_that_it_started_stands_still
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_signal_during_the_start_ends_it(tmp_path: Path, workers: str) -> None:
-    """The start waits for the store that another process owns and does not start."""
+async def test_signal_during_the_start_ends_the_service(tmp_path: Path, workers: str) -> None:
+    """The start waits for a store that another process owns but does not start."""
     data = tmp_path / "data"
     data.mkdir()
     with (data / "owner.lock").open("wb") as owner:
@@ -124,7 +126,7 @@ async def test_a_signal_during_the_start_ends_it(tmp_path: Path, workers: str) -
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_refused_start_says_why_and_is_no_success(tmp_path: Path, workers: str) -> None:
+async def test_refused_start_prints_the_reason_and_fails(tmp_path: Path, workers: str) -> None:
     async with server(tmp_path / "store", "appendonly no") as address:
         weak = refused_start(tmp_path, address, STRICT="1", WORKERS=workers)
         assert weak.returncode == 1
@@ -136,7 +138,7 @@ async def test_a_refused_start_says_why_and_is_no_success(tmp_path: Path, worker
     assert "token is empty" in empty.stderr.splitlines()[-1]
 
 
-def test_a_taken_port_is_refused_when_nobody_gives_it_up(tmp_path: Path) -> None:
+def test_start_is_refused_while_another_process_keeps_the_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = refused_start(tmp_path, "", API_PORT=port, WORKERS="2")

@@ -1,4 +1,4 @@
-"""`uvicorn scheduler_api:app`: one response a request by its own protocol, all promises by ours."""
+"""`uvicorn scheduler_api:app`, with uvicorn's protocol and with ours."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ OTHERS = [PIPELINED["nonsense behind one"], LIMITS["head over the limit"]]
     ],
     ids=["its own protocol", "ours"],
 )
-async def test_request_gets_one_response_under_the_command_of_uvicorn(
+async def test_request_gets_one_response_with_the_command_of_uvicorn(
     tmp_path: Path, options: tuple[str, ...], rows: list[Row]
 ) -> None:
     port = free_port()
@@ -34,7 +34,7 @@ async def test_request_gets_one_response_under_the_command_of_uvicorn(
     async with serving(tmp_path, command, port, API_TOKEN=TOKEN) as server:
 
         async def until_read() -> None:
-            """A second connection is answered, so what was sent before has been read."""
+            """Wait for a response on a second connection: earlier bytes have been read then."""
             await server.ask("GET", "/health/live")
 
         stored = 0

@@ -17,19 +17,19 @@ MANY = 200
 
 
 def uvicorn(port: int) -> tuple[str, ...]:
-    """The command that the README names."""
+    """The uvicorn command of the documents."""
     command = "-m uvicorn scheduler_api:app --workers 4"
     return (sys.executable, *command.split(), "--host", "127.0.0.1", "--port", str(port))
 
 
 async def create_acknowledged(server: Server, message_id: str, url: str) -> None:
-    """Repeat until the message is accepted: a store that changes hands answers 503."""
+    """Repeat until the message is accepted: it is 503 while the store changes its owner."""
 
     async def accepted() -> bool:
         body = {"id": message_id, "webhookUrl": url}
         try:
             status, answer, _ = await server.ask("POST", "/messages", body)
-        except aiohttp.ClientError:  # it was the killed worker's connection
+        except aiohttp.ClientError:  # the connection was that of the killed worker
             return False
         assert status in (201, 409, 503), answer
         return status in (201, 409)
@@ -41,7 +41,7 @@ def arrivals(receiver: Receiver) -> Counter[str]:
     return Counter(it.headers["Scheduler-Message-Id"] for it in receiver.requests)
 
 
-async def test_four_workers_share_one_store_and_outlive_its_owner(
+async def test_four_workers_share_one_store_and_survive_its_owner(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     port = free_port()
@@ -66,7 +66,9 @@ async def test_four_workers_share_one_store_and_outlive_its_owner(
         later = [f"later-{n}" for n in range(20)]
         for message_id in later:
             await create_acknowledged(server, message_id, receiver.url)
-        for message_id in open_ones + later:  # the dead one's too, long before its leases end
+        for message_id in (
+            open_ones + later
+        ):  # those of the dead worker too, long before its leases end
             await server.reach(message_id, "delivered")
         assert set(later) <= set(arrivals(receiver))
         takeover = await server.event("store_taken_over")
@@ -76,7 +78,7 @@ async def test_four_workers_share_one_store_and_outlive_its_owner(
         assert not has_store(tmp_path)
 
 
-async def test_a_token_that_uvicorn_made_is_printed_once(tmp_path: Path) -> None:
+async def test_uvicorn_prints_a_generated_token_once(tmp_path: Path) -> None:
     port = free_port()
     command = (*uvicorn(port)[:4], "--host", "127.0.0.1", "--port", str(port))
     banners = set[int]()
@@ -87,10 +89,12 @@ async def test_a_token_that_uvicorn_made_is_printed_once(tmp_path: Path) -> None
             assert status == 200
             banners.add(sum(token in line for line in server.printed()))
             await server.stop()
-    assert banners == {2}, "by itself and in a command, at the first start alone"
+    assert banners == {2}, "in its line and in the call, at the first start only"
 
 
-async def test_serve_with_two_workers_sends_and_stops(tmp_path: Path, receiver: Receiver) -> None:
+async def test_serve_with_two_workers_delivers_and_stops(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     async with serving(tmp_path, SERVE, WORKERS="2") as server:
         await server.event("store_joined")
         for n in range(20):
@@ -99,8 +103,8 @@ async def test_serve_with_two_workers_sends_and_stops(tmp_path: Path, receiver: 
         receiver.hold.clear()
         await server.create(id="open", webhookUrl=receiver.url)
         await wait_until("an open request", lambda: bool(arrivals(receiver)["open"]))
-        server.tell(signal.SIGTERM)
-        await server.event("dispatcher_drained")  # the worker that has nothing to wait for
+        server.send_signal(signal.SIGTERM)
+        await server.event("dispatcher_drained")  # of the worker without open requests
         receiver.hold.set()
         assert await server.ended() == 0
         assert server.events("message_delivered")[-1]["message_id"] == "open"

@@ -1,4 +1,4 @@
-"""Creates that go on while a store fails: what was acknowledged, and what came of it."""
+"""Callers that create messages while a store fails, and what became of the messages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -13,19 +13,19 @@ from tests.support.waiting import wait_until
 from tests.system.processes import Server
 
 CALLERS = 4
-AFTER_REFUSAL = 0.05  # seconds; what a caller that was told 503 waits at the least
-PATIENCE = 30.0  # seconds until all that was acknowledged has come
+AFTER_REFUSAL = 0.05  # seconds; the minimum pause of a caller after a 503
+PATIENCE = 30.0  # seconds until all acknowledged messages have arrived
 
 
 @dataclass
 class Traffic:
-    """Of several callers, each of which goes on after a 503."""
+    """The calls of several callers, which continue after a 503."""
 
     acknowledged: list[str] = field(default_factory=list)  # ids that were answered 201
-    refused: int = 0  # answers that were 503
+    refused: int = 0  # number of responses with 503
 
     async def more(self, number: int) -> None:
-        """Wait until so many further messages were acknowledged."""
+        """Wait until so many further messages are acknowledged."""
         goal = len(self.acknowledged) + number
         await wait_until(
             f"{number} more messages acknowledged",
@@ -34,7 +34,7 @@ class Traffic:
         )
 
     async def call(self, replicas: Sequence[Server], url: str, numbers: Iterator[int]) -> None:
-        """Create messages one after another, through each replica in turn, until cancelled."""
+        """Create messages in sequence, through each replica in turn, until cancelled."""
         for number in numbers:
             body = {"id": f"m{number}", "webhookUrl": url, "delay": 0.3}
             try:
@@ -52,7 +52,7 @@ class Traffic:
 
 @asynccontextmanager
 async def traffic(replicas: Sequence[Server], receiver: Receiver) -> AsyncIterator[Traffic]:
-    """While the block lasts."""
+    """Traffic during the block."""
     found, numbers = Traffic(), count()
     callers = [
         asyncio.create_task(found.call(replicas, receiver.url, numbers)) for _ in range(CALLERS)
@@ -67,13 +67,13 @@ async def traffic(replicas: Sequence[Server], receiver: Receiver) -> AsyncIterat
 
 
 async def missing(acknowledged: Sequence[str], receiver: Receiver) -> set[str]:
-    """What was acknowledged and has not come: nothing, or what is left after PATIENCE."""
+    """Acknowledged messages that have not arrived after PATIENCE."""
 
     def left() -> set[str]:
         return set(acknowledged) - set(receiver.ids())
 
     try:
-        await wait_until("all that was acknowledged", lambda: not left(), PATIENCE)
+        await wait_until("all acknowledged messages", lambda: not left(), PATIENCE)
     except AssertionError:
         return left()
     return set()

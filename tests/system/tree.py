@@ -9,11 +9,11 @@ from typing import NamedTuple
 from tests.support.waiting import wait_until
 from tests.system.processes import Server, has_store
 
-PATIENCE = 20.0  # seconds for what a busy machine has to do
+PATIENCE = 20.0  # seconds, on a busy machine
 
 
 class Process(NamedTuple):
-    """One that lives; a zombie does not."""
+    """A running process; a zombie is none."""
 
     pid: int
     parent: int
@@ -21,7 +21,7 @@ class Process(NamedTuple):
 
 
 async def group(server: Server) -> list[Process]:
-    """All of the server's process group: parent and workers, but not the store."""
+    """The process group of the server: parent and workers, but not the store."""
     columns = ("pid", "ppid", "pgid", "stat", "args")
     command = ("ps", "-A", "-ww", *(word for one in columns for word in ("-o", f"{one}=")))
     ps = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -35,12 +35,12 @@ async def group(server: Server) -> list[Process]:
 
 
 async def workers(server: Server) -> list[int]:
-    """Their process ids."""
+    """The process ids of the workers."""
     return sorted(one.pid for one in await group(server) if "spawn_main" in one.command)
 
 
 async def until_workers(server: Server, count: int, but: tuple[int, ...] = ()) -> list[int]:
-    """Wait for so many workers, none of them of those."""
+    """Wait for so many workers that are not in `but`."""
     found: list[int] = []
 
     async def there() -> bool:
@@ -52,7 +52,7 @@ async def until_workers(server: Server, count: int, but: tuple[int, ...] = ()) -
 
 
 async def until_processes_are_gone(server: Server) -> None:
-    """Wait until neither parent nor worker lives; another start may have the store."""
+    """Wait until no parent or worker runs; another start may use the store."""
 
     async def gone() -> bool:
         return not await group(server)
@@ -61,18 +61,18 @@ async def until_processes_are_gone(server: Server) -> None:
 
 
 async def until_nothing_is_left(server: Server) -> None:
-    """Wait until no process of the service lives, the store included."""
+    """Wait until no process of the service runs, including the store."""
     await until_processes_are_gone(server)
     await wait_until("no store", lambda: not has_store(server.folder), PATIENCE)
 
 
 def kill(*pids: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Signal those processes, which a test knows to be its own; one may just have ended."""
+    """Send a signal to processes of this test; one may have ended already."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def store_pid(server: Server) -> int:
-    """Of the embedded store, as the log tells its newest start."""
+    """The process id of the embedded store, from the log of its newest start."""
     return int(server.events("store_started")[-1]["pid"])

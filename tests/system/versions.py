@@ -1,4 +1,4 @@
-"""Other versions of the package: copies of this one, changed as a later version would be."""
+"""Other versions of the package: copies of this one, with the changes of a later version."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Final
 import scheduler_api
 from scheduler_api.store.keys import SCHEMA
 
-Edits = Mapping[str, Sequence[tuple[str, str]]]  # file → what is there, what is there instead
+Edits = Mapping[str, Sequence[tuple[str, str]]]  # file → text, and its replacement
 
-ADDED: Final = "of a later version"  # what fields say that this version does not know
+ADDED: Final = "of a later version"  # the content of fields that this version does not know
 
-# Every hash has a field more, or its fields have; all can be read by this version.
+# Every hash, or each of its fields, has one more part; this version can read all of them.
 COMPATIBLE: Final[Edits] = {
     "__init__.py": [('"2.0.0"', '"2.1.0"')],
     "domain/message.py": [
@@ -43,7 +43,7 @@ COMPATIBLE: Final[Edits] = {
     ],
 }
 
-# What it writes this version cannot read.
+# This version cannot read what it writes.
 INCOMPATIBLE: Final[Edits] = {
     "__init__.py": [('"2.0.0"', '"3.0.0"')],
     "store/keys.py": [(f"SCHEMA: Final = {SCHEMA}", f"SCHEMA: Final = {SCHEMA + 1}")],
@@ -51,7 +51,7 @@ INCOMPATIBLE: Final[Edits] = {
 
 
 def install(folder: Path, edits: Edits) -> dict[str, str]:
-    """A version into a folder of its own → the environment in which it runs."""
+    """Install a version into its own directory → the environment in which it runs."""
     package = folder / "scheduler_api"
     ours = Path(scheduler_api.__file__).parent
     shutil.copytree(ours, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -61,5 +61,5 @@ def install(folder: Path, edits: Edits) -> dict[str, str]:
             text = file.read_text()
             assert text.count(ours_has) == 1, f"{name} has not one {ours_has!r}"
             file.write_text(text.replace(ours_has, theirs_has))
-    # Its branches are not those that are counted.
+    # Its branches do not count for coverage.
     return {"PYTHONPATH": str(folder), "COVERAGE_PROCESS_CONFIG": ""}

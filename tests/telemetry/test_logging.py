@@ -1,4 +1,4 @@
-"""What a log line looks like, and what can never get into one."""
+"""The form of a log line, and what it must never contain."""
 
 import io
 import json
@@ -18,7 +18,7 @@ EVIL = "a\nb\r\x1b[31mred\x9b0m\u2028\x00\x7f"
 
 
 class Log:
-    """A stream that remembers, and loggers that write to it."""
+    """A stream in memory, and loggers that write to it."""
 
     def __init__(self, format: str, level: str = "INFO", stream: TextIO | None = None) -> None:
         self.bytes = io.BytesIO()
@@ -34,7 +34,7 @@ class Log:
         return [json.loads(line) for line in self.text.splitlines()]
 
 
-def test_an_event_is_one_json_line_with_level_and_time_in_milliseconds() -> None:
+def test_event_is_one_json_line_with_level_and_time_in_milliseconds() -> None:
     it = Log("json")
     it.log.info("message_delivered", message_id="á", attempt=1)
     (event,) = it.events()
@@ -48,7 +48,7 @@ def test_an_event_is_one_json_line_with_level_and_time_in_milliseconds() -> None
     assert it.text.split('"timestamp":"')[1][19:24:4] == ".Z"
 
 
-def test_lines_below_the_level_are_not_written() -> None:
+def test_event_below_the_level_is_not_written() -> None:
     it = Log("json", "WARNING")
     it.log.info("quiet")
     logging.getLogger("asyncio").info("quiet")
@@ -56,7 +56,7 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert [event["event"] for event in it.events()] == ["loud"]
 
 
-def test_logging_of_libraries_takes_the_same_form() -> None:
+def test_event_of_a_library_has_the_same_form() -> None:
     it = Log("json")
     logging.getLogger("aiohttp.server").warning("odd %s", "request", extra={"color_message": "x"})
     (event,) = it.events()
@@ -64,7 +64,7 @@ def test_logging_of_libraries_takes_the_same_form() -> None:
     assert event == {"event": "odd request", "level": "warning", "logger": "aiohttp.server"}
 
 
-def test_python_warnings_are_logged() -> None:
+def test_python_warning_is_logged() -> None:
     it = Log("json")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -76,7 +76,7 @@ def test_python_warnings_are_logged() -> None:
     ("level", "uvicorn"),
     [("DEBUG", "DEBUG"), ("INFO", "WARNING"), ("WARNING", "WARNING"), ("ERROR", "ERROR")],
 )
-def test_uvicorn_is_quiet_unless_debugging(level: str, uvicorn: str) -> None:
+def test_uvicorn_logs_only_warnings_unless_the_level_is_debug(level: str, uvicorn: str) -> None:
     logging.getLogger("uvicorn.access").addHandler(logging.NullHandler())
     logging.getLogger("uvicorn.error").setLevel("INFO")
     Log("json", level)
@@ -86,7 +86,7 @@ def test_uvicorn_is_quiet_unless_debugging(level: str, uvicorn: str) -> None:
 
 @pytest.mark.parametrize("format", ["json", "console"])
 @pytest.mark.parametrize("library", [False, True])
-def test_an_exception_is_told_without_local_variables(format: str, library: bool) -> None:
+def test_exception_is_logged_without_local_variables(format: str, library: bool) -> None:
     it = Log(format)
     log: Any = logging.getLogger("asyncio") if library else it.log
     try:
@@ -95,12 +95,12 @@ def test_an_exception_is_told_without_local_variables(format: str, library: bool
     except RuntimeError:
         log.exception("failed")
     assert "boom" in it.text
-    assert "test_an_exception_is_told" in it.text
+    assert "test_exception_is_logged" in it.text
     assert planted not in it.text
 
 
 @pytest.mark.parametrize("library", [False, True])
-def test_json_keeps_a_newline_inside_its_line(library: bool) -> None:
+def test_json_escapes_a_newline(library: bool) -> None:
     it = Log("json")
     if library:
         logging.getLogger("x").warning(EVIL)
@@ -112,7 +112,7 @@ def test_json_keeps_a_newline_inside_its_line(library: bool) -> None:
 
 
 @pytest.mark.parametrize("library", [False, True])
-def test_console_output_holds_no_control_character_of_a_field(library: bool) -> None:
+def test_console_escapes_control_characters_of_a_field(library: bool) -> None:
     it = Log("console")
     if library:
         logging.getLogger("x").warning(EVIL)
@@ -123,7 +123,7 @@ def test_console_output_holds_no_control_character_of_a_field(library: bool) -> 
     assert "a\\nb" in it.text
 
 
-def test_a_line_inside_an_exceptions_text_cannot_pass_for_an_event() -> None:
+def test_console_indents_the_lines_of_an_exception() -> None:
     it = Log("console")
     try:
         raise RuntimeError("x\n2026-01-01 [info] forged\x1b[0m")
@@ -134,7 +134,7 @@ def test_a_line_inside_an_exceptions_text_cannot_pass_for_an_event() -> None:
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_a_logged_struct_shows_what_its_repr_shows(format: str) -> None:
+def test_struct_is_logged_by_its_repr(format: str) -> None:
     it = Log(format)
     it.log.info("start", settings=Settings(api_token="hidden"))
     assert "***" in it.text
@@ -142,7 +142,7 @@ def test_a_logged_struct_shows_what_its_repr_shows(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_logging_never_fails(format: str) -> None:
+def test_log_call_with_values_that_cannot_be_encoded_does_not_raise(format: str) -> None:
     it = Log(format)
     loop: list[object] = []
     loop.append(loop)
@@ -152,13 +152,13 @@ def test_logging_never_fails(format: str) -> None:
     assert it.text.count("odd") == 6
 
 
-def test_auto_means_json_where_there_is_no_terminal() -> None:
+def test_auto_format_is_json_without_a_terminal() -> None:
     it = Log("auto")
     it.log.info("x")
     assert it.events()[0]["event"] == "x"
 
 
-def test_auto_means_a_coloured_console_on_a_terminal() -> None:
+def test_auto_format_is_a_coloured_console_on_a_terminal() -> None:
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen, open(theirs, "w", encoding="utf-8") as stream:
         Log("auto", stream=stream).log.info("started", field="\x1b]0;title\x07")
@@ -168,7 +168,7 @@ def test_auto_means_a_coloured_console_on_a_terminal() -> None:
     assert "\x1b]" not in shown
 
 
-def test_a_later_configuration_counts_and_stderr_is_the_default(
+def test_configure_logging_replaces_the_configuration_and_defaults_to_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first = Log("json")
@@ -180,20 +180,20 @@ def test_a_later_configuration_counts_and_stderr_is_the_default(
     assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["two"]
 
 
-def test_loggers_are_kept_ready_unless_told_otherwise() -> None:
+def test_configure_logging_caches_loggers_unless_cache_is_false() -> None:
     configure_logging("INFO", "json", io.TextIOWrapper(io.BytesIO()))
     assert structlog.get_config()["cache_logger_on_first_use"]
 
 
 class Unruly:
-    """A value that cannot be shown."""
+    """A value whose repr raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_a_value_that_cannot_be_shown_leaves_the_rest_of_its_event(format: str) -> None:
+def test_value_whose_repr_raises_does_not_stop_its_event(format: str) -> None:
     it = Log(format)
     it.log.warning("odd \ud800\x7f", value=Unruly())
     it.log.warning(Unruly(), value=Unruly())
@@ -203,7 +203,7 @@ def test_a_value_that_cannot_be_shown_leaves_the_rest_of_its_event(format: str) 
     assert second["event"] == "Unruly"
 
 
-def test_an_exception_that_cannot_be_shown_does_not_stop_its_log_call() -> None:
+def test_exception_whose_str_raises_does_not_stop_its_event() -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise ValueError("no text")
@@ -217,7 +217,7 @@ def test_an_exception_that_cannot_be_shown_does_not_stop_its_log_call() -> None:
     assert (event["event"], event["level"]) == ("failed", "error")
 
 
-def test_a_librarys_wrong_log_call_is_reported_in_the_log_and_not_on_stderr(
+def test_invalid_log_call_of_a_library_is_an_event_and_not_a_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     it = Log("json")

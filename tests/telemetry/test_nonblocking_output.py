@@ -1,4 +1,4 @@
-"""Writing to whatever stderr and stdout are: nothing is raised, nothing blocks, loss is counted."""
+"""Writes to all kinds of stdout and stderr: none raises, none blocks, dropped lines are counted."""
 
 import fcntl
 import io
@@ -20,12 +20,12 @@ from scheduler_api.telemetry.logging import configure_logging
 from scheduler_api.telemetry.nonblocking_output import Output, Sink, nonblocking
 from tests.support.stderr_streams import DEAD, READABLE, Stream, opened
 
-MANY = 3_000  # lines: more than any kind of stream here holds
+MANY = 3_000  # lines: more than any of the streams here buffers
 
 
 @contextmanager
 def logging_to(descriptor: int) -> Iterator[Any]:
-    """A logger whose stream is that descriptor, which stays open."""
+    """A logger that writes to this descriptor, which stays open."""
     with open(descriptor, "w", encoding="utf-8", closefd=False) as stream:
         configure_logging("INFO", "json", stream, cache=False)
         yield structlog.get_logger()
@@ -36,8 +36,8 @@ def events(read: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", [*READABLE, *DEAD])
-def test_a_log_call_neither_raises_nor_blocks(kind: str, tmp_path: Path) -> None:
-    """Whatever the stream is: the process would stand still here, or end."""
+def test_log_call_neither_raises_nor_blocks(kind: str, tmp_path: Path) -> None:
+    """Else the process would hang or end here."""
     with opened(kind, tmp_path) as stream, logging_to(stream.descriptor) as log:
         for number in range(MANY):
             log.info("event", number=number, text="x" * 500)
@@ -45,14 +45,14 @@ def test_a_log_call_neither_raises_nor_blocks(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", READABLE)
-def test_a_stream_that_is_read_again_gets_whole_lines_and_how_many_are_missing(
+def test_write_to_a_stream_that_is_read_again_reports_the_dropped_lines(
     kind: str, tmp_path: Path
 ) -> None:
     with opened(kind, tmp_path) as stream, logging_to(stream.descriptor) as log:
         for number in range(MANY):
             log.info("event", number=number, text="x" * (100 + number % 900))
         read, lines, deadline = stream.read(), MANY, time.monotonic() + 10
-        while b"read_again" not in read:  # TCP takes a moment to move what it holds
+        while b"read_again" not in read:  # TCP needs a moment to move its buffer
             assert time.monotonic() < deadline
             log.info("read_again")
             lines += 1
@@ -67,8 +67,8 @@ def test_a_stream_that_is_read_again_gets_whole_lines_and_how_many_are_missing(
     assert len(arrived) + dropped == lines
 
 
-def test_a_pipe_that_could_not_be_opened_anew_is_written_while_it_has_room(tmp_path: Path) -> None:
-    """As one of another user is."""
+def test_write_to_a_pipe_that_cannot_be_reopened_does_not_block(tmp_path: Path) -> None:
+    """A pipe of another user cannot be reopened."""
     with opened("pipe found without a reader", tmp_path) as found:
         with logging_to(found.descriptor) as log:
             log.info("nobody_reads")
@@ -85,8 +85,10 @@ def test_a_pipe_that_could_not_be_opened_anew_is_written_while_it_has_room(tmp_p
 
 
 @pytest.mark.parametrize("kind", READABLE)
-def test_a_descriptor_that_others_share_keeps_its_flags(kind: str, tmp_path: Path) -> None:
-    """A shell that reads from the same terminal could not, were it made non-blocking."""
+def test_nonblocking_does_not_change_the_flags_of_a_shared_descriptor(
+    kind: str, tmp_path: Path
+) -> None:
+    """A shell that reads from the same terminal would fail if it became non-blocking."""
     with opened(kind, tmp_path) as stream:
         before = fcntl.fcntl(stream.descriptor, fcntl.F_GETFL)
         with logging_to(stream.descriptor) as log:
@@ -94,8 +96,8 @@ def test_a_descriptor_that_others_share_keeps_its_flags(kind: str, tmp_path: Pat
         assert fcntl.fcntl(stream.descriptor, fcntl.F_GETFL) == before
 
 
-def test_a_file_whose_disk_was_full_has_every_line_whole() -> None:
-    """Of the line that was cut, the rest is written when there is room."""
+def test_write_after_a_full_disk_completes_the_partial_line() -> None:
+    """The rest of a line that was cut off is written when there is room."""
     room = 250
     written = b""
 
@@ -116,7 +118,7 @@ def test_a_file_whose_disk_was_full_has_every_line_whole() -> None:
     assert tuple(written.splitlines()) == wanted
 
 
-def test_a_descriptor_that_was_closed_is_no_error() -> None:
+def test_write_to_a_closed_descriptor_does_not_raise() -> None:
     reading, writing = os.pipe()
     with logging_to(writing) as log:
         os.close(reading)
@@ -129,7 +131,7 @@ def test_a_descriptor_that_was_closed_is_no_error() -> None:
             other.info("nobody_reads")
 
 
-def test_a_stream_closed_before_it_is_asked_for_its_kind_is_no_error() -> None:
+def test_nonblocking_accepts_a_closed_stream() -> None:
     reading, writing = os.pipe()
     with open(writing, "w", encoding="utf-8", closefd=False) as stream:
         os.close(reading)
@@ -137,8 +139,8 @@ def test_a_stream_closed_before_it_is_asked_for_its_kind_is_no_error() -> None:
         print("nobody reads", file=nonblocking(stream))
 
 
-def test_a_write_from_within_a_write_is_dropped_and_counted() -> None:
-    """A finalizer may log at any moment; it must neither wait for itself nor tear the line."""
+def test_write_during_a_write_is_dropped_and_counted() -> None:
+    """A finalizer may log at any moment: it must not deadlock, or break the line."""
     written: list[bytes] = []
 
     def send(data: bytes) -> int:
@@ -153,7 +155,7 @@ def test_a_write_from_within_a_write_is_dropped_and_counted() -> None:
     assert written == [b"outer\n", b"1 dropped\nnext\n"]
 
 
-def test_a_guarded_stream_is_guarded_once_and_keeps_its_descriptor(tmp_path: Path) -> None:
+def test_nonblocking_returns_a_nonblocking_stream_as_it_is(tmp_path: Path) -> None:
     with opened("terminal", tmp_path) as stream:
         with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
             first = nonblocking(plain)
@@ -164,7 +166,7 @@ def test_a_guarded_stream_is_guarded_once_and_keeps_its_descriptor(tmp_path: Pat
         assert stream.read() == "á \\ud800\n".encode()
 
 
-def test_a_guarded_stream_takes_over_the_notice_of_the_last_guard(tmp_path: Path) -> None:
+def test_nonblocking_replaces_the_notice_of_a_nonblocking_stream(tmp_path: Path) -> None:
     with opened("pipe", tmp_path) as stream:
         with open(stream.descriptor, "w", encoding="utf-8", closefd=False) as plain:
             first = nonblocking(plain)
@@ -178,7 +180,7 @@ def test_a_guarded_stream_takes_over_the_notice_of_the_last_guard(tmp_path: Path
     assert lines[-2] == f"{100 - len(lines) + 2} dropped"
 
 
-def test_a_stream_in_memory_is_written_as_it_is() -> None:
+def test_nonblocking_writes_to_a_stream_in_memory() -> None:
     memory = io.StringIO()
     stream = nonblocking(memory)
     print("one", file=stream)
@@ -188,7 +190,7 @@ def test_a_stream_in_memory_is_written_as_it_is() -> None:
         stream.fileno()
 
 
-def test_a_second_close_closes_nothing_of_others() -> None:
+def test_second_close_does_not_close_a_reused_descriptor() -> None:
     closed = []
     output = Output(Sink(len, lambda: closed.append(1)))
     output.close()
@@ -196,8 +198,8 @@ def test_a_second_close_closes_nothing_of_others() -> None:
     assert closed == [1]
 
 
-def test_no_stream_at_all_takes_everything() -> None:
-    """sys.stderr is None in a process that was started without it."""
+def test_nonblocking_accepts_none() -> None:
+    """sys.stderr is None in a process that was started without one."""
     print("gone", file=nonblocking(None))
 
 
@@ -218,10 +220,8 @@ with open(sys.argv[1], "w") as told:
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", ">&-", "> /dev/full 2> /dev/full"])
-def test_standard_streams_that_are_closed_or_full_stop_no_process(
-    closed: str, tmp_path: Path
-) -> None:
-    """Their numbers are taken by /dev/null, and by no file or socket that is opened later."""
+def test_process_with_closed_or_full_standard_streams_runs(closed: str, tmp_path: Path) -> None:
+    """Closed descriptors become /dev/null, so that no later file or socket gets their numbers."""
     shell = f'exec "$@" {closed}'
     command = ("sh", "-c", shell, "-", sys.executable, "-c", GUARD, str(tmp_path / "told"))
     done = subprocess.run(command, check=False, timeout=30, stdin=subprocess.PIPE)

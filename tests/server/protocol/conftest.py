@@ -1,4 +1,4 @@
-"""The API of tests/api, here too."""
+"""The fixture `api` of tests/api, for these tests too."""
 
 from tests.api.conftest import api
 

@@ -1,6 +1,6 @@
-"""An answer's head and body are one write, and nothing is held back for longer than a turn.
+"""The head and the body of a response are one write; nothing is held longer than one iteration.
 
-No more is read than what can be answered, however requests are cut into packets.
+Reading pauses while pipelined requests wait, however they are cut into packets.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from scheduler_api.server.protocol import HttpProtocol
 from scheduler_api.server.protocol.http_protocol import MAX_HEAD
 from tests.support.waiting import wait_until
 
-END = b""  # of the connection, among its writes
+END = b""  # stands for the end of the connection, among its writes
 
 
 class Connection(asyncio.Transport):
-    """What a caller would get, write by write."""
+    """What a client would receive, write by write."""
 
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
         self.reading = True
-        self.read_meanwhile: list[bool] = []  # at each write, whether it read
+        self.read_meanwhile: list[bool] = []  # at each write, whether the connection was reading
         self.closed = False
 
     def write(self, data: Any) -> None:
@@ -56,7 +56,7 @@ class Connection(asyncio.Transport):
 
 
 def connect(app: ASGIApp) -> tuple[Connection, Callable[[bytes], None]]:
-    """A connection to an application, and how to send on it."""
+    """A connection to an application, and a function that sends on it."""
     config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off")
     protocol, connection = HttpProtocol(config, ServerState(), {}), Connection()
     protocol.connection_made(connection)
@@ -68,35 +68,35 @@ def request(method: str = "GET", headers: str = "") -> bytes:
 
 
 async def until_ended(connection: Connection, end: bytes) -> list[bytes]:
-    """The writes up to the one that ends so."""
+    """The writes up to the one with this end."""
     await wait_until(
         f"{end!r}", lambda: bool(connection.writes) and connection.writes[-1].endswith(end)
     )
     return connection.writes
 
 
-async def test_head_and_body_are_one_write() -> None:
+async def test_write_joins_head_and_body_of_a_response() -> None:
     connection, send = connect(Response("whole"))
     send(request())
     (answer,) = await until_ended(connection, b"\r\n\r\nwhole")
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def test_each_answer_on_a_connection_is_one_write() -> None:
+async def test_write_joins_head_and_body_of_each_response_on_a_connection() -> None:
     connection, send = connect(Response("whole"))
     send(request() + request())
-    await wait_until("both", lambda: len(connection.writes) == 2)
+    await wait_until("both responses", lambda: len(connection.writes) == 2)
     assert all(answer.endswith(b"\r\n\r\nwhole") for answer in connection.writes)
 
 
-async def test_a_head_without_a_body_is_sent() -> None:
+async def test_write_sends_a_head_without_a_body() -> None:
     connection, send = connect(Response("whole"))
     send(request("HEAD"))
     (answer,) = await until_ended(connection, b"\r\n\r\n")
     assert b"content-length: 5\r\n" in answer
 
 
-async def test_a_part_of_a_body_does_not_wait_for_the_next() -> None:
+async def test_write_sends_a_part_of_a_body_without_waiting_for_the_next() -> None:
     going_on = asyncio.Event()
 
     async def parts() -> AsyncIterator[bytes]:
@@ -113,7 +113,7 @@ async def test_a_part_of_a_body_does_not_wait_for_the_next() -> None:
     await until_ended(connection, b"c\r\n0\r\n\r\n")
 
 
-async def test_a_caller_that_asks_is_told_at_once_to_go_on() -> None:
+async def test_write_sends_100_continue_at_once() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
         await Response(body)(scope, receive, send)
@@ -127,16 +127,16 @@ async def test_a_caller_that_asks_is_told_at_once_to_go_on() -> None:
 
 
 @pytest.mark.parametrize(("method", "last"), [("GET", b"\r\n\r\nwhole"), ("HEAD", b"\r\n\r\n")])
-async def test_the_last_answer_is_sent_before_the_end(method: str, last: bytes) -> None:
+async def test_close_sends_the_last_response_before_the_end(method: str, last: bytes) -> None:
     connection, send = connect(Response("whole"))
     send(request(method, "Connection: close\r\n"))
-    await wait_until("the end", lambda: connection.closed)
+    await wait_until("the end of the connection", lambda: connection.closed)
     answer, end = connection.writes
     assert (answer.endswith(last), end) == (True, END)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_nothing_is_written_to_a_caller_that_has_gone(method: str) -> None:
+async def test_write_sends_nothing_to_a_closed_connection(method: str) -> None:
     ended = asyncio.Event()
 
     async def parts() -> AsyncIterator[bytes]:
@@ -155,18 +155,18 @@ async def read_body(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("app", [Response("whole"), read_body])
-async def test_no_more_requests_are_read_while_some_wait_for_those_before_them(
+async def test_reading_pauses_while_pipelined_requests_wait(
     app: ASGIApp,
 ) -> None:
     connection, send = connect(app)
     send((request("POST", "Content-Length: 1\r\n") + b"x") * 5)
-    await wait_until("all", lambda: len(connection.writes) == 5)
+    await wait_until("all responses", lambda: len(connection.writes) == 5)
     assert connection.read_meanwhile[:3] == [False] * 3
     assert connection.reading
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_HEAD, b"200"), (MAX_HEAD + 1, b"431")])
-async def test_a_head_that_begins_behind_another_request_has_the_same_limit(
+async def test_head_limit_holds_for_a_head_that_begins_in_the_packet_of_another_request(
     size: int, status: bytes
 ) -> None:
     connection, send = connect(Response("whole"))
@@ -175,11 +175,11 @@ async def test_a_head_that_begins_behind_another_request_has_the_same_limit(
     send(request() + head[:-3])
     await until_ended(connection, b"whole")
     send(head[-3:])
-    await wait_until("the second", lambda: len(connection.writes) > 1)
+    await wait_until("the second response", lambda: len(connection.writes) > 1)
     assert connection.writes[1].split()[1] == status
 
 
-async def test_a_close_before_waiting_requests_reads_on_until_the_client_leaves() -> None:
+async def test_close_with_waiting_requests_reads_until_the_client_closes() -> None:
     connection, send = connect(Response("whole", headers={"Connection": "close"}))
     send(request() * 5 + b"GET")
     answer, end = await until_ended(connection, END)

@@ -1,4 +1,4 @@
-"""A connection's ends: closes that can be read, requests that never arrive, too many callers."""
+"""The end of a connection: closes without a reset, slow requests and readers, too many clients."""
 
 import asyncio
 import http.client
@@ -28,37 +28,37 @@ HALF_HEAD = GET[:-4]
 HALF_BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"
 CHUNK = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
 LIMIT = 3  # connections
-SECOND = 0.002  # between two looks, where the real clock is to do it
+SECOND = 0.002  # between two checks, for tests that use the real clock
 
 
 class Work:
-    """What three paths of the application do: at / it answers the size of the body."""
+    """Paths of a test application; the response to / is the size of the body."""
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
         self.asked = 0
 
     async def size(self, request: Request) -> PlainTextResponse:
-        """Of the body."""
+        """Responds with the size of the body."""
         self.asked += 1
         return PlainTextResponse(str(len(await request.body())))
 
     async def held(self, request: Request) -> PlainTextResponse:
-        """The same, not before it is released."""
+        """As `size`, but not before it is released."""
         self.asked += 1
         await self.released.wait()
         return PlainTextResponse(str(len(await request.body())))
 
     async def early(self, _: Request) -> PlainTextResponse:
-        """Without a look at the body."""
+        """Responds without reading the body."""
         return PlainTextResponse("early")
 
     async def large(self, _: Request) -> PlainTextResponse:
-        """More than a connection's buffers hold."""
+        """Responds with more than the buffers of a connection hold."""
         return PlainTextResponse(b"a" * 32 * MIB)
 
     async def stream(self, request: Request) -> StreamingResponse:
-        """Begun at once; ended when it is released, or when the whole body has been read."""
+        """Begins its response at once; ends it when released, or after reading the whole body."""
 
         async def parts() -> AsyncIterator[bytes]:
             yield b"begun"
@@ -70,7 +70,7 @@ class Work:
         return StreamingResponse(parts())
 
     def application(self) -> Starlette:
-        """The product's, with these paths."""
+        """The application of the product, with these paths."""
         app = create_app()
         paths = {"/": self.size, "/held": self.held, "/early": self.early, "/stream": self.stream}
         paths["/large"] = self.large
@@ -80,30 +80,30 @@ class Work:
 
 
 class Client:
-    """A connection to the server."""
+    """A client connection to the server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def ask(self, request: bytes) -> Response:
-        """Send, and wait for one response."""
+        """Send a request, and wait for its response."""
         self.writer.write(request)
         return await self.response()
 
     async def response(self) -> Response:
-        """The next one."""
+        """The next response."""
         head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
         size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
         return responses(head + await self.reader.readexactly(size))[0]
 
     async def rest(self) -> bytes:
-        """Everything until the server closes."""
+        """All bytes until the server closes."""
         return await asyncio.wait_for(self.reader.read(), 10)
 
 
 class Served:
-    """A server of that application, and its clients."""
+    """A server with that application, and its clients."""
 
     def __init__(self, server: uvicorn.Server, port: int, work: Work) -> None:
         self.port = port
@@ -113,40 +113,44 @@ class Served:
 
     @property
     def open(self) -> set[HttpProtocol]:
-        """Connections, as the server sees them."""
+        """The connections that the server has open."""
         return cast("set[HttpProtocol]", self.server.server_state.connections)
 
     async def connect(self, sent: bytes = b"") -> Client:
-        """A client whose first bytes the server has read."""
+        """A client that has sent these bytes, after the server has read them."""
         before = set(self.open)
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
         self._clients.append(client)
-        await wait_until("the connection", lambda: bool(self.open - before) or not before)
+        await wait_until(
+            "the connection at the server", lambda: bool(self.open - before) or not before
+        )
         if sent:
             (one,) = self.open - before
             client.writer.write(sent)
-            await wait_until("the bytes", lambda: one.received >= len(sent) or one not in self.open)
+            await wait_until(
+                "the bytes at the server", lambda: one.received >= len(sent) or one not in self.open
+            )
         return client
 
     def pass_seconds(self, count: int) -> None:
-        """Let them pass at once."""
+        """Run so many ticks at once."""
         for _ in range(count):
             for one in [one for one in self.open if one.unfinished]:
                 one.tick()
 
     async def closed(self, count: int = 0) -> None:
-        """Wait until only so many connections are open."""
+        """Wait until so many connections are open."""
         await wait_until(f"{count} connections", lambda: len(self.open) == count)
 
     def close_clients(self) -> None:
-        """All of them."""
+        """Close all clients."""
         for client in self._clients:
             client.writer.close()
 
 
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[Served]:
-    """With these options of uvicorn's."""
+    """A server with these options of uvicorn."""
     work = Work()
     async with served(work.application(), **options) as (server, port):
         one = Served(server, port, work)
@@ -159,23 +163,23 @@ async def serving(**options: Any) -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def service() -> AsyncIterator[Served]:
-    """Without a limit."""
+    """A server without a limit of connections."""
     async with serving() as one:
         yield one
 
 
 @pytest.fixture
 async def small() -> AsyncIterator[Served]:
-    """With a limit of three connections."""
+    """A server with a limit of three connections."""
     async with serving(limit_concurrency=LIMIT) as one:
         yield one
 
 
-# --- Closes that can be read ---
+# --- Closes without a reset ---
 
 
 def post_then_read(port: int, size: int, *, chunked: bool) -> tuple[int, Any]:
-    """As http.client does: everything is sent before anything is read."""
+    """As http.client does: send everything, then read."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as client:
         part = bytes(64 * 1024)
         body: Any = bytes(size)
@@ -189,7 +193,7 @@ def post_then_read(port: int, size: int, *, chunked: bool) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("size", [2 * MIB, 8 * MIB, 32 * MIB])
-async def test_413_is_read_by_a_client_that_sends_before_it_reads(
+async def test_close_lets_a_client_that_sends_before_it_reads_get_its_413(
     api: Api, size: int, chunked: bool
 ) -> None:
     status, found = await asyncio.to_thread(post_then_read, api.port, size, chunked=chunked)
@@ -197,7 +201,7 @@ async def test_413_is_read_by_a_client_that_sends_before_it_reads(
 
 
 async def too_large(api: Api) -> Client:
-    """A client that has been refused in the middle of its body."""
+    """A client whose request was refused in the middle of its body."""
     client = Client(*await asyncio.open_connection("127.0.0.1", api.port))
     head = f"POST /messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
     response = await client.ask(f"{head}Content-Length: {2 * MAX_BODY}\r\n\r\n".encode() + b"a" * 9)
@@ -207,36 +211,36 @@ async def too_large(api: Api) -> Client:
 
 
 def of(api: Api) -> set[HttpProtocol]:
-    """The server's connections."""
+    """The connections of the server."""
     return cast("set[HttpProtocol]", api.server.server_state.connections)
 
 
-async def test_after_a_413_the_end_comes_at_once_and_the_rest_is_discarded(api: Api) -> None:
+async def test_close_after_a_413_is_immediate_and_the_rest_is_discarded(api: Api) -> None:
     client = await too_large(api)
     assert await client.rest() == b""
     client.writer.write(b"a" * MAX_BODY)
     await client.writer.drain()
     assert len(of(api)) == 1
     client.writer.close()
-    await wait_until("no connection", lambda: not of(api))
+    await wait_until("no open connection", lambda: not of(api))
 
 
-async def test_after_a_413_no_more_than_a_limit_is_read(
+async def test_close_after_a_413_reads_no_more_than_a_limit(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_protocol, "MAX_DISCARDED", MAX_BODY)
     client = await too_large(api)
     client.writer.write(b"a" * (MAX_BODY + 1))
-    await wait_until("no connection", lambda: not of(api))
+    await wait_until("no open connection", lambda: not of(api))
     client.writer.close()
 
 
-async def test_after_a_413_the_client_has_half_a_minute_to_close(
+async def test_close_after_a_413_waits_half_a_minute_for_the_client(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "TICK", SECOND)
     client = await too_large(api)
-    await wait_until("no connection", lambda: not of(api))
+    await wait_until("no open connection", lambda: not of(api))
     client.writer.close()
 
 
@@ -244,12 +248,12 @@ async def test_shutdown_does_not_wait_for_clients_that_have_their_response(api: 
     client = await too_large(api)
     (one,) = of(api)
     one.shutdown()
-    await wait_until("no connection", lambda: not of(api))
+    await wait_until("no open connection", lambda: not of(api))
     client.writer.close()
 
 
 @pytest.mark.parametrize("path", [b"/stream", b"/stream?read"])
-async def test_a_bad_chunk_after_the_response_has_begun_cuts_it_off(
+async def test_invalid_chunk_after_the_start_of_the_response_cuts_it_off(
     service: Served, path: bytes
 ) -> None:
     client = await service.connect(CHUNK.replace(b"/", path, 1))
@@ -257,11 +261,11 @@ async def test_a_bad_chunk_after_the_response_has_begun_cuts_it_off(
     with capture_logs() as logs:
         client.writer.write(b"no chunk\r\n")
         assert await client.rest() == b""
-        await wait_until("no request", lambda: not service.server.server_state.tasks)
+        await wait_until("no running request", lambda: not service.server.server_state.tasks)
     assert logs == []
 
 
-# --- Requests that never arrive ---
+# --- Slow requests ---
 
 UNFINISHED = {
     "half a line": b"GET / HT",
@@ -276,13 +280,13 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
-async def test_a_request_that_does_not_arrive_within_30_seconds_is_408(
+async def test_tick_refuses_a_request_that_takes_longer_than_30_seconds_with_408(
     service: Served, sent: bytes
 ) -> None:
     client = await service.connect(sent)
     service.pass_seconds(29)
     assert not any(one.discarding for one in service.open)
-    service.pass_seconds(2)  # the first saw what had arrived before
+    service.pass_seconds(2)  # the first tick counts bytes that arrived before
     response = await client.response()
     assert response.problem["code"] == "request_timeout"
     assert response.headers["connection"] == "close"
@@ -291,7 +295,7 @@ async def test_a_request_that_does_not_arrive_within_30_seconds_is_408(
     await service.closed()
 
 
-async def test_bytes_that_drip_do_not_stop_the_clock(service: Served) -> None:
+async def test_tick_refuses_a_request_of_single_slow_bytes(service: Served) -> None:
     client = await service.connect(HALF_HEAD)
     for _ in range(http_protocol.MAX_SLOW_TICKS):
         client.writer.write(b"a")
@@ -300,7 +304,7 @@ async def test_bytes_that_drip_do_not_stop_the_clock(service: Served) -> None:
     assert (await client.response()).status == 408
 
 
-async def test_a_body_that_arrives_fast_enough_may_take_longer(service: Served) -> None:
+async def test_tick_accepts_a_fast_body_that_takes_longer(service: Served) -> None:
     part = http_protocol.MIN_TICK_BYTES
     count = 2 * http_protocol.MAX_SLOW_TICKS
     client = await service.connect()
@@ -314,7 +318,7 @@ async def test_a_body_that_arrives_fast_enough_may_take_longer(service: Served) 
     assert (await client.response()).body == b"%d" % (count * part)
 
 
-async def test_a_client_that_says_nothing_is_closed_without_a_word(
+async def test_tick_closes_a_silent_connection_without_a_response(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "TICK", SECOND)
@@ -325,7 +329,7 @@ async def test_a_client_that_says_nothing_is_closed_without_a_word(
     await service.closed()
 
 
-async def test_half_a_request_is_refused_by_the_clock(
+async def test_tick_refuses_half_a_request_by_the_real_clock(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "TICK", SECOND)
@@ -333,7 +337,7 @@ async def test_half_a_request_is_refused_by_the_clock(
     assert (await client.response()).status == 408
 
 
-async def test_a_body_that_stops_after_an_early_response_ends_the_connection(
+async def test_tick_ends_a_connection_whose_body_stops_after_an_early_response(
     service: Served,
 ) -> None:
     client = await service.connect()
@@ -343,7 +347,7 @@ async def test_a_body_that_stops_after_an_early_response_ends_the_connection(
     assert await client.rest() == b""
 
 
-async def test_a_request_that_runs_and_an_idle_connection_have_no_clock(service: Served) -> None:
+async def test_tick_ignores_running_requests_and_idle_connections(service: Served) -> None:
     idle, running = await service.connect(), await service.connect()
     assert (await idle.ask(GET)).status == 200
     running.writer.write(GET.replace(b"/", b"/held", 1))
@@ -354,7 +358,7 @@ async def test_a_request_that_runs_and_an_idle_connection_have_no_clock(service:
     assert (await idle.ask(GET)).status == 200
 
 
-async def test_a_client_whose_bytes_we_do_not_take_has_no_clock(service: Served) -> None:
+async def test_tick_ignores_a_client_while_reading_is_paused(service: Served) -> None:
     size = 4 * MIB
     client = await service.connect()
     head = b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
@@ -366,7 +370,7 @@ async def test_a_client_whose_bytes_we_do_not_take_has_no_clock(service: Served)
     assert (await client.response()).body == b"%d" % size
 
 
-async def test_an_idle_connection_is_closed_whatever_empty_lines_it_sends() -> None:
+async def test_idle_timeout_is_not_reset_by_empty_lines() -> None:
     async with serving(timeout_keep_alive=0.05) as service:
         client = await service.connect()
         assert (await client.ask(GET)).status == 200
@@ -374,7 +378,7 @@ async def test_an_idle_connection_is_closed_whatever_empty_lines_it_sends() -> N
         assert await client.rest() == b""
 
 
-async def test_a_request_that_began_before_the_response_is_not_taken_for_idle(
+async def test_idle_timeout_does_not_run_while_the_next_request_arrives(
     service: Served,
 ) -> None:
     client = await service.connect()
@@ -390,16 +394,16 @@ async def test_a_request_that_began_before_the_response_is_not_taken_for_idle(
     assert (await client.response()).status == 200
 
 
-# --- Too many callers ---
+# --- Too many connections ---
 
 
 async def later_than(now: float) -> None:
-    """By the clock of the loop, which knows milliseconds."""
+    """Wait until the clock of the loop, in milliseconds, is later."""
     loop = asyncio.get_running_loop()
     await wait_until("another millisecond", lambda: loop.time() > now)
 
 
-async def test_the_connection_that_is_idle_for_longest_makes_room(small: Served) -> None:
+async def test_add_over_the_limit_closes_the_longest_idle_connection(small: Served) -> None:
     clients = [await small.connect() for _ in range(LIMIT)]
     loop = asyncio.get_running_loop()
     for client in (clients[1], clients[0], clients[2]):
@@ -413,7 +417,7 @@ async def test_the_connection_that_is_idle_for_longest_makes_room(small: Served)
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", HALF_HEAD, HALF_BODY, CHUNK])
-async def test_connections_that_send_nothing_or_slowly_make_room(
+async def test_add_over_the_limit_closes_silent_and_slow_connections(
     small: Served, sent: bytes
 ) -> None:
     slow = [await small.connect(sent) for _ in range(LIMIT)]
@@ -432,7 +436,7 @@ async def test_connections_that_send_nothing_or_slowly_make_room(
     await small.closed(LIMIT)
 
 
-async def test_a_connection_that_only_waits_for_the_client_to_close_goes_first(
+async def test_add_over_the_limit_first_closes_a_connection_that_waits_for_the_client_to_close(
     small: Served,
 ) -> None:
     refused = await small.connect()
@@ -448,7 +452,7 @@ async def test_a_connection_that_only_waits_for_the_client_to_close_goes_first(
 
 
 async def hold(small: Served) -> list[Client]:
-    """As many running requests as there may be connections."""
+    """As many running requests as connections are allowed."""
     clients = [await small.connect() for _ in range(LIMIT)]
     for client in clients:
         client.writer.write(GET.replace(b"/", b"/held", 1))
@@ -456,7 +460,9 @@ async def hold(small: Served) -> list[Client]:
     return clients
 
 
-async def test_when_all_are_busy_the_answer_is_503_and_the_process_is_alive(small: Served) -> None:
+async def test_add_over_the_limit_refuses_with_503_when_all_are_busy_but_not_the_liveness_check(
+    small: Served,
+) -> None:
     busy = await hold(small)
     for _ in range(3):
         newcomer = await small.connect()
@@ -473,7 +479,7 @@ async def test_when_all_are_busy_the_answer_is_503_and_the_process_is_alive(smal
     assert (await newcomer.ask(GET)).status == 200
 
 
-async def test_a_flood_of_silent_connections_stays_within_the_limit_and_one(small: Served) -> None:
+async def test_add_keeps_a_flood_of_silent_connections_at_the_limit_plus_one(small: Served) -> None:
     await hold(small)
     for _ in range(30):
         await small.connect()
@@ -482,7 +488,7 @@ async def test_a_flood_of_silent_connections_stays_within_the_limit_and_one(smal
     assert (await probe.ask(LIVE)).status == 200
 
 
-async def test_silent_connections_are_closed_by_the_clock_also_when_there_are_too_many(
+async def test_tick_closes_silent_connections_over_the_limit_too(
     small: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "TICK", SECOND)
@@ -492,7 +498,9 @@ async def test_silent_connections_are_closed_by_the_clock_also_when_there_are_to
     await small.closed(LIMIT)
 
 
-async def test_a_newcomer_is_served_if_there_is_room_when_its_request_comes(small: Served) -> None:
+async def test_add_over_the_limit_serves_a_request_if_there_is_room_when_it_arrives(
+    small: Served,
+) -> None:
     busy = await hold(small)
     newcomer = await small.connect()
     small.work.released.set()
@@ -503,7 +511,9 @@ async def test_a_newcomer_is_served_if_there_is_room_when_its_request_comes(smal
     assert (await newcomer.ask(GET)).status == 200
 
 
-async def test_a_request_that_waits_behind_a_running_one_is_not_closed(small: Served) -> None:
+async def test_add_over_the_limit_does_not_close_a_connection_with_a_pipelined_request(
+    small: Served,
+) -> None:
     for _ in range(LIMIT):
         client = await small.connect()
         client.writer.write(GET.replace(b"/", b"/held", 1) + HALF_BODY)
@@ -513,19 +523,21 @@ async def test_a_request_that_waits_behind_a_running_one_is_not_closed(small: Se
     assert len([one for one in small.open if not one.discarding]) == LIMIT
 
 
-# --- Clients that read nothing ---
+# --- Slow readers ---
 
 LARGE = GET.replace(b"/", b"/large", 1)
 
 
 def watch(served: Served) -> int:
-    """A second passes → how many connections are open."""
+    """Check once → how many connections are open."""
     for one in list(served.open):
         one.check_sending()
     return len(served.open)
 
 
-async def test_a_client_that_reads_nothing_is_cut_off_after_30_seconds(service: Served) -> None:
+async def test_check_sending_aborts_a_client_that_reads_nothing_for_30_seconds(
+    service: Served,
+) -> None:
     await service.connect(LARGE)
     seconds = 0
 
@@ -538,7 +550,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_after_30_seconds(service: 
     assert seconds > http_protocol.MAX_SLOW_TICKS
 
 
-async def test_a_client_that_reads_slowly_is_not_cut_off(service: Served) -> None:
+async def test_check_sending_keeps_a_client_that_reads_slowly(service: Served) -> None:
     client = await service.connect(LARGE)
     for _ in range(3):
         for _ in range(http_protocol.MAX_SLOW_TICKS - 1):
@@ -547,7 +559,7 @@ async def test_a_client_that_reads_slowly_is_not_cut_off(service: Served) -> Non
     assert watch(service) == 1
 
 
-async def test_a_connection_with_a_request_makes_room_once_its_client_takes_nothing(
+async def test_add_over_the_limit_closes_a_connection_whose_client_reads_nothing(
     service: Served,
 ) -> None:
     client = await service.connect()
@@ -561,7 +573,7 @@ async def test_a_connection_with_a_request_makes_room_once_its_client_takes_noth
     assert (await client.response()).status == 200
 
 
-async def test_clients_that_read_nothing_make_room_for_others(small: Served) -> None:
+async def test_add_over_the_limit_replaces_clients_that_read_nothing(small: Served) -> None:
     for _ in range(LIMIT):
         await small.connect(LARGE)
 
@@ -569,6 +581,6 @@ async def test_clients_that_read_nothing_make_room_for_others(small: Served) -> 
         watch(small)
         return all(one.evictable for one in small.open)
 
-    await wait_until("clients that take nothing", look)
+    await wait_until("clients that read nothing", look)
     newcomer = await small.connect()
     assert (await newcomer.ask(GET)).status == 200

@@ -146,7 +146,7 @@ async def test_create_leaves_nothing_in_memory_after_the_store_refused_or_lost_i
         elif ending == "gone":
             await server.stop(signal.SIGKILL)
         else:
-            server.tell(signal.SIGSTOP)
+            server.send_signal(signal.SIGSTOP)
 
         async def refused(number: int) -> None:
             new = accepted(delay="1d", payload="x" * MIB)

@@ -1,4 +1,4 @@
-"""A store that somebody else runs: by URL, by name and password, over TLS; and when it is away."""
+"""An external store: by URL, by host and password, over TLS, and during an outage."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ from tests.system.processes import SERVE, Server, serving, started
 
 @asynccontextmanager
 async def tls_in_front_of(port: int, folder: Path) -> AsyncIterator[tuple[int, Path]]:
-    """Ends TLS before a plain port → its port, the certificate to trust."""
+    """A TLS proxy for a plain port → its port, the certificate to trust."""
     authority = trustme.CA()
     trusted = folder / "authority.pem"
     authority.cert_pem.write_to_path(trusted)
@@ -46,18 +46,18 @@ async def deliver_one(server: Server, receiver: Receiver) -> None:
     await server.create(id="m", webhookUrl=receiver.url, delay=0.1)
     await server.reach("m", "delivered")
     assert len(receiver.requests) == 1
-    assert not (server.folder / "data" / "owner.lock").exists(), "no embedded store beside it"
+    assert not (server.folder / "data" / "owner.lock").exists(), "no embedded store was started"
     assert await server.stop() == 0
 
 
-async def test_a_store_at_a_unix_socket(
+async def test_external_store_at_a_unix_socket_is_used(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     async with serving(tmp_path, REDIS_URL=external_store.address) as server:
         await deliver_one(server, receiver)
 
 
-async def test_a_store_over_tls(
+async def test_external_store_over_tls_is_used(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     async with tls_in_front_of(external_store.port, tmp_path) as (port, trusted):
@@ -67,7 +67,7 @@ async def test_a_store_over_tls(
             await deliver_one(server, receiver)
 
 
-async def test_a_store_whose_certificate_is_of_another_issuer_is_told_at_the_start(
+async def test_external_store_with_an_untrusted_certificate_is_reported_at_startup(
     tmp_path: Path, external_store: ExternalStore
 ) -> None:
     stranger = tmp_path / "stranger.pem"
@@ -83,7 +83,7 @@ async def test_a_store_whose_certificate_is_of_another_issuer_is_told_at_the_sta
     )
 
 
-async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
+async def test_external_store_with_an_outage_loses_no_message(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver
 ) -> None:
     async with serving(tmp_path, SERVE, None, **external_store.environ) as server:
@@ -111,7 +111,7 @@ async def test_a_store_that_goes_away_and_comes_back_loses_nothing(
     assert [it.headers["Scheduler-Message-Id"] for it in receiver.requests] == ["before"]
 
 
-async def test_a_wrong_password_is_told_at_the_start_to_callers_and_by_commands(
+async def test_external_store_with_a_wrong_password_is_reported_by_log_api_and_commands(
     tmp_path: Path, external_store: ExternalStore
 ) -> None:
     wrong = external_store.environ | {"REDIS_PASSWORD": "wrong"}
