@@ -29,8 +29,8 @@ from scheduler_api.domain.instant import format_instant
 from scheduler_api.domain.url import parse_destination
 from scheduler_api.telemetry import transitions
 
-_NEW: Final = msgspec.json.Decoder(NewLimits)
-_NEW_FIELDS: Final = NewLimits.__struct_encode_fields__
+_NEW_LIMITS: Final = msgspec.json.Decoder(NewLimits)
+_NEW_LIMITS_FIELDS: Final = NewLimits.__struct_encode_fields__
 
 
 class DestinationView(msgspec.Struct, rename="camel"):
@@ -133,7 +133,7 @@ async def put(request: Request) -> Response:
     ours = context(request)
     name = _name(request)
     body = await read_body(request, ours.max_body, ours.bodies)
-    limits = accept_limits(decode(body, _NEW, _NEW_FIELDS))
+    limits = accept_limits(decode(body, _NEW_LIMITS, _NEW_LIMITS_FIELDS))
     destination = await ours.store.destinations.set_limit(name, limits)
     transitions.destination_limits_set(
         name, limits.concurrency, limits.rate_text, paused=limits.paused

@@ -17,7 +17,7 @@ _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _MAX_LABEL: Final = 63  # characters between two dots of a host
 _OTHER_DOTS: Final = re.compile("[\u3002\uff0e\uff61]")
 # Unicode categories that a URL must not have: controls, surrogates, line ends, spaces.
-_INVISIBLE: Final = frozenset(("Cc", "Cs", "Zl", "Zp", "Zs"))
+_FORBIDDEN_CATEGORIES: Final = frozenset(("Cc", "Cs", "Zl", "Zp", "Zs"))
 # Scripts whose letters look alike; a label must not mix two of them. In Unicode, the name of a
 # letter begins with its script.
 _LOOK_ALIKE: Final = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE")
@@ -45,7 +45,7 @@ def ascii_host(text: str) -> str:
 
 def _percent_encoded(found: re.Match[str]) -> str:
     for character in found[0]:
-        if unicodedata.category(character) in _INVISIBLE:
+        if unicodedata.category(character) in _FORBIDDEN_CATEGORIES:
             raise ValueError(
                 f"a URL must not have the character U+{ord(character):04X}: "
                 "percent-encode or remove it"

@@ -28,7 +28,7 @@ RETRY_AFTER_CEILING = timedelta(hours=24)
 
 # The three spellings of an HTTP date (RFC 9110, 5.6.7).
 _HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
-_SECONDS = re.compile(r"[0-9]{1,10}")
+_RETRY_AFTER_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     if value is None:
         return None
     text = value.strip(" \t")
-    if _SECONDS.fullmatch(text):
+    if _RETRY_AFTER_SECONDS.fullmatch(text):
         return timedelta(seconds=int(text))
     at = _http_date(text)
     return at - now if at is not None and at > now else None

@@ -101,7 +101,7 @@ def _webhook_id(message_id: bytes, record: bytes) -> str:
 
 
 _VERDICTS: Final = {Delivered: "delivered", Retry: "retry", Failed: "failed"}
-_REACHED: Final = {True: "yes", False: "no", None: ""}
+_REACHED_WORD: Final = {True: "yes", False: "no", None: ""}
 
 
 def pack_outcome(outcome: Outcome, keep_ms: Mapping[str, int]) -> SettleArgs:
@@ -115,6 +115,6 @@ def pack_outcome(outcome: Outcome, keep_ms: Mapping[str, int]) -> SettleArgs:
         ms=milliseconds(decision.delay) if isinstance(decision, Retry) else keep_ms[verdict],
         counts=f"{attempt.number} {claimed.crashes}",
         log=append_attempt(claimed.log, attempt),
-        reached=_REACHED[reached(attempt.status, attempt.error)],
+        reached=_REACHED_WORD[reached(attempt.status, attempt.error)],
         bucket="" if was_cut_off(attempt) else bucket(attempt.duration_ms),
     )

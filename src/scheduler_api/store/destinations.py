@@ -36,7 +36,7 @@ class Step(NamedTuple):
     after: bytes = b""  # the last name that was read of what is at this cursor
 
 
-START: Final = Step(0)
+FIRST_STEP: Final = Step(0)
 
 
 class Destinations:
@@ -106,7 +106,7 @@ class Destinations:
         Those with load and without settings come first, then those with settings. On a page the
         busiest come first; a page may be short although there are more.
         """
-        start = Step(*unpack_step(cursor, 2 * len(self._partitions))) if cursor else START
+        start = Step(*unpack_step(cursor, 2 * len(self._partitions))) if cursor else FIRST_STEP
         at: Step | None = start
         found: dict[str, Destination] = {}
         read = 0
