@@ -1,4 +1,4 @@
-# Not Alpine: the store's binary needs glibc.
+# Not Alpine: the embedded store's binary needs glibc.
 FROM python:3.13-slim AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 \
@@ -15,7 +15,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/whe
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="Scheduler API" \
-      org.opencontainers.image.description="Send a webhook to the future" \
+      org.opencontainers.image.description="Sends webhooks at a later time" \
       org.opencontainers.image.licenses="MIT"
 RUN groupadd --gid 10001 scheduler \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data scheduler \
@@ -30,8 +30,8 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Above the 10 minutes that a store may load its data, so that nobody ends it meanwhile. The first
-# answer ends the period. --live: a restart does not bring back a store that is away.
+# The start period is longer than the 10 minutes that a store may need to load its data; the first
+# successful check ends it. --live: a restart does not help when an external store is down.
 HEALTHCHECK --interval=5s --timeout=6s --start-period=11m \
   CMD ["scheduler-api", "healthcheck", "--live"]
 CMD ["scheduler-api", "serve"]

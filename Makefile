@@ -5,40 +5,40 @@ PYTHON ?= python3
 IMAGE ?= scheduler-api
 BIN := .venv/bin
 
-help: ## This list
+help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/run.stamp ## Set up what is needed and start the server, with a receiver to try it on
+run: .venv/run.stamp ## Install and start the server, with a receiver that prints webhooks
 	@echo "Starting the server on port 8000 and a receiver on port 8001; Ctrl-C stops both."
 	@$(BIN)/scheduler-api serve --listen 8001
 
-# Half of the time of the tests is a wait: two processes more than there are cores.
-SHARES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+# The tests wait half of their time, so two more processes than cores are used.
+TEST_PROCESSES = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 
-test: .venv/dev.stamp ## Set up what is needed and run the tests; COVER=1 also measures branches
+test: .venv/dev.stamp ## Install and run the tests; COVER=1 also measures branch coverage
 	$(if $(COVER),$(BIN)/coverage erase)
-	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n $(SHARES) --dist loadfile
+	$(BIN)/$(if $(COVER),coverage run,python) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-# Mounts and networks of its own, which root may have; others need user namespaces for them.
-OWN := unshare --mount --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
+# Its own mount and network namespaces; users other than root need a user namespace for them.
+NAMESPACES := unshare --mount --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
-faults: .venv/dev.stamp ## Fill the store's disk, move clocks, cut wires: needs libfaketime
-	@MACHINE_NETWORK=$$(readlink /proc/self/ns/net) $(OWN) \
+faults: .venv/dev.stamp ## Run the fault tests that need privileges and libfaketime: disk, clocks, network
+	@MACHINE_NETWORK=$$(readlink /proc/self/ns/net) $(NAMESPACES) \
 	  sh -ec 'ip link set lo up; exec "$$@"' - $(BIN)/python -m pytest -m machine tests/faults
 
-sim: .venv/dev.stamp ## Run SEEDS=100000 schedules of the store's scripts, faults and all; SEED=7 shows one
+sim: .venv/dev.stamp ## Run SEEDS=100000 simulated schedules of the store's scripts with faults; SEED=7 prints one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
-crash: .venv/dev.stamp ## End KILLS=20 replicas, and stores, under load; RACES=10000 HERD=20000; SEED=7 does it again
+crash: .venv/dev.stamp ## Kill KILLS=20 replicas and stores under load; RACES=10000 HERD=20000; SEED=7 repeats one
 	$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(RACES),--races $(RACES)) $(if $(HERD),--herd $(HERD))
 
-rolling: .venv/dev.stamp ## Run two versions side by side under load, MESSAGES=3000 in each part
+rolling: .venv/dev.stamp ## Run two versions on one store under load, with MESSAGES=3000 in each part
 	MESSAGES=$(or $(MESSAGES),3000) $(BIN)/python -m pytest -n 0 tests/system/test_rolling.py
 
-# What the API, the dispatcher and the store do with it; `make test` has done so on the embedded one.
+# Tests of the store, the API and the dispatcher; `make test` runs them on the embedded store.
 ENGINES := redis:1 redis:4 cluster:16 sentinel:4
-engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cluster and Sentinel, and over TLS
+engines: .venv/dev.stamp ## Run the store's tests on Redis, Redis Cluster and Sentinel, also over TLS
 	@for each in $(ENGINES); do \
 	  echo "ENGINE=$${each%:*} PARTITIONS=$${each#*:}"; \
 	  ENGINE=$${each%:*} PARTITIONS=$${each#*:} $(BIN)/python -m pytest -q -n auto --dist loadfile \
@@ -51,20 +51,20 @@ engines: .venv/dev.stamp ## Run the tests that speak to the store on Redis, a Cl
 	    tests/store/test_store.py tests/delivery/test_dispatcher.py || exit 1; \
 	done
 
-# Lower bounds of pyproject.toml, in an environment of their own.
+# The lower bounds of pyproject.toml, in a separate environment.
 LOWEST := .venv/lowest
-lowest: $(LOWEST)/stamp ## Run the tests that depend most on libraries with the lowest versions allowed
+lowest: $(LOWEST)/stamp ## Run the tests that depend on libraries, with their lowest allowed versions
 	$(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile tests/test_private_apis.py \
-	  tests/settings/test_settings.py tests/telemetry/test_logging.py tests/domain/test_international_url.py \
+	  tests/settings tests/telemetry/test_logging.py tests/domain/test_international_url.py \
 	  tests/store tests/api tests/delivery --ignore tests/api/test_contract.py
 
-campaigns: .venv/dev.stamp ## End processes in every way, and whatever else takes many cases of one kind
+campaigns: .venv/dev.stamp ## Run the long tests: many cases of one kind of fault
 	$(BIN)/python -m pytest -m campaign -s -n 0 tests/campaigns
 
-guarantee: ## The figures of the last simulation and crash campaigns in one table
+guarantee: ## Print the results of the last simulation and crash campaigns in one table
 	@$(BIN)/python -m tests.guarantee
 
-check: lint ## What CI runs: lint, types, tests under branch coverage and with the lowest versions, campaigns
+check: lint ## Run all that CI runs: lint, types, tests with coverage, lowest versions, campaigns
 	@$(MAKE) --no-print-directory test COVER=1
 	@$(MAKE) --no-print-directory report
 	@$(MAKE) --no-print-directory lowest
@@ -80,26 +80,26 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# The bar is fail_under of tool.coverage.report in pyproject.toml.
+# The minimum is fail_under of tool.coverage.report in pyproject.toml.
 report:
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-format: .venv/dev.stamp ## Put the code into its form
+format: .venv/dev.stamp ## Format the code and fix lint errors
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# uv resolves for all systems and Python versions at once, which pip does not.
+# uv resolves for all operating systems and Python versions at once; pip cannot.
 LOCK := UV_CUSTOM_COMPILE_COMMAND='make constraints' .venv/uv/bin/uv pip compile --quiet \
   --universal --generate-hashes --python-version 3.11 $(if $(UPGRADE),--upgrade)
-constraints: .venv/dev.stamp .venv/uv/bin/uv ## Write requirements/ after a change of pyproject.toml; UPGRADE=1 takes the newest versions
+constraints: .venv/dev.stamp .venv/uv/bin/uv ## Write requirements/ after a change of pyproject.toml; UPGRADE=1 upgrades all
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], \
 	  "editables", sep="\n")' | $(LOCK) - --output-file requirements/build.txt
 	$(LOCK) pyproject.toml --output-file requirements/run.txt
 	$(LOCK) --extra dev pyproject.toml requirements/build.txt --constraints requirements/run.txt \
 	  --output-file requirements/dev.txt
 
-bench: .venv/dev.stamp ## Measure on this machine; WHAT="deliver --peer bullmq" names what
+bench: .venv/dev.stamp ## Run the benchmarks; WHAT="deliver --peer bullmq" chooses one
 	$(BIN)/python -m bench $(WHAT)
 
 image: ## Build the container image
@@ -108,20 +108,20 @@ image: ## Build the container image
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .venv/bin/python:
-	@echo "Making a virtual environment in .venv ..."
+	@echo "Creating a virtual environment in .venv ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	  || { echo "Python 3.11 or newer is needed; choose one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv .venv \
 	  || { rm -rf .venv; echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 .venv/run.stamp: pyproject.toml requirements/run.txt | .venv/bin/python
-	@echo "Installing what the server needs (half a minute, once) ..."
+	@echo "Installing the server (half a minute, once) ..."
 	@$(BIN)/python $(PIP) --require-hashes -r requirements/run.txt
 	@$(BIN)/python $(PIP) --no-deps -e .
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml requirements/dev.txt | .venv/bin/python
-	@echo "Installing what the server and its tests need (a minute, once) ..."
+	@echo "Installing the server and its test tools (a minute, once) ..."
 	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
 	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ .venv/run.stamp

@@ -1,4 +1,4 @@
-"""Send a webhook to the future: this payload, to this URL, at this instant."""
+"""Scheduler API: sends webhooks at a later time."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ __version__ = "2.0.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, made on first use, so that `uvicorn scheduler_api:app` works."""
+    """`app`, created on first use, for `uvicorn scheduler_api:app`."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from scheduler_api.server.asgi import app as make  # noqa: PLC0415
+    from scheduler_api.server.asgi import app as create_app  # noqa: PLC0415
 
-    globals()["app"] = made = make()
-    return made
+    globals()["app"] = created = create_app()
+    return created

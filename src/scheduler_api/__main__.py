@@ -1,4 +1,4 @@
-"""python -m scheduler_api: the same as the command scheduler-api."""
+"""`python -m scheduler_api` runs the command `scheduler-api`."""
 
 from scheduler_api.cli.main import main
 
