@@ -34,9 +34,8 @@ MAX_ORIGINS: Final = 1024  # whose connector arguments are cached
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(
     total=None,
-    connect=RESOLVE_TIMEOUT
-    + CONNECT_TIMEOUT,  # all addresses; sock_connect limits each group of them
-    sock_connect=CONNECT_TIMEOUT,
+    connect=RESOLVE_TIMEOUT + CONNECT_TIMEOUT,  # of the name and all its addresses
+    sock_connect=CONNECT_TIMEOUT,  # of each group of addresses
 )
 
 
