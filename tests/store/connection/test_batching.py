@@ -69,7 +69,7 @@ async def test_submit_during_the_allowed_calls_makes_the_next_call_larger() -> N
     calls.open.clear()
     batcher = Batcher(calls.double, max_items=1)
     tasks = [asyncio.create_task(batcher.submit(number)) for number in range(MAX_BATCH_CALLS)]
-    await wait_until("all calls are under way", lambda: len(calls.batches) == MAX_BATCH_CALLS)
+    await wait_until("all allowed calls", lambda: len(calls.batches) == MAX_BATCH_CALLS)
     tasks += [asyncio.create_task(batcher.submit(number)) for number in range(MAX_BATCH_CALLS, 10)]
     await asyncio.wait(tasks, timeout=0.01)
     assert len(calls.batches) == MAX_BATCH_CALLS
@@ -79,8 +79,8 @@ async def test_submit_during_the_allowed_calls_makes_the_next_call_larger() -> N
 
 async def test_submit_raises_the_error_of_the_call_for_every_caller() -> None:
     batcher: Batcher[int, int] = Batcher(refuse)
-    told = await asyncio.gather(*(batcher.submit(n) for n in range(3)), return_exceptions=True)
-    assert [str(error) for error in told] == ["refused"] * 3
+    results = await asyncio.gather(*(batcher.submit(n) for n in range(3)), return_exceptions=True)
+    assert [str(error) for error in results] == ["refused"] * 3
 
 
 async def test_submit_after_an_error_makes_the_next_call() -> None:
@@ -95,7 +95,7 @@ async def test_submit_that_is_cancelled_leaves_the_call_of_others_alone() -> Non
     calls.open.clear()
     batcher = Batcher(calls.double)
     gone, stays = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
-    await wait_until("the call is under way", lambda: calls.batches == [[1, 2]])
+    await wait_until("the call", lambda: calls.batches == [[1, 2]])
     gone.cancel()
     await asyncio.wait([gone])
     calls.open.set()
@@ -157,12 +157,12 @@ async def test_submit_refuses_items_that_waited_during_a_whole_lost_call() -> No
     await asyncio.wait(tasks, timeout=0.01)
     tasks[-1].cancel()
     away.lost.set()
-    told = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(one) for one in told[:MAX_BATCH_CALLS]] == [OutcomeUnknown] * MAX_BATCH_CALLS
-    # Those came after the first calls had begun, so that one more round is tried for them.
-    later = [type(one) for one in told[MAX_BATCH_CALLS:-1]]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in results[:MAX_BATCH_CALLS]] == [OutcomeUnknown] * MAX_BATCH_CALLS
+    # These were submitted after the first calls started, so one more call is made for them.
+    later = [type(one) for one in results[MAX_BATCH_CALLS:-1]]
     assert later == [OutcomeUnknown] * MAX_BATCH_CALLS + [StoreUnavailable] * (49 - MAX_BATCH_CALLS)
-    assert isinstance(told[-1], asyncio.CancelledError)
+    assert isinstance(results[-1], asyncio.CancelledError)
     assert len(away.batches) == 2 * MAX_BATCH_CALLS
 
 
@@ -170,8 +170,8 @@ async def test_submit_tries_items_that_waited_while_a_full_store_refused() -> No
     away = Away(StoreFull())
     away.lost.set()
     batcher = Batcher(away.call, max_items=1)
-    told = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
-    assert [type(one) for one in told] == [StoreFull] * 20
+    results = await asyncio.gather(*(batcher.submit(n) for n in range(20)), return_exceptions=True)
+    assert [type(one) for one in results] == [StoreFull] * 20
     assert len(away.batches) == 20
 
 

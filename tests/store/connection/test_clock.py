@@ -12,62 +12,62 @@ from tests.support.message_states import bring
 from tests.support.store_clock import Clock
 
 HOUR = 3_600_000  # ms
-AHEAD = 1_700_000_000_000.0  # ms of the store's clock over ours
+AHEAD = 1_700_000_000_000.0  # ms; the store's clock − the local one
 WAITS = st.floats(0, 0.050)  # seconds
 
 
-def observe(clock: StoreClock, ahead: float, asked: float, there: float, back: float) -> float:
+def observe(clock: StoreClock, ahead: float, sent: float, there: float, back: float) -> float:
     """One call with these delays in seconds → the local time of its reply."""
-    shown, heard = int((asked + there) * 1000 + ahead), asked + there + back
-    clock.observe(shown, asked, heard)
-    return heard
+    shown, received = int((sent + there) * 1000 + ahead), sent + there + back
+    clock.observe(shown, sent, received)
+    return received
 
 
 @given(st.lists(st.tuples(WAITS, WAITS, WAITS), min_size=1, max_size=20))
 def test_store_ms_is_never_ahead_and_behind_by_less_than_the_fastest_reply(
     calls: list[tuple[float, float, float]],
 ) -> None:
-    clock, ours = StoreClock(), 1000.0
+    clock, local = StoreClock(), 1000.0
     for pause, there, back in calls:
-        ours = observe(clock, AHEAD, ours + pause, there, back)
-        error = clock.store_ms(ours) - (ours * 1000 + AHEAD)
+        local = observe(clock, AHEAD, local + pause, there, back)
+        error = clock.store_ms(local) - (local * 1000 + AHEAD)
         assert -(back * 1000 + 1) - 0.001 <= error <= 0.001
 
 
 def test_store_ms_follows_the_fastest_reply() -> None:
     clock = StoreClock()
-    ours = observe(clock, AHEAD, 1000.0, 0.0001, 0.0001)
-    ours = observe(clock, AHEAD, ours, 0.0001, 0.040)
-    assert ours * 1000 + AHEAD - clock.store_ms(ours) < 1.2
+    local = observe(clock, AHEAD, 1000.0, 0.0001, 0.0001)
+    local = observe(clock, AHEAD, local, 0.0001, 0.040)
+    assert local * 1000 + AHEAD - clock.store_ms(local) < 1.2
 
 
 def test_store_ms_follows_a_clock_that_was_set_at_once() -> None:
     clock = StoreClock()
     for ahead in (AHEAD, AHEAD + 3_600_000, AHEAD - 3_600_000):
-        ours = observe(clock, ahead, 1000.0, 0.001, 0.001)
-        assert abs(clock.store_ms(ours) - (ours * 1000 + ahead)) <= 3
+        local = observe(clock, ahead, 1000.0, 0.001, 0.001)
+        assert abs(clock.store_ms(local) - (local * 1000 + ahead)) <= 3
 
 
 def test_local_time_is_the_inverse_of_store_ms() -> None:
     clock = StoreClock()
-    ours = observe(clock, AHEAD, 1000.0, 0.001, 0.001)
-    assert clock.local_time(clock.store_ms(ours + 5)) == ours + 5
+    local = observe(clock, AHEAD, 1000.0, 0.001, 0.001)
+    assert clock.local_time(clock.store_ms(local + 5)) == local + 5
 
 
 def test_observe_reports_no_jump_for_slow_replies() -> None:
     """The time was read at any moment between request and reply."""
     clock = StoreClock()
-    for asked, written, heard in ((100, 100, 108), (110, 118, 118), (120, 120, 128)):
-        assert clock.observe(NOW + 1000 * written, asked, heard) == 0
+    for sent, written, received in ((100, 100, 108), (110, 118, 118), (120, 120, 128)):
+        assert clock.observe(NOW + 1000 * written, sent, received) == 0
 
 
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
 def test_observe_reports_a_jump_once_without_what_a_slow_reply_may_hide(jump: int) -> None:
     clock = StoreClock()
     assert clock.observe(NOW, 100, 102) == 0
-    told = clock.observe(NOW + 1000 + jump, 101, 102) * 1000
-    assert abs(jump) - 3000 <= abs(told) <= abs(jump)
-    assert (told > 0) == (jump > 0)
+    reported = clock.observe(NOW + 1000 + jump, 101, 102) * 1000
+    assert abs(jump) - 3000 <= abs(reported) <= abs(jump)
+    assert (reported > 0) == (jump > 0)
     assert clock.observe(NOW + 2000 + jump, 103, 103) == 0
 
 

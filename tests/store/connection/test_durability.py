@@ -38,7 +38,7 @@ async def warnings(redis: Redis, *, replica: bool = False) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "expected"),
     [
         (DURABLE, []),
         (("appendonly no",), ["appendonly is no: "]),
@@ -51,12 +51,12 @@ async def warnings(redis: Redis, *, replica: bool = False) -> list[str]:
     ],
 )
 async def test_warnings_name_each_weak_setting_and_its_value(
-    tmp_path: Path, config: tuple[str, ...], told: list[str]
+    tmp_path: Path, config: tuple[str, ...], expected: list[str]
 ) -> None:
     async with server(tmp_path / "s", *config) as address, client(address) as redis:
         found = await warnings(redis)
-    assert len(found) == len(told)
-    assert all(text.startswith(start) for text, start in zip(found, told, strict=True))
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))
 
 
 async def test_warnings_report_a_setting_that_may_not_be_read_as_unknown(tmp_path: Path) -> None:
@@ -97,17 +97,17 @@ async def test_refresh_reads_every_primary_of_a_cluster_that_answers(tmp_path: P
             found = Durability(redis, replica=False)
             with capture_logs() as logs:
                 await found.refresh()
-                (told,) = found.warnings
-                assert told.startswith("appendfsync is everysec")
-                assert told.endswith(f" (on {names[1]})")
+                (warning,) = found.warnings
+                assert warning.startswith("appendfsync is everysec")
+                assert warning.endswith(f" (on {names[1]})")
                 await nodes[0].kill()
                 await found.refresh()
-                assert found.warnings == [told]
+                assert found.warnings == [warning]
                 for node in nodes[1:]:
                     await node.kill()
                 with pytest.raises((RedisError, TimeoutError)):
                     await found.refresh()
-    assert [entry["reason"] for entry in logs] == [told]
+    assert [entry["reason"] for entry in logs] == [warning]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ async def test_refresh_reads_every_primary_of_a_cluster_that_answers(tmp_path: P
 def test_wait_commands_include_the_disk_if_the_server_has_waitaof(
     aof: int, version: str, commands: list[str]
 ) -> None:
-    told = {"aof_enabled": aof, "redis_version": version}
-    assert [name for name, *_ in durability._wait_commands(told)] == commands
+    info_reply = {"aof_enabled": aof, "redis_version": version}
+    assert [name for name, *_ in durability._wait_commands(info_reply)] == commands
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 async def replica_of(primary: str) -> int:
-    told = await info(primary.replace("/primary/", "/replica/"))
-    return int(told["process_id"])
+    info_reply = await info(primary.replace("/primary/", "/replica/"))
+    return int(info_reply["process_id"])
 
 
 async def test_create_succeeds_when_the_replica_has_the_message(safe_store: Store) -> None:

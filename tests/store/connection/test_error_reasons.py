@@ -38,7 +38,7 @@ async def refusal(address: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("config", "address", "told"),
+    ("config", "address", "expected"),
     [
         ((PASSWORD,), "unix://{path}", "requires a password: set it in REDIS_URL"),
         ((PASSWORD,), "unix://{path}?protocol=2", "requires a password"),
@@ -67,13 +67,13 @@ async def refusal(address: str) -> str:
     ],
 )
 async def test_create_reports_why_a_store_refuses_calls(
-    config: tuple[str, ...], address: str, told: str, tmp_path: Path
+    config: tuple[str, ...], address: str, expected: str, tmp_path: Path
 ) -> None:
     port = free_port()
     lines = [line.format(port=port) for line in config]
     async with valkey_server(tmp_path, *lines) as server:
         found = await refusal(address.format(path=server.socket, port=port))
-    assert told in found
+    assert expected in found
     assert found.startswith("The ")
     assert found.endswith(".")
 
@@ -154,7 +154,7 @@ async def test_create_reports_that_the_store_loads_its_data() -> None:
 
 def test_explain_reports_an_unknown_host_name() -> None:
     with pytest.raises(socket.gaierror) as unknown:
-        socket.getaddrinfo("nobody", 1, flags=socket.AI_NUMERICHOST)  # asks no other machine
+        socket.getaddrinfo("nobody", 1, flags=socket.AI_NUMERICHOST)  # without DNS
     error = RedisConnectionError("Error connecting")
     error.__cause__ = unknown.value
     assert "host name is unknown" in str(explain(error))

@@ -72,10 +72,10 @@ def test_split_calls_of_no_items_is_empty() -> None:
 async def test_run_limits_the_bytes_of_open_calls() -> None:
     uploads, store = Uploads(), Store()
     tasks = upload(uploads, store, [CALL_BYTES] * 10)
-    most = MAX_UPLOAD // CALL_BYTES
-    await wait_until("the allowed calls", lambda: len(store.open) == most)
+    allowed = MAX_UPLOAD // CALL_BYTES
+    await wait_until("the allowed calls", lambda: len(store.open) == allowed)
     await asyncio.wait(tasks, timeout=0.01)
-    assert store.seen == list(range(most))
+    assert store.seen == list(range(allowed))
     store.end.set_result("stored")
     assert await asyncio.gather(*tasks) == ["stored"] * 10
 
@@ -98,8 +98,8 @@ async def test_run_refuses_waiting_calls_when_the_store_is_away(
     tasks = upload(uploads, store, [MAX_UPLOAD] * 3)
     await wait_until("the first", lambda: store.open == [0])
     store.end.set_exception(error())
-    told = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(one) for one in told] == [error, StoreUnavailable, StoreUnavailable]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in results] == [error, StoreUnavailable, StoreUnavailable]
     assert store.seen == [0]
 
 
@@ -108,8 +108,8 @@ async def test_run_tries_waiting_calls_when_the_store_is_full() -> None:
     tasks = upload(uploads, store, [MAX_UPLOAD] * 3)
     await wait_until("the first", lambda: store.open == [0])
     store.end.set_exception(StoreFull())
-    told = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(one) for one in told] == [StoreFull] * 3
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in results] == [StoreFull] * 3
     assert store.seen == [0, 1, 2]
 
 

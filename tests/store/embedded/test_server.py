@@ -29,7 +29,9 @@ from tests.support.embedded_store import (
 from tests.support.waiting import wait_until
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux signals the end of a parent to its child"
+)
 async def test_store_ends_with_a_killed_owner(tmp_path: Path, member: Members) -> None:
     first = member(tmp_path)
     assert await next_line(first) == "owner"
@@ -140,7 +142,7 @@ async def test_store_that_replies_sometimes_is_not_killed(
 
     async def every_third(socket: Path, command: bytes) -> bytes:
         nonlocal asked
-        if socket != store.socket:  # the store of all tests is watched meanwhile
+        if socket != store.socket:  # the store of all tests is watched too
             return await send_command(socket, command)
         asked += 1
         return b"-LOADING\r\n" if asked % 3 == 0 else b""

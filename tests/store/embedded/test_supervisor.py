@@ -80,7 +80,7 @@ async def test_stop_ends_a_supervision_that_swallows_a_cancel(
     tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking = asyncio.Event()
-    answers = iter([b""])  # nobody answers before the start
+    answers = iter([b""])  # no reply before the start
 
     async def swallow(socket: Path, command: bytes) -> bytes:
         """As wait_for of Python 3.11 when the reply comes together with the cancel."""
@@ -97,7 +97,7 @@ async def test_stop_ends_a_supervision_that_swallows_a_cancel(
     await store.start()
     monkeypatch.setattr(server_module, "send_command", swallow)
     os.kill(await pid_of(store.socket), signal.SIGKILL)
-    await wait_until("it is asked for", asking.is_set)
+    await wait_until("the next command", asking.is_set)
     async with asyncio.timeout(30):
         await store.stop()
     assert servers(tmp_path) == []

@@ -11,7 +11,7 @@ from scheduler_api.store.connection.uploads import CALL_BYTES
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MAX_BATCH_CALLS: Final = 4  # open calls; items that come meanwhile make the next call larger
+MAX_BATCH_CALLS: Final = 4  # open calls; further items wait and make the next call larger
 
 
 class Batcher(Generic[Item, Result]):
