@@ -42,10 +42,10 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
         ("HSET", "payloads", "new", b"\1"),
     ),
     "a record whose destination is nowhere": (
-        ("HSET", "payloads", "waits", bytes(21) + b"\xff\xffhttp://h/\n"),
+        ("HSET", "payloads", "waits", bytes(21) + b"\xff\xffh/\n"),
     ),
     "a record whose destination is two words": (
-        ("HSET", "payloads", "waits", bytes(21) + b"\7\3http://h x/\n"),
+        ("HSET", "payloads", "waits", bytes(21) + b"\7\3h x/\n"),
     ),
     "too few in flight": (("HSET", "inflight", HOST, -3),),
     "too many in flight": (("HSET", "inflight", HOST, 99),),

@@ -202,7 +202,7 @@ GOOD = f'{{"id": "a", "webhookUrl": "{URL}", "scheduleTo": "{AT}", "createdAt": 
         (GOOD + ', "attemptsMade": -1}', ">= 0"),
         (GOOD + ', "method": "TRACE"}', "TRACE"),
         (GOOD + ', "nextAttempt": "soon"}', "ISO 8601"),
-        (GOOD.replace('"a"', '"a/b"') + "}", "no slash"),
+        (GOOD.replace('"a"', '"a/b"') + "}", "not contain a slash"),
         (GOOD.replace(AT, "soon") + "}", "ISO 8601"),
         (GOOD.replace(URL, "http://10.0.0.1/") + "}", "EGRESS_ALLOW"),
     ],

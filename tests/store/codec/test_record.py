@@ -86,10 +86,20 @@ def test_unpack_record_finds_the_url_behind_bytes_that_look_like_its_line_feed()
         assert record.url == each.url.url
 
 
-def test_pack_tail_marks_the_authority_in_the_url() -> None:
+def test_pack_tail_begins_the_url_with_its_authority() -> None:
     tail = pack_tail(accepted(webhookUrl="http://127.0.0.1:8080/hook"))[8:]
-    start, size = tail[0], tail[1]
-    assert tail[2 + start : 2 + start + size] == b"127.0.0.1:8080"
+    assert tail[2 : 2 + tail[1]] == b"127.0.0.1:8080"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:2/", "https://127.0.0.1/?a=b"])
+def test_unpack_record_returns_the_url_with_its_scheme(url: str) -> None:
+    assert unpack_record(INSTANTS + pack_tail(accepted(webhookUrl=url))).url == url
+
+
+@pytest.mark.parametrize("head", [b"", bytes(23), bytes(24), bytes(21) + b"\xff\1h\n"])
+def test_unpack_head_refuses_what_is_no_record(head: bytes) -> None:
+    with pytest.raises(ValueError, match="has no URL"):
+        unpack_head(head)
 
 
 def fingerprint(**fields: Any) -> bytes:

@@ -4,9 +4,9 @@ byte 1       version of this layout
 bytes 2–7    when the message was created, ms, highest byte first   (by the store's clock)
 bytes 8–13   when it is scheduled for, ms
 bytes 14–21  fingerprint of the request
-byte 22      where in the URL its authority begins, from 0: it names the destination
-byte 23      the authority's size in bytes
-then         the URL, a line feed, the Spec as msgpack
+byte 22      the URL's scheme: 7 for http://, 8 for https://
+byte 23      size of its authority in bytes: the authority names the destination
+then         the URL from its authority on, a line feed, the Spec as msgpack
 """
 
 import re
@@ -26,6 +26,7 @@ HEAD_SIZE: Final = 23  # bytes before the URL
 # become a key that all replicas share, or the fingerprint would confirm a guess of the payload.
 _FINGERPRINT_KEY: Final = b"scheduler-api request"
 _FINGERPRINT_SIZE: Final = 8  # bytes; compared only with the record under the same id
+_SCHEMES: Final = {7: "http://", 8: "https://"}  # by their size
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _SPACE: Final = re.compile(rb"\s")
@@ -57,8 +58,8 @@ def from_ms(ms: int) -> datetime:
 def pack_tail(accepted: Accepted) -> bytes:
     """The record from its 14th byte on. The store writes what stands before."""
     url = accepted.url
-    authority = bytes((url.start, len(url.authority)))
-    content = b"%b%b\n%b" % (authority, url.url.encode(), _encode_spec(accepted.spec))
+    sizes = bytes((url.start, len(url.authority)))
+    content = b"%b%b\n%b" % (sizes, url.url[url.start :].encode(), _encode_spec(accepted.spec))
     return _fingerprint(content) + content
 
 
@@ -78,23 +79,26 @@ def unpack_record(record: bytes) -> Record:
         raise ValueError(f"a record of version {record[:1]!r} is not known")
     end = record.index(b"\n", HEAD_SIZE)
     created, scheduled, url = unpack_head(record[: end + 1])
-    start, size = record[HEAD_SIZE - 2 : HEAD_SIZE]  # as in destination_of, without its call
-    destination = _name(record[HEAD_SIZE + start : HEAD_SIZE + start + size])
+    destination = _name(record[HEAD_SIZE : HEAD_SIZE + record[HEAD_SIZE - 1]])
     return Record(created, scheduled, url, destination, _decode_spec(record[end + 1 :]))
 
 
 def unpack_head(head: bytes) -> tuple[int, int, str]:
-    """Created ms, scheduled ms and URL of a record that ends after its URL's line feed."""
-    created, scheduled = head[1:7], head[7:13]
-    return int.from_bytes(created), int.from_bytes(scheduled), head[HEAD_SIZE:-1].decode()
+    """Created ms, scheduled ms and URL of a record that ends after its URL's line feed.
+
+    Raises: ValueError.
+    """
+    if len(head) < HEAD_SIZE or head[HEAD_SIZE - 2] not in _SCHEMES:
+        raise ValueError("the record has no URL")
+    url = _SCHEMES[head[HEAD_SIZE - 2]] + head[HEAD_SIZE:-1].decode()
+    return int.from_bytes(head[1:7]), int.from_bytes(head[7:13]), url
 
 
 def destination_of(record: bytes) -> bytes:
     """The destination's name; b'?' if this is no record, as in lua/lib/record.lua."""
     if len(record) < HEAD_SIZE:
         return b"?"
-    start, size = record[HEAD_SIZE - 2 : HEAD_SIZE]
-    return _name(record[HEAD_SIZE + start : HEAD_SIZE + start + size])
+    return _name(record[HEAD_SIZE : HEAD_SIZE + record[HEAD_SIZE - 1]])
 
 
 @lru_cache(maxsize=4096)

@@ -71,9 +71,8 @@ local function destination_name(authority)
   return name
 end
 
--- The destination's name, from the authority in the record's URL: byte 22 says where it begins, from
--- 0, byte 23 how many bytes it has.
+-- The destination's name, from the authority: it begins at byte 24, and byte 23 is its size.
 local function destination_of(record)
-  local from, size = record:byte(22, 23)
-  return destination_name(size and record:sub(24 + from, 23 + from + size) or '')
+  local size = record:byte(23)
+  return destination_name(size and record:sub(24, 23 + size) or '')
 end
