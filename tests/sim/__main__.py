@@ -1,6 +1,6 @@
 """python -m tests.sim: many schedules of the shipped scripts, then the planted mistakes.
 
-Asked by `make sim`. Prints the figures, and writes them to .guarantee/sim.json.
+Then the same for the real dispatcher. Prints the figures, and writes them to .guarantee/sim.json.
 """
 
 import argparse
@@ -26,18 +26,18 @@ SEEDS_A_DISPATCHER: Final = 50  # schedules of the scripts for one of the real d
 def main() -> int:
     """0 if nothing was broken and each mistake was caught."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many schedules")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seed", type=int, help="run this one alone and show each call")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="number of schedules")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--seed", type=int, help="run one schedule, and show each call")
     chosen = parser.parse_args()
     if chosen.seed is not None:
         return replay(chosen.seed)
     began = time.monotonic()
     figures = run(chosen.first, chosen.seeds)
     seconds = time.monotonic() - began
-    tell(figures, seconds)
+    show(figures, seconds)
     caught = catch_all(chosen.seeds)
-    tell_caught(caught)
+    show_caught(caught)
     write(figures, seconds, caught)
     unsound = bool(figures.failures) or any(one.reason is None for one in caught)
     return dispatcher.run(chosen.first, max(1, chosen.seeds // SEEDS_A_DISPATCHER)) or int(unsound)
@@ -59,7 +59,7 @@ def replay(seed: int) -> int:
 
 
 def run(first: int, seeds: int) -> Figures:
-    """All schedules; says how far it is."""
+    """Run all schedules, and show the progress on a terminal."""
     figures = Figures()
     for figures in campaign(first, seeds):
         if sys.stderr.isatty():
@@ -67,8 +67,8 @@ def run(first: int, seeds: int) -> Figures:
     return figures
 
 
-def tell(figures: Figures, seconds: float) -> None:
-    """The figures of the schedules, in words."""
+def show(figures: Figures, seconds: float) -> None:
+    """Print the figures of the schedules."""
     cores = os.cpu_count() or 1
     rate = figures.schedules / seconds
     print(
@@ -87,8 +87,8 @@ def tell(figures: Figures, seconds: float) -> None:
         print(f"    {failure.options}")
 
 
-def tell_caught(caught: list[Catch]) -> None:
-    """How the planted mistakes fared."""
+def show_caught(caught: list[Catch]) -> None:
+    """Print which planted mistakes were caught."""
     for one in caught:
         if one.reason is None:
             print(f"  not caught: {one.name}")
@@ -98,7 +98,7 @@ def tell_caught(caught: list[Catch]) -> None:
 
 
 def write(figures: Figures, seconds: float, caught: list[Catch]) -> None:
-    """The same for the table of all guarantees."""
+    """Write the figures for the table of tests/guarantee.py."""
     found = [one.schedules for one in caught if one.reason is not None]
     document = msgspec.structs.asdict(figures) | {
         "seconds": round(seconds, 1),

@@ -1,4 +1,4 @@
-"""Many schedules over several processes, and the figures; asked by __main__.py and the tests."""
+"""Many schedules on all cores, and their figures; which planted mistakes they catch."""
 
 import functools
 import gc
@@ -18,7 +18,7 @@ from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 CHUNK: Final = 500  # schedules of one task
-GARBAGE: Final = 200_000  # new objects after which Python collects what refers to itself
+GARBAGE: Final = 200_000  # new objects after which Python looks for reference cycles
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -30,19 +30,19 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct):
-    """What schedules came to."""
+    """The figures of many schedules."""
 
     schedules: int = 0
-    calls: int = 0  # scripts that were run, or refused by a store that was away
-    messages: int = 0  # that callers offered
+    calls: int = 0  # of scripts, also those that failed because the store was away
+    messages: int = 0  # that callers created
     sends: int = 0
-    repeats: int = 0  # sends of what a receiver had seen before, its outcome not settled
-    exposed: int = 0  # requests cut off by a crash, a pause or a partition: each may be repeated
+    repeats: int = 0  # requests for an attempt that a receiver had already seen
+    exposed: int = 0  # requests that a crash, pause or partition left open: each may be repeated
     events: dict[str, int] = {}
     failures: list[Failure] = []
 
     def add(self, other: "Figures") -> None:
-        """Sum both up."""
+        """Add the figures of other schedules."""
         for name in ("schedules", "calls", "messages", "sends", "repeats", "exposed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.events = dict(Counter(self.events) + Counter(other.events))
@@ -50,10 +50,10 @@ class Figures(msgspec.Struct):
 
 
 class Catch(msgspec.Struct, frozen=True):
-    """How a planted mistake fared."""
+    """Whether a planted mistake was caught."""
 
     name: str
-    schedules: int  # until it was caught; of the whole budget, if it was not
+    schedules: int  # until it was caught; the whole budget if it was not
     reason: str | None  # None: it was not caught
 
 
@@ -81,9 +81,9 @@ def simulate(first: int, count: int) -> Figures:
 
 
 def broken(world: World) -> str | None:
-    """What a schedule broke, in words: a promise, or a script."""
+    """The promise that a schedule broke, or the error of a script; None: nothing."""
     try:
-        with capture_logs():  # what the product says of it would cost more than the schedule
+        with capture_logs():  # writing the log would cost more than the schedule
             world.run()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
@@ -101,7 +101,7 @@ def _collect_seldom() -> None:
 
 
 def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:
-    """The figures so far, again and again until all schedules have run."""
+    """Run all schedules; yields the figures so far after each chunk."""
     total = Figures()
     chunks = range(first, first + count, CHUNK)
     sizes = [min(CHUNK, first + count - start) for start in chunks]

@@ -1,6 +1,6 @@
-"""What each destination may get, and whether claims keep to it: limits, rates, pauses, probes.
+"""Checks that claims keep to each destination's limit, rate, pause and probes.
 
-Asked by world.py at every claim; it knows what was asked for and which requests got through.
+It knows the limits that callers set, and which requests reached their destination.
 """
 
 from collections import Counter
@@ -11,27 +11,27 @@ from scheduler_api.store.audit.invariants import BREAKS_AT, destination_claimed
 from scheduler_api.store.destinations import share
 
 FIRST_PAUSE, MAX_PAUSE = 1_000, 60_000  # ms until a probe; see lua/queue/settle.lua
-AHEAD = 100  # ms that a rate may be ahead of its beat; see lua/lib/flow.lua
+AHEAD = 100  # ms that a rate may run ahead; see lua/lib/flow.lua
 
 Claims = Mapping[bytes, bytes]  # id → claim
 Here = tuple[int, str]  # a partition, a destination
 
 
 class Flow:
-    """One world's destinations."""
+    """The destinations of one world, as callers set them and as outcomes show them."""
 
     def __init__(self, concurrency: int, partitions: int) -> None:
-        self.limits: dict[str, Limits] = {}  # own settings
+        self.limits: dict[str, Limits] = {}  # set by callers
         self._concurrency = concurrency
         self._partitions = partitions
-        self._most = Counter[str]()  # the highest of its own limits so far
-        self._began: dict[str, int] = {}  # ms, since when its rate holds
-        self._leased: Counter[Here] = Counter()  # since then
+        self._most = Counter[str]()  # the highest limit that was set so far
+        self._began: dict[str, int] = {}  # ms, from which its rate holds
+        self._leased: Counter[Here] = Counter()  # messages claimed since then
         self._misses: Counter[Here] = Counter()  # failures to connect in a row
         self._probe_at: dict[Here, int] = {}  # ms
 
     def set_limit(self, name: str, limits: Limits | None, now: int) -> None:
-        """A caller has set it."""
+        """A caller has set its limits, or deleted them (None)."""
         old = self.limits.pop(name, None)
         if limits:
             self.limits[name] = limits
@@ -42,22 +42,22 @@ class Flow:
                 self._leased[partition, name] = 0
 
     def clock_moved(self, now: int) -> None:
-        """The store's clock was set: a rate begins anew, as it is not held up by a step back."""
+        """The store's clock was set: rates start again, as a step back must not block them."""
         self._began = dict.fromkeys(self._began, now)
         self._leased.clear()
 
     def ever(self, name: str) -> int:
-        """How many may be open to it, if all were claimed under the highest limit there was."""
+        """The most requests that may be open to it, under the highest limit so far."""
         return max(self._most[name], self._concurrency, self._partitions)
 
     def missed_before(self, partition: int, name: str, now: int) -> str:
-        """One more failure to connect, and it breaks: so says the field of `unreachable`."""
+        """Record all failures but one before it counts as unreachable → its field in the store."""
         here = partition, name
         self._misses[here], self._probe_at[here] = BREAKS_AT - 1, now
         return f"{BREAKS_AT - 1} {now}"
 
     def reached(self, partition: int, name: str, reached: bool | None, now: int) -> None:
-        """An outcome was settled: whether the destination was reached, if that is known."""
+        """An outcome was settled; `reached`: whether the destination was reached, None: unknown."""
         here = partition, name
         if reached:
             self._misses[here] = 0
@@ -67,7 +67,7 @@ class Flow:
             self._probe_at[here] = now + min(MAX_PAUSE, FIRST_PAUSE * 2 ** max(0, pauses))
 
     def failures(self, name: str) -> int:
-        """How often in a row it could not be connected to, as the worst partition knows."""
+        """Failures to connect in a row, in the partition that has the most."""
         return max(self._misses[partition, name] for partition in range(self._partitions))
 
     def _broken(self, here: Here) -> bool:
@@ -76,7 +76,7 @@ class Flow:
     def objection(
         self, partition: int, before: Claims, after: Claims, now: int, latest: int
     ) -> str | None:
-        """What is wrong with a claim, in words; `latest`: the most the clock has shown, ms."""
+        """What is wrong with a claim; `latest`: the latest ms that the store's clock has shown."""
         for name, count in _new(before, after).items():
             here = partition, name
             self._leased[here] += count
@@ -107,6 +107,6 @@ class Flow:
 
 
 def _new(before: Claims, after: Claims) -> Counter[str]:
-    """Destination → how many claims were made for it."""
+    """Destination → number of its claims that are new."""
     new = (claim for one, claim in after.items() if before.get(one) != claim)
     return Counter(destination_claimed(claim).decode() for claim in new)

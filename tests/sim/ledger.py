@@ -1,7 +1,6 @@
-"""What callers were told, what receivers saw, what the store was made to do: the judge.
+"""What callers were answered, what receivers saw, what the store did; checks the promises.
 
-Asked by world.py and replica.py at every step. It knows the truth, also of calls whose reply was
-lost; a promise that is broken raises Broken.
+It knows what really happened, also in calls whose reply was lost. A broken promise raises Broken.
 """
 
 from datetime import timedelta
@@ -22,14 +21,14 @@ GONE: Final = 410  # the answer after which nothing more is sent
 
 
 class Broken(AssertionError):
-    """A promise was broken; the text says which, and of which message."""
+    """A promise was broken; the text names it and the message."""
 
 
 REPEAT_WITHIN: Final = 120_000  # ms, as in create.lua
 
 
 class Offer:
-    """A message as one caller asked for it; its payload is its number."""
+    """A message that a caller asked for; its payload is its number."""
 
     __slots__ = (
         *("accepted", "answers", "cancelled", "deadly", "ended", "holder", "message_id"),
@@ -44,31 +43,31 @@ class Offer:
         self.message_id = message_id
         self.accepted = accepted
         self.answers = answers
-        self.told = False  # whether a 201 was seen
-        self.stored = False  # whether it was ever written
+        self.told = False  # whether the caller got a 201
+        self.stored = False  # whether the store ever had it
         self.begin(0, 0)
         self.stored = False
 
     def begin(self, scheduled_ms: int, created_ms: int) -> None:
-        """It is new in the store."""
+        """The store has it as a new message."""
         self.stored = True
         self.created_ms = created_ms  # by the store's clock
         self.cancelled = False
         self.ended: State | None = None
         self.not_before = scheduled_ms  # ms, by the store's clock: no attempt starts earlier
         self.retries = 0  # attempts that were settled
-        self.reaps = 0  # leases that ran out
-        self.sends: list[Lease] = []  # whose outcome is not settled
-        self.holder: Lease | None = None  # of the last claim
+        self.reaps = 0  # leases that expired
+        self.sends: list[Lease] = []  # requests whose outcome is not settled
+        self.holder: Lease | None = None  # lease of the last claim
 
     @property
     def destination(self) -> str:
-        """Where it goes."""
+        """The name of its destination."""
         return destination_name(self.accepted.url.authority)
 
     @property
     def pending(self) -> bool:
-        """Whether it is to be sent."""
+        """Whether it must still be sent."""
         return self.stored and not self.cancelled and self.ended is None
 
     def is_new_again(self, store_ms: int) -> bool:
@@ -81,20 +80,20 @@ class Offer:
 
 
 class Ledger:
-    """One world's accounts."""
+    """The record of one world."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.strict = True  # whether the world keeps what the promises ask of it
+        self.strict = True  # False: the world breaks what the promises rest on
         self.offers: list[Offer] = []
-        self.stored: dict[str, Offer] = {}  # id → what the store holds under it
-        self.latest = 0  # ms, the most that the store's clock has shown
+        self.stored: dict[str, Offer] = {}  # id → the offer that the store holds
+        self.latest = 0  # ms, the latest that the store's clock has shown
         self.sends = 0
-        self.repeats = 0  # sends of what a receiver had seen before, its outcome not settled
-        self.exposed = 0  # requests that may be made a second time
+        self.repeats = 0  # requests for an attempt that a receiver had already seen
+        self.exposed = 0  # requests that a fault left open: each may be repeated
 
     def clock(self, ms: int) -> None:
-        """The store's clock was seen."""
+        """The store's clock has shown `ms`."""
         self.latest = max(self.latest, ms)
 
     def require(self, holds: bool, offer: Offer, promise: str) -> None:
@@ -105,7 +104,7 @@ class Ledger:
     # Callers.
 
     def created(self, offer: Offer, scheduled_ms: int, created_ms: int) -> None:
-        """The store wrote it."""
+        """The store wrote the message."""
         before = self.stored.get(offer.message_id)
         if before:
             self.require(not before.pending, before, "lost: overwritten while pending")
@@ -119,7 +118,7 @@ class Ledger:
         return again
 
     def refused(self, offer: Offer, store_ms: int) -> None:
-        """The store said that it has a message with the id."""
+        """The store answered that the id is taken."""
         known = self.stored.get(offer.message_id)
         self.require(known is not None, offer, "refused as a duplicate of nothing")
         if known is offer and offer.ended:
@@ -127,20 +126,20 @@ class Ledger:
             self.require(is_repeat, offer, "refused as a repeat though its time is over")
 
     def cancelled(self, message_id: str) -> None:
-        """The store removed what it had under the id."""
+        """The store removed the message with the id."""
         offer = self.stored.pop(message_id)
         self.require(offer.pending, offer, "cancelled though it had ended")
         offer.cancelled = True
 
     def pending(self, message_id: str) -> bool:
-        """Whether the store must hold a message under the id that is to be sent."""
+        """Whether the store must hold a message with the id that is still to be sent."""
         offer = self.stored.get(message_id)
         return offer is not None and offer.pending
 
     # Replicas.
 
     def claimed(self, lease: "Lease") -> None:
-        """A claim's reply brought it."""
+        """A process got the message by a claim."""
         offer, claimed = lease.offer, lease.claimed
         self.require(claimed.attempts == offer.retries, offer, "its attempts were miscounted")
         self.require(claimed.crashes == offer.reaps, offer, "its crashes were miscounted")
@@ -152,7 +151,7 @@ class Ledger:
         offer.holder = lease
 
     def offer_of(self, claimed: Claimed) -> Offer:
-        """The offer whose payload this is."""
+        """The offer of a claimed message, by its payload."""
         return self.offers[int(claimed.spec.body or b"")]
 
     def sent(self, lease: "Lease", store_ms: int) -> None:
@@ -173,7 +172,7 @@ class Ledger:
         offer.sends.append(lease)
 
     def expose(self, lease: "Lease") -> None:
-        """Its process died, was stopped or cut off, or gave it up."""
+        """A fault met its process, or it gave the lease up: the request may be repeated."""
         if lease.started and not lease.settled and not lease.exposed:
             lease.exposed = True
             self.exposed += 1
@@ -209,7 +208,7 @@ class Ledger:
             offer.ended = "delivered" if isinstance(outcome.decision, Delivered) else "failed"
 
     def taken_back(self, message_id: str, store_ms: int, failed: bool) -> None:
-        """A lease was reaped, or recovered from a dead process."""
+        """A claim was reaped, or recovered from a dead process."""
         offer = self.stored[message_id]
         offer.reaps += 1
         holder = offer.holder
@@ -225,7 +224,7 @@ class Ledger:
     # The end.
 
     def close(self) -> None:
-        """All that was told or written has been sent, or has failed for a reason."""
+        """Every message that was answered 201 or written was sent, deleted, or failed."""
         for offer in self.offers:
             if offer.told and not offer.stored:
                 raise Broken(f"lost: offer {offer.number} was told 201 and never written")

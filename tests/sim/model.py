@@ -1,4 +1,4 @@
-"""A store in this process: the shipped scripts in Lua 5.1, over the model of the commands.
+"""A store in this process: the shipped scripts in Lua, over a model of the Redis commands.
 
 It stands where redis-py's client stands, so that the product's own Scripts, Messages and Queue
 run on it. A call is one coroutine that never waits: `at_once` runs it. The model is in model.lua,
@@ -19,7 +19,7 @@ from scheduler_api.store.connection.scripts import NAMES, source
 
 try:
     from lupa import luajit21 as lua
-except ImportError:  # on macOS: the interpreter that Redis has, at two thirds of the speed
+except ImportError:  # on macOS: plain Lua 5.1, as in Redis; it is a third slower
     from lupa import lua51 as lua
 
 Result = TypeVar("Result")
@@ -27,9 +27,9 @@ Content = Mapping[bytes, Any]  # member → score, or field → value
 
 _MODEL: Final = Path(__file__).with_name("model.lua").read_bytes()
 ScriptFailed: Final = lua.LuaError  # what a script raises
-BY_HAND: Final = "by hand"  # the name of whatever is no script of the product
-PARTITIONS: Final = (1, 2)  # into how many data are divided
-OTHER: Final = 3  # what a process takes them to be divided into that is set up wrongly
+BY_HAND: Final = "by hand"  # the name of a script that is not the product's
+PARTITIONS: Final = (1, 2)  # numbers of partitions that schedules use
+OTHER: Final = 3  # number of partitions of a process that is set up wrongly
 _NAMES: Final = {
     source(name, None, number): name for name in NAMES for number in (*PARTITIONS, OTHER)
 }
@@ -37,29 +37,29 @@ NOTHING: Final[Content] = {}
 
 
 class Server:
-    """One store, and the faults that its callers meet."""
+    """One store, and its faults."""
 
     def __init__(
         self,
         spoilt: Mapping[str, str] | None = None,
         publish: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`spoilt`: script as it is → as it is run; see planted.py. `publish`: takes a channel."""
+        """`spoilt`: script → the text that runs instead; `publish`: gets each channel."""
         self.now_us = 0  # the store's clock
-        self.starts = 1  # of the store so far
-        self.down = False  # refuses all calls
-        self.full = False  # refuses what may make it grow
+        self.starts = 1  # of the store: more than 1 after a restart
+        self.down = False  # every call fails
+        self.full = False  # out of memory: calls that may write fail
         self.loses_reply = False  # of the next call
-        self.cuts = False  # at the next seam inside a script, whose caller dies there
+        self.cuts = False  # at the next seam in a script: there the caller dies
         self.calls = 0
         self.changes = 0  # writes so far
-        self.trace: Callable[[str, list[bytes], Any], None] | None = None  # told of each call
+        self.trace: Callable[[str, list[bytes], Any], None] | None = None  # gets each call
         self._spoilt = spoilt or {}
         self._lua = lua.LuaRuntime(encoding=None, unpack_returned_tuples=False)
         self._tables: dict[tuple[bytes, ...], Any] = {}
         self._scripts: dict[str, _Script] = {}  # compiled
-        self._known: set[str] = set()  # digests of those that the store has been sent
-        self._stored: dict[bytes, Content] = {}  # as it was after `_looked` changes
+        self._known: set[str] = set()  # digests of the scripts that the store has
+        self._stored: dict[bytes, Content] = {}  # a copy of the content after `_looked` changes
         self._looked = 0
         model = self._lua.eval(b"loadstring(...)", _MODEL)(self._seam, publish)
         self.compile, self.run = model[b"compile"], model[b"run"]
@@ -67,7 +67,7 @@ class Server:
         self._image, self._restore = model[b"image"], model[b"restore"]
 
     def commands(self, kind: str) -> set[str]:
-        """The names of those that are modelled: kind `reads` or `writes`."""
+        """The modelled commands of a kind: `reads` or `writes`."""
         return set(self.names(kind.encode()).decode().split())
 
     def _seam(self, text: bytes) -> bytes:
@@ -78,7 +78,7 @@ class Server:
 
     @property
     def client(self) -> Redis:
-        """What redis-py's client is to the product."""
+        """Used in place of redis-py's client."""
         return cast("Redis", self)
 
     async def evalsha(self, sha: str, keys: int, *given: Any) -> Any:
@@ -89,7 +89,7 @@ class Server:
         return self._scripts[sha].answer(given[:keys], given[keys:])
 
     async def eval(self, text: str, keys: int, *given: Any) -> Any:
-        """As redis-py's; a text is compiled once, and from then on known by its digest."""
+        """As redis-py's; compiles a text once."""
         self._meet()
         return await self.register_script(text)(given[:keys], given[keys:])
 
@@ -98,9 +98,9 @@ class Server:
             raise Disconnected("the store is away")
 
     def register_script(self, text: str) -> "_Script":
-        """As redis-py's; from then on the store knows it."""
+        """As redis-py's."""
         sha = _sha(text)
-        if sha not in self._scripts:  # to compile it anew would give the same
+        if sha not in self._scripts:  # compiled before
             self._scripts[sha] = _Script(self, text, self._spoilt.get(text, text))
         self._known.add(sha)
         return self._scripts[sha]
@@ -111,19 +111,19 @@ class Server:
         return script.name if script else None
 
     def do(self, *command: bytes | str) -> Any:
-        """One command, as somebody might type it."""
+        """Run one command, as typed by hand."""
         words = [word.encode() if isinstance(word, str) else word for word in command]
         return at_once(self.eval("#!lua\nreturn redis.call(unpack(ARGV))", 0, *words))
 
     async def scan_iter(self, pattern: str, **_: int) -> AsyncIterator[bytes]:
-        """As redis-py's, of a pattern that is a beginning and `*`."""
+        """As redis-py's, for a pattern that is a prefix and `*`."""
         assert pattern.endswith("*")
         beginning = pattern[:-1].encode()
         for name in [name for name in self.stored() if name.startswith(beginning)]:
             yield name
 
     def restart(self) -> None:
-        """It comes back without the scripts that it knew."""
+        """It has lost its scripts."""
         self.starts += 1
         self.forget_scripts()
 
@@ -132,14 +132,14 @@ class Server:
         self._known.clear()
 
     def table_of(self, keys: tuple[bytes, ...]) -> Any:
-        """KEYS as scripts get them."""
+        """KEYS as a Lua table."""
         found = self._tables.get(keys)
         if found is None:
             found = self._tables[keys] = self._lua.table_from(keys)
         return found
 
     def reset(self) -> None:
-        """Empty, healthy."""
+        """Remove all data and all faults."""
         self.restore(None)
         self.down = self.full = self.loses_reply = self.cuts = False
 
@@ -148,11 +148,11 @@ class Server:
         return self._image()
 
     def restore(self, image: Any) -> None:
-        """What an image has; the image itself is left alone."""
+        """Replace all data by an image, which stays as it is; None: by nothing."""
         self.changes = self._restore(image)
 
     def stored(self) -> Mapping[bytes, Content]:
-        """Of each key; to be looked at only."""
+        """Key → content; do not change it."""
         if self._looked != self.changes:
             self._look()
         return self._stored
@@ -171,7 +171,7 @@ class Server:
 
 
 class _Script:
-    """A text that the store knows."""
+    """A script that the store has compiled."""
 
     def __init__(self, server: Server, text: str, spoilt: str) -> None:
         first, _, rest = spoilt.partition("\n")
@@ -186,7 +186,7 @@ class _Script:
         return self.answer(keys, args)
 
     def answer(self, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
-        """Its reply. Raises: what redis-py's client does."""
+        """Run it → its reply. Raises the errors of redis-py's client."""
         server = self._server
         server.calls += 1
         if server.full and self._grows:
@@ -224,14 +224,14 @@ def _sent(arg: Any) -> bytes:
 
 
 def _received(value: Any) -> Any:
-    """A value of a reply in which there are tables."""
+    """A value of a nested reply."""
     if type(value) is bytes or type(value) is int:
         return value
     return [_received(value[i]) for i in range(1, len(value) + 1)]
 
 
 def at_once(call: Coroutine[Any, Any, Result]) -> Result:
-    """What a coroutine returns that has nothing to wait for."""
+    """Run a coroutine that never waits → its result."""
     try:
         call.send(None)
     except StopIteration as stopped:

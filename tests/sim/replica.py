@@ -1,6 +1,9 @@
-"""One process of the service: the steps of delivery/dispatcher.py, each to be chosen by world.py.
+"""One process of the service, step by step, so that a schedule can put any step anywhere.
 
-Claims, settles, renews and reaps by the product's Queue; sends to receivers in the ledger.
+It re-writes delivery/dispatcher.py over the real Queue, for two reasons: a step needs no event
+loop, so that a schedule takes milliseconds; and the schedule decides what comes next, not a loop.
+It has no tasks, no timers, no HTTP and no batching of settles. The real dispatcher runs in
+tests/sim/dispatcher, in fewer schedules, and has to keep the same promises there.
 """
 
 from collections import Counter
@@ -32,18 +35,18 @@ AHEAD: Final = 1_000  # ms; more than the dispatcher's, so that more is held bac
 
 
 class Rules(NamedTuple):
-    """What the dispatcher and the api do right; planted.py turns one off at a time."""
+    """What the dispatcher and the API must do; planted.py turns off one at a time."""
 
-    keeps_nonce: bool = True  # a claim whose reply was lost is asked for again as it was
-    heeds_deadline: bool = True  # nothing is started after a lease's end
-    heeds_instant: bool = True  # nor before the message's instant
-    waits_to_reap: bool = True  # for a lease's time after the store came back
-    repeats_settle: bool = True  # until the store has answered
+    keeps_nonce: bool = True  # a claim whose reply was lost is repeated with the same nonce
+    heeds_deadline: bool = True  # no request starts after its lease has ended
+    heeds_instant: bool = True  # no request starts before the message is due
+    waits_to_reap: bool = True  # as long as a lease, after the store came back
+    repeats_settle: bool = True  # a settle is repeated until the store has answered
     answers_what_was_written: bool = True  # 201 after the store's reply, not before
 
 
 class Lease:
-    """One claim, as delivery/leases.py keeps it, and what came of it."""
+    """One claim, as in delivery/leases.py, and what happened to it."""
 
     __slots__ = (
         *("answered", "claimed", "ends_ms", "excused", "exposed", "claimer", "offer", "outcome"),
@@ -64,13 +67,13 @@ class Lease:
         self.answered = False
         self.took = False  # whether the receiver has seen the request
         self.settled = False  # whether the store has taken the outcome
-        self.excused = False  # whether its process was held up or cut off meanwhile
-        self.exposed = False  # whether that may lead to a second request
+        self.excused = False  # whether its process was paused or cut off since
+        self.exposed = False  # whether the ledger counts it as open at a fault
         self.outcome: Outcome | None = None
 
     @property
     def open(self) -> bool:
-        """Whether its request is under way."""
+        """Whether its request is open."""
         return self.sending and self.started
 
 
@@ -82,12 +85,12 @@ class Claimer:
     def __init__(self, queue: Queue, now: int) -> None:
         self.queue = queue
         self.look_at = now
-        self.since: int | None = None  # ms: when it found the store; None: it has to
+        self.since: int | None = None  # ms, when the store began to answer; None: it does not
         self.missed = False  # whether the reply to the last claim was lost
 
     @property
     def partition(self) -> int:
-        """Which it is of."""
+        """Its number."""
         return self.queue.partition
 
 
@@ -102,32 +105,32 @@ class Replica:
         self.leases: list[Lease] = []
         self.given_up: list[Lease] = []
         self.dead = False
-        self.paused_until = 0  # ms, its own clock: stopped by a signal until then
-        self.stopped = False  # whether it has not stepped since
-        self.cut_until = 0  # ms: it reaches no store until then
+        self.paused_until = 0  # ms, by its own clock: suspended until then
+        self.stopped = False  # whether it has made no step since it was suspended
+        self.cut_until = 0  # ms: it does not reach the store until then
         self.duties_at = world.now + NEXT_DUTIES
 
     @property
     def acts(self) -> bool:
-        """Whether it is alive and not stopped."""
+        """Whether it runs: not dead, not suspended."""
         return not self.dead and self.paused_until <= self.world.now
 
     def unsent(self) -> list[Lease]:
-        """Claimed, the request not yet made."""
+        """Claimed messages whose request has not started."""
         return [lease for lease in self.leases if lease.sending and not lease.started]
 
     def ready(self) -> list[Lease]:
-        """Of these what is due."""
+        """Those that are due."""
         now = from_ms(self.world.store_ms)
         heeds = self.world.rules.heeds_instant
         return [one for one in self.unsent() if one.claimed.due_at <= now or not heeds]
 
     def opened(self) -> list[Lease]:
-        """Requests under way."""
+        """Open requests."""
         return [lease for lease in self.leases if lease.open]
 
     def answered(self) -> list[Lease]:
-        """Outcomes to be settled."""
+        """Requests with an outcome that is not settled."""
         return [lease for lease in self.leases if lease.answered]
 
     def free(self) -> int:
@@ -144,7 +147,7 @@ class Replica:
             server.down = away
 
     def look(self, claimer: Claimer) -> None:
-        """Claim what there are slots for; reap if a lease has run out and it is allowed."""
+        """Claim as many messages as slots are free; reap expired leases if that is allowed."""
         world, queue = self.world, claimer.queue
         claimer.look_at = world.now + SAFETY_POLL
         free, share = self.free(), self._share()
@@ -163,7 +166,7 @@ class Replica:
             claimer.missed = True
             claimer.since = None
             return
-        # Slots that a lost claim was for may since have been given to other partitions.
+        # The slots of a claim whose reply was lost may have gone to other partitions since.
         fits = len(claim.messages) <= free or claimer.missed
         assert fits, "more was claimed than asked for"
         offers = [world.ledger.offer_of(one) for one in claim.messages]
@@ -223,13 +226,13 @@ class Replica:
         return 0
 
     def give_back(self, lease: Lease) -> None:
-        """Nothing could be sent; if the store does not hear of it, the lease runs out."""
+        """Release a claim that could not be sent; without an answer its lease expires."""
         self._release([lease], lease.claimer)
         self.leases.remove(lease)
         self.given_up.append(lease)
 
     def recover(self) -> None:
-        """Take over from a process that died on this machine."""
+        """Recover the claims of a process of this machine that died."""
         for claimer in self.claimers:
             try:
                 self.world.recover(self._ask, claimer.queue)
@@ -249,7 +252,7 @@ class Replica:
             world.kill(self)
 
     def answer(self, lease: Lease, status: int | None, error: str | None = None) -> None:
-        """The request has ended; `status`: None if without an answer, then `error` may say why."""
+        """The request has ended; `status`: None if no response came, then `error` may say why."""
         claimed = lease.claimed
         lease.sending = False
         lease.answered = True
@@ -259,7 +262,7 @@ class Replica:
         lease.outcome = Outcome(claimed, attempt, decision)
 
     def settle(self, leases: list[Lease]) -> None:
-        """Tell the store how requests ended; once more if it did not answer."""
+        """Settle outcomes; those that the store did not answer are kept for another call."""
         for claimer in self.claimers:
             self._settle(claimer, [lease for lease in leases if lease.claimer is claimer])
 
@@ -289,7 +292,7 @@ class Replica:
         self.leases = [lease for lease in self.leases if lease not in leases]
 
     def renew(self) -> None:
-        """Extend the leases that are a third through; give up those that are lost."""
+        """Renew leases that are a third over; give up those that are lost."""
         soon = self.world.now + LEASE * 2 // 3
         for claimer in self.claimers:
             old = [one for one in self.leases if one.ends_ms <= soon and one.claimer is claimer]
@@ -324,7 +327,7 @@ class Replica:
         self.world.ledger.expose(lease)
 
     def duties(self) -> None:
-        """What its timers bring about."""
+        """What its timers do: settle, renew, abort."""
         self.duties_at = self.world.now + NEXT_DUTIES
         if not self.leases:
             return
@@ -333,7 +336,7 @@ class Replica:
         self.give_up_ended()
 
     def stop(self) -> None:
-        """SIGTERM: give back what was not sent, cut off what is open, settle, leave."""
+        """SIGTERM: release what was not sent, cut off open requests, settle, unregister."""
         for claimer in self.claimers:
             self._release([lease for lease in self.unsent() if lease.claimer is claimer], claimer)
         for lease in self.opened():

@@ -1,4 +1,4 @@
-"""Whether a claim leaves other destinations what slow ones may not have of a process's slots."""
+"""Checks that a claim keeps enough of a process's slots free for destinations that are not slow."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from scheduler_api.store.claims import Share
 
 
 def objection(share: Share, claimed: Sequence[bytes]) -> str | None:
-    """What is wrong with a claim for these destinations, in their order, in words.
+    """What is wrong with a claim for these destinations, in their order.
 
     A slow one may have twice what it leaves free of half of the slots. It may have one more if it
     has none open and a 32nd stays free, or if nothing at all is open.
     """
-    if not share.slots:  # they are not rationed
+    if not share.slots:  # slots are not shared
         return None
     known = dict(zip(share.open[::2], share.open[1::2], strict=True))
     counts, free = Counter[bytes](), share.free

@@ -1,6 +1,6 @@
-"""The product's parts over a modelled server; asked by world.py.
+"""The product's store over the modelled server.
 
-A machine serves many schedules one after another, as it takes long to make.
+One serves many schedules, one after another, as it takes long to make.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ from tests.sim.replica import LEASE, Rules
 
 
 class StoreOnModel:
-    """A server, and data sets on it."""
+    """A modelled server, and the product's store for each number of partitions."""
 
     def __init__(self, spoilt: Mapping[str, str] | None = None, rules: Rules | None = None) -> None:
-        """`spoilt`, `rules`: mistakes that are planted; see planted.py."""
+        """`spoilt`, `rules`: planted mistakes; see planted.py."""
         self.server = Server(spoilt)
         self.rules = rules or Rules()
         self.divided = {number: Divided(self.server, number) for number in PARTITIONS}
-        self.other = Divided(self.server, OTHER)  # what the data are never divided into
-        self.loop = asyncio.new_event_loop()  # for calls that gather others
+        self.other = Divided(self.server, OTHER)  # for a process that is set up wrongly
+        self.loop = asyncio.new_event_loop()  # for calls that gather several
         weakref.finalize(self, self.loop.close)
 
 
 class Divided:
-    """The parts over data of so many partitions."""
+    """The parts of a store with so many partitions."""
 
     def __init__(self, server: Server, partitions: int) -> None:
         self.server = server
@@ -50,11 +50,11 @@ class Divided:
         self.archive = Archive(self.scripts)
 
     def shares(self, concurrency: int) -> list[int]:
-        """Of a destination's limit, each partition's."""
+        """Each partition's share of a destination's limit."""
         return [share(concurrency, one, self.partitions) for one in range(self.partitions)]
 
     def queues(self, worker_id: str, concurrency: int, keep: int) -> list[Queue]:
-        """Of a new process."""
+        """The queues of a new process."""
         return [
             Queue(
                 partition,
@@ -78,7 +78,7 @@ class Divided:
         return Destinations(self.scripts, concurrency=concurrency)
 
     def fsck(self, partition: int, concurrency: int, keep: int) -> Fsck:
-        """The check of one partition."""
+        """The fsck of one partition."""
         return Fsck(
             self.server.client,
             self.keys[partition],

@@ -1,4 +1,4 @@
-"""F46: 5,000 messages for a receiver that is down for an hour, in virtual time on the scripts."""
+"""F46: 5,000 messages for a receiver that is down for an hour, in virtual time."""
 
 import random
 from collections import Counter
@@ -20,19 +20,19 @@ from tests.support.factories import accepted
 START = 1_800_000_000_000  # ms
 HOUR = 3_600_000  # ms
 MESSAGES = 5_000
-TICK = 250  # ms from one look to the next at the least, so that each finds several
+TICK = 250  # ms between two claims at least, so that each brings several messages
 ANSWERED_AFTER = 2 * TICK
-OTHERS_EVERY = 30_000  # ms between two messages for a receiver that is well
+OTHERS_EVERY = 30_000  # ms between two messages for the receiver that is up
 SLOTS = 256
 CONCURRENCY = 64
-BINS = 20  # of a wave of retries
+BINS = 20  # into which a wave of retries is divided
 DOWN, WELL = "127.0.0.1:2", "127.0.0.1:3"
 
 Open = tuple[int, int, Claimed]  # when it is answered, its number, the message
 
 
 class Hour:
-    """One process, and what it sends to both receivers."""
+    """One process, and the messages that it sends to both receivers."""
 
     def __init__(self) -> None:
         machine = StoreOnModel()
@@ -41,21 +41,21 @@ class Hour:
         [self.queue] = data.queues("worker_id", CONCURRENCY, keep=0)
         self.messages = data.messages(CONCURRENCY)
         self.rng = random.Random(46)  # noqa: S311
-        self.starts: dict[int, list[int]] = {}  # attempt → ms at which it was made, to the one down
-        self.lateness: list[int] = []  # ms, of messages to the other one
+        self.starts: dict[int, list[int]] = {}  # attempt → ms of its starts, at DOWN
+        self.lateness: list[int] = []  # ms, of messages to WELL
         self.delivered: Counter[str] = Counter()
         self._open: list[Open] = []
         self._sent = 0
 
     def create(self, messages: list[tuple[str, Accepted]]) -> None:
-        """Store them."""
+        """Create messages."""
         for start in range(0, len(messages), CLAIM_BATCH):
             batch = messages[start : start + CLAIM_BATCH]
             packed = [new_of(message_id.encode(), one) for message_id, one in batch]
             at_once(self.messages._create(0, packed))
 
     def run(self) -> None:
-        """Until all is settled."""
+        """Claim, send and settle until no message is left."""
         now: int | None = START
         while now is not None:
             self.server.now_us = now * 1000
@@ -67,7 +67,7 @@ class Hour:
             now = min(waits, default=None)
 
     def _claim(self, now: int) -> float | None:
-        """Seconds until more is due; none while there is no slot."""
+        """Seconds until the next message is due; None: no slot is free, or nothing waits."""
         while len(self._open) < SLOTS:
             claim = at_once(self.queue.claim(SLOTS - len(self._open)))
             for claimed in claim.messages:
@@ -116,18 +116,18 @@ def hour() -> Hour:
     return hour
 
 
-def test_all_are_delivered_once_the_receiver_is_back(hour: Hour) -> None:
+def test_backlog_is_delivered_when_the_receiver_is_back(hour: Hour) -> None:
     assert hour.delivered == {DOWN: MESSAGES, WELL: 3 * HOUR // OTHERS_EVERY - 1}
     assert [len(starts) for starts in hour.starts.values()] == [MESSAGES] * 7
 
 
 @pytest.mark.parametrize("attempt", range(3, 8))
-def test_jitter_spreads_each_later_wave_of_retries(hour: Hour, attempt: int) -> None:
+def test_retries_of_a_backlog_are_spread_by_jitter(hour: Hour, attempt: int) -> None:
     starts = hour.starts[attempt]
     first, last = min(starts), max(starts)
     counts = Counter((at - first) * BINS // (last - first + 1) for at in starts)
     assert max(counts.values()) <= 2 * MESSAGES / BINS
 
 
-def test_messages_for_others_are_not_late(hour: Hour) -> None:
+def test_backlog_delays_no_message_to_another_receiver(hour: Hour) -> None:
     assert max(hour.lateness) == 0

@@ -1,4 +1,4 @@
-"""The model against the server: the same calls, the same replies, the same state in the end."""
+"""The model of Redis beside the real server: the same calls, replies and data."""
 
 import asyncio
 import random
@@ -19,11 +19,11 @@ from tests.support.store_clock import Clock, clock_lib
 
 COMMANDS = 3_000
 CALLS = 4_000  # of scripts
-KEYS = ("h", "z", "s")  # what is mostly kept in them is told by a command's first letter
+KEYS = ("h", "z", "s")  # each mostly used by commands that begin with its letter
 MEMBERS = ("a", "b", "c", "é\x00", "")
 NUMBERS = ("0", "1", "-1", "7", "1800000000000", "2.5", "x", "", "inf", "-inf", "1e3", "007")
 RANGES = ("-inf", "+inf", "(1", "1", "(7", "7", "2.5", "(", "nan")
-# What is the server's own affair, has no order, or is drawn by lot.
+# Commands whose reply depends on the server, has no order, or is random.
 APART = {"TIME", "INFO", "SPUBLISH", "SMEMBERS", "SSCAN", "SRANDMEMBER", "HRANDFIELD"}
 
 # What follows the key: members, numbers, ranges.
@@ -42,7 +42,7 @@ ANY_COMMAND = "#!lua\nreturn redis.call(unpack(ARGV))"
 
 
 def arguments(rng: random.Random, command: str) -> list[str]:
-    """Some that fit the command more or less."""
+    """Random arguments, most of them valid for the command."""
     forms = FORMS.get(command, ("",))
     kinds = {"m": MEMBERS, "n": NUMBERS, "r": RANGES, "0": ("0",)}
     if command == "ZRANGE":
@@ -62,7 +62,7 @@ def zrange(rng: random.Random) -> list[str]:
 
 
 async def outcome(call: Awaitable[Any]) -> Any:
-    """The reply, or what the error is of."""
+    """The reply, or the kind of error."""
     try:
         return await call
     except (ResponseError, ScriptFailed) as error:
@@ -70,7 +70,7 @@ async def outcome(call: Awaitable[Any]) -> Any:
         return "an error, of the type" if wrong_type else "an error, of the arguments"
 
 
-async def test_each_command_answers_as_the_server_does(redis: Redis, prefix: str) -> None:
+async def test_model_answers_each_command_as_the_server_does(redis: Redis, prefix: str) -> None:
     rng, server = random.Random(3), Server()  # noqa: S311
     script, model = redis.register_script(ANY_COMMAND), server.register_script(ANY_COMMAND)
     compared = sorted((server.commands("reads") | server.commands("writes")) - APART)
@@ -84,7 +84,7 @@ async def test_each_command_answers_as_the_server_does(redis: Redis, prefix: str
 
 
 async def stored(redis: Redis, base: str) -> dict[str, Any]:
-    """Key, without what all begin with → its content."""
+    """Key without the prefix → its content."""
     names = [key.decode() async for key in redis.scan_iter(f"{base}*", count=1000)]
     return {
         name.removeprefix(base): await content(redis, name)
@@ -117,17 +117,17 @@ def _is_set(content: Content) -> bool:
     return any(value is True for value in content.values())
 
 
-async def test_each_script_does_on_the_model_what_it_does_on_the_server(
+async def test_model_runs_each_script_as_the_server_does(
     redis: Redis, prefix: str, clock: Clock
 ) -> None:
     keys, machine = Keys(prefix), StoreOnModel()
     base = machine.divided[1].keys[0].base.encode()
-    run = f"{prefix}:run"  # beside the keys that are compared
+    run = f"{prefix}:run"  # not one of the keys that are compared
     scripts = Scripts(redis, keys, clock_lib(clock.key) | restarts_lib(run))
     by_hand = redis.register_script(ANY_COMMAND)
     calls = seed = 0
     while calls < CALLS:
-        made = await asyncio.to_thread(schedule, machine, seed)  # it has a loop of its own
+        made = await asyncio.to_thread(schedule, machine, seed)  # it runs its own loop
         seed += 1
         if not made:
             continue
@@ -149,7 +149,7 @@ async def test_each_script_does_on_the_model_what_it_does_on_the_server(
 
 
 def ordered(script: str, reply: Any) -> Any:
-    """The rows of a scan in the order of ids: the server has one of its own."""
+    """The rows of a scan, ordered by id, as the server's order differs."""
     if script == "list_destinations":
         return reply[0], sorted(reply[1:])
     if script == "inspect":
@@ -158,7 +158,7 @@ def ordered(script: str, reply: Any) -> Any:
 
 
 def restarts_lib(key: str) -> dict[str, str]:
-    """`libs` of scripts that read in this key which run of the store this is."""
+    """`libs` of scripts that read the store's run id in this key."""
     asked = "call('INFO', 'server'):match('run_id:(%x+)')"
     lua = lua_text("lib/restarts.lua")
     assert lua.count(asked) == 1
@@ -169,7 +169,7 @@ Call = tuple[int, int, str, list[bytes], Any]  # store's clock, its run, script,
 
 
 def schedule(machine: StoreOnModel, seed: int) -> list[Call]:
-    """The calls of one schedule; of one whose store forgets or is divided, none."""
+    """The calls of one schedule; none if its store loses writes or has several partitions."""
     server = machine.server
     made: list[Call] = []
     server.trace = lambda script, args, reply: made.append(
@@ -183,7 +183,7 @@ def schedule(machine: StoreOnModel, seed: int) -> list[Call]:
     return made
 
 
-def test_a_script_that_only_reads_cannot_write() -> None:
+def test_model_refuses_a_write_of_a_script_that_only_reads() -> None:
     server = Server()
     script = server.register_script("#!lua flags=no-writes\nreturn redis.call('HSET', 'h', 'f', 1)")
     with pytest.raises(ScriptFailed, match="the model has no HSET for this script"):

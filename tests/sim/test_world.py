@@ -1,4 +1,4 @@
-"""Some schedules in each run of the tests; many more in `make sim`."""
+"""Some schedules of the simulation; `make sim` runs many more."""
 
 import random
 
@@ -10,14 +10,14 @@ from tests.sim.world import World
 SCHEDULES = 700
 
 
-def test_no_schedule_breaks_a_promise() -> None:
+def test_simulate_breaks_no_promise() -> None:
     figures = simulate(0, SCHEDULES)
     assert figures.failures == []
     assert figures.schedules == SCHEDULES
     assert figures.repeats <= figures.exposed
 
 
-def test_schedules_meet_every_fault() -> None:
+def test_simulate_meets_every_fault() -> None:
     events = simulate(SCHEDULES, 200).events
     assert events.keys() == {
         *("crashes", "stops", "pauses", "partitions"),
@@ -26,7 +26,7 @@ def test_schedules_meet_every_fault() -> None:
     }
 
 
-def test_a_seed_is_always_the_same_schedule() -> None:
+def test_world_of_a_seed_is_always_the_same_schedule() -> None:
     machine = StoreOnModel()
     calls: list[tuple[str, int]] = []
     machine.server.trace = lambda script, args, _: calls.append((script, len(args)))
@@ -37,7 +37,7 @@ def test_a_seed_is_always_the_same_schedule() -> None:
     assert calls == once
 
 
-def test_options_of_a_seed_are_always_the_same_and_shown_whole() -> None:
+def test_draw_gives_a_seed_the_same_options_which_are_shown_whole() -> None:
     options = World(StoreOnModel(), 7).options
     assert options == draw(random.Random(7))  # noqa: S311
     names = [part.partition("=")[0] for part in shown(options).split() if "=" in part]

@@ -14,11 +14,11 @@ SCHEDULES = 100
 SOON = 30  # schedules
 MANY = 8  # mistakes
 
-# Mistakes that were ours, until a schedule showed them.
+# Mistakes of earlier versions that a schedule has found.
 OURS = ("a task that has not started is cancelled, and its claim is never released",)
 
 
-def test_no_schedule_of_the_dispatcher_breaks_a_promise() -> None:
+def test_simulate_breaks_no_promise_of_the_dispatcher() -> None:
     figures = simulate(0, SCHEDULES)
     assert figures.failures == []
     assert figures.events.keys() == {"kills", "stops", "pauses", "cuts", "outages"}
@@ -35,7 +35,7 @@ class Trace:
         self.calls.append((script, args, reply))
 
 
-def test_a_seed_is_always_the_same_schedule_of_the_dispatcher() -> None:
+def test_world_of_a_seed_is_always_the_same_schedule_of_the_dispatcher() -> None:
     store, traces = SimStore(), []
     for _ in range(2):
         trace = Trace()
@@ -51,22 +51,22 @@ def test_planted_mistakes_have_a_name_each() -> None:
 
 
 @pytest.mark.parametrize("mistake", PLANTED, ids=lambda mistake: mistake.name)
-def test_a_planted_mistake_finds_its_place_in_the_code(mistake: Planted) -> None:
+def test_planted_mistake_finds_its_place_in_the_dispatcher(mistake: Planted) -> None:
     assert mistake.code() != mistake.function.__code__
 
 
-def test_a_planted_mistake_without_a_place_is_an_error() -> None:
+def test_planted_mistake_without_a_place_in_the_dispatcher_is_an_error() -> None:
     with pytest.raises(ValueError, match="has 0 places"):
         Planted("not there", PLANTED[0].function, "not there", "").code()
 
 
-def test_most_mistakes_in_the_dispatcher_are_caught_soon() -> None:
+def test_catch_finds_most_mistakes_in_the_dispatcher_soon() -> None:
     caught = (number for number in range(len(PLANTED)) if catch(number, SOON).reason)
     assert len(list(islice(caught, MANY))) == MANY
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_mistake_that_was_in_the_dispatcher_is_found_again(name: str) -> None:
+def test_catch_finds_mistakes_of_earlier_dispatchers_again(name: str) -> None:
     [number] = [number for number, one in enumerate(PLANTED) if one.name == name]
     caught = catch(number, 1_000)
     assert caught.reason
