@@ -1,4 +1,4 @@
-"""What a destination may get: rates as people write them."""
+"""Limits of a destination: rates as text, and the limits in a request."""
 
 import msgspec
 import pytest

@@ -27,7 +27,7 @@ _SCHEME: Final = re.compile(r"(?i:https?)://")
 _SAFE: Final = r"!-\"$-.0->@-\[\]-~"  # visible ASCII without # / ? and the backslash
 _ASCII_URL: Final = re.compile(rf"((?i:https?))://([{_SAFE}]*)([{_SAFE}/?]*)", re.ASCII)
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:]*)(?::([^@]*))?")
-_NAMED: Final = re.compile(r"(.+?)\.?(?::(?:80|443)|(:[0-9]+))?")
+_WITHOUT_DEFAULTS: Final = re.compile(r"(.+?)\.?(?::(?:80|443)|(:[0-9]+))?")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 # RFC 952 has no underscores in host names, but names of containers often have them.
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
@@ -39,7 +39,7 @@ class WebhookUrl(msgspec.Struct, frozen=True):
 
     url: str  # the whole URL
     authority: str  # host[:port] as in the URL; see destination_name
-    start: int  # where the authority begins in the URL, in characters
+    start: int  # index of the authority in the URL
     host: str  # name or address, in lower case, without the brackets of IPv6
     port: int  # 1–65535; the scheme's default if the URL has none
     given: str | None = None  # the URL as it was sent; None: it was in ASCII
@@ -49,11 +49,11 @@ def parse_url(text: str) -> WebhookUrl:
     """The URL in canonical form. Raises: ValueError, also for what parsers read differently."""
     encoded = text if text.isascii() or len(text) > MAX_URL else ascii_url(text)
     scheme, given, rest = _split(encoded)
-    authority, host, port = _place(scheme, given.lower())
+    authority, host, port = _authority_parts(scheme, given.lower())
     url = f"{scheme}://{authority}{rest}"
     if len(url) > MAX_URL or len(authority) > MAX_AUTHORITY:
         raise ValueError(
-            f"a URL has at most {MAX_URL} characters, and {MAX_AUTHORITY} in host and port"
+            f"a URL must have at most {MAX_URL} characters, and {MAX_AUTHORITY} in host and port"
         )
     start = len(scheme) + 3
     return WebhookUrl(url, authority, start, host, port, None if encoded is text else text)
@@ -74,8 +74,26 @@ def destination_name(authority: str) -> str:
     All authorities of one receiver have the same name. lua/lib/record.lua has the same rule for the
     destinations of stored messages.
     """
-    found = _NAMED.fullmatch(authority)
+    found = _WITHOUT_DEFAULTS.fullmatch(authority)
     return authority if found is None else found[1] + (found[2] or "")
+
+
+def split_host_port(authority: str) -> tuple[str, str | None]:
+    """Canonical host and the port as text, None without one. `authority` is lower case.
+
+    Raises: ValueError.
+    """
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        raise ValueError("use host or host:port without a user name; send credentials in a header")
+    return _host(found[1]), found[2]
+
+
+def parse_port(written: str) -> int:
+    """The port, 1–65535. Raises: ValueError."""
+    if not _PORT.fullmatch(written) or int(written) > 65_535:
+        raise ValueError("a port must be a number from 1 to 65535 without leading zeros")
+    return int(written)
 
 
 def _split(text: str) -> tuple[str, str, str]:
@@ -98,19 +116,12 @@ def _url_error(text: str) -> str:
 
 # Most messages go to few hosts, and parsing the host takes most of the time of a check.
 @lru_cache(maxsize=4096)
-def _place(scheme: str, given: str) -> tuple[str, str, int]:
+def _authority_parts(scheme: str, given: str) -> tuple[str, str, int]:
     """Canonical authority, host without brackets, port."""
     host, written_port = split_host_port(given)
     port = _web_port(written_port, scheme)
     authority = host if written_port is None else f"{host}:{written_port}"
     return authority, host.strip("[]"), port
-
-
-def split_host_port(authority: str) -> tuple[str, str | None]:
-    found = _AUTHORITY.fullmatch(authority)
-    if found is None:
-        raise ValueError("use host or host:port without a user name; send credentials in a header")
-    return _host(found[1]), found[2]
 
 
 def _host(text: str) -> str:
@@ -124,12 +135,6 @@ def _web_port(written: str | None, scheme: str) -> int:
     if port in BAD_PORTS:
         raise ValueError(f"port {port} is not allowed; use a port of an HTTP server")
     return port
-
-
-def parse_port(written: str) -> int:
-    if not _PORT.fullmatch(written) or int(written) > 65_535:
-        raise ValueError("a port must be a number from 1 to 65535 without leading zeros")
-    return int(written)
 
 
 def _host_name(text: str) -> str:
