@@ -14,7 +14,7 @@ import pytest
 
 import scheduler_api
 from scheduler_api.store import keys, replies
-from scheduler_api.store.connection import scripts
+from scheduler_api.store.connection import script_text
 
 PACKAGE = Path(scheduler_api.__file__).parent
 LUA = PACKAGE / "store" / "lua"
@@ -340,7 +340,7 @@ def test_a_script_that_changes_nothing_says_so_and_no_other(name: str) -> None:
 def test_there_is_a_file_for_each_script_that_is_loaded_and_no_other() -> None:
     paths = {path.relative_to(LUA).as_posix() for path in LUA.rglob("*.lua")}
     assert {path for path in paths if not path.startswith("lib/")} == {
-        scripts.path_of(name) for name in scripts.NAMES
+        script_text.path_of(name) for name in script_text.NAMES
     }
 
 
@@ -390,7 +390,7 @@ def test_a_script_checks_the_data_first_unless_it_ends_claims() -> None:
     unchecked = {name for name, text in SCRIPTS.items() if "check_data(" not in text}
     assert unchecked == {"settle", "release", "renew"}
     for name in SCRIPTS.keys() - unchecked:
-        code = re.sub(r"--.*", "", scripts.lua_text(scripts.path_of(name)))
+        code = re.sub(r"--.*", "", script_text.lua_text(script_text.path_of(name)))
         assert (
             code.split("\n", 1)[1]
             .lstrip()

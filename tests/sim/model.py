@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
-from scheduler_api.store.connection.scripts import NAMES, source
+from scheduler_api.store.connection.script_text import NAMES, source
 
 try:
     from lupa import luajit21 as lua

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler_api.store.connection.scripts import NAMES, lua_text, path_of, source
+from scheduler_api.store.connection.script_text import NAMES, lua_text, path_of, source
 from tests.sim.model import OTHER, PARTITIONS
 from tests.sim.replica import Rules
 

@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from scheduler_api.store.connection.scripts import Scripts, lua_text
+from scheduler_api.store.connection.script_text import lua_text
+from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.replies import InspectRow, rows
 from tests.sim.model import BY_HAND, Content, ScriptFailed, Server, at_once

@@ -11,7 +11,8 @@ from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import OtherPartitions, StoreUnavailable
 from scheduler_api.domain.message import Accepted
 from scheduler_api.store.audit.dump import Restorable
-from scheduler_api.store.connection.scripts import NAMES, lua_text, scripts_of
+from scheduler_api.store.connection.script_text import NAMES, lua_text
+from scheduler_api.store.connection.scripts import scripts_of
 from scheduler_api.store.keys import SCHEMA, Keys, partition_of
 from scheduler_api.store.store import Store
 from tests.conftest import NOW

@@ -4,7 +4,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.retry import Retry
 from scheduler_api.store.claims import Outcome
-from scheduler_api.store.connection.scripts import source
+from scheduler_api.store.connection.script_text import source
 from scheduler_api.store.messages import new_of
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY, NOW

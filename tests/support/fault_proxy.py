@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, cast
 
-from scheduler_api.store.connection.scripts import NAMES, source
+from scheduler_api.store.connection.script_text import NAMES, source
 
 Direction = Literal["up", "down"]
 Upstream = tuple[str, int] | Path  # host and port, or a unix socket

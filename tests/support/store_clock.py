@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from scheduler_api.store.connection.scripts import lua_text
+from scheduler_api.store.connection.script_text import lua_text
 from scheduler_api.store.keys import tag
 
 PARTITIONS = 3  # at the most, of a store with such a clock: a script reads its own slot

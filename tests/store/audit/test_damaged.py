@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler_api.store.audit.invariants import Finding
-from scheduler_api.store.connection.scripts import NAMES, Scripts
+from scheduler_api.store.connection.script_text import NAMES
+from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.store.audit.test_fsck import checked

@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import SchemaTooNew, StoreFull, StoreUnavailable
 from scheduler_api.store.codec.record import pack_tail
-from scheduler_api.store.connection.scripts import NAMES, Scripts
+from scheduler_api.store.connection.script_text import NAMES
+from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.store import Store

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache, partial
-from importlib.resources import files
 from typing import Any, Final, cast
 
 import structlog
@@ -25,6 +24,7 @@ from scheduler_api.domain.errors import (
 from scheduler_api.store.connection.client import CURRENT_CALL, CallState, Client
 from scheduler_api.store.connection.durability import Durability, check_copies
 from scheduler_api.store.connection.error_reasons import explain
+from scheduler_api.store.connection.script_text import NAMES, is_read_only, source
 from scheduler_api.store.keys import SCHEMA, Keys
 
 log = structlog.get_logger()
@@ -35,70 +35,12 @@ FAILURES: Final = (
     *(OSError, RuntimeError),
 )
 
-# Folder of lua/ → the scripts in it. A script's name is unique across folders.
-_FOLDERS: Final[Mapping[str, Sequence[str]]] = {
-    "messages": ("create", "get", "list", "cancel"),
-    "queue": (
-        *("claim", "settle", "release", "renew", "reap", "recover"),
-        *("purge", "trim", "sweep", "note_restart"),
-    ),
-    "destinations": ("list_destinations", "read_destinations", "set_limit"),
-    "audit": ("check_schema", "inspect", "read_counts", "repair", "recount", "restore"),
-}
-_PATHS: Final = {
-    name: f"{folder}/{name}.lua" for folder, names in _FOLDERS.items() for name in names
-}
-NAMES: Final = tuple(_PATHS)
-
-# Scripts that write nothing: when one has failed, nothing can have changed.
-READING: Final = {"get", "list", "inspect", "read_counts", "list_destinations"}
-
-_NEEDS: Final = re.compile(r"^-- needs: (.+)$", re.MULTILINE)
-
 # What a script answers instead of 'ok' → the error that says it.
 ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
     b"missing": MessageNotFound,
     b"finished": MessageFinished,
     b"in_flight": MessageInFlight,
 }
-
-
-def source(name: str, libs: Mapping[str, str] | None = None, partitions: int = 1) -> str:
-    """A script as it is sent: its first line, the files of lua/lib that it needs, the rest.
-
-    `libs`: texts that replace files of lua/lib, by name.
-    """
-    return _source(name, tuple((libs or {}).items()), partitions)
-
-
-@cache  # the same texts for every partition
-def _source(name: str, libs: tuple[tuple[str, str], ...], partitions: int) -> str:
-    first, _, rest = lua_text(_PATHS[name]).partition("\n")
-    texts = _needed(rest, dict(libs), {})
-    composed = "\n".join([first, *texts.values(), rest])
-    return composed.replace("__SCHEMA__", str(SCHEMA)).replace("__PARTITIONS__", str(partitions))
-
-
-def _needed(text: str, libs: Mapping[str, str], found: dict[str, str]) -> dict[str, str]:
-    """Name → text of the files of lua/lib that a text needs, each after those that it needs."""
-    needs = _NEEDS.search(text)
-    for name in needs[1].split() if needs else ():
-        if name not in found:
-            lib = libs.get(name) or lua_text(f"lib/{name}.lua")
-            _needed(lib, libs, found)
-            found[name] = lib
-    return found
-
-
-@cache
-def lua_text(path: str) -> str:
-    """A file of lua/; `path`: such as `queue/claim.lua`."""
-    return (files("scheduler_api.store") / "lua" / path).read_text()
-
-
-def path_of(name: str) -> str:
-    """The file of a script, from lua/ on."""
-    return _PATHS[name]
 
 
 class Scripts:
@@ -175,7 +117,11 @@ class Scripts:
 
     async def _failure(self, name: str, call: CallState, error: Exception) -> SchedulerError:
         found = await failure(self._redis, error)
-        if type(found) is not StoreUnavailable or name in READING or not _may_have_run(call, error):
+        if (
+            type(found) is not StoreUnavailable
+            or is_read_only(name)
+            or not _may_have_run(call, error)
+        ):
             return found
         is_default = str(found) == str(StoreUnavailable())
         return OutcomeUnknown(None if is_default else str(found))

@@ -5,7 +5,7 @@
 -- store/keys.py is the same list; their keys are the last ones. A new state is one word in each.
 local STATES = {'delivered', 'failed'}
 local FINISHED = {} -- state → its key
-for i, state in ipairs(STATES) do FINISHED[state] = KEYS[#KEYS - #STATES + i] end
+for i = 1, #STATES do FINISHED[STATES[i]] = KEYS[#KEYS - #STATES + i] end
 
 -- Deletes the contents of messages that are in no place any more.
 local function forget(ids)
