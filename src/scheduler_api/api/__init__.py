@@ -1,1 +1,1 @@
-"""How things are asked for: decode, one call to the store, encode."""
+"""The HTTP API. A handler decodes a request, makes one call to the store and encodes the result."""

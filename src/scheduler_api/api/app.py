@@ -1,6 +1,5 @@
 """The ASGI application: its routes, and the response to each error."""
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from scheduler_api.api import destinations, health, pages
 from scheduler_api.api.foreign_server import ForeignServerGuard
@@ -19,7 +18,7 @@ from scheduler_api.api.http import Problem, problem
 from scheduler_api.api.messages import batch, change, create, read
 from scheduler_api.api.openapi import document, serve
 from scheduler_api.api.routing import Resources, Router, refusal, routes
-from scheduler_api.domain.errors import SchedulerError, ShuttingDown
+from scheduler_api.domain.errors import SchedulerError
 
 log = structlog.get_logger()
 
@@ -60,44 +59,12 @@ def create_app(
     )
     app.router.redirect_slashes = False  # it would build a URL from the Host of the caller
     # One layer in place of the three by which Starlette handles errors.
-    layer = ErrorResponses(Router(RESOURCES, app.router))
-    app.middleware_stack = ForeignServerGuard(layer, root_path) if foreign else layer
+    router = Router(RESOURCES, app.router, _response_to)
+    app.middleware_stack = ForeignServerGuard(router, root_path) if foreign else router
     return app
 
 
-class ErrorResponses:
-    """Calls what answers a request; turns errors into responses and logs unexpected ones."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the lifespan."""
-        if scope["type"] != "http":
-            await self._router.others(scope, receive, send)
-            return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            app, scope = self._router.find(scope)
-            await app(scope, receive, watched)
-        except asyncio.CancelledError:  # the server ends, and its grace period is over
-            if started:
-                raise
-            await problem(ShuttingDown())(scope, receive, send)
-        except Exception as error:
-            response = _response(error, scope)
-            if started:
-                raise
-            await response(scope, receive, send)
-
-
-def _response(error: Exception, scope: Scope) -> Response:
+def _response_to(error: Exception, scope: Scope) -> Response:
     if isinstance(error, SchedulerError):
         return problem(error)
     if isinstance(error, HTTPException):

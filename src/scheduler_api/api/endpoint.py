@@ -37,7 +37,7 @@ class Context(msgspec.Struct, frozen=True):
 
 def context(request: Request) -> Context:
     """The context of the application."""
-    found: Context = request.app.state.context
+    found: Context = request.scope["app"].state.context
     return found
 
 

@@ -58,7 +58,7 @@ class Ready(msgspec.Struct):
 async def show(request: Request) -> Response:
     """Show whether the service works: the store answers and the scheduler runs.
 
-    Status 503 if it does not. Query parameters are ignored.
+    Answers 503 if it does not. Query parameters are ignored.
     """
     ours = context(request)
     running = ours.is_running()

@@ -43,11 +43,13 @@ STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
     (Unavailable, 503, "Service Unavailable"),
 )
 
+MAX_ECHO: Final = 200  # characters of a request that an error message repeats
+
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+# Parts of msgspec's error messages.
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")
 _UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING: Final = re.compile(r"missing required field `(.*)`")
-MAX_ECHO: Final = 200  # characters of a request that an error message repeats
 
 
 class JSON(Response):

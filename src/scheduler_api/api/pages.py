@@ -1,4 +1,4 @@
-"""Pages for people: /docs. A page needs nothing from another site."""
+"""Pages for people, with their files: /docs. A page loads nothing from another site."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from scheduler_api.api.http import refuse_query
 from scheduler_api.domain.errors import NotFound
 
-_SWAGGER: Final = "mkdocs_swagger_ui_tag"  # a package that contains the files of Swagger UI
+_SWAGGER: Final = "mkdocs_swagger_ui_tag"  # a package that has the files of Swagger UI
 
 
 class File(msgspec.Struct, frozen=True):
@@ -23,16 +23,16 @@ class File(msgspec.Struct, frozen=True):
     path: str  # in the package
     media_type: str
 
-    @cache  # noqa: B019  the files are few and constant
+    @cache  # noqa: B019  there are few files, and they do not change
     def read(self) -> bytes:
-        """Its content, read once."""
+        """The content of the file; it is read from disk once."""
         return files(self.package).joinpath(self.path).read_bytes()
 
 
 class Page(msgspec.Struct, frozen=True):
     """A page and the files that it loads."""
 
-    path: str  # of the page; its files have addresses below it
+    path: str  # of the page; its files are at paths below it
     index: File
     files: Mapping[str, File]  # name → file
     policy: str  # Content-Security-Policy
@@ -68,13 +68,9 @@ DOCS: Final = Page(
     index=File("scheduler_api", "api/static/docs/index.html", "text/html"),
     files={
         "docs.js": File("scheduler_api", "api/static/docs/docs.js", "text/javascript"),
-        "swagger-ui.css": File(
-            "mkdocs_swagger_ui_tag", "swagger-ui/stylesheets/swagger-ui.css", "text/css"
-        ),
+        "swagger-ui.css": File(_SWAGGER, "swagger-ui/stylesheets/swagger-ui.css", "text/css"),
         "swagger-ui-bundle.js": File(
-            "mkdocs_swagger_ui_tag",
-            "swagger-ui/javascripts/swagger-ui-bundle.js",
-            "text/javascript",
+            _SWAGGER, "swagger-ui/javascripts/swagger-ui-bundle.js", "text/javascript"
         ),
     },
     # Swagger UI sets style attributes and shows its icons from data: URLs.

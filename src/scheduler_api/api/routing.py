@@ -1,19 +1,20 @@
-"""Routing: which endpoint answers a request, and what is answered where there is none.
+"""Routing: the endpoint of a request, and the response if there is none.
 
-A final slash means the same as none, and `Allow` names every method of an address.
+A path with a final slash is the same as the path without. `Allow` names every method of a path.
 """
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.routing import Router as StarletteRouter
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scheduler_api.api.endpoint import Endpoint
-from scheduler_api.api.http import Problem
+from scheduler_api.api.http import Problem, problem
+from scheduler_api.domain.errors import NotFound, ShuttingDown
 
 Resources = Mapping[str, Mapping[str, Endpoint]]  # path → method → endpoint
 
@@ -28,25 +29,55 @@ def routes(resources: Resources) -> list[Route]:
 
 
 class Router:
-    """Finds what answers a request: fixed paths by one lookup, all others by Starlette's router."""
+    """Calls the endpoint of a request, and sends the response to its error.
 
-    def __init__(self, resources: Resources, others: StarletteRouter) -> None:
-        # Trying one route after the other costs more than the rest of the routing.
-        self._fixed: Final[Mapping[tuple[str, str], Endpoint]] = {
+    It finds fixed paths by one lookup; Starlette's router, which has the other paths, tries one
+    route after the other, which would cost more than all the rest.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        others: ASGIApp,
+        response_to: Callable[[Exception, Scope], Response],
+    ) -> None:
+        """`others`: Starlette's router; it also runs the lifespan."""
+        self._fixed: Final[Mapping[tuple[str, str], ASGIApp]] = {
             (method, path): endpoint
             for path, methods in resources.items()
             for method, endpoint in methods.items()
             if "{" not in path
         }
-        self.others: Final = others
+        self._others = others
+        self._response_to = response_to
 
-    def find(self, scope: Scope) -> tuple[ASGIApp, Scope]:
-        """The endpoint, and the scope to call it with."""
-        endpoint = self._fixed.get((scope["method"], scope["path"]))
-        if endpoint is not None:
-            return endpoint, scope
-        path, scope = _normalized(scope)
-        return self._fixed.get((scope["method"], path), self.others), scope
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] != "http":
+            await self._others(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            endpoint = self._fixed.get((scope["method"], scope["path"]))
+            if endpoint is None:
+                path, scope = _normalized(scope)
+                endpoint = self._fixed.get((scope["method"], path), self._others)
+            await endpoint(scope, receive, watched)
+        except asyncio.CancelledError:  # the server stops, and its grace period is over
+            if started:
+                raise
+            await self._response_to(ShuttingDown(), scope)(scope, receive, send)
+        except Exception as error:
+            response = self._response_to(error, scope)
+            if started:
+                raise
+            await response(scope, receive, send)
 
 
 def _normalized(scope: Scope) -> tuple[str, Scope]:
@@ -65,16 +96,15 @@ def _normalized(scope: Scope) -> tuple[str, Scope]:
 
 
 def refusal(error: HTTPException, scope: Scope) -> Response:
-    """The response where Starlette's router found no path, or not with this method."""
+    """The response if Starlette's router found no such path, or no such method of it."""
     if scope["method"] == "OPTIONS" and scope["path"] == "*":  # the server as a whole
         return Response(status_code=204)
     if error.status_code != 405:
-        detail = "There is nothing at this address; see /docs."
-        return Problem(error.status_code, "Not Found", "not_found", detail)
+        return problem(NotFound())
     headers = {"Allow": ", ".join(sorted(_methods_at(scope) | {"OPTIONS"}))}
     if scope["method"] == "OPTIONS":
         return Response(status_code=204, headers=headers)
-    detail = "This address does not support this method; use one of those in the header Allow."
+    detail = "This path does not support this method; use a method that the header Allow names."
     return Problem(405, "Method Not Allowed", "method_not_allowed", detail, headers=headers)
 
 

@@ -1,12 +1,14 @@
-"""Access: what a caller may do."""
+"""Access: the scopes of a caller, who may do what they allow.
+
+read   show messages and destinations
+write  create and delete messages
+admin  change the settings of destinations
+"""
 
 from typing import Final, Literal, get_args
 
 import msgspec
 
-# read   show messages and destinations
-# write  create and delete messages
-# admin  change the settings of destinations
 Scope = Literal["read", "write", "admin"]
 EVERY_SCOPE: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 
