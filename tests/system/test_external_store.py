@@ -117,12 +117,12 @@ async def test_external_store_with_a_wrong_password_is_reported_by_log_api_and_c
     wrong = external_store.environ | {"REDIS_PASSWORD": "wrong"}
     async with started(tmp_path, SERVE, None, **wrong) as server:
         event = await server.event("store_unavailable_at_start")
-        assert "refuses the login" in event["reason"]
+        assert "refused the login" in event["reason"]
         await server.event("store_lost")
         status, body, _ = await server.ask("GET", "/messages")
         assert (status, body["code"]) == (503, "store_unavailable")
         assert body["detail"] == event["reason"]
         done = await run_in(tmp_path, "fsck", stdin=b"", **wrong)
         assert done.returncode == 1
-        assert done.stderr.decode() == f"Error: {event['reason']}\n"
+        assert done.stderr.decode() == f"Error: {event['reason']} ({event['cause']})\n"
         assert await server.stop() == 0

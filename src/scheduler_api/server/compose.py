@@ -105,6 +105,8 @@ async def _check(store: Store, *, strict: bool) -> None:
     except StoreUnavailable as error:
         if strict:
             raise
-        log.warning("store_unavailable_at_start", reason=str(error), cause=error.__cause__)
+        log.warning(
+            "store_unavailable_at_start", reason=str(error), cause=str(error.__cause__ or "")
+        )
     if strict and store.durability.warnings:
         raise StoreNotDurable("STRICT is set, and " + "; ".join(store.durability.warnings))

@@ -77,16 +77,16 @@ def _always(chain: Sequence[Processor]) -> Processor:
     """All processors as one that makes a line of any event: a log call must not raise."""
 
     def render(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
-        made: Any = event
+        result: Any = event
         name = event.get("event")
         try:
             for process in chain:
-                made = process(logger, level, made)
+                result = process(logger, level, result)
         except Exception as error:  # for example in a value's __repr__
             name = name if isinstance(name, str) else type(name).__name__
             name = printable(name).encode("ascii", "backslashreplace").decode()
             return _line(level, name, unrendered=type(error).__name__)[:-1]
-        return bytes(made)
+        return bytes(result)
 
     return render
 
