@@ -36,12 +36,12 @@ def raw(body: bytes) -> Accepted:
     return accept(new, "UTC", EgressRules.parse("127.0.0.0/8").refusal_of_literal)
 
 
-def test_a_url_alone_is_a_message_for_now_without_a_body() -> None:
+def test_accept_of_a_url_alone_is_a_message_for_now_without_a_body() -> None:
     assert accepted() == Accepted(None, accepted().url, None, Spec(delay=0))
     assert accepted().url.url == URL
 
 
-def test_every_field_is_taken_over() -> None:
+def test_accept_keeps_every_field() -> None:
     found = accepted(
         id="msg-1",
         payload=[1],
@@ -78,11 +78,11 @@ def test_every_field_is_taken_over() -> None:
         "javascript:alert(1)",
     ],
 )
-def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
+def test_accept_refuses_an_invalid_url(url: str) -> None:
     assert only_error(webhookUrl=url)[0] == "/webhookUrl"
 
 
-def test_an_address_that_may_not_be_dialled_is_refused_with_the_setting_that_opens_it() -> None:
+def test_accept_refuses_a_closed_address_and_names_the_setting() -> None:
     path, message = only_error(webhookUrl="http://10.0.0.1/")
     assert path == "/webhookUrl"
     assert "EGRESS_ALLOW" in message
@@ -91,7 +91,7 @@ def test_an_address_that_may_not_be_dialled_is_refused_with_the_setting_that_ope
 @pytest.mark.parametrize(
     "text", ["a", "a" * 255, "é", "a b", "%2F", "?", "#", "...", "-", "😀" * 255]
 )
-def test_an_id_may_be(text: str) -> None:
+def test_check_id_accepts(text: str) -> None:
     assert check_id(text) == text
     assert accepted(id=text).id == text
 
@@ -112,7 +112,7 @@ def test_an_id_may_be(text: str) -> None:
         ("..", "an id must not be . or .."),
     ],
 )
-def test_an_id_may_not_be(text: str, message: str) -> None:
+def test_check_id_refuses(text: str, message: str) -> None:
     assert only_error(id=text) == ("/id", message)
 
 
@@ -125,12 +125,12 @@ def test_an_id_may_not_be(text: str, message: str) -> None:
         ("1999-01-01T00:00:00Z", "UTC", datetime(1999, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_schedule_to_is_an_instant(text: str, zone: str, at: datetime) -> None:
+def test_accept_reads_schedule_to_as_an_instant(text: str, zone: str, at: datetime) -> None:
     found = accepted(scheduleTo=text, timezone=zone)
     assert (found.due_at, found.spec.delay) == (at, None)
 
 
-def test_without_a_time_zone_the_default_one_is_meant() -> None:
+def test_accept_uses_the_default_time_zone_if_none_is_given() -> None:
     new = new_message(scheduleTo="2046-01-01T00:00")
     at = accept(new, "Asia/Tokyo", lambda *_: None)
     assert at.due_at == datetime(2045, 12, 31, 15, tzinfo=UTC)
@@ -138,16 +138,16 @@ def test_without_a_time_zone_the_default_one_is_meant() -> None:
 
 
 @pytest.mark.parametrize("text", ["2046-02-30", "tomorrow", "", "1" * 5000, "2046-13-01T00:00Z"])
-def test_what_is_no_instant_is_refused(text: str) -> None:
+def test_accept_refuses_an_invalid_schedule_to(text: str) -> None:
     assert only_error(scheduleTo=text)[0] == "/scheduleTo"
 
 
-def test_schedule_to_and_delay_together_are_refused() -> None:
+def test_accept_refuses_schedule_to_together_with_delay() -> None:
     wrong = only_error(scheduleTo="2046-01-01", delay="1s")
     assert wrong == ("/scheduleTo", "give scheduleTo or delay, not both")
 
 
-def test_an_unknown_time_zone_is_told_once_and_not_again_for_the_instant_it_belongs_to() -> None:
+def test_accept_reports_an_unknown_time_zone_once_and_not_for_the_instant_too() -> None:
     path, message = only_error(scheduleTo="2046-01-01", timezone="America/SaoPaulo")
     assert path == "/timezone"
     assert "did you mean America/Sao_Paulo" in message
@@ -157,17 +157,17 @@ def test_an_unknown_time_zone_is_told_once_and_not_again_for_the_instant_it_belo
     ("delay", "seconds"),
     [("90s", 90), (90, 90), (0.29, 0.29), (0, 0), ("PT10M", 600), ("1h30m", 5_400), (1.0009, 1)],
 )
-def test_a_delay_is_a_duration_or_seconds(delay: Any, seconds: float) -> None:
+def test_accept_reads_a_delay_as_a_duration_or_seconds(delay: Any, seconds: float) -> None:
     found = accepted(delay=delay)
     assert (found.due_at, found.spec.delay) == (None, seconds)
 
 
 @pytest.mark.parametrize("delay", ["", "soon", "-1s", -1, "P1Y", 1e18])
-def test_what_is_no_duration_is_refused(delay: Any) -> None:
+def test_accept_refuses_an_invalid_delay(delay: Any) -> None:
     assert only_error(delay=delay)[0] == "/delay"
 
 
-def test_the_longest_delay_ends_before_the_calendar_does() -> None:
+def test_accept_refuses_a_delay_that_would_end_after_the_year_9999() -> None:
     longest = int(MAX_DELAY.total_seconds())
     assert accepted(delay=longest).spec.delay == longest
     assert datetime(2400, 1, 1, tzinfo=UTC) + MAX_DELAY < YEAR_9999
@@ -177,14 +177,12 @@ def test_the_longest_delay_ends_before_the_calendar_does() -> None:
 @pytest.mark.parametrize(
     ("timeout", "seconds"), [("1s", 1), (900, 900), ("PT15M", 900), ("1500ms", 1.5)]
 )
-def test_a_timeout_is_between_a_second_and_a_quarter_of_an_hour(
-    timeout: Any, seconds: float
-) -> None:
+def test_accept_takes_a_timeout_from_1_second_to_15_minutes(timeout: Any, seconds: float) -> None:
     assert accepted(timeout=timeout).spec.timeout == seconds
 
 
 @pytest.mark.parametrize("timeout", ["999ms", 0, "901s", "1h", "never"])
-def test_a_timeout_outside_of_that_is_refused(timeout: Any) -> None:
+def test_accept_refuses_a_timeout_outside_that_range(timeout: Any) -> None:
     assert only_error(timeout=timeout)[0] == "/timeout"
 
 
@@ -200,7 +198,7 @@ def test_a_timeout_outside_of_that_is_refused(timeout: Any) -> None:
         {"!#$%&'*+-.^_`|~": "v"},
     ],
 )
-def test_headers_may_be(headers: dict[str, str]) -> None:
+def test_accept_keeps_valid_headers(headers: dict[str, str]) -> None:
     assert accepted(headers=headers).spec.headers == headers
 
 
@@ -240,65 +238,65 @@ def test_headers_may_be(headers: dict[str, str]) -> None:
         ),
     ],
 )
-def test_a_header_may_not_be(name: str, value: str, message: str) -> None:
+def test_accept_refuses_an_invalid_header(name: str, value: str, message: str) -> None:
     path, told = only_error(headers={name: value})
     assert path == f"/headers/{name}"
     assert told.startswith(message)
 
 
-def test_the_name_of_a_wrong_header_is_escaped_in_its_path() -> None:
+def test_accept_escapes_the_name_of_an_invalid_header_in_its_path() -> None:
     assert only_error(headers={"a/b~c": "v"})[0] == "/headers/a~1b~0c"
 
 
-def test_the_same_header_in_two_cases_is_refused() -> None:
+def test_accept_refuses_a_header_that_occurs_twice_in_different_case() -> None:
     wrong = only_error(headers={"X-A": "1", "x-a": "2"})
     assert wrong == ("/headers/x-a", "duplicate header; names are compared without case")
 
 
-def test_more_than_50_headers_are_refused() -> None:
+def test_accept_refuses_more_than_50_headers() -> None:
     headers = {f"X-{number}": "v" for number in range(51)}
     assert only_error(headers=headers) == ("/headers", "at most 50 headers are allowed, not 51")
 
 
-def test_more_than_8_kib_of_headers_are_refused() -> None:
+def test_accept_refuses_more_than_8_kib_of_headers() -> None:
     headers = {"X-Large": "v" * (8 * 1024 - len("X-Large") + 1)}
     wrong = only_error(headers=headers)
     assert wrong == ("/headers", "header names and values must be at most 8 KiB together")
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "content-type"])
-def test_the_header_counts_as_content_type(name: str) -> None:
+def test_accept_takes_the_content_type_from_the_headers(name: str) -> None:
     spec = accepted(headers={name: "text/plain"}, payload="oi").spec
     assert (spec.content_type, spec.body) == ("text/plain", b"oi")
 
 
-def test_content_type_in_both_places_is_refused() -> None:
+def test_accept_refuses_a_content_type_as_field_and_header() -> None:
     wrong = only_error(headers={"Content-Type": "text/plain"}, contentType="text/plain")
     assert wrong == ("/contentType", "give contentType or the header Content-Type, not both")
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain\r\nX: y", "té/xt", "\x00"])
-def test_what_cannot_be_a_content_type_is_refused(content_type: str) -> None:
+def test_accept_refuses_an_invalid_content_type(content_type: str) -> None:
     assert only_error(contentType=content_type, payload=1)[0] == "/contentType"
 
 
-def test_an_empty_header_content_type_is_refused() -> None:
+def test_accept_refuses_an_empty_content_type_header() -> None:
     assert only_error(headers={"Content-Type": ""})[0] == "/contentType"
 
 
 @pytest.mark.parametrize("value", [1, None, ["a"], {"a": "b"}, True])
-def test_a_payload_that_is_no_string_cannot_be_sent_as_text(value: Any) -> None:
+def test_accept_refuses_a_payload_for_text_that_is_not_a_string(value: Any) -> None:
     assert only_error(contentType="text/plain", payload=value) == (
         "/payload",
         "for text/plain the payload must be a string",
     )
 
 
-def test_no_payload_is_no_body_whatever_the_type() -> None:
+def test_accept_without_a_payload_has_no_body_for_any_type() -> None:
     assert accepted(contentType="text/plain").spec.body is None
 
 
-def test_text_is_sent_as_utf_8() -> None:
+def test_accept_encodes_text_as_utf_8() -> None:
     spec = accepted(contentType="text/plain", payload="olá\n").spec
     assert spec.body == "olá\n".encode()
 
@@ -314,13 +312,13 @@ def test_text_is_sent_as_utf_8() -> None:
         b'{"a":1,"a":2}',
     ],
 )
-def test_a_json_payload_is_kept_byte_for_byte(sent: bytes) -> None:
+def test_accept_keeps_a_json_payload_byte_for_byte(sent: bytes) -> None:
     spec = raw(b'{"payload": %b, "webhookUrl": "http://127.0.0.1:2/"}' % sent).spec
     assert spec.body == sent
     assert bytes(payload(spec)) == sent
 
 
-def test_one_answer_tells_of_every_wrong_field() -> None:
+def test_accept_reports_every_invalid_field_at_once() -> None:
     wrong = errors(
         webhookUrl="ftp://example.com",
         id="",
@@ -342,7 +340,7 @@ def test_one_answer_tells_of_every_wrong_field() -> None:
     ]
 
 
-def test_a_fault_of_our_own_is_not_told_as_the_callers() -> None:
+def test_accept_does_not_report_an_internal_error_as_an_invalid_field() -> None:
     def broken(_: str, __: int) -> str | None:
         raise KeyError("ours")
 
@@ -358,7 +356,7 @@ def test_a_fault_of_our_own_is_not_told_as_the_callers() -> None:
     st.dictionaries(st.text(max_size=70), st.text(max_size=20), max_size=3),
     st.none() | st.text(max_size=5),
 )
-def test_any_text_is_accepted_or_refused_and_what_is_accepted_can_be_sent(
+def test_accept_returns_only_what_can_be_sent_for_any_text(
     fields: dict[str, str], headers: dict[str, str], value: str | None
 ) -> None:
     body = json.dumps({"webhookUrl": URL} | fields | {"headers": headers, "payload": value})

@@ -8,7 +8,7 @@ from scheduler_api.domain.message import OPTIONS, NewMessage, Request, Spec, opt
 from tests.support.factories import accepted
 
 
-def test_payload_is_shown_as_it_was_given() -> None:
+def test_payload_returns_what_was_given() -> None:
     assert payload(Spec()) is UNSET
     assert payload(Spec(content_type="text/plain", body="olá".encode())) == "olá"
     assert payload(Spec(body=b"[1]")) == msgspec.Raw(b"[1]")

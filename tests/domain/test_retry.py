@@ -24,38 +24,38 @@ JITTERS = st.floats(-1, 1)
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 @pytest.mark.parametrize("number", [1, 8])
-def test_any_2xx_is_delivered_at_whichever_attempt(status: int, number: int) -> None:
+def test_decide_delivers_on_any_2xx_of_any_attempt(status: int, number: int) -> None:
     assert decide(number, status, None, 0.0) == Delivered()
 
 
 @pytest.mark.parametrize("number", [1, 8])
-def test_410_fails_at_once(number: int) -> None:
+def test_decide_fails_on_410_of_any_attempt(number: int) -> None:
     assert decide(number, 410, timedelta(1), 0.0) == Failed(
-        "410 Gone: the destination wants no more"
+        "410 Gone: the receiver refuses further attempts"
     )
 
 
 @pytest.mark.parametrize(
     "status", [None, 199, 300, 302, 400, 401, 404, 409, 411, 429, 500, 503, 599]
 )
-def test_everything_else_is_retried_after_the_pause_of_its_attempt_until_the_last(
+def test_decide_retries_everything_else_until_the_last_attempt(
     status: int | None,
 ) -> None:
     outcomes = [decide(number, status, None, 0.0) for number in range(1, 9)]
     assert outcomes == [*map(Retry, BACKOFF), Failed("no attempts left: 8 of 8 made")]
 
 
-def test_the_pauses_are_those_that_the_contract_names() -> None:
+def test_backoff_is_that_of_the_contract() -> None:
     assert [pause.total_seconds() for pause in BACKOFF] == [5, 30, 120, 600, 1_800, 7_200, 21_600]
     assert MAX_ATTEMPTS == 8
 
 
-def test_an_attempt_past_the_last_fails_too() -> None:
+def test_decide_fails_after_an_attempt_past_the_last() -> None:
     assert decide(9, 500, None, 0.0) == Failed("no attempts left: 9 of 8 made")
 
 
 @pytest.mark.parametrize(("jitter", "seconds"), [(-1.0, 4), (-0.5, 4.5), (0.0, 5), (1.0, 6)])
-def test_jitter_moves_a_pause_by_a_fifth_at_most(jitter: float, seconds: float) -> None:
+def test_decide_moves_a_pause_by_at_most_a_fifth(jitter: float, seconds: float) -> None:
     assert decide(1, 500, None, jitter) == Retry(timedelta(seconds=seconds))
 
 
@@ -75,7 +75,7 @@ def test_jitter_moves_a_pause_by_a_fifth_at_most(jitter: float, seconds: float) 
         (None, 60, 5),
     ],
 )
-def test_retry_after_is_a_floor_up_to_a_day_and_only_on_429_and_503(
+def test_decide_takes_retry_after_of_429_and_503_as_a_floor_up_to_a_day(
     status: int | None, asked: int, expected: int
 ) -> None:
     outcome = decide(1, status, timedelta(seconds=asked), 0.0)
@@ -83,7 +83,7 @@ def test_retry_after_is_a_floor_up_to_a_day_and_only_on_429_and_503(
 
 
 @given(st.integers(1, 20), STATUSES, st.none() | st.timedeltas(timedelta(0)), JITTERS)
-def test_a_delay_is_never_shorter_than_four_seconds_nor_longer_than_a_day(
+def test_decide_never_waits_less_than_four_seconds_or_more_than_a_day(
     number: int, status: int | None, retry_after: timedelta | None, jitter: float
 ) -> None:
     outcome = decide(number, status, retry_after, jitter)
@@ -104,7 +104,7 @@ def test_a_delay_is_never_shorter_than_four_seconds_nor_longer_than_a_day(
         ("Wed Apr 15 02:42:45 2026", 60),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_as_any_http_date(value: str, seconds: int) -> None:
+def test_parse_retry_after_reads_seconds_and_http_dates(value: str, seconds: int) -> None:
     assert parse_retry_after(value, NOW) == timedelta(seconds=seconds)
 
 
@@ -133,11 +133,11 @@ def test_retry_after_is_read_as_seconds_or_as_any_http_date(value: str, seconds:
         "2027-04-15T02:41:45Z",
     ],
 )
-def test_a_retry_after_that_is_unreadable_or_past_is_none(value: str | None) -> None:
+def test_parse_retry_after_is_none_if_unreadable_or_past(value: str | None) -> None:
     assert parse_retry_after(value, NOW) is None
 
 
 @given(st.text())
-def test_no_retry_after_raises(value: str) -> None:
+def test_parse_retry_after_never_raises(value: str) -> None:
     wait = parse_retry_after(value, NOW)
     assert wait is None or wait >= timedelta(0)

@@ -1,4 +1,4 @@
-"""A message as a line of NDJSON, and as the original service kept it; asked by transfer.py."""
+"""A message as a line of NDJSON, and a message of the original service."""
 
 import base64
 import binascii
@@ -51,7 +51,7 @@ class Line(
 
 
 class _Original(msgspec.Struct, frozen=True, rename="camel"):
-    """What the original service keeps of a message; anything else there is not read."""
+    """A message of the original service. Further fields are ignored."""
 
     webhook_url: str
     schedule_to: str
@@ -65,7 +65,7 @@ _decode_original = msgspec.json.Decoder(_Original).decode
 
 
 def pack_line(message: Archived) -> bytes:
-    """The line, with its line feed; the payload in it is byte for byte what is sent."""
+    """The line with its line feed. Its payload is byte for byte what is sent."""
     record, spec = message.record, message.record.spec
     due_ms = message.due_ms if message.due_ms != record.scheduled_ms else None
     given = any(name.lower() == "content-type" for name in spec.headers)
@@ -91,8 +91,8 @@ def pack_line(message: Archived) -> bytes:
 
 
 def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
-    """The inverse; refused as the API would refuse it. Raises: ValueError, Invalid."""
-    text.decode()  # msgspec skips over the inside of raw values
+    """The message of a line, after the checks of the API. Raises: ValueError, Invalid."""
+    text.decode()  # raises for bytes that are not UTF-8: msgspec does not look into raw values
     line = _decode(text)
     accepted = _accepted(_asked(line), UTC, rules)
     delay = None if line.delay is None else check_delay(line.delay)
@@ -110,7 +110,7 @@ def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
 
 
 def position_of(text: bytes) -> Position:
-    """Where the message of a line stands in an export. Raises: msgspec.MsgspecError, ValueError."""
+    """The position of a line in an export. Raises: msgspec.MsgspecError, ValueError."""
     line = _decode(text)
     return _due_ms(line), line.id.encode()
 
@@ -137,17 +137,17 @@ def _payload(line: Line) -> Raw:
     try:
         body = base64.b64decode(line.payload_base64, validate=True)
     except binascii.Error:
-        raise ValueError("payloadBase64 is not base64") from None
+        raise ValueError("payloadBase64 must be base64") from None
     msgspec.json.decode(body)
     return Raw(body)
 
 
 def unpack_original(key: str, value: bytes, zone: str, rules: EgressRules) -> Restorable:
-    """A message of the original service, under `key`, its id. Raises: ValueError, Invalid.
+    """The message that the original service stored under `key`, which is its id.
 
-    `zone`: of a scheduleTo that has no offset.
+    `zone`: of a scheduleTo without an offset. Raises: ValueError, Invalid.
     """
-    value.decode()
+    value.decode()  # as in unpack_line
     original = _decode_original(value)
     asked = NewMessage(
         webhook_url=original.webhook_url,

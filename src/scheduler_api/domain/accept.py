@@ -1,4 +1,4 @@
-"""Every check of a new message: one answer names every wrong field."""
+"""The checks of a new message. All wrong fields are reported together."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -52,13 +52,13 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
-_OURS: Final = ("webhook-", "scheduler-")  # prefixes of headers that only we may send
+_OURS: Final = ("webhook-", "scheduler-")  # prefixes of headers that only the service sends
 
 
 def accept(
     new: NewMessage, default_zone: str, refusal: Callable[[str, int], str | None]
 ) -> Accepted:
-    """Check a new message; `refusal`: why a host and port may not be dialled. Raises: Invalid."""
+    """Check a new message. `refusal` says why a host and port are not allowed. Raises: Invalid."""
     checks = _Checks()
     check = checks.run
     url = check("/webhookUrl", _url, new.webhook_url, refusal)
@@ -74,20 +74,20 @@ def accept(
         content_type = check("/contentType", _content_type, new)
     body = check("/payload", _body, new.payload, content_type) if content_type else None
     checks.done()
-    # What is None here was not asked for: whatever failed has been raised by done().
+    # Nothing is None because of a failed check: done() has raised for that.
     asked_url, asked_type = cast("WebhookUrl", url), cast("str", content_type)
     spec = Spec(content_type=asked_type, body=body, delay=delay, given_url=asked_url.given)
     return Accepted(message_id, asked_url, due_at, replace(spec, **options) if options else spec)
 
 
 class _Checks:
-    """Gathers what is wrong with each field, so that one answer tells it all."""
+    """Collects the errors of all fields."""
 
     def __init__(self) -> None:
         self._errors: list[FieldError] = []
 
     def run(self, path: str, rule: Callable[[*Args], T], *args: *Args) -> T | None:
-        """What the rule makes of its arguments; None if it refuses them."""
+        """The result of the rule; None if it raises ValueError, which is collected."""
         try:
             return rule(*args)
         except _HeaderError as error:
@@ -97,7 +97,7 @@ class _Checks:
         return None
 
     def options(self, given: Sequence[Any]) -> dict[str, Any]:
-        """What the rules make of the options that are checked one by one, without defaults."""
+        """The results of `_ONE_BY_ONE` for the values, without those that are the default."""
         return {
             name: checked
             for (name, path, rule), value in zip(_ONE_BY_ONE, given, strict=True)
@@ -107,13 +107,13 @@ class _Checks:
         }
 
     def done(self) -> None:
-        """Raises: Invalid, if anything was wrong."""
+        """Raises: Invalid, if there are errors."""
         if self._errors:
             raise Invalid(self._errors)
 
 
 class _HeaderError(ValueError):
-    """A header that may not be sent."""
+    """An invalid header; its path in the error has its name."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -121,7 +121,7 @@ class _HeaderError(ValueError):
 
 
 def check_id(text: str) -> str:
-    """The id, if it may be one."""
+    """The id. Raises: ValueError."""
     if not 1 <= len(text) <= MAX_ID:
         raise ValueError(f"an id must have 1 to {MAX_ID} characters, not {len(text)}")
     if "/" in text or _CONTROL_CHARACTER.search(text):
@@ -153,7 +153,7 @@ def _due_at(new: NewMessage, zone_name: str) -> datetime | None:
 # Callers ask for the same few durations, and parsing one takes 6 µs.
 @lru_cache(maxsize=1024, typed=True)
 def check_delay(value: str | int | float) -> float:
-    """The delay in seconds, if it may be one."""
+    """The delay in seconds. Raises: ValueError."""
     span = parse_duration(value)
     if span > MAX_DELAY:
         raise ValueError("a delay must be at most 7,500 years")
@@ -200,7 +200,7 @@ def _check_header(name: str, value: str) -> None:
 
 
 def _content_type(new: NewMessage) -> str:
-    """The field, or the header of that name; one of them."""
+    """The value of the field, or of the header of that name."""
     given = [value for name, value in (new.headers or {}).items() if name.lower() == "content-type"]
     if new.content_type is not None:
         given.append(new.content_type)
@@ -215,13 +215,13 @@ def _content_type(new: NewMessage) -> str:
 
 def _body(payload: Raw, content_type: str) -> bytes | None:
     sent = bytes(payload)
-    # The first test is enough for most payloads: they are JSON, and are sent as they are.
+    # Most payloads are JSON, which is sent as it is.
     if content_type == JSON_TYPE or not sent:
         return sent or None
     return encode_payload(sent, content_type)
 
 
-# Option → its rule; one without a rule is stored as it is given.
+# Option → its rule. An option without a rule is stored as it is given.
 _RULES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "headers": _headers,
     "timezone": _zone_name,

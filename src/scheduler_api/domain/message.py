@@ -73,9 +73,10 @@ Timeout = Annotated[str | int | float | None, _duration(*TIMEOUT_RANGE)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A request as asked: the base of what is created, shown and exported. null means absent.
+    """A message as a caller asks for it, in any of the spellings that a field allows.
 
-    A new option is a field here and in `Spec`, and has a rule in accept.py if it is checked.
+    The messages that are created, shown and exported derive from it. null means absent. To add an
+    option, add a field here and to `Spec`, and a rule to accept.py if its value is checked.
     """
 
     id: Annotated[
@@ -135,7 +136,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NewMessage(Request, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What a caller may ask for; null is as absent, but for `payload`."""
+    """A message to schedule. null means absent, except for `payload`."""
 
     payload: Annotated[
         Raw,
@@ -156,7 +157,7 @@ class NewMessage(Request, frozen=True, kw_only=True, rename="camel", forbid_unkn
 
 
 class CheckedRequest(Request, frozen=True, kw_only=True, rename="camel"):
-    """A request in its checked form, as shown and exported. It may be asked for again."""
+    """A request after its checks, in one spelling: as it is shown and exported, and valid again."""
 
     id: Annotated[str, Meta(description="ID of the message.", examples=["msg-unique-id-123"])]
     delay: Annotated[
@@ -169,11 +170,11 @@ class CheckedRequest(Request, frozen=True, kw_only=True, rename="camel"):
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What never changes of a stored message, beside its instants and its URL.
+    """The part of a message that never changes, without its instants and the URL that is called.
 
-    It is stored as a map under these one-letter names, and defaults are left out. So a default, a
-    name and the order of the fields stay: another default would change stored messages, another
-    order the fingerprint of a request. A new field comes last. Unknown names are skipped.
+    It is stored as a map with these one-letter names, without defaults; unknown names are ignored.
+    So keep every default, name and the order, and add a new field at the end: another default would
+    change stored messages, and another order the fingerprint of a request.
     """
 
     method: Method = field(default="POST", name="m")
@@ -186,38 +187,38 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     given_url: str | None = field(default=None, name="u")  # as asked; None: the URL that is called
 
 
-# What a request and a Spec both have: these are copied from one to the other by name.
+# The fields of both: they are copied by name.
 OPTIONS: Final = tuple(name for name in Request.__struct_fields__ if name in Spec.__struct_fields__)
 
 
 def options_of(struct: Request | Spec) -> dict[str, Any]:
-    """Name → value of each option, to make another of these structs."""
+    """Name → value of each option, to make another of these structs from."""
     return {name: getattr(struct, name) for name in OPTIONS}
 
 
 class Accepted(msgspec.Struct, frozen=True):
     """A new message that passed every check."""
 
-    id: str | None  # None: one is to be made
+    id: str | None  # None: the service makes one
     url: WebhookUrl
-    due_at: datetime | None  # None: spec.delay after the store's now
+    due_at: datetime | None  # None: spec.delay after the store has created it
     spec: Spec
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A stored message as it stands."""
+    """A stored message with its state."""
 
     id: str
     url: str
     spec: Spec
     state: State
-    hold: Hold | None  # why it waits although it is due
+    hold: Hold | None  # why it waits although it is due; None: nothing holds it
     created_at: datetime
     scheduled_at: datetime
-    next_attempt_at: datetime | None  # None: none is to come
-    attempts: list[Attempt]  # the newest, oldest of them first
+    next_attempt_at: datetime | None  # None: no attempt follows
+    attempts: list[Attempt]  # the newest ones, oldest first
     attempts_made: int
-    crashes: int  # processes that died while they had it
+    crashes: int  # processes that ended while they sent it
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -231,15 +232,15 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of the list; cursor: opaque, where the next page begins, None at the end."""
+    """A page of the list of pending messages."""
 
     rows: list[Listed]
-    total: int
-    cursor: str | None
+    total: int  # on all pages
+    cursor: str | None  # opaque: where the next page begins; None: this is the last page
 
 
 def payload(spec: Spec) -> Any:
-    """The payload as it was given, to be encoded as JSON; UNSET if there was none."""
+    """The payload as it was given, for an encoder of JSON; UNSET if there was none."""
     if spec.body is None:
         return UNSET
     if is_json(spec.content_type):

@@ -1,4 +1,4 @@
-"""What follows an attempt: delivered, retried or failed; asked by the dispatcher after each one."""
+"""What follows an attempt: the message is delivered, retried or failed. Pure."""
 
 import re
 from contextlib import suppress
@@ -32,7 +32,7 @@ _RETRY_AFTER_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """The destination took it."""
+    """The receiver accepted the message."""
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Retry(msgspec.Struct, frozen=True):
 class Failed(msgspec.Struct, frozen=True):
     """No further attempt follows."""
 
-    reason: str  # why not, for people
+    reason: str  # for people
 
 
 Decision = Delivered | Retry | Failed
@@ -53,15 +53,15 @@ Decision = Delivered | Retry | Failed
 def decide(
     number: int, status: int | None, retry_after: timedelta | None, jitter: float
 ) -> Decision:
-    """What follows attempt `number` (1, 2, …), answered with `status`, None if with nothing.
+    """What follows attempt `number` (1, 2, …) that got `status`; None: no response.
 
-    `jitter` is random in [-1, 1]; `retry_after` is what a 429 or 503 asked for.
+    `jitter` is random in [-1, 1]; `retry_after` is the value of that header.
     """
     if status is not None and 200 <= status <= 299:
         return Delivered()
     # 404 is not final: n8n answers it while a workflow is off.
     if status == 410:
-        return Failed("410 Gone: the destination wants no more")
+        return Failed("410 Gone: the receiver refuses further attempts")
     if number >= MAX_ATTEMPTS:
         return Failed(f"no attempts left: {number} of {MAX_ATTEMPTS} made")
     delay = BACKOFF[number - 1] * (1 + JITTER * jitter)
@@ -71,7 +71,7 @@ def decide(
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """The wait that a `Retry-After` header asks for; None if there is none that can be read."""
+    """The wait of a `Retry-After` header; None if it is absent, unreadable or in the past."""
     if value is None:
         return None
     text = value.strip(" \t")

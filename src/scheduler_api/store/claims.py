@@ -1,6 +1,5 @@
 """Claims: what a claim returns, and the outcome that ends it; both as the scripts have them."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -14,7 +13,7 @@ from scheduler_api.domain.duration import milliseconds
 from scheduler_api.domain.message import Spec
 from scheduler_api.domain.retry import Decision, Delivered, Failed, Retry
 from scheduler_api.store.codec.progress import append_attempt, unpack_progress
-from scheduler_api.store.codec.record import from_ms, unpack_record
+from scheduler_api.store.codec.record import from_ms, unpack_record, webhook_id_of
 from scheduler_api.store.replies import ClaimRow, SettleArgs
 
 log = structlog.get_logger()
@@ -80,7 +79,7 @@ def unpack_claimed(fence: int, row: ClaimRow) -> Claimed | None:
         return None
     return Claimed(
         id=row.id.decode(),
-        webhook_id=_webhook_id(row.id, row.record),
+        webhook_id=webhook_id_of(row.id, row.record),
         fence=fence,
         created_at=from_ms(record.created_ms),
         scheduled_at=from_ms(record.scheduled_ms),
@@ -93,11 +92,6 @@ def unpack_claimed(fence: int, row: ClaimRow) -> Claimed | None:
         log=progress.log,
         size=len(row.record),
     )
-
-
-def _webhook_id(message_id: bytes, record: bytes) -> str:
-    """Made of the id and the record's first bytes, which have the instant of its creation."""
-    return f"msg_{hashlib.blake2b(message_id, salt=record[:7], digest_size=16).hexdigest()}"
 
 
 _VERDICTS: Final = {Delivered: "delivered", Retry: "retry", Failed: "failed"}

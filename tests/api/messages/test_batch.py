@@ -46,7 +46,7 @@ async def alone(api: Api, message: Any) -> dict[str, Any]:
         return {"status": response.status, "body": await response.json(content_type=None)}
 
 
-async def test_all_are_stored_and_answered_in_order(api: Api) -> None:
+async def test_create_many_answers_in_the_order_of_the_request(api: Api) -> None:
     count = 2 * CHECK_BATCH + 1
     found = await results(api, *(GOOD | {"id": str(number)} for number in range(count)))
     assert found == [
@@ -58,7 +58,7 @@ async def test_all_are_stored_and_answered_in_order(api: Api) -> None:
     ]
 
 
-async def test_a_message_without_an_id_gets_one_of_its_own(api: Api) -> None:
+async def test_create_many_makes_an_id_for_each_message_without_one(api: Api) -> None:
     found = await results(api, GOOD, GOOD)
     ids = {one["body"]["messageId"] for one in found}
     assert len(ids) == 2
@@ -68,14 +68,16 @@ async def test_a_message_without_an_id_gets_one_of_its_own(api: Api) -> None:
 
 
 @pytest.mark.parametrize("message", WRONG)
-async def test_a_wrong_one_is_answered_as_alone_and_spoils_no_other(api: Api, message: Any) -> None:
+async def test_create_many_answers_an_invalid_message_as_alone_and_stores_the_others(
+    api: Api, message: Any
+) -> None:
     first, wrong, last = await results(api, GOOD, message, GOOD)
     assert (first["status"], last["status"]) == (201, 201)
     assert wrong == await alone(api, message)
     assert wrong["status"] == 422
 
 
-async def test_an_id_that_is_taken_is_answered_as_alone(api: Api) -> None:
+async def test_create_many_answers_a_taken_id_as_alone(api: Api) -> None:
     message = GOOD | {"id": "a"}
     first, again = await results(api, message, message)
     assert (first["status"], again["status"]) == (201, 409)
@@ -83,7 +85,7 @@ async def test_an_id_that_is_taken_is_answered_as_alone(api: Api) -> None:
     assert again["body"]["code"] == "duplicate_message"
 
 
-async def test_payloads_are_kept_byte_for_byte(api: Api, live_store: Store) -> None:
+async def test_create_many_keeps_payloads_byte_for_byte(api: Api, live_store: Store) -> None:
     payload = b'{ "z" : 12345678901234567890.10,  "a":"\\u00e9\\/"}'
     body = b'{"messages": [{"id": "a", "webhookUrl": "%b", "payload": %b}]}' % (
         URL.encode(),
@@ -104,14 +106,16 @@ async def test_payloads_are_kept_byte_for_byte(api: Api, live_store: Store) -> N
         ({"mesages": [GOOD]}, "/mesages"),
     ],
 )
-async def test_a_batch_of_another_form_is_refused_whole(api: Api, body: Any, path: str) -> None:
+async def test_create_many_refuses_a_batch_of_another_form_whole(
+    api: Api, body: Any, path: str
+) -> None:
     async with api.client.post("/messages/batch", json=body) as response:
         assert await wrong_paths(response) == [path]
     async with api.client.get("/messages") as response:
         assert (await response.json())["total"] == 0
 
 
-async def test_the_most_that_are_allowed_are_taken(api: Api) -> None:
+async def test_create_many_stores_the_maximum_number(api: Api) -> None:
     found = await results(api, *[GOOD] * MAX_BATCH)
     assert {one["status"] for one in found} == {201}
     async with api.client.get("/messages") as response:
@@ -121,35 +125,35 @@ async def test_the_most_that_are_allowed_are_taken(api: Api) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b'{"messages": [{}', b'{"messages": ["\xff"]}', BROKEN]
 )
-async def test_what_is_no_json_is_refused_whole(api: Api, body: bytes) -> None:
+async def test_create_many_refuses_invalid_json_whole(api: Api, body: bytes) -> None:
     async with api.client.post("/messages/batch", data=body) as response:
         await problem(response, 400, "malformed_request")
 
 
-async def test_all_together_are_within_max_body(api: Api) -> None:
+async def test_create_many_refuses_a_body_over_max_body(api: Api) -> None:
     body = json.dumps({"messages": [GOOD | {"payload": "x" * MAX_BODY}]}).encode()
     async with api.client.post("/messages/batch", data=io.BytesIO(body)) as response:
         await problem(response, 413, "payload_too_large")
 
 
-async def test_a_store_that_is_away_is_answered_as_to_a_single_call(stranded: Api) -> None:
+async def test_create_many_without_a_store_is_answered_as_a_single_create(stranded: Api) -> None:
     body = {"messages": [GOOD, {"id": "wrong"}, GOOD]}
     async with stranded.client.post("/messages/batch", json=body) as response:
         await problem(response, 503, StoreUnavailable.code)
         assert response.headers["Retry-After"]
 
 
-async def test_when_all_are_wrong_a_store_that_is_away_is_not_asked(stranded: Api) -> None:
+async def test_create_many_does_not_call_the_store_if_all_are_invalid(stranded: Api) -> None:
     assert [one["status"] for one in await results(stranded, {}, 7)] == [422, 422]
 
 
-async def test_it_wants_a_token(api: Api) -> None:
+async def test_create_many_requires_a_token(api: Api) -> None:
     url = f"http://127.0.0.1:{api.port}/messages/batch"
     async with aiohttp.ClientSession() as session, session.post(url, json={}) as response:
         await problem(response, 401, "unauthenticated")
 
 
-async def test_one_event_tells_of_all(api: Api) -> None:
+async def test_create_many_logs_one_event(api: Api) -> None:
     with capture_logs() as logs:
         await results(api, GOOD, GOOD, {})
     told = [entry for entry in logs if entry["event"] == "messages_created"]

@@ -53,7 +53,7 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-async def test_a_payload_moves_byte_for_byte_on_one_line(
+async def test_restore_keeps_a_payload_byte_for_byte(
     store: Store, other: Store, payload: str
 ) -> None:
     body = f'{{"webhookUrl": "{URL}", "payload": {payload}, "delay": 60}}'
@@ -81,15 +81,17 @@ def accepted_from(body: str) -> Accepted:
         {"contentType": "text/csv", "payload": "a,b\n"},
     ],
 )
-async def test_all_that_was_asked_for_moves(
+async def test_restore_keeps_every_option(
     store: Store, other: Store, fields: dict[str, Any]
 ) -> None:
     await store.messages.create("ä b", accepted(**fields))
     before, after = await moved(store, other, "ä b")
     assert after == before
+    assert await put(store, *await lines(store)) == ["same"]
+    assert await put(other, *await lines(store)) == ["same"]
 
 
-async def test_attempts_crashes_and_the_next_attempt_move(
+async def test_restore_keeps_attempts_crashes_and_the_next_attempt(
     store: Store, other: Store, clock: Clock
 ) -> None:
     await store.messages.create("a", accepted())
@@ -106,7 +108,9 @@ async def test_attempts_crashes_and_the_next_attempt_move(
 
 
 @pytest.mark.parametrize("location", [None, "https://elsewhere.example/é"])
-async def test_where_a_redirect_led_moves(store: Store, other: Store, location: str | None) -> None:
+async def test_restore_keeps_the_location_of_a_redirect(
+    store: Store, other: Store, location: str | None
+) -> None:
     await store.messages.create("a", accepted())
     (claimed,) = (await store.queues[0].claim(1)).messages
     redirected = replace(outcome(claimed, "retry"), attempt=attempt(status=302, location=location))
@@ -118,18 +122,18 @@ async def test_where_a_redirect_led_moves(store: Store, other: Store, location: 
 
 
 @pytest.mark.parametrize("state", PENDING)
-async def test_a_pending_message_of_any_state_is_exported(store: Store, state: str) -> None:
+async def test_pending_has_messages_of_every_pending_state(store: Store, state: str) -> None:
     await bring(store, state)
     assert "a" in [unpack_line(line, LOOPBACK).id for line in await lines(store)]
 
 
 @pytest.mark.parametrize("state", ["delivered", "failed"])
-async def test_a_finished_message_is_not_exported(store: Store, state: str) -> None:
+async def test_pending_has_no_finished_message(store: Store, state: str) -> None:
     await bring(store, state)
     assert await lines(store) == []
 
 
-async def test_an_export_goes_on_after_any_of_its_lines(store: Store, other: Store) -> None:
+async def test_pending_continues_after_any_position(store: Store, other: Store) -> None:
     for number in range(250):
         await store.messages.create(f"m{number}", accepted(delay=number // 2))
     assert set(await put(other, *await lines(store))) == {"ok"}
@@ -139,16 +143,14 @@ async def test_an_export_goes_on_after_any_of_its_lines(store: Store, other: Sto
         assert await lines(other, after=position_of(whole[cut - 1])) == whole[cut:]
 
 
-async def test_a_message_without_a_record_is_left_out(redis: Redis, store: Store) -> None:
+async def test_pending_leaves_out_a_message_without_a_record(redis: Redis, store: Store) -> None:
     await store.messages.create("a", accepted(delay=1))
     await redis.zadd(store.keys[0].all[0], {"lost": NOW})
     assert [unpack_line(line, LOOPBACK).id for line in await lines(store)] == ["a"]
     await store.queues[0].claim(1)
 
 
-async def test_the_receivers_webhook_id_is_the_same_after_a_move(
-    store: Store, other: Store
-) -> None:
+async def test_restore_keeps_the_webhook_id(store: Store, other: Store) -> None:
     await store.messages.create("a", accepted())
     await put(other, *await lines(store))
     (before,) = (await store.queues[0].claim(1)).messages
@@ -157,8 +159,26 @@ async def test_the_receivers_webhook_id_is_the_same_after_a_move(
     assert after.webhook_id == before.webhook_id
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b'"payload":1', b'"payload":2'),
+        (b'"scheduleTo":"2027-01-15T08:01', b'"scheduleTo":"2027-01-15T08:02'),
+        (b'"delay":60', b'"delay":61'),
+        (b'"timezone":"UTC"', b'"timezone":"Europe/Paris"'),
+    ],
+)
+async def test_restore_tells_another_message_from_the_same(
+    store: Store, change: tuple[bytes, bytes]
+) -> None:
+    await store.messages.create("a", accepted(payload=1, delay=60, timezone="UTC"))
+    (line,) = await lines(store)
+    assert line.count(change[0]) == 1
+    assert await put(store, line, line.replace(*change)) == ["same", "other"]
+
+
 @pytest.mark.parametrize("state", [*PENDING, "delivered", "failed"])
-async def test_a_message_that_is_there_already_stays_as_it_is(
+async def test_restore_leaves_an_existing_message_unchanged(
     redis: Redis, store: Store, state: str
 ) -> None:
     await store.messages.create("a", accepted(scheduleTo=AT))
@@ -171,14 +191,14 @@ async def test_a_message_that_is_there_already_stays_as_it_is(
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_what_is_past_is_due_at_once(other: Store) -> None:
+async def test_restore_makes_an_overdue_message_due_at_once(other: Store) -> None:
     message = Restorable("a", NOW - 5_000, None, NOW - 5_000, accepted())
     assert await other.archive.restore([message]) == ["ok"]
     claims = [await queue.claim(1) for queue in other.queues]
     assert [message.id for claim in claims for message in claim.messages] == ["a"]
 
 
-async def test_many_are_put_in_and_told_in_their_order(other: Store) -> None:
+async def test_restore_answers_many_in_their_order(other: Store) -> None:
     messages = [Restorable(f"m{n}", NOW, NOW, NOW, accepted()) for n in range(350)]
     assert await other.archive.restore(messages[:1]) == ["ok"]
     taken = replace(messages[1], scheduled_ms=NOW + 1)
@@ -196,7 +216,7 @@ GOOD = f'{{"id": "a", "webhookUrl": "{URL}", "scheduleTo": "{AT}", "createdAt": 
         ("{", "truncated"),
         ("[]", "Expected `object`, got `array`"),
         (GOOD + ', "payloads": 1}', "unknown field `payloads`"),
-        (GOOD + ', "payloadBase64": "?"}', "payloadBase64 is not base64"),
+        (GOOD + ', "payloadBase64": "?"}', "payloadBase64 must be base64"),
         (GOOD + ', "payloadBase64": "ew=="}', "truncated"),
         (GOOD + ', "payload": "\\ud800"}', ""),
         (GOOD + ', "attemptsMade": -1}', ">= 0"),
@@ -207,13 +227,13 @@ GOOD = f'{{"id": "a", "webhookUrl": "{URL}", "scheduleTo": "{AT}", "createdAt": 
         (GOOD.replace(URL, "http://10.0.0.1/") + "}", "EGRESS_ALLOW"),
     ],
 )
-def test_a_bad_line_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_unpack_line_refuses_an_invalid_line_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises((ValueError, msgspec.MsgspecError, Invalid)) as caught:
         unpack_line(text.encode(), LOOPBACK)
     assert reason in str(caught.value)
 
 
-def test_a_message_of_the_original_keeps_its_payload_and_its_instant() -> None:
+def test_unpack_original_keeps_payload_and_instant() -> None:
     value = (
         f'{{"scheduleTo": "2027-01-15T05:00:00", "payload": {{"n": 1.0}}, "webhookUrl": "{URL}",'
     )

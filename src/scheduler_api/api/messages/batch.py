@@ -1,4 +1,4 @@
-"""/messages/batch: create many in one request, each checked and answered for itself."""
+"""POST /messages/batch: create many messages. Each one has its own result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -32,14 +32,14 @@ from scheduler_api.telemetry import transitions
 MAX_BATCH: Final = 1000  # messages
 CHECK_BATCH: Final = 100  # messages that are checked before other tasks get a turn
 
-New = tuple[str, Accepted]  # its id, and what was asked
+New = tuple[str, Accepted]  # id and request
 
 
 class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
     """Messages to schedule."""
 
     messages: Annotated[
-        # Raw, so that a wrong one does not spoil the others.
+        # Raw: an invalid message must not make the others invalid.
         list[Annotated[msgspec.Raw, Meta(extra_json_schema={"allOf": [reference(NewMessage)]})]],
         Meta(min_length=1, max_length=MAX_BATCH),
         described(
@@ -90,7 +90,7 @@ async def create_many(request: Request) -> Response:
     asked = decode(await read_body(request, ours.max_body, ours.bodies), _MANY, _MANY_FIELDS)
     found = [one async for one in _checked(asked.messages, ours)]
     new = [one for one in found if not isinstance(one, SchedulerError)]
-    del asked  # the body is held once while it waits
+    del asked  # only one copy of the body stays in memory during the call
     stored = await ours.store.messages.create_many(new)
     _raise_if_away(found, stored)
     results = list(_results(found, stored))
@@ -112,9 +112,9 @@ async def _checked(
 
 
 def _raise_if_away(found: Sequence[New | SchedulerError], stored: Sequence[Stored]) -> None:
-    """Answer a batch of which nothing could be stored as a single call: clients then try again.
+    """Raise the store's error if it refused every message: clients repeat a 503, but not a 200.
 
-    If some may have been stored, with the ids that make it safe to do so, in the batch's order.
+    If some may have been stored, the error has the ids of all, in the order of the batch.
     """
     away = [one for one in stored if isinstance(one, Unavailable)]
     if not away or len(away) < len(stored):
@@ -122,8 +122,8 @@ def _raise_if_away(found: Sequence[New | SchedulerError], stored: Sequence[Store
     if any(isinstance(one, OutcomeUnknown) for one in away):
         ids = [None if isinstance(one, SchedulerError) else one[0] for one in found]
         raise OutcomeUnknown(
-            "Which messages were stored is unknown; repeating the request is safe, each message "
-            "with its one of these `messageIds` as its `id`.",
+            "Which messages were stored is unknown; it is safe to repeat the request with these "
+            "`messageIds` as the `id` of each message.",
             messageIds=ids,
         )
     raise away[0]

@@ -52,7 +52,7 @@ async def create(request: Request) -> Response:
     message_id, accepted = checked(await read_body(request, ours.max_body, ours.bodies), ours)
     destination = destination_name(accepted.url.authority)
     storing = ours.store.messages.create(message_id, accepted)
-    del accepted  # the body is held once while it waits
+    del accepted  # only one copy of the body stays in memory during the call
     scheduled_at = await storing
     transitions.message_created(message_id, destination)
     created = Created(message_id, format_instant(scheduled_at))

@@ -1,4 +1,4 @@
-"""Whole messages, as they move from one store to another; asked by transfer.py."""
+"""Whole messages, for an export and an import: nothing of a message is lost between two stores."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, Literal, cast
@@ -12,46 +12,47 @@ from scheduler_api.store.codec.record import Record, pack_scheduled, pack_tail, 
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.connection.uploads import split_calls
 from scheduler_api.store.keys import partition_of
+from scheduler_api.store.replies import ListHead, ListRow, RestoreArgs, head_and_rows
 
-DUMP_BATCH: Final = 100  # messages a call
-COLUMNS: Final = 5  # of a message in the reply of list.lua
+DUMP_BATCH: Final = 100  # messages in one call
 
-Position = tuple[int, bytes]  # due ms and id of a message: where to go on
-Restored = Literal["ok", "same", "other"]
+Position = tuple[int, bytes]  # due ms and id of the last message of an export that was interrupted
+Restored = Literal["ok", "same", "other"]  # ok: stored; same, other: the message that has the id
 
 
 class Archived(msgspec.Struct, frozen=True):
-    """A pending message, with all that is known of it."""
+    """A pending message with all that is stored of it."""
 
     id: str
-    due_ms: int
+    due_ms: int  # of its next attempt
     record: Record
-    attempts: int
-    crashes: int
-    log: list[Attempt]
+    attempts: int  # made
+    crashes: int  # processes that ended while they sent it
+    log: list[Attempt]  # the newest attempts, oldest first
 
 
 class Restorable(msgspec.Struct, frozen=True):
-    """A message to be put in."""
+    """A message to store, with its history."""
 
     id: str
     due_ms: int  # of its next attempt
     created_ms: int | None  # None: now
     scheduled_ms: int
     accepted: Accepted
-    attempts: int = 0
-    crashes: int = 0
-    log: Sequence[Attempt] = ()
+    attempts: int = 0  # made
+    crashes: int = 0  # processes that ended while they sent it
+    log: Sequence[Attempt] = ()  # the newest attempts, oldest first
 
 
 class Archive:
     """The messages of all partitions, whole."""
 
     def __init__(self, scripts: Sequence[Scripts]) -> None:
+        """`scripts`: of each partition."""
         self._scripts = scripts
 
     async def pending(self, after: Position | None = None) -> AsyncIterator[Archived]:
-        """Each pending message, partition by partition, soonest first; those after a position.
+        """The pending messages after a position, partition by partition, soonest first.
 
         Raises: StoreUnavailable; ValueError, msgspec.MsgspecError for a damaged record.
         """
@@ -62,9 +63,11 @@ class Archive:
             after = None
 
     async def restore(self, messages: Sequence[Restorable]) -> list[Restored]:
-        """Put each in, unless its id is taken: 'same' by this message, 'other' by another.
+        """Store each message, unless another one has its id.
 
-        Each is in whole or not at all; repeating is safe. Raises: StoreUnavailable, StoreFull.
+        A message is the same if its request and the instant that it is scheduled for are the same.
+        Each message is stored whole or not at all; a repeated call is safe.
+        Raises: StoreUnavailable, StoreFull.
         """
         words: dict[int, Restored] = {}
         for partition, scripts in enumerate(self._scripts):
@@ -73,10 +76,9 @@ class Archive:
                 for number, message in enumerate(messages)
                 if partition_of(message.id.encode(), len(self._scripts)) == partition
             ]
+            args = (_args(messages[number]) for number in here)
             reply: list[bytes] = []
-            for some in split_calls(
-                (_restored(messages[number]) for number in here), _size, DUMP_BATCH
-            ):
+            for some in split_calls(args, _size, DUMP_BATCH):
                 reply += await scripts.run("restore", *(part for parts in some for part in parts))
             for number, word in zip(here, reply, strict=True):
                 words[number] = cast("Restored", word.decode())
@@ -86,40 +88,36 @@ class Archive:
 async def _pending(scripts: Scripts, after: Position) -> AsyncIterator[Archived]:
     more = 1
     while more:
-        _, more, *reply = await scripts.run("list", *after, DUMP_BATCH, 1)
-        for i in range(0, len(reply), COLUMNS):
-            message_id, due, _, record, progress = reply[i : i + COLUMNS]
-            after = (due, message_id)
-            if record:
-                yield _archived(message_id, due, record, progress)
+        reply = await scripts.run("list", *after, DUMP_BATCH, 1)
+        head, rows = head_and_rows(reply, ListHead, ListRow)
+        more = head.more
+        for row in rows:
+            after = (row.due, row.id)
+            if row.record:
+                yield _archived(row)
 
 
-def _archived(message_id: bytes, due: int, record: bytes, packed: bytes) -> Archived:
-    progress = unpack_progress(packed)
+def _archived(row: ListRow) -> Archived:
+    progress = unpack_progress(row.progress)
     return Archived(
-        message_id.decode(),
-        due,
-        unpack_record(record),
+        row.id.decode(),
+        row.due,
+        unpack_record(row.record),
         progress.attempts,
         progress.crashes,
         unpack_log(progress.log),
     )
 
 
-Parts = tuple[bytes, int, int | str, bytes, bytes]  # of a message, as restore.lua takes them
+def _size(args: RestoreArgs) -> int:
+    return len(args.rest) + len(args.progress)
 
 
-def _size(parts: Parts) -> int:
-    *_, tail, progress = parts
-    return len(tail) + len(progress)
-
-
-def _restored(message: Restorable) -> Parts:
-    created = "" if message.created_ms is None else message.created_ms
-    return (
+def _args(message: Restorable) -> RestoreArgs:
+    return RestoreArgs(
         message.id.encode(),
         message.due_ms,
-        created,
+        "" if message.created_ms is None else message.created_ms,
         pack_scheduled(message.scheduled_ms) + pack_tail(message.accepted),
         pack_progress(message.attempts, message.crashes, message.log),
     )

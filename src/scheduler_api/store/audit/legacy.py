@@ -1,4 +1,4 @@
-"""The messages of the original service, as its Redis has them; asked by transfer.py."""
+"""The messages of the original service, in its Redis. They are only read."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -9,22 +9,22 @@ from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.connection.scripts import FAILURES, unavailable
 
 PREFIX: Final = b"message:"  # then the id
-PAGE: Final = 100  # keys a step
+LEGACY_BATCH: Final = 100  # keys on a page
 
 Original = tuple[str, bytes]  # id and value
 
 
 async def originals(address: str) -> AsyncIterator[list[Original]]:
-    """Pages of what is kept there under `message:*`, which is only read.
+    """Pages of the string keys `message:*` of the Redis at `address`.
 
-    A key may come twice. Raises: StoreUnavailable.
+    A key may come twice, as in every SCAN. Raises: StoreUnavailable.
     """
     redis = connect(address)
     try:
         keys: list[Any] = []
-        async for key in redis.scan_iter(PREFIX + b"*", count=PAGE, _type="string"):
+        async for key in redis.scan_iter(PREFIX + b"*", count=LEGACY_BATCH, _type="string"):
             keys.append(key)
-            if len(keys) == PAGE:
+            if len(keys) == LEGACY_BATCH:
                 yield await _values(redis, keys)
                 keys = []
         yield await _values(redis, keys)
@@ -35,7 +35,7 @@ async def originals(address: str) -> AsyncIterator[list[Original]]:
 
 
 async def _values(redis: Redis, keys: list[bytes]) -> list[Original]:
-    """Of those that are still there."""
+    """Keys that were deleted meanwhile are left out."""
     found: list[Any] = await redis.mget(keys) if keys else []
     return [
         (key.removeprefix(PREFIX).decode(errors="backslashreplace"), value)

@@ -94,6 +94,14 @@ def unpack_head(head: bytes) -> tuple[int, int, str]:
     return int.from_bytes(head[1:7]), int.from_bytes(head[7:13]), url
 
 
+def webhook_id_of(message_id: bytes, record: bytes) -> str:
+    """The same for each attempt; another one for a new message with the same id.
+
+    Made of the id and of the record's first bytes, which have the instant of its creation.
+    """
+    return f"msg_{blake2b(message_id, salt=record[:7], digest_size=16).hexdigest()}"
+
+
 def destination_of(record: bytes) -> bytes:
     """The destination's name; b'?' if this is no record, as in lua/lib/record.lua."""
     if len(record) < HEAD_SIZE:
