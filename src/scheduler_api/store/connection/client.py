@@ -98,14 +98,9 @@ def connect_sentinel(address: str) -> Redis:
     url = urlsplit(address)
     _, name, *_ = url.path.split("/")
     options = _options() | _parsed(url, path=url.path.removeprefix(f"/{name}"))
-    sentinel_options = _options() | {
-        key: options.pop(f"sentinel_{key}", None) for key in ("username", "password")
-    }
     encrypted = options.pop("connection_class", None) is SSLConnection
-    sentinel_options |= {key: value for key, value in options.items() if key.startswith("ssl_")}
-    sentinel_options["ssl"] = encrypted
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        _hosts(url, SENTINEL_PORT), sentinel_kwargs=sentinel_options
+        _hosts(url, SENTINEL_PORT), sentinel_kwargs=_take_sentinel_options(options, encrypted)
     )
     connection = SentinelManagedSSLConnection if encrypted else SentinelManagedConnection
     pool = _BlockingSentinelPool(  # type: ignore[no-untyped-call]
@@ -117,6 +112,13 @@ def connect_sentinel(address: str) -> Redis:
         **options,
     )
     return Redis.from_pool(pool)
+
+
+def _take_sentinel_options(options: dict[str, Any], encrypted: bool) -> dict[str, Any]:
+    """The options of connections to sentinels; removes their login from `options`."""
+    login = {key: options.pop(f"sentinel_{key}", None) for key in ("username", "password")}
+    tls = {key: value for key, value in options.items() if key.startswith("ssl_")}
+    return _options() | login | tls | {"ssl": encrypted}
 
 
 def _options() -> dict[str, Any]:
