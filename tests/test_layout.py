@@ -103,6 +103,11 @@ TEST_FILES = sorted(
 )
 
 
+@pytest.mark.parametrize("module", SOURCES)
+def test_module_has_at_most_300_lines_or_states_the_reason(module: str) -> None:
+    assert not is_too_long(SOURCES[module])
+
+
 @pytest.mark.parametrize("path", TEST_FILES)
 def test_test_file_names_a_module_a_script_or_a_known_subject(path: str) -> None:
     assert is_mirrored(path, MODULES, LUA_SCRIPTS) is not (path in SUBJECTS)
