@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -12,8 +13,8 @@ from multidict import CIMultiDictProxy
 from scheduler_api.domain import signing
 from scheduler_api.telemetry.logging import printable
 
-MAX_PRINTED_BODY = 1024**2  # bytes
-MAX_SHOWN = 200  # characters of a body
+MAX_PRINTED_BODY: Final = 1024**2  # bytes
+MAX_SHOWN: Final = 200  # characters of a body
 
 Echo = Callable[[str], object]  # prints a line
 

@@ -36,10 +36,10 @@ class Refused(msgspec.Struct, frozen=True):
 class Imported(msgspec.Struct):
     """The outcome of an import."""
 
-    restored: int = 0
+    restored: int = 0  # messages
     same: int = 0  # existed already
     refused: list[Refused] = []  # the first MAX_LISTED
-    refusals: int = 0
+    refusals: int = 0  # all of them
 
     def refuse(self, subject: str, reason: str) -> None:
         """Count a refusal, and list it if there are few."""

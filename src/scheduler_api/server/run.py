@@ -82,7 +82,8 @@ def _config(settings: Settings, app: Any, **more: Any) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn's server, without its signal handlers: Shutdown handles the signals.
 
-    uvicorn's capture_signals raises the signals again when it ends, before we have drained.
+    uvicorn raises the signals again when it ends (its pull request 1600), before we have drained,
+    and has no option against it (its pull request 402 was closed).
     """
 
     def __init__(

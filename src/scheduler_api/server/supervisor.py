@@ -1,8 +1,8 @@
 """The parent process of several workers: starts them, replaces those that end, stops after them.
 
 It ends only on a shutdown request, or when its first worker cannot start. uvicorn's Multiprocess
-was rejected: it ends the service with exit code 0 when one worker cannot start, and leaves orphans
-when it is killed.
+was rejected: it ends the service with exit code 0 when one worker cannot start (its pull request
+2987 was closed), and leaves orphans when it is killed.
 """
 
 import asyncio

@@ -52,7 +52,8 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        # uvicorn would refuse every request over the limit, also to /health, as text/plain.
+        # uvicorn would refuse every request over the limit, also to /health, as text/plain, and has
+        # no option against it. No upstream issue is known.
         self._connections = Connections.of(server_state, self.limit_concurrency, self.loop)
         self.limit_concurrency = None
         self.unfinished = True  # ticks count: we wait for a request, its rest, or a close

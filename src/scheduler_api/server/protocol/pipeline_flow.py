@@ -11,6 +11,7 @@ class PipelineFlow(FlowControl):
 
     uvicorn resumes reading after each response, so it reads one packet full of small requests for
     each of them. A client that sends them faster than it gets responses would fill the memory.
+    No upstream issue is known.
     """
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
