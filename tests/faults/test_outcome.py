@@ -158,7 +158,7 @@ async def test_a_script_that_fails_in_the_middle_leaves_the_outcome_unknown(
         now = {"webhookUrl": "http://127.0.0.1:2/"}
         status, found = await ask(service, "POST", "/messages", now)
         assert (status, found["code"]) == (503, "outcome_unknown")
-        assert "may not run SPUBLISH" in found["detail"]
+        assert "has no permission to run SPUBLISH" in found["detail"]
         assert (await ask(service, "GET", f"/messages/{found['messageId']}"))[0] == 200
 
 

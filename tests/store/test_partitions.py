@@ -170,7 +170,7 @@ async def test_another_number_than_that_of_the_data_is_refused(
     await Store(redis, prefix=prefix, partitions=made).check()
     with pytest.raises(OtherPartitions) as refused:
         await Store(redis, prefix=prefix, partitions=asked).check()
-    assert f"PARTITIONS is {asked}" in str(refused.value)
+    assert f"PARTITIONS={asked} does not match" in str(refused.value)
     assert f"set PARTITIONS={made}" in str(refused.value)
 
 

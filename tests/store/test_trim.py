@@ -13,7 +13,7 @@ from scheduler_api.domain.errors import MessageNotFound, StoreFull, StoreUnavail
 from scheduler_api.store.keys import FINISHED
 from scheduler_api.store.queue import CLAIM_BATCH, KEEP_BELOW
 from scheduler_api.store.store import Store
-from scheduler_api.store.stored_bytes import LOOK_AFTER, Growth
+from scheduler_api.store.stored_bytes import CHECK_AFTER, Growth
 from tests.support import invariants
 from tests.support.factories import accepted
 from tests.support.message_states import PENDING, bring, outcome
@@ -135,25 +135,25 @@ async def test_a_store_without_a_limit_has_the_memory_of_its_machine(
 
 async def test_growth_says_when_to_look(own_store: Store) -> None:
     growth = own_store.growth
-    assert growth.much.is_set(), "of what is there from before nothing is known"
-    growth.looked()
+    assert growth.check_due.is_set(), "of what is there from before nothing is known"
+    growth.reset()
     large = accepted(**LATER)
-    for number in range(LOOK_AFTER // MIB - 1):
+    for number in range(CHECK_AFTER // MIB - 1):
         await own_store.messages.create(f"{number}", large)
-    assert not growth.much.is_set()
+    assert not growth.check_due.is_set()
     await own_store.messages.create_many([("a", large), ("b", large)])
-    assert growth.much.is_set()
+    assert growth.check_due.is_set()
 
 
 async def test_growth_is_looked_at_when_the_store_is_full(
     own_store: Store, own_redis: Redis
 ) -> None:
     await own_store.check()
-    own_store.growth.looked()
+    own_store.growth.reset()
     await own_redis.config_set("maxmemory", 1)
     with pytest.raises(StoreFull):
         await own_store.messages.create("a", accepted())
-    assert own_store.growth.much.is_set()
+    assert own_store.growth.check_due.is_set()
 
 
 async def test_fullness_of_a_store_that_is_away_is_unavailable(absent: Store) -> None:
@@ -190,8 +190,8 @@ async def test_a_store_that_was_away_is_looked_at_again(absent: Store) -> None:
     class Counting(Growth):
         looks = 0
 
-        def looked(self) -> None:
-            super().looked()
+        def reset(self) -> None:
+            super().reset()
             self.looks += 1
 
     growth = Counting()

@@ -1,4 +1,4 @@
-"""Destinations as the api asks for them: list, get, set_limit."""
+"""The destinations of all partitions: list, get, set_limit."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -15,40 +15,40 @@ from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.replies import DestinationRow, rows
 
 READ_BATCH: Final = 100  # destinations; such a call holds up the store for less than 1 ms
-READ_FOR_A_PAGE: Final = 2_000  # after which a page ends, however few of them belong on it
+READ_FOR_A_PAGE: Final = 2_000  # destinations, after which a page ends, however few belong on it
 
 
 def share(concurrency: int, partition: int, partitions: int) -> int:
-    """A partition's part of a destination's limit: each message must get through somewhere."""
+    """A partition's share of a destination's limit: at least 1, or its messages would never go."""
     whole, rest = divmod(concurrency, partitions)
     return max(1, whole + (partition < rest))
 
 
 class Step(NamedTuple):
-    """Where a list goes on.
+    """The position at which a list continues.
 
-    The places are, of each partition, what is in flight and what is parked; the last one is what
-    has settings. A place is read by the server's own cursor, in no order.
+    Its places are, for each partition, the destinations in flight, then the parked ones; the last
+    place has those with settings. A place is read by the server's cursor, in no order.
     """
 
     place: int
     scan: int = 0  # the server's cursor in it
-    after: bytes = b""  # the last name that was read of what is at this cursor
+    after: bytes = b""  # the last name read at this cursor
 
 
 FIRST_STEP: Final = Step(0)
 
 
 class Destinations:
-    """The destinations of all partitions, among which what is allowed is divided."""
+    """The destinations of all partitions; limits are divided among the partitions."""
 
     def __init__(self, partitions: Sequence[Scripts], *, concurrency: int) -> None:
-        """`concurrency`: the default of a destination, in all partitions together."""
+        """`concurrency`: of a destination without settings, in all partitions together."""
         self._partitions = partitions
         self._concurrency = concurrency
 
     async def get(self, name: str) -> Destination:
-        """How it is doing. Raises: DestinationNotFound, StoreUnavailable."""
+        """Its load and its settings. Raises: DestinationNotFound, StoreUnavailable."""
         found = await self._one(name)
         load = found.in_flight or found.waiting or found.connect_failures
         if not (found.limits or load or found.stats.attempts):
@@ -56,10 +56,10 @@ class Destinations:
         return found
 
     async def set_limit(self, name: str, limits: Limits | None) -> Destination:
-        """Replace its settings; None: back to the default.
+        """Replace its settings; None deletes them.
 
-        Raises: DestinationNotFound, if there are none to be taken away; StoreUnavailable;
-        OutcomeUnknown, also if some partitions have them and others do not.
+        Raises: DestinationNotFound, if there are none to delete; StoreUnavailable; OutcomeUnknown,
+        also if some partitions have the new settings and others do not.
         """
         had: list[int] = []
         try:
@@ -89,7 +89,7 @@ class Destinations:
         return reduce(_together, parts)
 
     async def _read(self, names: Sequence[str]) -> Sequence[Sequence[Destination]]:
-        """Of each its part in every partition."""
+        """For each name its part in every partition."""
         encoded = [name.encode() for name in names]
         replies = [
             await scripts.run("read_destinations", self._share(partition), *encoded)
@@ -103,8 +103,8 @@ class Destinations:
     async def list(self, limit: int, cursor: str | None = None) -> DestinationPage:
         """Those with load or settings. Raises: Invalid (the cursor), StoreUnavailable.
 
-        Those with load and without settings come first, then those with settings. On a page the
-        busiest come first; a page may be short although there are more.
+        Destinations with load and without settings come first, then those with settings. On a page
+        the busiest come first. A page may be short although there are more.
         """
         start = Step(*unpack_step(cursor, 2 * len(self._partitions))) if cursor else FIRST_STEP
         at: Step | None = start
@@ -121,8 +121,8 @@ class Destinations:
         total = len(page) if cursor is None and at is None else None
         return DestinationPage(page, total, pack_step(*at) if at else None)
 
-    async def _names(self, at: "Step", most: int) -> tuple[Sequence[str], "Step | None"]:
-        """Up to `most` names, and where to go on."""
+    async def _names(self, at: "Step", limit: int) -> tuple[Sequence[str], "Step | None"]:
+        """Up to `limit` names, and where to continue."""
         partition, which = divmod(at.place, 2)
         source = ("inflight", "parking")[which]
         if partition == len(self._partitions):  # each partition has the settings of all
@@ -132,11 +132,11 @@ class Destinations:
         )
         names = sorted(name for name in set(found) if name > at.after)
         following: Step | None = Step(at.place, int(cursor))
-        if len(names) > most:
-            following = Step(at.place, at.scan, names[most - 1])
+        if len(names) > limit:
+            following = Step(at.place, at.scan, names[limit - 1])
         elif not int(cursor):
             following = None if source == "limits" else Step(at.place + 1)
-        decoded = (name.decode(errors="replace") for name in names[:most])
+        decoded = (name.decode(errors="replace") for name in names[:limit])
         return list(dict.fromkeys(map(destination_name, decoded))), following
 
     def _unpack(self, row: DestinationRow) -> Destination:
@@ -154,10 +154,10 @@ class Destinations:
 
 
 def _belongs(place: int, parts: Sequence[Destination], start: Step) -> bool:
-    """Whether a destination that was found at a place is shown there, on the page from `start` on.
+    """Whether a destination found at a place is shown there, on the page that begins at `start`.
 
-    What has settings is shown at the last place, anything else at the first where it has load. If
-    it came to that one after it was read, it is shown where it is found.
+    One with settings is shown at the last place, any other at the first place where it has load.
+    If it got that load after the place was read, it is shown where it is found.
     """
     if parts[0].limits:
         return place == 2 * len(parts)
@@ -183,7 +183,7 @@ def _together(one: Destination, other: Destination) -> Destination:
 
 
 def _both(one: Hold | None, other: Hold | None) -> Hold | None:
-    """What holds up two partitions: nothing, if it does not hold up one of them."""
+    """The hold of two partitions: none if one of them has none."""
     if one is None or other is None:
         return None
     instants = [hold.until for hold in (one, other) if hold.until]

@@ -1,29 +1,29 @@
-"""The keyspace, drawn; every key's name is made here.
+"""The keyspace, drawn; the name of every key is made here.
 
-All keys of a partition carry its hash tag, so that one script may touch them on a cluster.
+All keys of a partition have its hash tag, so that one script may use them on a cluster.
 A message is in the partition that the checksum of its routing key says (see `partition_of`), so
 that no directory is needed.
-The prefix and the tag come first, what a caller wrote (ids, destinations) comes last.
+The prefix and the tag come first, text from callers (a destination) comes last.
 
     key                      type   content
     scheduler:{0}:due        ZSET   id → due ms: scheduled and retrying messages
     …:taken                  ZSET   id → due ms: messages taken out of `due`, leased or parked,
-                                    so that a list merges two sets, whatever is parked
+                                    so that a list merges two sets only
     …:leases                 ZSET   id → lease expiry ms
     …:claims                 HASH   id → "fence worker_id nonce destination"; exists iff in `leases`
     …:inflight               HASH   destination → number of claims; no zero fields
-    …:parked:DESTINATION     ZSET   id → due ms: due messages over their destination's limit
+    …:parked:DESTINATION     ZSET   id → due ms: due messages held up by their destination
     …:parking                SET    destinations with parked messages
     …:limits                 HASH   destination → "concurrency interval paused asked": its own
                                     settings; concurrency 0: the default; interval: ms, 0: no rate
     …:rate                   HASH   destination → when its rate lets the next message through, ms
     …:unreachable            HASH   destination → "failures to connect in a row, ms of next probe"
-    …:opens                  ZSET   destination → when its rate or the next probe lets one go
+    …:opens                  ZSET   destination → when its rate or a probe lets the next one through
     …:withheld               ZSET   destination → when a claim last left its parked messages there,
-                                    because its process had no slot to spare for it
-    …:even  …:odd            HASH   destination → what its attempts came to (codec/limits.py), in
-                                    one hour since 1970 each, which the field '' says
-    …:payloads               HASH   id → record (codec/record.py): what never changes
+                                    because its process had no slot for them
+    …:even  …:odd            HASH   destination → results of its attempts (codec/limits.py) in one
+                                    hour; the field '' has that hour, counted since 1970
+    …:payloads               HASH   id → record (codec/record.py), which never changes
     …:progress               HASH   id → "attempts crashes outcome at\\n" and the attempts' log;
                                     only for messages that were tried
     …:delivered  …:failed    ZSET   id → when the record expires, ms: finished messages
@@ -41,8 +41,8 @@ from binascii import crc_hqx  # the CRC16 of Redis Cluster
 from itertools import count
 from typing import Final
 
-# Layout of all of the above. Raised only when an older version could no longer read what this one
-# writes: the first process that knows the new one marks the data with it, and the older ones stop.
+# Version of this layout. Raised only when an older version could not read the data that this one
+# writes: the first process with the new one marks the data with it, and the older processes stop.
 SCHEMA: Final = 2
 
 # The finished states, in the order in which lua/queue/trim.lua forgets their messages; each is the
@@ -74,8 +74,8 @@ _NAMES: Final = (
 )
 
 SLOTS: Final = 16_384  # of a Redis Cluster
-STRIDE: Final = 10_127  # slots from tag to tag: the golden ratio spreads any number evenly
-NEAR: Final = 8  # slots by which a tag may miss its place; fewer than lie between 256 tags
+STRIDE: Final = 10_127  # slots between two tags: the golden ratio spreads any number of them evenly
+NEAR: Final = 8  # slots that a tag may be beside its place; fewer than lie between 256 tags
 
 
 class Keys:
@@ -90,11 +90,11 @@ class Keys:
         self._parked = f"{self.base}parked:".encode()
 
     def parked_for(self, name: bytes) -> bytes | None:
-        """The destination whose parked messages the key of that name has; None for another key."""
+        """The destination whose parked messages the key has; None for another kind of key."""
         return name.removeprefix(self._parked) if name.startswith(self._parked) else None
 
     def owns(self, name: bytes) -> bool:
-        """Whether a key of that name is one of these."""
+        """Whether the key is one of these."""
         return name in self.all or self.parked_for(name) is not None
 
 
@@ -108,9 +108,9 @@ def partition_of(message_id: bytes, partitions: int) -> int:
 
 
 def tag(partition: int) -> int:
-    """A number for the braces: partition 0 has 0, whatever the number of partitions.
+    """The number in the braces of the keys; 0 for partition 0.
 
-    However many there are, their slots lie evenly, so that each node of a cluster has its share.
+    The slots of any number of partitions lie evenly, so that each node of a cluster has its share.
     """
     place = _slot(0) + partition * STRIDE
     return next(number for number in count() if (_slot(number) - place) % SLOTS < NEAR)

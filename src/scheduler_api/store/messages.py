@@ -1,4 +1,4 @@
-"""Messages as the api asks for them: create, create_many, get, list, cancel."""
+"""The messages of all partitions: create, create_many, get, list, cancel."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,15 +36,15 @@ from scheduler_api.store.replies import (
     ListRow,
     head_and_rows,
 )
-from scheduler_api.store.stored_bytes import BESIDE, LOOK_AFTER, Growth
+from scheduler_api.store.stored_bytes import CHECK_AFTER, MESSAGE_OVERHEAD, Growth
 
 log = structlog.get_logger()
 
-NOTIFY_WITHIN: Final = 30_000  # ms; later heads are found by the safety poll in time
+NOTIFY_WITHIN: Final = 30_000  # ms until due; the safety poll finds later heads in time
 CREATE_BATCH: Final = 100  # messages; such a call holds up the store for 1–2 ms
-ROWS_A_CALL: Final = 100  # of the list; a call of 100 holds up the store for less than 1 ms
+ROWS_A_CALL: Final = 100  # of a list; a call of 100 holds up the store for less than 1 ms
 
-Position = tuple[int, bytes]  # in a list: due ms and id of a message; serves every partition
+Position = tuple[int, bytes]  # in a list: due ms and id of a message; valid in every partition
 WAITING: Final = (b"due", b"parked")  # places
 START: Final[Position] = (-1, b"")  # before every message
 Stored = datetime | DuplicateMessage | Unavailable  # when it is scheduled for, or why it is not
@@ -93,10 +93,10 @@ class Messages:
         return created
 
     async def create_many(self, batch: Sequence[tuple[str, Accepted]]) -> Sequence[Stored]:
-        """What became of each, in order.
+        """The result of each, in order.
 
-        The calls to one partition follow each other, so that of two with one id the first is
-        stored; nothing stands between them and the store, as for single ones.
+        The calls to one partition follow each other, so that of two messages with the same id the
+        first is stored. They are not gathered with other calls, as those of `create` are.
         """
         packed = [message_id.encode() for message_id, _ in batch]
         places: dict[int, list[int]] = {}  # partition → which of the batch it keeps
@@ -116,7 +116,7 @@ class Messages:
     async def _create_all(
         self, partition: int, batch: Sequence[tuple[bytes, Accepted]]
     ) -> Sequence[Stored]:
-        """After a failure the rest is not tried: each call would wait for the same store."""
+        """The result of each. After a failure the rest fail: they would wait for the same store."""
         stored: list[Stored] = []
         news = (new_of(message_id, accepted) for message_id, accepted in batch)
         for some in split_calls(news, _size, CREATE_BATCH):
@@ -146,18 +146,18 @@ class Messages:
         try:
             reply = await calling
         except StoreFull:
-            self._growth.much.set()  # finished messages may be in the way
+            self._growth.check_due.set()  # finished messages may take the room
             raise
-        self._growth.bytes += size + BESIDE * len(batch)
-        if self._growth.bytes > LOOK_AFTER:
-            self._growth.much.set()
+        self._growth.bytes += size + MESSAGE_OVERHEAD * len(batch)
+        if self._growth.bytes > CHECK_AFTER:
+            self._growth.check_due.set()
         head, rows = head_and_rows(reply, CreateHead, CreateRow)
         if head.announced:
             self._notifier.notify(partition)
         return [_created(row) for row in rows]
 
     async def get(self, message_id: str) -> Message:
-        """The message as it stands. Raises: MessageNotFound, StoreUnavailable."""
+        """The message and its state. Raises: MessageNotFound, StoreUnavailable."""
         asked = message_id.encode()
         partition = self._partition(asked)
         found = GetReply(
@@ -197,7 +197,7 @@ class Messages:
         """How many are pending, whether there are more, and up to `limit` after a position."""
         replies = await self._list(after, _share_of_page(limit, len(self._scripts)))
         total = sum(head.total for head, _ in replies)
-        # What another partition has not shown yet comes after the last row that it has shown.
+        # Rows that a partition has not returned yet come after its last row.
         seen_up_to = min((_position(rows[-1]) for head, rows in replies if head.more), default=None)
         rows = sorted((row for _, rows in replies for row in rows), key=_position)
         if seen_up_to is not None:
@@ -216,7 +216,10 @@ class Messages:
         return sum(head.total for head, _ in await self._list(START, 0))
 
     async def cancel(self, message_id: str) -> None:
-        """Remove one that waits. Raises: MessageNotFound, MessageFinished, MessageInFlight, …"""
+        """Remove a message that waits.
+
+        Raises: MessageNotFound, MessageFinished, MessageInFlight, StoreUnavailable, OutcomeUnknown.
+        """
         asked = message_id.encode()
         partition = self._partition(asked)
         try:
@@ -236,7 +239,7 @@ def _size(new: CreateArgs) -> int:
 
 
 def _unknown(message_id: str, error: OutcomeUnknown) -> OutcomeUnknown:
-    """That the message may have been stored; the reason if it is another than silence."""
+    """The message may have been stored; with the reason, unless there was only no reply."""
     reason = "" if str(error) == str(OutcomeUnknown()) else f"{error} "
     return OutcomeUnknown(
         f"{reason}Whether the message was stored is unknown; "
@@ -250,12 +253,12 @@ def _position(row: ListRow) -> Position:
 
 
 def _share_of_page(limit: int, partitions: int) -> int:
-    """Rows to ask of each; twice its share, as ids fall unevenly, so that one call mostly does."""
+    """Rows to read from each: twice its share, so that one call is mostly enough for uneven ids."""
     return min(ROWS_A_CALL, limit if partitions == 1 else 2 * limit // partitions + 1)
 
 
 def new_of(message_id: bytes, accepted: Accepted) -> CreateArgs:
-    """What create.lua takes of a message."""
+    """A message for create.lua."""
     due_at = accepted.due_at
     delay = accepted.spec.delay or 0
     due = f"+{round(delay * 1000)}" if due_at is None else f"={to_ms(due_at)}"
@@ -274,7 +277,7 @@ def _created(row: CreateRow) -> datetime | DuplicateMessage:
 
 
 def _listed(row: ListRow) -> Listed | None:
-    """The row; None if its record cannot be read, which must not hide the others."""
+    """The row; None if its record cannot be read: that must not hide the others."""
     try:
         attempts = unpack_progress(row.progress).attempts
         _, _, url = unpack_head(row.record)
@@ -292,7 +295,7 @@ _STATES: Final[dict[bytes, Any]] = {
 
 
 def _state(place: bytes, attempts: int) -> State:
-    """A message's state is where it is; one that waits was tried before, or was not."""
+    """The place of a message is its state; one that waits is `retrying` once it was tried."""
     waits: State = "retrying" if attempts else "scheduled"
     state: State = _STATES.get(place, waits)
     return state

@@ -1,21 +1,21 @@
-"""How much has been stored since somebody looked how full the store is."""
+"""Counts the bytes that this process stores, so that the store's memory is checked in time."""
 
 import asyncio
 from typing import Final
 
-LOOK_AFTER: Final = 8 * 1024**2  # bytes stored by this process until the next look
-BESIDE: Final = 200  # bytes of a message beside its record, about
+CHECK_AFTER: Final = 8 * 1024**2  # bytes stored by this process until the next check
+MESSAGE_OVERHEAD: Final = 200  # bytes of a message beside its record, about
 
 
 class Growth:
-    """Of all partitions, by this process."""
+    """The bytes stored in all partitions by this process since the last check."""
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.much = asyncio.Event()  # set: it is time to look
-        self.much.set()  # what the store has from before is not known
+        self.check_due = asyncio.Event()
+        self.check_due.set()  # how full the store is at the start is not known
 
-    def looked(self) -> None:
-        """Count anew."""
+    def reset(self) -> None:
+        """Count from 0 again: a check begins."""
         self.bytes = 0
-        self.much.clear()
+        self.check_due.clear()

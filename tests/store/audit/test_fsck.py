@@ -126,7 +126,7 @@ async def miscount(redis: Redis, base: str) -> None:
         (
             drop_lease,
             [("claim_without_lease", b"flies-00"), ("taken", b"flies-00")],
-            "its lease was made anew, and is over unless its holder renews it",
+            "leased again; the lease is over unless its holder renews it",
         ),
         (
             drop_taken,
@@ -138,14 +138,14 @@ async def miscount(redis: Redis, base: str) -> None:
         (
             add_due,
             [("one_place", b"flies-00")],
-            "its lease was made anew, and is over unless its holder renews it",
+            "leased again; the lease is over unless its holder renews it",
         ),
         (add_progress, [("progress_alone", b"nobody")], "dropped: there is nothing to send"),
         (park_elsewhere, [("one_place", b"waits"), ("taken", b"waits")], "put back to due"),
         (
             miscount,
             [("inflight", HOST), ("inflight", b"nobody:1")],
-            "counted anew, and let go what may go",
+            "counted again; messages that may be sent were unparked",
         ),
     ],
 )

@@ -119,4 +119,4 @@ def test_parked_messages_follow_when_one_of_their_destination_is_due() -> None:
 def test_a_finding_names_the_invariant_of_the_design() -> None:
     (found,) = findings(snapshot(inflight={HOST: 2}), CONCURRENCY)
     number = NUMBERS[found.rule]
-    assert str(found) == f"{number} inflight: {HOST!r} has 1 in flight, counted as 2"
+    assert str(found) == f"{number} inflight: {HOST!r} has 1 in flight, but its count is 2"

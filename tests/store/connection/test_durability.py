@@ -222,7 +222,7 @@ async def test_create_has_an_unknown_outcome_when_the_store_refuses_the_wait(
     """The script has already run."""
     async with client(primary) as redis:
         await redis.execute_command("ACL", "SETUSER", "default", "-wait", "-waitaof")  # type: ignore[no-untyped-call]
-        with pytest.raises(OutcomeUnknown, match="may not run WAIT") as unknown:
+        with pytest.raises(OutcomeUnknown, match="has no permission to run WAIT") as unknown:
             await safe_store.messages.create("a", accepted(delay=60))
         await redis.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]
     assert unknown.value.facts == {"messageId": "a"}

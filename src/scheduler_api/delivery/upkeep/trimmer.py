@@ -15,8 +15,8 @@ async def trim(queues: Sequence[Queue], growth: Growth) -> None:
     """Check the memory whenever `growth` says that much was stored, until cancelled."""
 
     async def step() -> None:
-        await growth.much.wait()
-        growth.looked()
+        await growth.check_due.wait()
+        growth.reset()
         deleted = 0
         try:
             # In random order, so that no partition loses more than the others.
@@ -24,7 +24,7 @@ async def trim(queues: Sequence[Queue], growth: Growth) -> None:
                 while trimmed := await queue.trim():
                     deleted += trimmed
         except Unavailable:
-            growth.much.set()
+            growth.check_due.set()
             raise
         if deleted:
             transitions.finished_messages_forgotten(deleted)

@@ -1,7 +1,7 @@
-"""Checks the data of a living store against the invariants, and repairs them; asked by cli.
+"""Checks the data of a running store against the invariants, and repairs them.
 
-What is wrong with a message is seen by one script that looks at all keys at once, so that what
-moves meanwhile is not taken for damage. Each step is small: it holds up nobody.
+One script reads all keys about a message at once, so that a message that moves meanwhile is not
+taken for damage. Each step is small, so that it holds up no other call.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -24,14 +24,14 @@ from scheduler_api.store.connection.scripts import FAILURES, Scripts, unavailabl
 from scheduler_api.store.keys import FINISHED, Keys
 from scheduler_api.store.replies import CountsRow, InspectRow, rows
 
-STEP: Final = 50  # messages a look
+STEP: Final = 50  # messages a call
 KEYS: Final = ("due", "taken", "leases", "claims", *FINISHED, "payloads", "progress")  # of ids
-ACTS: Final = {  # the word of repair.lua → what was done
+REPAIRS: Final = {  # word of repair.lua → what was done
     "due": "put back to due",
-    "leased": "its lease was made anew, and is over unless its holder renews it",
+    "leased": "leased again; the lease is over unless its holder renews it",
     **{state: f"put back to {state}" for state in FINISHED},
     "dropped": "dropped: there is nothing to send",
-    "sound": "came right meanwhile",
+    "sound": "correct by now",
 }
 
 
@@ -57,7 +57,7 @@ class Fsck:
         self._seen: set[tuple[str, bytes]] = set()
 
     async def run(self, *, repair: bool) -> AsyncIterator[Finding]:
-        """Everything that is wrong, each told once. Raises: StoreUnavailable."""
+        """Everything that is wrong, each finding once. Raises: StoreUnavailable."""
         names = await self._names()
         parked = [name for name in map(self._keys.parked_for, names) if name is not None]
         for key in KEYS:
@@ -104,12 +104,12 @@ class Fsck:
     async def _repair(
         self, seen: Sequence[InspectRow], dest: bytes, found: Iterable[Finding]
     ) -> dict[bytes, str]:
-        """What was done about each message."""
+        """Repair the messages found: id → what was done."""
         wrong = sorted({finding.subject for finding in found})
         words = await self._scripts.run("repair", dest, len(wrong), *wrong, *self._keep)
         touched = {dest, *(it for row in seen if row.id in wrong for it in _destinations(row))}
         await self._recount(touched - {b""})
-        return {one: ACTS[word.decode()] for one, word in zip(wrong, words, strict=True)}
+        return {one: REPAIRS[word.decode()] for one, word in zip(wrong, words, strict=True)}
 
     async def _recount(self, dests: Iterable[bytes]) -> None:
         if names := sorted(dests):
@@ -119,8 +119,8 @@ class Fsck:
         found = await self._counts(parked)
         stranded = {it.subject for it in found if it.rule == "stranded"}
         if stranded:
-            # Nobody holds them up now, but a due message of theirs may be about to: look for one,
-            # and whether they are still stranded after that.
+            # A due message of theirs may be claimed next, which unparks them: look for one, then
+            # whether they are still stranded.
             stranded -= await self._due_of(stranded)
             still = {it.subject for it in await self._counts(parked) if it.rule == "stranded"}
             stranded &= still
@@ -131,7 +131,7 @@ class Fsck:
                 continue
             if repair:
                 await self._recount([finding.subject])
-            act = "counted anew, and let go what may go" if repair else None
+            act = "counted again; messages that may be sent were unparked" if repair else None
             yield replace(finding, repair=act)
 
     async def _counts(self, parked: Sequence[bytes]) -> list[Finding]:
@@ -157,7 +157,7 @@ class Fsck:
         return list(of_destinations(snapshot, self._limit_share))
 
     async def _due_of(self, dests: set[bytes]) -> set[bytes]:
-        """Those of which a message is due."""
+        """Those that have a message in `due`."""
         found: set[bytes] = set()
         async for seen in self._steps("due", b""):
             found |= {destination_of(row.head) for row in seen if row.head}

@@ -1,8 +1,8 @@
-"""What must hold between any two scripts, as rules over a snapshot; asked by fsck.py and by tests.
+"""The invariants that hold between any two script calls, as rules over a snapshot of the keys.
 
-Pure: whoever has a snapshot, of a live store or of a model of one, may ask. The rules that one
-look can tell are 1–4, 6, 7 and 18 of the design. 5 is about a claim: a limit may since have been
-lowered below what is in flight.
+Pure: the snapshot may be of a running store or of a model. One snapshot can show a breach of the
+invariants 1–4, 6, 7 and 18 of the design. 5 is about a claim: a limit may since have been set below
+the number in flight.
 """
 
 import re
@@ -29,7 +29,7 @@ Rule = Literal[
     "stranger",
 ]
 
-# Rule → its number in the design; `taken` is how the first is kept for messages out of `due`.
+# Rule → its number in the design; `taken` is part of the first: it has the messages out of `due`.
 NUMBERS: Final[Mapping[Rule, int]] = {
     "one_place": 1,
     "taken": 1,
@@ -47,14 +47,14 @@ NUMBERS: Final[Mapping[Rule, int]] = {
 
 BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/lib/flow.lua
 
-# As the scripts read the fields.
+# The fields, as the scripts read them.
 _CLAIM: Final = re.compile(rb"[0-9]+ \S+ \S+ (\S+)")
 _LIMITS: Final = re.compile(rb"([0-9]+) [0-9.e+-]+ ([0-9])")
 _UNREACHABLE: Final = re.compile(rb"([0-9]+) ([0-9]+)$")
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of one partition at one instant: whole, or all that they say about some ids."""
+    """The keys of one partition at one instant: whole, or everything that they have on some ids."""
 
     due: Set[bytes]
     taken: Set[bytes]
@@ -70,7 +70,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: Mapping[bytes, bytes] = {}
     opens: Set[bytes] = frozenset()  # destinations
     withheld: Set[bytes] = frozenset()  # destinations; empty if `meta` does not say that it exists
-    strangers: Set[bytes] = frozenset()  # keys of the partition that nobody owns
+    strangers: Set[bytes] = frozenset()  # keys with the prefix of the partition that nobody owns
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -86,7 +86,7 @@ class Finding(msgspec.Struct, frozen=True, order=True):
 
 
 def findings(snapshot: Snapshot, limit_share: int) -> list[Finding]:
-    """Everything that is wrong in a whole snapshot; `limit_share`: see Queue."""
+    """Everything wrong in a whole snapshot; `limit_share`: see Queue."""
     return [
         *of_messages(snapshot),
         *of_destinations(snapshot, limit_share),
@@ -95,7 +95,7 @@ def findings(snapshot: Snapshot, limit_share: int) -> list[Finding]:
 
 
 def of_messages(snapshot: Snapshot) -> Iterator[Finding]:
-    """What is wrong with single messages; the snapshot may be of some ids alone."""
+    """What is wrong with single messages; the snapshot may be of some ids only."""
     places = _places(snapshot)
     everywhere = set[bytes]().union(*places.values())
     if len(everywhere) < sum(map(len, places.values())):
@@ -106,7 +106,7 @@ def of_messages(snapshot: Snapshot) -> Iterator[Finding]:
         ("no_record", everywhere - records, "is in a place, but has no record"),
         ("no_place", records - everywhere, "has a record, but is in no place"),
         ("progress_alone", snapshot.progress - records, "has a progress, but no record"),
-        ("lease_without_claim", snapshot.leases - claimed, "is leased, but nobody claimed it"),
+        ("lease_without_claim", snapshot.leases - claimed, "is leased, but not claimed"),
         (
             "claim_without_lease",
             snapshot.claims.keys() - snapshot.leases,
@@ -115,7 +115,7 @@ def of_messages(snapshot: Snapshot) -> Iterator[Finding]:
         (
             "taken",
             snapshot.taken ^ _out_of_due(snapshot),
-            "is not leased or parked as `taken` says",
+            "is leased or parked, and not in `taken`; or the reverse",
         ),
     )
     for rule, wrong, detail in rules:
@@ -153,9 +153,13 @@ def of_destinations(snapshot: Snapshot, limit_share: int) -> Iterator[Finding]:
     claims = Counter(dest for dest in claimed if dest)
     for dest in claims.keys() | snapshot.inflight.keys():
         if (counted := snapshot.inflight.get(dest)) != (claims[dest] or None):
-            yield Finding("inflight", dest, f"has {claims[dest]} in flight, counted as {counted}")
+            yield Finding(
+                "inflight", dest, f"has {claims[dest]} in flight, but its count is {counted}"
+            )
     for dest in snapshot.parking ^ snapshot.parked.keys():
-        yield Finding("parking", dest, "has parked messages or not, against what `parking` says")
+        yield Finding(
+            "parking", dest, "has parked messages, and is not in `parking`; or the reverse"
+        )
     waiting: Set[bytes] | None = None
     for dest, ids in snapshot.parked.items():
         if not ids:
@@ -167,7 +171,7 @@ def of_destinations(snapshot: Snapshot, limit_share: int) -> Iterator[Finding]:
 
 
 def _held_up(snapshot: Snapshot, dest: bytes, limit_share: int) -> bool:
-    """Whether there is a reason to park: paused, at its limit, or claims will look at it again."""
+    """Whether messages may be parked: paused, at its limit, or claims will look at it again."""
     own, paused = _numbers(_LIMITS, snapshot.limits.get(dest, b""))
     failures, _ = _numbers(_UNREACHABLE, snapshot.unreachable.get(dest, b""))
     max_leased = 1 if failures >= BREAKS_AT else own or limit_share
@@ -176,13 +180,13 @@ def _held_up(snapshot: Snapshot, dest: bytes, limit_share: int) -> bool:
 
 
 def _numbers(pattern: re.Pattern[bytes], field: bytes) -> tuple[int, int]:
-    """The two numbers in a field; zeros if it is missing or damaged, as the scripts take it."""
+    """The two numbers in a field; zeros if it is missing or damaged, as in the scripts."""
     found = pattern.match(field)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _waiting(snapshot: Snapshot) -> Set[bytes]:
-    """The destinations of which a message is in `due`: claiming it hands on what is parked."""
+    """The destinations with a message in `due`: its claim unparks their other messages."""
     records = (snapshot.payloads.get(message_id) for message_id in snapshot.due)
     return {destination_of(record) for record in records if record}
 

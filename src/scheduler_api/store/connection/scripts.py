@@ -1,4 +1,4 @@
-"""Runs what is in lua/; turns Redis's errors and a script's words into ours."""
+"""Runs the scripts of a partition; turns errors of Redis and of scripts into domain errors."""
 
 import hashlib
 import re
@@ -29,13 +29,14 @@ from scheduler_api.store.keys import SCHEMA, Keys
 
 log = structlog.get_logger()
 
-# What a call of the client may end with; uvloop says it so when it writes to what was reset.
+# Exceptions that a call of the client may raise; uvloop raises RuntimeError when it writes to a
+# connection that was reset.
 FAILURES: Final = (
     *(exceptions.RedisError, exceptions.RedisClusterException),
     *(OSError, RuntimeError),
 )
 
-# What a script answers instead of 'ok' → the error that says it.
+# Word that a script returns instead of 'ok' → the error.
 ERRORS: Final[dict[bytes, type[SchedulerError]]] = {
     b"missing": MessageNotFound,
     b"finished": MessageFinished,
@@ -58,7 +59,7 @@ class Scripts:
     ) -> None:
         """`libs`: texts that replace files of lua/lib, by name: tests put in a clock of their own.
 
-        `partitions`: of the data set; `first`: the scripts of partition 0, None if it is this one.
+        `partitions`: of the data set; `first`: the scripts of partition 0; None for itself.
         """
         self._redis = redis
         self._partition = keys.partition
@@ -72,7 +73,7 @@ class Scripts:
         self._names = {name: _sha(text) for name, text in self._sources.items()}
 
     async def run(self, name: str, *args: Any) -> Any:
-        """The script's reply. Raises: StoreUnavailable, OutcomeUnknown, StoreFull, DataRefused."""
+        """Run a script. Raises: StoreUnavailable, OutcomeUnknown, StoreFull, DataRefused."""
         call = CallState()
         CURRENT_CALL.set(call)
         try:
@@ -81,10 +82,10 @@ class Scripts:
             return await self._run_again(name, call, error, partial(self._run, name, args))
 
     async def check_schema(self) -> None:
-        """Mark the partition, if it is new or of an older schema. Raises as `run`.
+        """Mark the partition, if it is new or of an older schema. Raises: as `run`.
 
-        A partition other than 0 is marked as new only if partition 0, whose keys are the same
-        however many there are, has this number of partitions too.
+        A new partition other than 0 is marked only after partition 0, whose keys are the same for
+        any number of partitions, has this number.
         """
         is_first = self._first is None
         marked = await self.run("check_schema", SCHEMA, self._partitions, int(is_first))
@@ -100,8 +101,8 @@ class Scripts:
         error: Exception,
         run: Callable[[], Coroutine[Any, Any, Any]],
     ) -> Any:
-        """The reply, if the script refused a partition without a mark; otherwise raises."""
-        _let_go(error)
+        """Mark the partition and repeat the call, if that is what failed; otherwise raises."""
+        _drop_frames(error)
         if not str(error).startswith("UNMARKED"):
             raise await self._failure(name, call, error) from error
         if self._marked:
@@ -112,7 +113,7 @@ class Scripts:
         try:
             return await run()
         except FAILURES as failed:
-            _let_go(failed)
+            _drop_frames(failed)
             raise await self._failure(name, call, failed) from failed
 
     async def _failure(self, name: str, call: CallState, error: Exception) -> SchedulerError:
@@ -134,7 +135,7 @@ class Scripts:
             return await self._redis.eval(self._sources[name], len(keys), *keys, *args)
 
     async def run_safely(self, name: str, *args: Any) -> Any:
-        """As `run`, and a replica has it too, if one is wanted. Raises: OutcomeUnknown, …"""
+        """As `run`, and a replica has confirmed the writes if DURABILITY demands it."""
         if not self._durability.replica:
             return await self.run(name, *args)
         call = CallState()
@@ -160,14 +161,14 @@ class Scripts:
         return replies
 
     async def _pipelined(self, command: str, script: str, args: Sequence[Any]) -> list[Any]:
-        """On one connection, as a server waits for what that one has written."""
+        """On one connection: WAIT waits for the writes of its own connection."""
         waits = await self._durability.wait_commands()
-        CURRENT_CALL.get().sending_began = False  # that was no part of it
+        CURRENT_CALL.get().sending_began = False  # the question how to wait was no part of the call
         redis = cast("Redis", self._redis)  # the settings refuse it on a cluster
         async with redis.pipeline(transaction=False) as pipeline:
             pipeline.execute_command(command, script, len(self._keys), *self._keys, *args)
-            # A script that found only duplicates has written nothing, and the wait would be for
-            # nothing: what it found may be on no replica yet.
+            # A write of this connection, so that it waits even if the script found only duplicates:
+            # the messages found may be on no replica yet.
             pipeline.hincrby(self._meta, "fence", 0)
             for wait in waits:
                 pipeline.execute_command(*wait)
@@ -181,7 +182,7 @@ def scripts_of(
     libs: Mapping[str, str] | None = None,
     durability: Durability | None = None,
 ) -> list[Scripts]:
-    """Those of each partition of a data set."""
+    """The scripts of each partition of a data set."""
     first = Scripts(redis, keys[0], libs, durability, partitions=len(keys))
     others = (
         Scripts(redis, one, libs, durability, partitions=len(keys), first=first) for one in keys[1:]
@@ -189,10 +190,10 @@ def scripts_of(
     return [first, *others]
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Drop the frames that an error of redis-py has passed: they hold the bodies of the call.
+def _drop_frames(error: BaseException | None) -> None:
+    """Drop the stack frames of an error of redis-py: they hold the bodies of the call.
 
-    Some hold the error too, so that all would stay until the garbage collector looks.
+    Some hold the error too, so that all would stay until the garbage collector runs.
     """
     while error is not None:
         error.__traceback__ = None
@@ -200,9 +201,9 @@ def _let_go(error: BaseException | None) -> None:
 
 
 def _may_have_run(call: CallState, error: Exception) -> bool:
-    """Whether a script may have written something, though the call of it has failed."""
+    """Whether a script may have written something although its call failed."""
     if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError)):
-        return "script:" in str(error)  # else the server has refused to run it
+        return "script:" in str(error)  # otherwise the server refused to run it
     return call.sending_began
 
 
@@ -212,43 +213,43 @@ def _sha(text: str) -> str:
 
 
 async def failure(redis: Client, error: Exception) -> SchedulerError:
-    """What a caller is told; of a master that is none any more, connections are let go."""
+    """As `unavailable`; disconnects from a server that has become a replica."""
     if isinstance(error, exceptions.ReadOnlyError) and isinstance(redis, Redis):
         await redis.connection_pool.disconnect(inuse_connections=False)
     return unavailable(error)
 
 
 def unavailable(error: Exception) -> SchedulerError:
-    """What a caller is told of an error of Redis; the cause is for the log."""
+    """The domain error for an error of the client; the cause is for the log."""
     text = str(error)
     if isinstance(error, exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
         return StoreFull()
     if text.startswith("SCHEMA "):
         return _too_new(text.split()[1])
     if text.startswith("PARTITIONS "):
-        return _divided_otherwise(*text.split()[1:3])
+        return _other_partitions(*text.split()[1:3])
     if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
-        return _forbidden(text)
+        return _no_permission(text)
     return StoreUnavailable(explain(error))
 
 
-def _forbidden(text: str) -> StoreUnavailable:
+def _no_permission(text: str) -> StoreUnavailable:
     command = re.search(r"'(\S+)' command", text)
-    what = f"run {command[1].upper()}" if command else "use what begins with REDIS_PREFIX"
+    what = f"to run {command[1].upper()}" if command else "for keys that begin with REDIS_PREFIX"
     return StoreUnavailable(
-        f"The store's user may not {what}: docs/deploy/redis.md has its rights."
+        f"The user of REDIS_URL has no permission {what}; see docs/deploy/redis.md."
     )
 
 
 def _too_new(schema: str) -> SchemaTooNew:
     return SchemaTooNew(
-        f"The data have schema {schema}, this version knows {SCHEMA}; "
-        "start the newer version of Scheduler API again."
+        f"The data have schema {schema}, but this version supports only {SCHEMA}; "
+        "start the newer version of Scheduler API."
     )
 
 
-def _divided_otherwise(found: str, wanted: str) -> OtherPartitions:
+def _other_partitions(found: str, wanted: str) -> OtherPartitions:
     return OtherPartitions(
-        f"PARTITIONS is {wanted}, but the data have {found} partitions since they were made: "
+        f"PARTITIONS={wanted} does not match the data, created with PARTITIONS={found}; "
         f"set PARTITIONS={found}, or another REDIS_PREFIX for new data."
     )
