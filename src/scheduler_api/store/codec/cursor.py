@@ -1,4 +1,4 @@
-"""Positions in lists, as opaque text. A cursor that was not made here is refused."""
+"""Cursors: positions in lists as opaque text. Any other text is refused."""
 
 import base64
 import binascii
@@ -11,12 +11,12 @@ _STEP: Final = re.compile(rb"([0-9]{1,4}):([0-9]{1,20}):(.{0,255})", re.DOTALL)
 
 
 def pack_cursor(due_ms: int, message_id: bytes) -> str:
-    """The position after a row, opaque to callers."""
+    """The cursor for the messages after this one."""
     return _packed_cursor(b"%d:%b" % (due_ms, message_id))
 
 
 def unpack_cursor(cursor: str) -> tuple[int, bytes]:
-    """The inverse. Raises: Invalid."""
+    """Due ms and id of a message. Raises: Invalid."""
     due_ms, separator, message_id = _unpacked_cursor(cursor).partition(b":")
     try:
         if separator and message_id and len(due_ms) <= 15:
@@ -27,12 +27,12 @@ def unpack_cursor(cursor: str) -> tuple[int, bytes]:
 
 
 def pack_step(place: int, scan: int, name: bytes) -> str:
-    """The position in a list of destinations, opaque to callers."""
+    """The cursor of a step through the list of destinations."""
     return _packed_cursor(b"%d:%d:%b" % (place, scan, name))
 
 
 def unpack_step(cursor: str, last_place: int) -> tuple[int, int, bytes]:
-    """The inverse. Raises: Invalid."""
+    """Place, scan and name, as packed. Raises: Invalid."""
     found = _STEP.fullmatch(_unpacked_cursor(cursor))
     if found is None or int(found[1]) > last_place or int(found[2]) >= 1 << 64:
         raise _no_cursor()
@@ -51,4 +51,4 @@ def _unpacked_cursor(cursor: str) -> bytes:
 
 
 def _no_cursor() -> Invalid:
-    return Invalid([FieldError("?cursor", "take the cursor from nextCursor of the page before")])
+    return Invalid([FieldError("?cursor", "use the value of nextCursor of the page before")])

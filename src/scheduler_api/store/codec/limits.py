@@ -1,4 +1,4 @@
-"""The fields of the store that describe a destination: its settings, its hold, its attempts."""
+"""What the store keeps of a destination: its limits, its hold, the counts of its attempts."""
 
 import re
 from collections import Counter
@@ -17,14 +17,14 @@ _decode_limits = msgspec.json.Decoder(tuple[int | None, str | None, bool]).decod
 
 
 def pack_limits(limits: Limits, share: int, partitions: int) -> bytes:
-    """The field of `limits` in one of so many partitions; `share`: its part of the concurrency."""
+    """The field of `limits` in one of `partitions`; `share`: its part of the concurrency."""
     interval = limits.rate.interval_ms * partitions if limits.rate else 0
     asked = _encode_limits((limits.concurrency, limits.rate_text, limits.paused))
     return b"%d %b %d %b" % (share, f"{interval:.12g}".encode(), limits.paused, asked)
 
 
 def unpack_limits(field: bytes) -> Limits | None:
-    """What was asked for; None if the destination has no settings, or what it has is damaged."""
+    """The limits that were set; None if there are none, or the field is damaged."""
     try:
         concurrency, rate, paused = _decode_limits(field.split(b" ", 3)[3])
     except (IndexError, msgspec.MsgspecError):
@@ -33,7 +33,7 @@ def unpack_limits(field: bytes) -> Limits | None:
 
 
 def unpack_hold(why: bytes, until_ms: int) -> Hold | None:
-    """Why a destination gets nothing more; None if it does."""
+    """Why no message is sent to a destination; None if messages are sent."""
     if not why:
         return None
     reason: Any = why.decode()
@@ -41,7 +41,7 @@ def unpack_hold(why: bytes, until_ms: int) -> Hold | None:
 
 
 def unpack_stats(fields: bytes) -> AttemptStats:
-    """What attempts came to; of several fields, one after the other, together."""
+    """The sum of the counts in a text of one or more fields of `even` and `odd`."""
     counts = Counter[str]()
     for mark, count in _COUNT.findall(fields.decode(errors="replace")):
         counts[mark] += int(count)

@@ -1,4 +1,4 @@
-"""What the store keeps of a message's attempts; a field of `progress`.
+"""The attempts of a message, as the store keeps them: a field of `progress`.
 
 It is the line "attempts crashes outcome at\\n", then the newest attempts as msgpack. A message that
 was never tried has no such field.
@@ -32,7 +32,7 @@ _split_log = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A progress, unpacked; its log is not."""
+    """A progress, unpacked except for its log."""
 
     attempts: int = 0  # made
     crashes: int = 0  # processes that ended while they sent the message
@@ -40,7 +40,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 def unpack_progress(progress: bytes) -> Progress:
-    """Counts and packed log; of a message never tried: zeros."""
+    """Counts and packed log; zeros for b"", the progress of a message that was never tried."""
     if not progress:
         return Progress()
     line, _, log = progress.partition(b"\n")
@@ -59,7 +59,7 @@ def _unstored(stored: _StoredAttempt) -> Attempt:
 
 
 def pack_progress(attempts: int, crashes: int, log: Sequence[Attempt]) -> bytes:
-    """The progress of a message that is to be retried; b'' of one that was never tried."""
+    """The progress of a message that waits for its next attempt; b"" if it was never tried."""
     if not attempts and not crashes:
         return b""
     last_ms = to_ms(log[-1].started_at) if log else 0
@@ -68,13 +68,13 @@ def pack_progress(attempts: int, crashes: int, log: Sequence[Attempt]) -> bytes:
 
 
 def append_attempt(log: bytes, attempt: Attempt) -> bytes:
-    """The packed log with one more attempt; the oldest goes when there are too many."""
+    """The packed log with one more attempt, without the oldest beyond ATTEMPTS_KEPT."""
     earlier = _split_log(log)[1 - ATTEMPTS_KEPT :] if log else []
     return _encode_log([*earlier, _stored(attempt)])
 
 
 def _stored(attempt: Attempt) -> tuple[object, ...]:
-    """A _StoredAttempt without the location that most attempts lack."""
+    """The fields of a _StoredAttempt. Most attempts have no location: it is left out."""
     number, started_at, *rest = msgspec.structs.astuple(attempt)
     if attempt.location is None:
         rest.pop()
