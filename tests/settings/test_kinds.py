@@ -20,6 +20,7 @@ WEBHOOK_SECRET = f"whsec_{base64.b64encode(WEBHOOK_KEY).decode()}"
     [
         ("API_PORT", " 0 ", "api_port", 0),
         ("API_PORT", "65535", "api_port", 65_535),
+        ("ROOT_PATH", "/a/b/", "root_path", "/a/b"),
         ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
         ("LOG_FORMAT", "JSON", "log_format", "json"),
         ("REDIS_PREFIX", "a.B-c_9", "redis_prefix", "a.B-c_9"),
@@ -68,6 +69,7 @@ def test_load_reads_a_valid_value(name: str, text: str, field: str, value: objec
         ("DURABILITY", "disk", "one of store, replica"),
         ("MAX_IN_FLIGHT", "0", "from 1 to 10000"),
         ("DESTINATION_CONCURRENCY", "0", "from 1 to"),
+        ("ROOT_PATH", "a", "a path that begins with a slash"),
         ("LOG_LEVEL", "TRACE", "one of DEBUG, INFO, WARNING, ERROR"),
         ("LOG_FORMAT", "xml", "one of auto, json, console"),
         ("REDIS_PREFIX", "a{b}", "1 to 64 letters"),
