@@ -1,4 +1,4 @@
-"""Many destinations that are slow, each kind in turn: how late messages to a fast one are.
+"""Lateness of messages to a fast destination beside many slow ones of each kind.
 
 Prints the 99th percentile for each kind. `make campaigns` runs it.
 """
@@ -31,18 +31,18 @@ SLOTS = 256
 LEASE = timedelta(seconds=15)
 FAST = 100  # messages to the fast destination
 EVERY = 15  # ms between two of them
-FIRST = 600  # ms: by then the slow ones have all that they get
+FIRST = 600  # ms, after which the slow destinations have all the slots that they get
 SLOW = 400  # messages to all slow destinations together
 ALLOWED = 500  # ms late, on a busy machine; a request that hangs takes 30 s
-LARGE = "x" * (4 * 1024 * 1024)  # of a body: more than the buffers of two sockets
+LARGE = "x" * (4 * 1024 * 1024)  # a body larger than the buffers of two sockets
 LARGE_ONES = 24  # messages
-NAMES_HANG, NAMES_TAKE = "silent", "late"  # beginnings of names
+NAMES_HANG, NAMES_TAKE = "silent", "late"  # prefixes of host names
 NAME_SECONDS = 0.8
 
 
 @contextmanager
 def full_backlog() -> Iterator[str]:
-    """Where nobody accepts those that came before."""
+    """A port whose queue of connections is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
         for _ in range(2):
             caller = stack.enter_context(socket.socket())
@@ -53,7 +53,7 @@ def full_backlog() -> Iterator[str]:
 
 @asynccontextmanager
 async def steady(seconds: float) -> AsyncIterator[str]:
-    """Answers each request after so long."""
+    """A server that answers each request after so many seconds."""
 
     async with receiving() as one:
 
@@ -66,7 +66,7 @@ async def steady(seconds: float) -> AsyncIterator[str]:
 
 
 def at(url: str, name: str = "slow%d.example", scheme: str = "http") -> str:
-    """The URL of one of many hosts at the same port."""
+    """URLs of many hosts at one port, with a place for a number."""
     return f"{scheme}://{name}:{url.split(':')[2].partition('/')[0]}/"
 
 
@@ -106,13 +106,13 @@ CASES = (
 
 @pytest.fixture
 def quiet() -> None:
-    """Nothing is logged."""
+    """Drop all log events."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """All of this machine; some take long, some for ever."""
+    """Names of this machine; some resolve slowly, some never."""
     over = threading.Event()
 
     def answer(name: str) -> list[str]:
@@ -129,7 +129,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @asynccontextmanager
 async def dispatching(store: Store) -> AsyncIterator[None]:
-    """With the defaults of the service."""
+    """A dispatcher with the service's defaults."""
     async with open_transport(LOOPBACK) as transport:
         sender = Sender(transport, timeout=timedelta(seconds=30), secrets=())
         dispatcher = Dispatcher(

@@ -1,4 +1,4 @@
-"""10,000 deliveries that end in every way there is: whatever is taken for one is given back."""
+"""10,000 deliveries that end in every way leave no memory, descriptor, task or entry behind."""
 
 import asyncio
 import gc
@@ -35,15 +35,15 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(300)]
 
 BODY: Final = 64 * 1024  # bytes of each message
 SLOTS: Final = 128  # open requests
-WARM: Final = 32  # deliveries of an ending before it is looked at
+WARM: Final = 32  # deliveries of an ending before it is measured
 EACH: Final = 460  # deliveries of an ending
-EACH_TIMED: Final = 128  # of one that takes its timeout, which is a second
+EACH_TIMED: Final = 128  # deliveries of an ending that takes its whole timeout, a second
 OPEN: Final = 32  # requests that are cut off at one time; one destination gets no more than a share
 STOPS: Final = 8
-PLACES: Final = 128  # where nothing can be reached, each is left alone after five failures in a row
+PLACES: Final = 128  # unreachable destinations: each is paused after five failures in a row
 LEFT: Final = 4 * 1024 * 1024  # bytes: a few of several hundred bodies
-GROWN: Final = 128 * 1024 * 1024  # bytes of a process after all of them, whose bodies are 640 MiB
-OF_STORE: Final = 4  # descriptors: connections to the store are made as they are needed
+GROWN: Final = 128 * 1024 * 1024  # bytes that the process may grow by; the bodies are 640 MiB
+OF_STORE: Final = 4  # descriptors of connections to the store, which are opened when needed
 ANYWHERE: Final = EgressRules.parse("10.0.0.0/8, 127.0.0.0/8")  # to ask for; not to dial
 # What is kept of a destination for hours, and not of a message.
 OF_DESTINATIONS: Final = (b":unreachable", b":even", b":odd")
@@ -51,7 +51,7 @@ OF_DESTINATIONS: Final = (b":unreachable", b":even", b":odd")
 
 @dataclass(frozen=True)
 class Taken:
-    """What the process and the store hold."""
+    """The resources of the process and the store."""
 
     memory: int  # bytes that Python has allocated
     descriptors: int
@@ -60,7 +60,7 @@ class Taken:
 
 
 class Outcomes:
-    """What the log says of attempts, counted; nothing is written."""
+    """Counts events of attempts instead of writing them."""
 
     def __init__(self) -> None:
         self.counts = Counter[int | str]()
@@ -68,7 +68,7 @@ class Outcomes:
     def __call__(
         self, _: object, __: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Count an event and drop it."""
+        """Count an event, and drop it."""
         if event.get("attempt") == 1:  # on a slow machine a retry may come before it is forgotten
             self.counts[event["status"] or event["error"]] += 1
         raise structlog.DropEvent
@@ -76,7 +76,7 @@ class Outcomes:
 
 @dataclass
 class Campaign:
-    """One store, one way out, and what came of the attempts."""
+    """One store, one transport, and the counted attempts."""
 
     redis: Redis
     store: Store
@@ -86,7 +86,7 @@ class Campaign:
 
     @asynccontextmanager
     async def dispatching(self) -> AsyncIterator[None]:
-        """With a dispatcher that cuts off in the end what is still open."""
+        """A dispatcher that cuts off open requests at its end."""
         dispatcher = Dispatcher(
             self.store.queues,
             self.store.notifier,
@@ -103,7 +103,7 @@ class Campaign:
             await dispatcher.drain(timedelta(0))
 
     async def create(self, urls: list[str], count: int, timeout: str) -> list[str]:
-        """So many messages that are due → their ids."""
+        """Create so many due messages → their ids."""
         ids = [f"m{self.made + number}" for number in range(count)]
         for start in range(0, count, 16):
             batch = []
@@ -116,7 +116,7 @@ class Campaign:
         return ids
 
     async def attempted(self, urls: list[str], count: int, timeout: str) -> Counter[int | str]:
-        """Each is created, attempted once and forgotten → what came of them."""
+        """Create, attempt and forget so many messages → count of each event."""
         before = self.outcomes.counts.copy()
         ids = await self.create(urls, count, timeout)
         total = before.total() + count
@@ -127,7 +127,7 @@ class Campaign:
         return self.outcomes.counts - before
 
     async def forget(self, ids: list[str]) -> None:
-        """Those that are to be retried, and those that have finished."""
+        """Numbers of messages to be retried, and of finished ones."""
         for start in range(0, len(ids), 16):
             await asyncio.gather(*(self.cancel(each) for each in ids[start : start + 16]))
         while await self.store.queues[0].purge():
@@ -148,7 +148,7 @@ class Campaign:
         await wait_until(f"{message_id} is cancelled", cancelled, timeout=60)
 
     async def entries(self) -> int:
-        """Of all keys of the store together, but for those of destinations."""
+        """Number of entries in all keys of the store but those of destinations."""
         total = 0
         async for name in self.redis.scan_iter(f"{self.store.keys[0].base}*", count=1000):
             if not name.endswith(OF_DESTINATIONS):
@@ -163,7 +163,7 @@ class Campaign:
         return Taken(memory, descriptors, len(asyncio.all_tasks()), await self.entries())
 
     async def flat(self, what: str, before: Taken, count: int) -> None:
-        """Nothing of these deliveries is left, once their connections have closed."""
+        """Wait until these deliveries have left nothing, once their connections are closed."""
 
         async def given_back() -> bool:
             now = await self.taken()
@@ -185,7 +185,7 @@ class Campaign:
 
 @pytest.fixture
 def outcomes() -> Outcomes:
-    """Counts from now on."""
+    """A counter of events."""
     counting = Outcomes()
     structlog.configure(processors=[counting], wrapper_class=structlog.BoundLogger)
     return counting
@@ -193,7 +193,7 @@ def outcomes() -> Outcomes:
 
 @pytest.fixture
 def collected_as_in_service() -> Iterator[None]:
-    """The garbage collector runs as seldom as it does in the service."""
+    """Run the garbage collector as rarely as the service does."""
     before = gc.get_threshold()
     tune_garbage_collector()
     tracemalloc.start()
@@ -205,7 +205,7 @@ def collected_as_in_service() -> Iterator[None]:
 
 @pytest.fixture
 def no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name has an address, and none is asked for outside of this process."""
+    """No name resolves, and no name server is asked."""
 
     def getaddrinfo(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no such name")

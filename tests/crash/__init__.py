@@ -1,1 +1,1 @@
-"""The crash campaign: real processes under load, killed at every step, and a judge of what came."""
+"""The crash campaign: real processes under load, killed at every step, and a judge of arrivals."""

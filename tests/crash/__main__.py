@@ -1,4 +1,4 @@
-"""python -m tests.crash: a campaign in each world, races, a herd; prints, keeps the figures."""
+"""python -m tests.crash: one campaign a world, races and a herd; prints and saves the figures."""
 
 import asyncio
 import math
@@ -23,28 +23,30 @@ from tests.system.processes import Server, serving_in_two
 
 RESULTS: Final = Path(".guarantee/crash.json")
 WORLDS: Final[tuple[World, ...]] = ("external", "embedded")
-STORE_KILLS: Final = 4  # kills of replicas for one of the store
-SHOWN: Final = 20  # of what is wrong
+STORE_KILLS: Final = 4  # kills of replicas for each kill of the store
+SHOWN: Final = 20  # findings that are printed
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--kills", default=20, type=click.IntRange(2), help="Kills of replicas, all in all.")
-@click.option("--seed", type=int, help="Of the first campaign; another each time if not given.")
+@click.option("--kills", default=20, type=click.IntRange(2), help="Kills of replicas in total.")
+@click.option("--seed", type=int, help="Seed of the first campaign; random if not given.")
 @click.option("--world", type=click.Choice(WORLDS), multiple=True, default=WORLDS)
-@click.option("--races", default=10_000, type=click.IntRange(1), help="Deletes against claims.")
-@click.option("--herd", default=20_000, type=click.IntRange(1), help="Messages of one second.")
+@click.option(
+    "--races", default=10_000, type=click.IntRange(1), help="Number of DELETEs that race a claim."
+)
+@click.option("--herd", default=20_000, type=click.IntRange(1), help="Messages due in one second.")
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path))
 def main(
     kills: int, seed: int | None, world: tuple[World, ...], races: int, herd: int, results: Path
 ) -> None:
     """Kill replicas and stores under load, and judge what arrived."""
-    # So that an end from outside, too, leaves no replica behind.
+    # So that SIGTERM, too, leaves no replica behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = random.randrange(1_000_000) if seed is None else seed  # noqa: S311
     share = kills // len(world)
     reports = [_run(one, share, seed + number) for number, one in enumerate(world)]
     found = Results(reports, *asyncio.run(_rush(races, herd, seed)))
-    print(told_of_rush(found.races, found.herd))
+    print(shown_rush(found.races, found.herd))
     results.parent.mkdir(exist_ok=True)
     results.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     sys.exit(not found.sound)
@@ -66,12 +68,12 @@ def _run(world: World, kills: int, seed: int) -> Report:
         shutil.rmtree(folder)
     else:
         print(f"logs and data: {folder}", file=sys.stderr)
-    print(told(report), flush=True)
+    print(shown(report), flush=True)
     return report
 
 
 async def _rush(races: int, herd: int, seed: int) -> tuple[Races, Herd]:
-    """Both on two replicas without faults, whose store syncs each write."""
+    """Races and a herd on two replicas without faults; their store syncs each write."""
     with tempfile.TemporaryDirectory(prefix="crash-") as name:
         store = ExternalStore(Path(name))
         await store.start()
@@ -93,8 +95,8 @@ async def _stampeded(servers: tuple[Server, Server], count: int) -> Herd:
         return await stampede(servers, receiver, count)
 
 
-def told(report: Report) -> str:
-    """The figures of a campaign, and what to do about what is wrong."""
+def shown(report: Report) -> str:
+    """The figures of a campaign, the findings, and how to repeat it."""
     verdict = report.verdict
     lines = [
         f"{report.world}, seed {report.seed}: {report.replica_kills} kills of replicas, "
@@ -118,8 +120,8 @@ def _again(report: Report) -> str:
     return " ".join(["python -m tests.crash", *(f"--{k} {v}" for k, v in options.items())])
 
 
-def told_of_rush(races: Races, herd: Herd) -> str:
-    """Their figures, and what is wrong."""
+def shown_rush(races: Races, herd: Herd) -> str:
+    """The figures of races and herd, and the findings."""
     lines = [
         f"races: {races.count} deletes about the due time: {races.deleted} answered 200 and never "
         f"sent; {races.in_flight} in flight, {races.sent} too late, each sent once",

@@ -1,4 +1,4 @@
-"""One campaign: load, a process or the store ended at every step, healing, draining, judgement."""
+"""One campaign: load, kills at every step, healing, draining, judgement."""
 
 import asyncio
 import random
@@ -31,13 +31,13 @@ Act = Callable[[], Awaitable[None]]
 
 REPLICAS: Final = 2
 LEASE: Final = 3.0  # seconds
-AFTER_LEASE: Final = 2.0  # seconds after lease and healing that a message may be late
-EACH_OTHER: Final = 5  # kills of replicas for one freeze and one orderly end
-TRAFFIC: Final = 20  # requests between two acts
-PATIENCE: Final = 30.0  # seconds, for what a busy machine is asked to do
+AFTER_LEASE: Final = 2.0  # seconds that a message may be late after healing, beyond a lease
+EACH_OTHER: Final = 5  # kills of replicas for each freeze and each SIGTERM
+TRAFFIC: Final = 20  # requests between two kills
+PATIENCE: Final = 30.0  # seconds that a busy machine may take
 
-# Where a process is killed: before the store gets the command, or before it sees the reply.
-# "late": the store runs the command only after the death of who sent it.
+# Where a process is killed: before the store gets the command, or before the reply gets back.
+# "late": the store runs the command after the process has died.
 STEPS: Final[tuple[tuple[str, Step, str], ...]] = (
     ("claim", "command", "never"),
     ("claim", "command", "late"),
@@ -51,19 +51,19 @@ STEPS: Final[tuple[tuple[str, Step, str], ...]] = (
 
 
 class Report(msgspec.Struct):
-    """Of one campaign."""
+    """The result of one campaign."""
 
     world: World
     seed: int
     replica_kills: int
     store_kills: int
-    freezes: int  # for longer than the leases
+    freezes: int  # SIGSTOP for longer than the leases
     terms: int  # SIGTERM under load
     unknown: int  # creates without an answer
     deleted: int
     verdict: Verdict
-    fsck: str  # what the product's own check said at the end
-    wrong: list[str]  # at the end: what fsck found, ids that were not settled
+    fsck: str  # last line of fsck at the end
+    wrong: list[str]  # findings of fsck, and ids that were not settled
     seconds: float
 
     @property
@@ -74,7 +74,7 @@ class Report(msgspec.Struct):
 
 
 class Campaign:
-    """Acts on a fleet, by a seed."""
+    """Kills, freezes and ends replicas and stores of a fleet, as a seed says."""
 
     def __init__(self, fleet: Fleet, sink: Sink, history: History, seed: int) -> None:
         self._fleet = fleet
@@ -85,7 +85,7 @@ class Campaign:
         self.terms = 0
 
     def acts(self, replica_kills: int, store_kills: int) -> list[Act]:
-        """In the order of the seed; each kind of kill comes round before any comes again."""
+        """All acts in the seed's order; each kind of kill comes once before any comes twice."""
         kinds: list[Act] = [self._kill_at_random, self._kill_as_one_came, self._kill_as_one_ended]
         if self._fleet.replicas[0].proxy:
             kinds += [self._at(step) for step in STEPS]
@@ -99,7 +99,7 @@ class Campaign:
         return acts
 
     async def run(self, acts: list[Act]) -> None:
-        """One after the other, with traffic between them."""
+        """Run the acts one after the other, with traffic between them."""
         for act in acts:
             await act()
             await self._traffic(len(self._history.arrivals) + TRAFFIC)
@@ -120,7 +120,7 @@ class Campaign:
         await self._start_again(replica, await self._fleet.kill(replica, "at random"))
 
     async def _kill_owner(self) -> None:
-        """The store ends with the process that owns it; the other starts it again."""
+        """Kill the owner of the embedded store, which ends with it; the other replica starts it."""
         replica = self._fleet.owner()
         await self._start_again(replica, await self._fleet.kill(replica, "with the store"))
 
@@ -134,7 +134,7 @@ class Campaign:
         await self._kill_by_sink("as a request was answered")
 
     async def _kill_by_sink(self, what: str) -> None:
-        """Kill who sent the next request, as it comes or as it was answered."""
+        """Kill the sender of the next request, when it arrives or after it was answered."""
         killed: asyncio.Future[tuple[Replica, Kill]] = asyncio.Future()
 
         async def strike(message_id: str) -> None:
@@ -171,7 +171,7 @@ class Campaign:
         what: str,
         forwards: bool,
     ) -> Kill:
-        """Strike as the script's command, or its reply, is at the proxy."""
+        """Call `strike` when the script's command, or its reply, has reached the proxy."""
         struck: asyncio.Future[Kill] = asyncio.Future()
         armed = True
 
@@ -181,7 +181,9 @@ class Campaign:
                 armed = False
                 struck.set_result(await strike(replica, what))
                 if not forwards:
-                    await asyncio.Event().wait()  # until the proxy drops the connection
+                    await (
+                        asyncio.Event().wait()
+                    )  # forward nothing until the proxy drops the connection
 
         assert replica.proxy
         replica.proxy.watch = watch
@@ -189,7 +191,7 @@ class Campaign:
             return await struck
 
     async def _freeze(self) -> None:
-        """Stop a process that is just given claims, until they are another's; it goes on then."""
+        """Suspend a process that just got claims, until others have taken them over."""
         replica, stop = self._one(), self._fleet.stop
         if replica.proxy:
             kill = await self._strike_at(replica, "claim", "reply", stop, "frozen", True)
@@ -202,7 +204,7 @@ class Campaign:
         self.freezes += 1
 
     async def _term(self) -> None:
-        """An orderly end under load: open requests end, so nothing may come twice."""
+        """SIGTERM under load: open requests end, so nothing may arrive twice."""
         replica = self._one()
         replica.server.send_signal(signal.SIGTERM)
         assert await replica.ended() == 0
@@ -219,7 +221,7 @@ FLEETS: Final[dict[World, Callable[[Path, int, float], AbstractAsyncContextManag
 async def campaign(
     folder: Path, world: World, *, replica_kills: int, store_kills: int, seed: int
 ) -> Report:
-    """From the start of the fleet to the judgement."""
+    """Run one campaign → its report."""
     began, history = time.monotonic(), History()
     sink = Sink(history, random.Random(seed))  # noqa: S311
     async with (
@@ -260,7 +262,7 @@ def _found_by(fsck: Done) -> list[str]:
 
 
 async def _wrong(fleet: Fleet, history: History) -> list[str]:
-    """What was acknowledged but is not on the right shelf."""
+    """Messages that were acknowledged and are not stored as delivered."""
     found, delivered = [], set[str]()
     for partition in range(PARTITIONS):
         shelf: Any = await fleet.look.zrange(f"{Keys(PREFIX, partition).base}delivered", 0, -1)

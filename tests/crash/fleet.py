@@ -1,4 +1,4 @@
-"""The world of a campaign: replicas that are killed, over a store that is killed too."""
+"""Replicas and their store, all of which a campaign may kill."""
 
 import asyncio
 import os
@@ -24,16 +24,18 @@ from tests.system.processes import SERVE, Server, free_port, serving
 
 PREFIX: Final = "scheduler"
 PARTITIONS: Final = 2
-CONCURRENCY: Final = 20  # of a destination in a partition: some messages have to wait for others
+CONCURRENCY: Final = (
+    20  # limit of a destination in a partition; low, so that some messages wait for others
+)
 
 
 class Replica:
-    """One process of the service, started again and again in a folder of its own."""
+    """One process of the service, started again and again in its own folder."""
 
     def __init__(self, folder: Path, proxy: FaultProxy | None, environ: dict[str, str]) -> None:
         folder.mkdir()
         self.folder = folder
-        self.proxy = proxy  # between it and the store, if the store is external
+        self.proxy = proxy  # between it and an external store
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environ = environ
@@ -42,30 +44,30 @@ class Replica:
 
     @property
     def server(self) -> Server:
-        """Of the newest start."""
+        """The process of the newest start."""
         assert self._server
         return self._server
 
     async def start(self) -> None:
-        """Until it takes traffic."""
+        """Start it, and wait until it is ready."""
         context = serving(self.folder, SERVE, self.port, **self.environ)
         self._server = await self._stack.enter_async_context(context)
 
     async def ended(self) -> int:
-        """Wait for the end → exit code; nothing of it stays behind."""
+        """Wait for its end, and clean up → exit code."""
         code = await self.server.ended()
         await self.clear()
         return code
 
     async def clear(self) -> None:
-        """End it, however it is."""
+        """End it in any state."""
         if self.proxy:
             self.proxy.watch = None
             self.proxy.reset()
         await self._stack.aclose()
 
     def worker_ids(self) -> set[str]:
-        """That its claims carry: the locks that the process has open."""
+        """The worker ids of its claims: the names of the locks that the process has open."""
         descriptors = Path(f"/proc/{self.server.process.pid}/fd")
         opened = {_target(it) for it in descriptors.iterdir()}
         return {it.stem for it in opened if it.parent.name == "processes"}
@@ -79,25 +81,25 @@ def _target(link: Path) -> Path:
 
 
 class Fleet:
-    """Replicas and their store; knows what is in flight, and how to end each."""
+    """Replicas and their store: what is in flight, and how to end each."""
 
     def __init__(self, replicas: list[Replica], look: Redis, store: ExternalStore | None) -> None:
-        """`look`: a connection past every proxy; `store`: None if a replica owns it."""
+        """`look`: a connection without a proxy; `store`: None if it is embedded."""
         self.replicas = replicas
         self.look = look
         self._store = store
 
     async def start(self) -> None:
-        """All of them."""
+        """Start all replicas."""
         await asyncio.gather(*(replica.start() for replica in self.replicas))
 
     async def clear(self) -> None:
-        """Nothing stays behind."""
+        """End all replicas."""
         for replica in self.replicas:
             await replica.clear()
 
     async def claims(self) -> dict[str, str]:
-        """Id of each message in flight → worker_id of who claimed it."""
+        """Message in flight → worker id of its claim."""
         found: dict[str, str] = {}
         for partition in range(PARTITIONS):
             key = f"{Keys(PREFIX, partition).base}claims"
@@ -106,13 +108,13 @@ class Fleet:
         return found
 
     async def holder(self, message_id: str) -> Replica | None:
-        """Who has claimed that message."""
+        """The replica that has claimed this message."""
         worker_id = (await self.claims()).get(message_id)
         alive = [it for it in self.replicas if it.server.process.poll() is None]
         return next((it for it in alive if worker_id in it.worker_ids()), None)
 
     async def stop(self, replica: Replica, what: str) -> Kill:
-        """SIGSTOP; a process that does not move has a known number of messages in flight."""
+        """SIGSTOP; then the number of its messages in flight is known."""
         replica.server.send_signal(signal.SIGSTOP)
         worker_ids, claims = replica.worker_ids(), await self.claims()
         return Kill(what, time.time(), {it for it, owner in claims.items() if owner in worker_ids})
@@ -124,7 +126,7 @@ class Fleet:
         return kill
 
     async def kill_store(self) -> Kill:
-        """SIGKILL of the store, and wait until it is there again."""
+        """SIGKILL the store, and wait until it runs again."""
         kill = Kill("store", time.time(), set(await self.claims()))
         if self._store:
             await self._store.stop(signal.SIGKILL)
@@ -136,20 +138,20 @@ class Fleet:
         return kill
 
     def owner(self) -> Replica:
-        """Of the embedded store: who started it last."""
+        """The replica that started the embedded store last."""
         return max(self.replicas, key=lambda it: str(_last_start(it).get("timestamp", "")))
 
     def _store_started(self) -> dict[str, Any]:
         return _last_start(self.owner())
 
     async def fsck(self) -> Done:
-        """The product's own check, beside the replicas."""
+        """Run `scheduler-api fsck` beside the replicas."""
         replica = self.replicas[0]
         return await run_in(replica.folder, "fsck", stdin=b"", **replica.environ)
 
 
 def _last_start(replica: Replica) -> dict[str, Any]:
-    """Of the embedded store by that replica, if ever."""
+    """The last start of the embedded store by this replica; empty if there was none."""
     return next(reversed(replica.server.events("store_started")), {})
 
 
@@ -157,7 +159,7 @@ def _settings(lease: float, **more: str) -> dict[str, str]:
     return {
         "LEASE": f"{lease}s",
         "PARTITIONS": str(PARTITIONS),
-        "SHUTDOWN_GRACE": "5s",  # for so long the embedded store's owner waits for the others
+        "SHUTDOWN_GRACE": "5s",  # the embedded store's owner waits so long for the others
         "REDIS_PREFIX": PREFIX,
         "DESTINATION_CONCURRENCY": str(PARTITIONS * CONCURRENCY),
         **more,

@@ -1,4 +1,4 @@
-"""A herd: many messages due in the same second, and callers who go on creating meanwhile."""
+"""A thundering herd: many messages due in one second, while callers continue to create."""
 
 import asyncio
 import time
@@ -15,20 +15,20 @@ from tests.support.waiting import wait_until
 from tests.system.processes import Server
 
 BATCH: Final = 1_000
-LEAD: Final = 2.0  # seconds from the last create to their time, if all goes well
-CREATED_A_SECOND: Final = 2_500  # expected of a slow machine
-SENT_A_SECOND: Final = 200  # the least that is waited for
+LEAD: Final = 2.0  # seconds between the last create and the due second, as planned
+CREATED_A_SECOND: Final = 2_500  # creates that a slow machine makes
+SENT_A_SECOND: Final = 200  # slowest rate of sending that is waited for
 
 
 class Herd(msgspec.Struct):
-    """What came of it."""
+    """The result of a herd."""
 
     messages: int
-    created: int  # one after the other, while the herd ran
-    slowest_create_ms: float  # as seen by callers who share a process with the receiver
-    seconds: float  # from their time to the last arrival
-    grown_mib: float  # by how much the memory of a replica grew, at the most
-    wrong: list[str]  # ids that did not come exactly once
+    created: int  # messages created meanwhile, one after the other
+    slowest_create_ms: float  # measured in the process of the receiver
+    seconds: float  # from the due instant to the last arrival
+    grown_mib: float  # largest growth of a replica's memory
+    wrong: list[str]  # ids that did not arrive exactly once
 
     @property
     def sound(self) -> bool:
@@ -37,7 +37,7 @@ class Herd(msgspec.Struct):
 
 
 async def stampede(servers: Sequence[Server], receiver: Receiver, count: int) -> Herd:
-    """`count` messages, all of one second, sent by all servers; those are watched meanwhile."""
+    """Let all servers send `count` messages of one second, and measure them meanwhile."""
     due = time.time() + LEAD + count / CREATED_A_SECOND
     ids = [f"herd-{n}" for n in range(count)]
     for number, start in enumerate(range(0, count, BATCH)):
@@ -75,7 +75,7 @@ async def _create(server: Server, hook: str, ids: Sequence[str], due: float) -> 
 async def _create_meanwhile(
     servers: Sequence[Server], receiver: Receiver, count: int
 ) -> list[float]:
-    """One after the other, each to be sent in an hour, until the herd has come → seconds each."""
+    """Create messages for later until the herd has arrived → seconds of each create."""
     waits: list[float] = []
     while len(receiver.requests) < count:
         began = time.monotonic()
@@ -90,13 +90,13 @@ async def _pending(server: Server, count: int) -> bool:
 
 
 def _forget_peak(server: Server) -> int:
-    """Its memory now, KiB; the peak is measured from here."""
+    """Reset the peak of its memory → its memory now, KiB."""
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
     return _memory(server, "VmRSS")
 
 
 def _grown(server: Server, before: int) -> float:
-    """MiB between the memory then and the peak since."""
+    """MiB from that memory to the peak since."""
     return (_memory(server, "VmHWM") - before) / 1024
 
 

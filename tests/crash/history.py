@@ -1,4 +1,4 @@
-"""What was offered, what was answered, what arrived; and the judgement over it. Pure."""
+"""The history of a campaign (creates, answers, kills, arrivals), and its judgement. Pure."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from typing import Literal
 
 import msgspec
 
-Outcome = Literal["ok", "failed", "unknown"]  # unknown: no answer, so done or not
+Outcome = Literal["ok", "failed", "unknown"]  # unknown: no answer came
 
 
 @dataclass
 class Offer:
-    """A message that a caller wanted stored."""
+    """A message that a caller asked to create."""
 
     due_at: float  # seconds since 1970
     outcome: Outcome
@@ -24,49 +24,49 @@ class Arrival:
     id: str
     attempt: int
     at: float  # seconds since 1970
-    status: int  # that it was answered with
+    status: int  # of the response
 
 
 @dataclass
 class Kill:
-    """A process ended, or was stopped for longer than its leases."""
+    """A process was killed, or suspended for longer than its leases."""
 
     what: str
     at: float  # seconds since 1970
-    in_flight: Set[str]  # ids that it had claimed: each may come a second time
+    in_flight: Set[str]  # ids that it had claimed: each may arrive a second time
 
 
 @dataclass
 class History:
-    """Of one campaign."""
+    """The history of one campaign."""
 
     offers: dict[str, Offer] = field(default_factory=dict)  # by id
-    deleted_at: dict[str, float] = field(default_factory=dict)  # answered with 200
-    maybe_deleted: set[str] = field(default_factory=set)  # asked for, without an answer
+    deleted_at: dict[str, float] = field(default_factory=dict)  # seconds since 1970, at the 200
+    maybe_deleted: set[str] = field(default_factory=set)  # DELETEs without an answer
     arrivals: list[Arrival] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
 
 
 class Verdict(msgspec.Struct):
-    """What is wrong, and what it rests on."""
+    """The judgement, and the figures on which it rests."""
 
     messages: int  # acknowledged
     lost: list[str]  # acknowledged, not deleted, never answered with 200
-    ghosts: list[str]  # arrived without an offer, or after a delete that was answered with 200
+    ghosts: list[str]  # arrived though never created, or after a DELETE that was answered with 200
     early: list[str]  # arrived before their time
     duplicates: int  # requests beyond the first of an attempt
-    bound: int  # of duplicates: how many were in flight at the kills
-    late_s: float  # worst first arrival after the healing, from its time or from the healing
-    recovery_s: float  # worst next arrival of what a killed process had in flight, from its end
+    bound: int  # limit of duplicates: messages in flight at the kills
+    late_s: float  # longest delay of a first arrival after healing
+    recovery_s: float  # longest time from a kill to the next request for a message in flight
 
     @property
     def sound(self) -> bool:
-        """Whether the promises were kept; how late it may be is the campaign's to say."""
+        """Whether the promises were kept; the campaign judges the lateness."""
         return not (self.lost or self.ghosts or self.early) and self.duplicates <= self.bound
 
 
 def judge(history: History, healed_at: float) -> Verdict:
-    """Over a history that has ended: nothing is pending any more."""
+    """Judge a history after which nothing is pending."""
     return Verdict(
         messages=sum(offer.outcome == "ok" for offer in history.offers.values()),
         lost=sorted(_lost(history)),

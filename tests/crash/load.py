@@ -1,4 +1,4 @@
-"""Callers that create and cancel, the receiver that takes what is sent; both keep the record."""
+"""Callers that create and cancel, and a receiver; both write the history."""
 
 import asyncio
 import random
@@ -18,22 +18,22 @@ from tests.support.receiver import Receiver, receiving
 from tests.system.processes import TOKEN
 
 CALLERS: Final = 4
-PAUSE: Final = 0.06  # seconds at the most between two calls of a caller
-ASKS: Final = 3  # times that a caller asks when it gets no answer
+PAUSE: Final = 0.06  # longest pause between two calls of a caller, seconds
+ASKS: Final = 3  # tries of a caller that gets no answer
 PATIENCE: Final = aiohttp.ClientTimeout(total=3)
-HORIZON: Final = 1.5  # seconds at the most from a create to its time
-CANCELS: Final = 0.1  # of the calls
-REFUSED: Final = 0.05  # of the requests; they are retried after 5 s
-SLOWEST: Final = 0.2  # seconds that the receiver takes at the most
+HORIZON: Final = 1.5  # longest time from a create to its due instant, seconds
+CANCELS: Final = 0.1  # share of the calls
+REFUSED: Final = 0.05  # share of the requests that get a 500; retried after 5 s
+SLOWEST: Final = 0.2  # longest time that the receiver takes, seconds
 
-# How a delete ends that deletes nothing: on the wire, or sent; never "no such message".
+# Answers of a DELETE that deletes nothing; "no such message" is not one of them.
 LEFT_ALONE: Final = (("in_flight", 409), ("message_finished", 404))
 
-Hook = Callable[[str], Awaitable[None]]  # given a message's id
+Hook = Callable[[str], Awaitable[None]]  # gets the message's id
 
 
 class Sink:
-    """Answers most requests with 200; tells its hooks when a request comes and was answered."""
+    """Answers most requests with 200; calls its hooks when a request arrives and is answered."""
 
     def __init__(self, history: History, random: random.Random) -> None:
         self.came: Hook | None = None
@@ -43,7 +43,7 @@ class Sink:
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
-        """Until the block ends."""
+        """Run until the block ends."""
         async with receiving() as receiver:
             self._requests = receiver.requests
             receiver.answer = self._answer
@@ -56,7 +56,7 @@ class Sink:
         self._history.arrivals.append(arrival)
         if self.came:
             await self.came(message_id)
-        await asyncio.sleep(self._random.uniform(0, SLOWEST))  # so that something is in flight
+        await asyncio.sleep(self._random.uniform(0, SLOWEST))  # so that requests are open
         refused = attempt == 1 and self._random.random() < REFUSED
         arrival.status = 500 if refused else 200
         response = web.Response(status=arrival.status)
@@ -68,7 +68,7 @@ class Sink:
 
 
 class Load:
-    """Calls one replica or another, as a balancer would, until it is stopped."""
+    """Calls the replicas in random order, as through a load balancer, until it is stopped."""
 
     def __init__(self, fleet: Fleet, history: History, seed: int, hook: str) -> None:
         self._fleet = fleet
@@ -76,12 +76,12 @@ class Load:
         self._random = random.Random(seed)  # noqa: S311
         self._hook = hook
         self._stopping = False
-        self._recent: list[str] = []  # acknowledged ids, some of which get cancelled
+        self._recent: list[str] = []  # ids that were acknowledged; some get cancelled
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Until the block ends."""
-        # A connection for each call, as one of a killed replica is of no use.
+        """Run until the block ends."""
+        # One connection a call, as a replica may have been killed since the last one.
         connector = aiohttp.TCPConnector(force_close=True)
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with (
@@ -125,8 +125,8 @@ class Load:
         if status == 200:
             self._history.deleted_at[message_id] = time.time()
         elif status in (-1, 0, 503):
-            # Also if nobody listened: the client repeats a DELETE by itself, on new connections
-            # too, and tells how the second one failed; the first may have been done.
+            # Also if the port refuses: aiohttp repeats a DELETE by itself on a new connection, and
+            # reports only how the second try failed; the first may have deleted the message.
             self._history.maybe_deleted.add(message_id)
         else:
             known = (answer.get("code"), status)
@@ -135,7 +135,7 @@ class Load:
     async def _ask(
         self, session: aiohttp.ClientSession, method: str, path: str, **more: Any
     ) -> tuple[int, dict[str, Any]]:
-        """Status and body; 0: no answer, so perhaps done; -1: nobody listens, so not done."""
+        """Status and body. 0: no answer, perhaps done; -1: connection refused, not done."""
         url = self._random.choice(self._fleet.replicas).url + path
         try:
             async with session.request(method, url, **more) as answer:

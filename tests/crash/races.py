@@ -1,4 +1,4 @@
-"""DELETE against the claim: each message is deleted at about the instant at which it is due."""
+"""DELETE races the claim: each message is deleted at about its due instant."""
 
 import asyncio
 import random
@@ -16,36 +16,36 @@ from tests.support.receiver import Receiver
 from tests.support.waiting import wait_until
 from tests.system.processes import TOKEN
 
-AT_ONCE: Final = 200  # races
-LEAD: Final = 0.3  # seconds from their creation to their time
-BEFORE: Final = 0.05  # seconds before its time that one is deleted, at the most
-AFTER: Final = 0.1  # seconds after it
-SLOWEST: Final = 0.05  # seconds that the receiver takes, at the most
-PATIENCE: Final = 30.0  # seconds until what was not deleted has come
+CONCURRENT_RACES: Final = 200  # races
+LEAD: Final = 0.3  # seconds from the create to the due instant
+BEFORE: Final = 0.05  # earliest DELETE, seconds before the due instant
+AFTER: Final = 0.1  # latest DELETE, seconds after it
+SLOWEST: Final = 0.05  # longest time that the receiver takes, seconds
+PATIENCE: Final = 30.0  # seconds until everything that was not deleted has arrived
 
 Told = tuple[int, str]  # status and code of a DELETE
 DELETED: Final[Told] = (200, "")
-# How a delete ends that deletes nothing.
+# Answers of a DELETE that deletes nothing.
 IN_FLIGHT: Final[Told] = (409, "in_flight")
 SENT: Final[Told] = (404, "message_finished")
 
 
 class Races(msgspec.Struct):
-    """How they ended."""
+    """The result of the races."""
 
     deleted: int
-    in_flight: int  # refused as such
-    sent: int  # came too late
-    wrong: list[str]  # sent although deleted; not, or twice, although it was not
+    in_flight: int  # refused because it was in flight
+    sent: int  # refused because it had been sent
+    wrong: list[str]  # sent though deleted; or not deleted, and not sent exactly once
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """Number of races."""
         return self.deleted + self.in_flight + self.sent
 
 
 async def race(urls: Sequence[str], receiver: Receiver, count: int, seed: int) -> Races:
-    """`urls`: of the replicas, which create and delete in turn."""
+    """`urls`: of the replicas; each call goes to a random one."""
     randomly = random.Random(seed)  # noqa: S311
 
     async def slowly(_: web.Request) -> web.StreamResponse:
@@ -56,8 +56,8 @@ async def race(urls: Sequence[str], receiver: Receiver, count: int, seed: int) -
     told: dict[str, Told] = {}
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(headers=headers) as session:
-        for start in range(0, count, AT_ONCE):
-            ids = [str(n) for n in range(start, min(start + AT_ONCE, count))]
+        for start in range(0, count, CONCURRENT_RACES):
+            ids = [str(n) for n in range(start, min(start + CONCURRENT_RACES, count))]
             due = time.time() + LEAD
             await _create(session, randomly.choice(urls), receiver.url, ids, due)
             moments = [due + randomly.uniform(-BEFORE, AFTER) for _ in ids]

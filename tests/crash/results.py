@@ -1,4 +1,4 @@
-"""What `make crash` leaves in .guarantee/ for the table of tests/guarantee.py."""
+"""The results that `make crash` saves in .guarantee/ for the table of tests/guarantee.py."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from tests.crash.races import Races
 
 
 class Results(msgspec.Struct):
-    """Of one run."""
+    """The results of one run."""
 
     campaigns: list[Report]
     races: Races

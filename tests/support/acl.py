@@ -1,4 +1,4 @@
-"""The rights that docs/deploy/redis.md gives the store's user, as a server's configuration."""
+"""The ACL rights that docs/deploy/redis.md gives the store's user, as lines of redis.conf."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "deploy" / "redis.md"
 
 
 def granted(*without: str) -> str:
-    """The documented line, less some of its words."""
+    """The documented line, without some of its words."""
     line = re.search(r"^user scheduler .*$", DOCUMENT.read_text(), re.MULTILINE)
     assert line, "the document has the line"
     words = line[0].replace("PASSWORD", PASSWORD).split()

@@ -1,4 +1,4 @@
-"""Every way in which an attempt can end: a place on loopback where it does so."""
+"""Every way in which an attempt can end, each with a server on loopback that ends it so."""
 
 import asyncio
 import socket
@@ -17,25 +17,25 @@ Place = Callable[[], AbstractAsyncContextManager[str]]
 
 
 def answering(answer: bytes) -> Place:
-    """A server that answers these bytes and leaves."""
+    """A server that sends these bytes and closes the connection."""
     return lambda: raw_server(answer)
 
 
 def empty(status: int, fields: bytes = b"") -> Place:
-    """A server that answers without a body, and leaves."""
+    """A server that answers without a body and closes the connection."""
     return answering(b"HTTP/1.1 %d x\r\n%bContent-Length: 0\r\n\r\n" % (status, fields))
 
 
 @asynccontextmanager
 async def keeping() -> AsyncIterator[str]:
-    """A server that answers one request after the other."""
+    """A server that keeps connections open for further requests."""
     async with dropping(1_000_000) as here:
         yield f"http://127.0.0.1:{here.port}/"
 
 
 @asynccontextmanager
 async def resetting() -> AsyncIterator[str]:
-    """A server that resets each connection once the head of a request is there."""
+    """A server that resets each connection after the head of a request."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -49,7 +49,7 @@ async def resetting() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def refusing() -> AsyncIterator[str]:
-    """A port where nobody listens."""
+    """A port on which nobody listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
@@ -57,21 +57,21 @@ async def refusing() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def silent() -> AsyncIterator[str]:
-    """A server that takes the request and never answers."""
+    """A server that reads the request and never answers."""
     async with mute_server() as here:
         yield f"http://{here}/"
 
 
 @asynccontextmanager
 async def stalling() -> AsyncIterator[str]:
-    """A server that stalls the handshake of TLS."""
+    """A server that never completes the TLS handshake."""
     async with mute_server() as here:
         yield f"https://{here}/"
 
 
 @asynccontextmanager
 async def plain() -> AsyncIterator[str]:
-    """A server that answers without TLS to who calls it with TLS."""
+    """A server without TLS, called with https."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -84,18 +84,18 @@ async def plain() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def at(url: str) -> AsyncIterator[str]:
-    """A URL whose place need not be there."""
+    """A URL at which no server is needed."""
     yield url
 
 
 @asynccontextmanager
 async def dripping(begin: bytes, more: bytes, every: float) -> AsyncIterator[str]:
-    """A server whose answer does not end."""
+    """A server whose response never ends."""
     async with endless_server(begin, more, every) as (url, _):
         yield url
 
 
-# What is found of each: the status, or the error.
+# Ending → the status or error of its attempt.
 ENDINGS: Final[dict[str, tuple[Place, int | str]]] = {
     "delivered": (keeping, 200),
     "delivered, and the connection ends": (empty(200), 200),
@@ -120,5 +120,5 @@ ENDINGS: Final[dict[str, tuple[Place, int | str]]] = {
     "no such name": (lambda: at("http://nowhere.invalid/"), "dns_error"),
     "not allowed": (lambda: at("http://10.0.0.1/"), "egress_denied"),
 }
-# Those that end only with the time-out.
+# Endings that take the whole timeout.
 TIMED: Final = frozenset({"a body that drips", "no answer in time", "no handshake in time"})

@@ -1,4 +1,4 @@
-"""Commands of the product, run as a person runs them."""
+"""Runs commands of the product, with and without a terminal."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ Run = Callable[..., Coroutine[Any, Any, Done]]
 
 
 def shown_on_terminal(folder: Path, *arguments: str, **settings: str) -> tuple[int, str]:
-    """As run_in, with a terminal for what is told of the progress → exit code, what it shows."""
+    """As run_in, with stderr on a terminal → exit code, text on the terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "scheduler_api", *arguments],
@@ -29,14 +29,14 @@ def shown_on_terminal(folder: Path, *arguments: str, **settings: str) -> tuple[i
     ) as process:
         os.close(theirs)
         shown = b""
-        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # EIO is its end
+        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # EIO marks its end
             while chunk := terminal.read(4096):
                 shown += chunk
     return process.returncode, shown.decode()
 
 
 async def run_in(folder: Path, *arguments: str, stdin: bytes = b"", **settings: str) -> Done:
-    """A command in `folder`, with these settings and no others, to its end."""
+    """Run a command in `folder` with these settings and no others, until it ends."""
     return await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "scheduler_api", *arguments],

@@ -1,4 +1,4 @@
-"""Stores that somebody else runs: valkey-servers of a test's own, set up as it says."""
+"""External stores with a configuration that the test chooses."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ DURABLE = ("appendonly yes", "appendfsync always")
 
 @asynccontextmanager
 async def server(folder: Path, *config: str, port: int = 0) -> AsyncIterator[str]:
-    """Running with these lines of configuration on loopback → its address, a unix socket."""
+    """Run one with these lines of configuration → the address of its unix socket."""
     os.makedirs(folder, exist_ok=True)
     lines = (f"port {port}", "bind 127.0.0.1", f"dir {folder}", "save ''", *config)
     text = "\n".join((f"unixsocket {folder}/s", *lines, ""))
@@ -39,12 +39,12 @@ async def server(folder: Path, *config: str, port: int = 0) -> AsyncIterator[str
 
 
 async def answers(address: str) -> bool:
-    """Whether a server there takes commands."""
+    """Whether the server at this address runs commands."""
     return (await info(address)).get("loading") == 0
 
 
 async def info(address: str) -> dict[str, Any]:
-    """What a server tells of itself; nothing while it does not answer."""
+    """The server's INFO; empty while it does not answer."""
     redis = Redis.from_url(address)
     try:
         found: dict[str, Any] = await redis.info()

@@ -1,4 +1,4 @@
-"""A server that drops connections: what is on the wire is counted."""
+"""A server that drops connections, and records each request that it read."""
 
 import asyncio
 import socket
@@ -10,13 +10,13 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Dropping:
-    """Answers the first requests and drops the connection of each later one, unanswered."""
+    """Answers the first requests; drops the connection of each later one without an answer."""
 
     def __init__(self, answers: int, reset: bool) -> None:
-        self.answers = answers  # how many requests are answered
-        self.reset = reset  # whether dropping is a reset, else an orderly close
-        self.requests: list[str] = []  # the method of each request that came in whole
-        self.port = 0  # where it listens on 127.0.0.1
+        self.answers = answers  # number of requests that get an answer
+        self.reset = reset  # whether it resets connections; else it closes them
+        self.requests: list[str] = []  # method of each request that it read whole
+        self.port = 0  # on 127.0.0.1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -42,7 +42,7 @@ class Dropping:
 
 @asynccontextmanager
 async def dropping(answers: int = 99, *, reset: bool = False) -> AsyncIterator[Dropping]:
-    """One on a free loopback port."""
+    """Run one on a free port of loopback."""
     here = Dropping(answers, reset)
     server = await asyncio.start_server(here.serve, "127.0.0.1", 0)
     here.port = server.sockets[0].getsockname()[1]

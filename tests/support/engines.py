@@ -1,4 +1,4 @@
-"""Every kind of store that the service runs on, started on loopback; nothing of it stays behind.
+"""Starts every kind of store that the service runs on, on loopback, and removes it afterwards.
 
 ENGINE chooses that of the tests: `embedded` (the default), `redis` (Debian's redis-server),
 `cluster` (three nodes) or `sentinel` (a master with a replica, after a failover); the last two are
@@ -28,17 +28,19 @@ from tests.support.waiting import wait_until
 from tests.system.processes import free_port
 
 CHOSEN = os.environ.get("ENGINE", "embedded")
-PARTITIONS = int(os.environ.get("PARTITIONS", "1"))  # of the store that the dispatcher's tests use
-MASTER = "scheduler"  # what the sentinel calls the master
+PARTITIONS = int(
+    os.environ.get("PARTITIONS", "1")
+)  # of the store in store, dispatcher and API tests
+MASTER = "scheduler"  # name of the master
 SLOTS = 16_384
-HASTY = ("appendonly yes", "appendfsync no")  # as the embedded store of the tests
-QUICK = 500  # ms after which a silent server counts as away
-PATIENT = 30_000  # ms, where no test wants it to
+HASTY = ("appendonly yes", "appendfsync no")  # as for the embedded store of the tests
+QUICK = 500  # ms without an answer after which a server counts as down
+PATIENT = 30_000  # ms, for tests without a failover
 PATIENCE = 30.0  # seconds for servers to find each other on a busy machine
 
 
 class Certificate:
-    """Of every server of a test, and whom to trust for it."""
+    """The certificate of all servers of a test, and its issuer."""
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
@@ -51,7 +53,7 @@ class Certificate:
         issued.private_key_pem.write_to_path(self.key)
 
     def lines(self, port: int) -> tuple[str, ...]:
-        """Of a server that speaks nothing but TLS, to anybody."""
+        """Lines of configuration of a server that speaks TLS only, to any client."""
         return (
             *("port 0", f"tls-port {port}", "tls-auth-clients no"),
             *("tls-replication yes", "tls-cluster yes"),
@@ -61,7 +63,7 @@ class Certificate:
 
 
 class Server:
-    """A valkey-server of its own, or a sentinel; with a certificate Debian's redis-server."""
+    """A valkey-server or a sentinel; with a certificate, Debian's redis-server."""
 
     def __init__(
         self,
@@ -72,10 +74,10 @@ class Server:
     ) -> None:
         """`options`: further lines of its configuration."""
         self.port = free_port()
-        self.bus = free_port()  # of a cluster's node: where the others find it
+        self.bus = free_port()  # port of the cluster bus
         self.folder = folder / str(self.port)
         self._sentinel = sentinel
-        self.certificate = certificate  # the embedded store's binary knows no TLS
+        self.certificate = certificate  # the embedded store's binary has no TLS
         listening = certificate.lines(self.port) if certificate else (f"port {self.port}",)
         self._lines = [*listening, "bind 127.0.0.1", *options]
         if not sentinel:
@@ -86,7 +88,7 @@ class Server:
         """Run it, and wait until it answers."""
         self.folder.mkdir(exist_ok=True)
         config = self.folder / "server.conf"
-        if not config.exists():  # a sentinel writes into it what it found out
+        if not config.exists():  # a sentinel writes its state into it
             config.write_text(
                 "\n".join([*self._lines, f"dir {self.folder}", "logfile server.log", ""])
             )
@@ -100,13 +102,13 @@ class Server:
         await wait_until(f"the server on port {self.port}", self._answers, PATIENCE)
 
     async def kill(self) -> None:
-        """As a crash would."""
+        """End it with SIGKILL."""
         if self._process and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
 
     async def ask(self, *command: Any) -> Any:
-        """One command, over a connection of its own."""
+        """Run one command on a new connection."""
         client = connect(address("redis", [self]))
         try:
             return await client.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -121,18 +123,18 @@ class Server:
 
 
 def concerns(fixtures: Sequence[str]) -> bool:
-    """Whether a test that asks for these fixtures is one of the chosen engine."""
+    """Whether a test with these fixtures runs on the chosen engine."""
     alone = CHOSEN in ("embedded", "redis")
     return "valkey" in fixtures and (alone or "socket" not in fixtures)
 
 
 def everywhere(redis: Client) -> dict[str, Any]:
-    """What makes a call of a cluster's client a call of each node."""
+    """Arguments that send a command to every node of a cluster."""
     return {"target_nodes": RedisCluster.PRIMARIES} if isinstance(redis, RedisCluster) else {}
 
 
 def at(redis: Client, key: str) -> dict[str, Any]:
-    """What makes a call of a cluster's client a call of the node that has the key."""
+    """Arguments that send a command to the node that has the key."""
     if not isinstance(redis, RedisCluster):
         return {}
     return {"target_nodes": redis.get_node_from_key(key)}
@@ -140,7 +142,7 @@ def at(redis: Client, key: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def opened(address: str) -> AsyncIterator[Client]:
-    """A client as the product opens it, closed in the end."""
+    """A client as the product opens it, closed at the end."""
     client = open_client(address)
     try:
         yield client
@@ -150,7 +152,7 @@ async def opened(address: str) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def running(engine: str, folder: Path, *, failed_over: bool = False) -> AsyncIterator[str]:
-    """The address of a store of that kind; `failed_over`: of a sentinel's former replica."""
+    """Run a store of that kind → its address; `failed_over`: a former replica is the master."""
     kind, _, encrypted = engine.partition("+")
     certificate = Certificate(folder) if encrypted else None
     async with AsyncExitStack() as stack:
@@ -187,14 +189,14 @@ async def _alone(engine: str, folder: Path) -> AsyncIterator[str]:
 
 
 def redis_binary() -> Path:
-    """Of Redis itself, whose absence is an error."""
+    """The redis-server in PATH; it is an error if there is none."""
     found = shutil.which("redis-server")
     assert found, "There is no redis-server on PATH: on Debian, apt-get install redis-server"
     return Path(found)
 
 
 def address(scheme: str, servers: Sequence[Server], path: str = "") -> str:
-    """The URL that names them, over TLS if that is what they speak."""
+    """The URL of these servers, with TLS if they speak TLS."""
     places = ",".join(f"127.0.0.1:{server.port}" for server in servers)
     certificate = servers[0].certificate
     if certificate is None:
@@ -249,7 +251,7 @@ async def watched_pair(
     away_after: int = QUICK,
     certificate: Certificate | None = None,
 ) -> AsyncIterator[tuple[Server, ...]]:
-    """A master, its replica, and the sentinels that watch them, of which most must agree."""
+    """A master, its replica, and sentinels that watch them, of which a majority must agree."""
     async with AsyncExitStack() as stack:
 
         async def started(*lines: str, sentinel: bool = False) -> Server:
@@ -285,11 +287,11 @@ async def watched_pair(
 
 
 async def promoted(replica: Server, sentinel: Server) -> None:
-    """Wait until the sentinel calls it the master."""
+    """Wait until the sentinel reports it as the master."""
 
     async def called() -> bool:
         _, port = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
-        with suppress(RedisError):  # the sentinel cuts it off from all when it promotes it
+        with suppress(RedisError):  # a promotion closes its connections
             told = await replica.ask("INFO", "replication")
             return int(port) == replica.port and bool(told["role"] == "master")
         return False
@@ -303,12 +305,12 @@ async def fail_over(master: Server, replica: Server, sentinel: Server) -> None:
     async def ordered() -> bool:
         try:
             return bool(await sentinel.ask("SENTINEL", "FAILOVER", MASTER))
-        except ResponseError:  # it has not yet seen that the replica is fit for it
+        except ResponseError:  # it has not yet seen that the replica is ready
             return False
 
     async def swapped() -> bool:
         _, port = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
-        with suppress(RedisError):  # whom the sentinel gives another part, it cuts off from all
+        with suppress(RedisError):  # a change of role closes connections
             follows = await master.ask("INFO", "replication")
             return int(port) == replica.port and follows.get("master_link_status") == "up"
         return False

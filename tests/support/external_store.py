@@ -1,4 +1,4 @@
-"""A store that somebody else runs, which tests stop, kill and start."""
+"""A store that the service does not run itself: tests stop, kill and start it."""
 
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ PASSWORD: Final = "pass word/of:the@store"
 
 
 class ExternalStore(Valkey):
-    """A durable one on loopback, with a password."""
+    """A durable store on loopback, with a password."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -20,12 +20,12 @@ class ExternalStore(Valkey):
 
     @property
     def address(self) -> str:
-        """As a client of Redis takes it."""
+        """Its URL."""
         return f"unix://:{quote(PASSWORD, safe='')}@{self.socket}"
 
     @property
     def environ(self) -> dict[str, str]:
-        """Settings of a service that is to use it."""
+        """Settings of a service that uses it."""
         return {
             "REDIS_HOST": "127.0.0.1",
             "REDIS_PORT": str(self.port),

@@ -1,4 +1,4 @@
-"""Things that tests need, made as a caller's request would make them."""
+"""New messages, made as from a caller's request."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ LOOPBACK = EgressRules.parse("127.0.0.0/8")
 
 
 def new_message(**fields: Any) -> NewMessage:
-    """As decoded from a body with these members (wire names)."""
+    """A request body with these members (wire names), decoded."""
     body = msgspec.json.encode({"webhookUrl": URL} | fields)
     return msgspec.json.decode(body, type=NewMessage)
 

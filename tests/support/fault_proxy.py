@@ -1,4 +1,4 @@
-"""A proxy on loopback that fails as networks do: asked for by tests of what then happens.
+"""A proxy on loopback that fails as networks do.
 
 Faults hold for a direction ("up": towards the server) of all connections, open and new, until
 `heal`. Bytes are held back, slowed down or dropped, never made up.
@@ -23,15 +23,15 @@ Direction = Literal["up", "down"]
 Upstream = tuple[str, int] | Path  # host and port, or a unix socket
 Step = Literal["command", "reply"]
 Watch = Callable[[Step, str], Awaitable[None]]
-Line = asyncio.Queue[tuple[float, bytes]]  # what is under way, and when it arrives
+Line = asyncio.Queue[tuple[float, bytes]]  # bytes on their way, and when each arrives
 
 BOTH: Final[tuple[Direction, ...]] = ("up", "down")
-SLICES: Final = 20  # a second, in which bytes under a rate are sent
-LINGER_NOT: Final = struct.pack("ii", 1, 0)  # a close is then a reset
+SLICES: Final = 20  # a second, into which a limited rate is divided
+LINGER_NOT: Final = struct.pack("ii", 1, 0)  # SO_LINGER 0: close sends a reset
 
 
 def script_names(libs: Mapping[str, str] | None = None, partitions: int = 1) -> dict[str, str]:
-    """The scripts' names by what EVALSHA calls them; `libs`, `partitions`: see Scripts."""
+    """SHA1 → name of each script; `libs`, `partitions`: see Scripts."""
     return {_sha1(source(name, libs, partitions)): name for name in NAMES}
 
 
@@ -41,12 +41,12 @@ def _sha1(text: str) -> str:
 
 @dataclass
 class _Way:
-    """What happens to the bytes of one direction."""
+    """The faults of one direction."""
 
     latency: float = 0.0  # seconds
-    jitter: float = 0.0  # seconds more at the most
+    jitter: float = 0.0  # at most so many seconds more
     rate: float = math.inf  # bytes a second
-    limit: float = math.inf  # bytes of a connection, which then ends
+    limit: float = math.inf  # bytes after which a connection ends
     flows: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class _Way:
 
 @dataclass
 class _Loss:
-    """The `nth` reply to `to` from now on is lost, but for its first `kept` bytes."""
+    """The `nth` reply to `to` from now on is lost after its first `kept` bytes."""
 
     to: str
     nth: int
@@ -63,7 +63,7 @@ class _Loss:
     closes: bool
 
     def strikes(self, name: str) -> bool:
-        """Counts the replies it is meant for."""
+        """Count a reply to that command → whether it is the one to lose."""
         if self.to not in ("", name):
             return False
         self.nth -= 1
@@ -71,7 +71,7 @@ class _Loss:
 
 
 class FaultProxy:
-    """Forwards to one server; with `resp`, a command and a reply of Redis at a time."""
+    """Forwards to one server; with `resp`, one Redis command or reply at a time."""
 
     def __init__(
         self,
@@ -81,10 +81,10 @@ class FaultProxy:
         resp: bool = True,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        """`names`: what scripts are called, by SHA1; the shipped ones if not given."""
+        """`names`: SHA1 → name of scripts; default: the shipped ones."""
         self.upstream = upstream
         self.port = 0
-        self.replies: Counter[str] = Counter()  # that the server gave, lost ones too, by command
+        self.replies: Counter[str] = Counter()  # of the server by command, lost ones included
         self.watch: Watch | None = None  # awaited before a command or a reply is forwarded
         self.resp = resp
         self.random = random.Random(seed)  # noqa: S311
@@ -100,39 +100,39 @@ class FaultProxy:
         return f"redis://127.0.0.1:{self.port}"
 
     def latency(self, seconds: float, jitter: float = 0.0, direction: Direction = "down") -> None:
-        """Everything takes so much longer."""
+        """Delay everything by so many seconds."""
         self.ways[direction].latency, self.ways[direction].jitter = seconds, jitter
 
     def rate(self, bytes_per_second: float, direction: Direction = "down") -> None:
-        """So much passes, of each connection."""
+        """Limit each connection to so many bytes a second."""
         self.ways[direction].rate = bytes_per_second
 
     def black_hole(self, *directions: Direction) -> None:
-        """Nothing passes (both ways if none is named); what is under way arrives after healing."""
+        """Hold everything back until `heal`; both ways if none is named."""
         for direction in directions or BOTH:
             self.ways[direction].flows.clear()
 
     def cut_after(self, count: int, direction: Direction = "down") -> None:
-        """A connection ends when so many bytes more have passed."""
+        """End each connection after so many further bytes."""
         self.ways[direction].limit = count
         for connection in self.connections:
             connection.passed[direction] = 0
 
     def swallow_reply(self, to: str = "", nth: int = 1) -> None:
-        """Keep the nth reply from now on, to that script or command; the connection stays."""
+        """Lose the nth reply from now on to that script or command; keep the connection."""
         self._losses.append(_Loss(to, nth, kept=0, closes=False))
 
     def cut_reply(self, to: str = "", nth: int = 1, *, kept: int = 0) -> None:
-        """Of that reply pass `kept` bytes, then end the connection."""
+        """Forward `kept` bytes of that reply, then end the connection."""
         self._losses.append(_Loss(to, nth, kept, closes=True))
 
     def reset(self) -> None:
-        """End every connection in the rudest way."""
+        """Reset every connection."""
         for connection in self.connections:
             connection.reset()
 
     async def refuse(self) -> None:
-        """Let nobody in, and end every connection."""
+        """Refuse new connections, and end the open ones."""
         if self._server:
             self._server.close()
             self._server = None
@@ -141,7 +141,7 @@ class FaultProxy:
         await asyncio.gather(*ending, return_exceptions=True)
 
     async def heal(self) -> None:
-        """No more faults; the port is the same."""
+        """End all faults; the port stays the same."""
         self._losses.clear()
         for direction, way in self.ways.items():
             way.flows.set()
@@ -151,12 +151,12 @@ class FaultProxy:
             self.port = self._server.sockets[0].getsockname()[1]
 
     def name_of(self, words: list[bytes]) -> str:
-        """Of a command: the script's, or its own in capitals."""
+        """The script's name, or the command in capitals."""
         command = words[0].decode().upper() if words else ""
         return self._names.get(words[1].decode(), command) if command == "EVALSHA" else command
 
     def loss(self, name: str) -> _Loss | None:
-        """What becomes of the reply to this command; None: it passes."""
+        """The loss that meets the reply to this command; None: it passes."""
         self.replies[name] += 1
         struck = [loss for loss in self._losses if loss.strikes(name)]
         return struck[0] if struck else None
@@ -172,7 +172,7 @@ class FaultProxy:
 
 
 class _Connection:
-    """One client's, and its twin to the server."""
+    """A client's connection, and the one to the server."""
 
     def __init__(
         self, proxy: FaultProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -183,11 +183,11 @@ class _Connection:
         self._readers: dict[Direction, asyncio.StreamReader] = {"up": reader}
         self._writers: dict[Direction, asyncio.StreamWriter] = {"down": writer}
         self._copies: list[asyncio.Task[None]] = []
-        self._asked: deque[str] = deque()  # commands without a reply so far
-        self._subscribed = False  # replies then no longer belong to commands
+        self._asked: deque[str] = deque()  # commands whose reply has not come
+        self._subscribed = False  # replies no longer belong to commands
 
     async def run(self) -> None:
-        """Until one side ends, or a fault ends it."""
+        """Forward until one side or a fault ends it."""
         with suppress(OSError):
             self._readers["down"], self._writers["up"] = await _dial(self._proxy.upstream)
             self._copies = [asyncio.create_task(self._copy(direction)) for direction in BOTH]
@@ -200,13 +200,13 @@ class _Connection:
             writer.close()
 
     def reset(self) -> None:
-        """End both sides, with an RST where there is one."""
+        """Reset both sides; a unix socket is closed."""
         for writer in self._open():
             sock = writer.get_extra_info("socket")
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
             writer.transport.abort()
-        for copy in self._copies:  # one that a black hole holds back sees nothing of all this
+        for copy in self._copies:  # a task that is held back notices no close
             copy.cancel()
 
     def _open(self) -> list[asyncio.StreamWriter]:
@@ -227,7 +227,7 @@ class _Connection:
                 way = self._proxy.ways[direction]
                 delay = way.latency + self._proxy.random.uniform(0, way.jitter)
                 line.put_nowait((loop.time() + delay, frame))
-        line.put_nowait((0.0, b""))  # the end, once what is in the line is written
+        line.put_nowait((0.0, b""))  # marks the end, after the bytes before it
 
     async def _frames(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         rest = b""
@@ -250,7 +250,7 @@ class _Connection:
                 return
 
     async def _judge(self, direction: Direction, frame: bytes) -> tuple[int, bool]:
-        """How many bytes pass, and whether the connection ends then."""
+        """The number of bytes that pass, and whether the connection ends after them."""
         if not self._proxy.resp:
             return len(frame), False
         if direction == "up":
@@ -267,7 +267,7 @@ class _Connection:
         return (loss.kept, loss.closes) if loss else (len(frame), False)
 
     async def _pass(self, direction: Direction, data: bytes) -> bool:
-        """Forward as much as may pass; False: the connection ends here."""
+        """Forward as many bytes as may pass; False: the connection ends."""
         way, writer = self._proxy.ways[direction], self._writers[direction]
         size = len(data) if way.rate == math.inf else max(1, int(way.rate / SLICES))
         for start in range(0, len(data), size or 1):
@@ -281,14 +281,14 @@ class _Connection:
 
 
 def frame_end(buffer: bytes, start: int = 0) -> int:
-    """Where the frame that begins at `start` ends (RESP 2 and 3); 0: it is not there whole."""
+    """The end of the frame at `start` (RESP 2 and 3); 0: it is incomplete."""
     line = buffer.find(b"\r\n", start)
     if line < 0:
         return 0
     kind, end = buffer[start : start + 1], line + 2
     if kind in (b"$", b"!", b"="):
         size = int(buffer[start + 1 : line])
-        end += size + 2 if size >= 0 else 0  # -1: there is nothing
+        end += size + 2 if size >= 0 else 0  # -1: null
         return end if end <= len(buffer) else 0
     if kind in (b"*", b"~", b">", b"%"):
         for _ in range(int(buffer[start + 1 : line]) * (2 if kind == b"%" else 1)):
@@ -323,7 +323,7 @@ async def proxying(
     resp: bool = True,
     names: Mapping[str, str] | None = None,
 ) -> AsyncIterator[FaultProxy]:
-    """A proxy that takes connections; nothing of it stays behind."""
+    """Run a proxy, and remove it afterwards."""
     proxy = FaultProxy(upstream, seed=seed, resp=resp, names=names)
     await proxy.heal()
     try:

@@ -1,4 +1,4 @@
-"""A forward proxy on loopback: it passes on what it is asked for, and notes what it was asked."""
+"""A forward proxy on loopback, which records each request."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 @dataclass
 class ForwardProxy:
-    """What was asked, and what is answered instead of passing it on."""
+    """The recorded requests, and the answer to give instead of forwarding."""
 
     url: str = ""
-    place: tuple[str, int] | None = None  # where every name leads; None: where it says
+    place: tuple[str, int] | None = None  # address of every name; None: the real one
     heads: list[str] = field(default_factory=list)  # of requests, in order of arrival
     connections: int = 0
-    instead: bytes | None = None  # the answer to every request; b"" hangs up
-    silent: bool = False  # whether nothing is ever answered
+    instead: bytes | None = None  # answer to every request; b"": close the connection
+    silent: bool = False  # whether it never answers
 
     def targets(self) -> list[str]:
         """The first lines of the requests, without the version."""
@@ -53,7 +53,7 @@ class ForwardProxy:
     async def _forward(
         self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """In origin form, without the login; then all that either side says."""
+        """Forward a request in origin form, without the login; then copy both ways."""
         url = head.split()[1]
         far_reader, far_writer = await self._dial(url)
         back = asyncio.create_task(_pass_on(far_reader, writer))
@@ -86,7 +86,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @asynccontextmanager
 async def forward_proxy() -> AsyncIterator[ForwardProxy]:
-    """Running, until the block ends."""
+    """Run one until the block ends."""
     proxy = ForwardProxy()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

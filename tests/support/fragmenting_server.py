@@ -1,4 +1,4 @@
-"""A server that cuts answers into packets as it is asked to."""
+"""A server that sends its responses in pieces, a packet each."""
 
 import asyncio
 import socket
@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-MINE = b"HTTP/1.1 299 Mine\r\nContent-Length: 4\r\n\r\nmine"  # to any further request
+MINE = b"HTTP/1.1 299 Mine\r\nContent-Length: 4\r\n\r\nmine"  # answer to every further request
 
 
 @dataclass
 class Cutting:
-    """The next answers, and how many requests each connection has carried."""
+    """The next responses, and the number of requests of each connection."""
 
     port: int = 0
     answers: list[tuple[Sequence[bytes], bool]] = field(default_factory=list)
@@ -30,15 +30,15 @@ class Cutting:
                 pieces, ends = self.answers.pop(0) if self.answers else ([MINE], False)
                 for piece in pieces:
                     writer.write(piece)
-                    await asyncio.sleep(0)  # a turn of the loop: the piece is on its way
+                    await asyncio.sleep(0)  # one turn of the loop, so that the piece is sent alone
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # its caller has left
+            pass  # the client has closed the connection
         writer.close()
 
 
 @asynccontextmanager
 async def cutting() -> AsyncIterator[Cutting]:
-    """One on a free loopback port."""
+    """Run one on a free port of loopback."""
     here = Cutting()
     async with await asyncio.start_server(here.serve, "127.0.0.1", 0) as server:
         here.port = server.sockets[0].getsockname()[1]

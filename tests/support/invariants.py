@@ -1,4 +1,4 @@
-"""The invariants over what a test has left in the store; asserted after every test of it."""
+"""Checks the invariants over the data that a test has left in the store."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from scheduler_api.store.audit.invariants import Snapshot, findings
 from scheduler_api.store.keys import FINISHED, Keys
 
-OWNED = {  # keys beside parked:*; the clock is the tests'
+OWNED = {  # all keys but parked:*; the clock belongs to the tests
     *("due", "taken", "leases", "claims", "inflight", "payloads", "progress"),
     *(*FINISHED, "workers", "meta", "clock"),
     *("parking", "limits", "rate", "unreachable", "opens", "withheld", "even", "odd"),
@@ -15,12 +15,12 @@ OWNED = {  # keys beside parked:*; the clock is the tests'
 
 
 async def check(redis: Redis, keys: Keys, concurrency: int) -> None:
-    """Every invariant of the design that one look at the keys can tell."""
+    """Fail if an invariant does not hold in this partition."""
     assert [str(it) for it in findings(await snapshot(redis, keys), concurrency)] == []
 
 
 async def snapshot(redis: Redis, keys: Keys) -> Snapshot:
-    """All keys of a partition, while nothing moves."""
+    """The content of all keys of a partition; nothing may write meanwhile."""
     base = keys.base
 
     async def ids(name: str) -> set[bytes]:

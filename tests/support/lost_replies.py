@@ -1,4 +1,4 @@
-"""Replies that never come, of a server that has done what it was asked."""
+"""Makes a server run a command and lose its reply."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Brings messages into any state, by the calls that lead there."""
+"""Brings messages into any state by the calls that lead to it."""
 
 from datetime import timedelta
 from typing import Any, Literal
@@ -17,11 +17,11 @@ from tests.support.factories import accepted
 Verdict = Literal["delivered", "failed", "retry"]
 
 PENDING = ("scheduled", "retrying", "delivering", "parked")
-RETRY_AFTER = timedelta(minutes=1)  # of a message that is brought into `retrying`
+RETRY_AFTER = timedelta(minutes=1)  # delay of a message in state `retrying`
 
 
 def attempt(number: int = 1, **fields: Any) -> Attempt:
-    """One that was answered with 200, unless `fields` say otherwise."""
+    """An attempt with status 200, or with these fields."""
     made: dict[str, Any] = {
         "started_at": from_ms(NOW),
         "duration_ms": 5,
@@ -34,7 +34,7 @@ def attempt(number: int = 1, **fields: Any) -> Attempt:
 
 
 def decided(verdict: Verdict, delay: timedelta = RETRY_AFTER) -> Decision:
-    """The decision that a word stands for."""
+    """The decision for a word."""
     if verdict == "retry":
         return Retry(delay)
     return Delivered() if verdict == "delivered" else Failed("for a test")
@@ -43,12 +43,12 @@ def decided(verdict: Verdict, delay: timedelta = RETRY_AFTER) -> Decision:
 def outcome(
     claimed: Claimed, verdict: Verdict = "delivered", delay: timedelta = RETRY_AFTER
 ) -> Outcome:
-    """The next attempt of a claimed message, and how it ended."""
+    """The outcome of the next attempt of a claimed message."""
     return Outcome(claimed, attempt(claimed.attempts + 1), decided(verdict, delay))
 
 
 async def bring(store: Store, state: str, message_id: str = "a", **fields: Any) -> None:
-    """Create a message, due now unless `fields` say otherwise, and lead it into `state`."""
+    """Create a message, due now unless `fields` say otherwise, and bring it into `state`."""
     if state == "parked":
         await fill(store)
     await store.messages.create(message_id, accepted(**fields))
@@ -62,20 +62,20 @@ async def bring(store: Store, state: str, message_id: str = "a", **fields: Any) 
 
 
 async def fill(store: Store, **fields: Any) -> list[Claimed]:
-    """As many in flight to the destination as there may be."""
+    """Claim messages until the destination is at its limit."""
     for number in range(CONCURRENCY):
         await store.messages.create(f"in-flight-{number}", accepted(**fields))
     return (await store.queues[0].claim(CONCURRENCY)).messages
 
 
 async def everything(redis: Redis, keys: Keys) -> dict[bytes, Any]:
-    """What is stored, to be compared; the clock is left out."""
+    """Key → content of all keys but the clock, to be compared."""
     names = [name async for name in redis.scan_iter(f"{keys.base}*", count=1000)]
     return {name: await _content(redis, name) for name in names if not name.endswith(b":clock")}
 
 
 async def _content(redis: Redis, name: bytes) -> Any:
-    # Not DUMP, which tells a hash in an order that changes while nothing is written.
+    # Not DUMP: its order of a hash changes without a write.
     kind = await redis.type(name)
     if kind == b"hash":
         return await redis.hgetall(name)

@@ -1,4 +1,4 @@
-"""Answers that tell of an error, read strictly."""
+"""Reads error responses (RFC 9457), strictly."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ MEMBERS = {"type", "title", "status", "detail", "code"}
 
 
 async def problem(response: aiohttp.ClientResponse, status: int, code: str) -> dict[str, Any]:
-    """The members of a problem by RFC 9457, after those that every one has were checked."""
+    """Check the members that every problem has → all members."""
     assert response.content_type == "application/problem+json"
     found: dict[str, Any] = await response.json(content_type=None)
     assert response.status == status, found
@@ -20,7 +20,7 @@ async def problem(response: aiohttp.ClientResponse, status: int, code: str) -> d
 
 
 async def wrong_paths(response: aiohttp.ClientResponse) -> list[str]:
-    """The paths that a 422 names."""
+    """The fields that a 422 names."""
     found = await problem(response, 422, "invalid_request")
     assert all(set(error) == {"path", "message"} for error in found["errors"])
     assert all(error["message"] for error in found["errors"])

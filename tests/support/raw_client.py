@@ -1,4 +1,4 @@
-"""Requests as raw bytes, cut as one likes, and every response to them, read strictly."""
+"""A client that sends raw bytes in any pieces, and reads every response strictly."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tests.support.problems import MEMBERS
 
-TURNS = 2  # of the loop, in which a server in it reads what was sent
+TURNS = 2  # of the loop, within which a server in it has read what was sent
 PATIENCE = 10.0  # seconds
 PROBE = b"OPTIONS /health/live HTTP/1.1\r\nHost: probe\r\n\r\n"
 
@@ -22,7 +22,7 @@ class Response(NamedTuple):
 
     @property
     def problem(self) -> dict[str, Any]:
-        """Its problem, which is whole."""
+        """Its body, checked as a problem (RFC 9457)."""
         assert self.headers["content-type"] == "application/problem+json", self
         found: dict[str, Any] = json.loads(self.body)
         assert set(found) >= MEMBERS, self
@@ -32,14 +32,14 @@ class Response(NamedTuple):
         return found
 
 
-PROBED = 204  # its status, which no other request of a test has
+PROBED = 204  # status of the request that probes the connection; no test expects it otherwise
 
 
 class Exchange(NamedTuple):
-    """What came back on a connection."""
+    """The responses on one connection."""
 
     responses: list[Response]
-    kept: bool  # the connection was open, and answered one more request
+    kept: bool  # whether the connection answered one more request
 
 
 def whole(request: bytes) -> list[bytes]:
@@ -48,13 +48,13 @@ def whole(request: bytes) -> list[bytes]:
 
 
 def head_and_body(request: bytes) -> list[bytes]:
-    """Two packets, cut behind the first empty line."""
+    """Two packets, cut after the first empty line."""
     head, end, body = request.partition(b"\r\n\r\n")
     return [head + end, body] if body else [head + end]
 
 
 def bytewise(request: bytes) -> list[bytes]:
-    """A packet for each byte; of a long one, only the first and the last thousand are so cut."""
+    """One packet a byte; of a long request only for the first and last thousand bytes."""
     few, many = request[:1000], request[1000:]
     middle, last = many[:-1000], many[-1000:]
     parts = [few[n : n + 1] for n in range(len(few))]
@@ -62,7 +62,7 @@ def bytewise(request: bytes) -> list[bytes]:
 
 
 async def turns() -> None:
-    """Of the loop: a server that runs in it has then read what was sent."""
+    """Let the loop turn, so that a server that runs in it reads what was sent."""
     for _ in range(TURNS):
         await asyncio.sleep(0)
 
@@ -74,7 +74,7 @@ async def exchange(
     methods: Sequence[str] = (),
     until_read: Callable[[], Awaitable[None]] = turns,
 ) -> Exchange:
-    """Send these, read `count` responses, then send one more request to see whether it is answered.
+    """Send these pieces, read `count` responses, then probe the connection by one more request.
 
     `until_read` is awaited after each packet. `methods`: of the requests, where one is HEAD.
     """
@@ -97,7 +97,7 @@ def _probed(found: list[Response]) -> bool:
 
 
 class _Connection:
-    """Of a client that sends what it likes."""
+    """The connection of such a client."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class _Connection:
         self._ended = False
 
     async def send(self, packet: bytes) -> None:
-        """Until the server has read it, or its end is closed."""
+        """Send a piece, and wait until the server has read it or closed the connection."""
         try:
             await self._loop.sock_sendall(self._sock, packet)
         except (BrokenPipeError, ConnectionResetError):
@@ -121,7 +121,7 @@ class _Connection:
         await self._until_read()
 
     async def receive(self, enough: Callable[[list[Response]], bool]) -> list[Response]:
-        """All responses so far, once they are enough or the server has closed."""
+        """Wait for so many responses, or for the end of the connection → all responses."""
         while not self._ended and not enough(responses(self._received, self._methods)):
             try:
                 receiving = self._loop.sock_recv(self._sock, 65536)
@@ -134,7 +134,7 @@ class _Connection:
 
 
 def responses(received: bytes | bytearray, methods: Sequence[str] = ()) -> list[Response]:
-    """Those that are whole. Fails if the bytes are no responses."""
+    """The complete responses in these bytes. Fails if they are not HTTP."""
     found, rest, asked = [], bytes(received), iter(methods)
     while b"\r\n\r\n" in rest:
         head, _, rest = rest.partition(b"\r\n\r\n")

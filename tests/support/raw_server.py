@@ -1,4 +1,4 @@
-"""Servers that answer bytes, whatever HTTP says: once, or without end."""
+"""Servers that send raw bytes, once or without end."""
 
 import asyncio
 import ssl
@@ -57,7 +57,7 @@ async def endless_server(
 
 @asynccontextmanager
 async def mute_server() -> AsyncIterator[str]:
-    """Takes connections, and never says a word → host and port."""
+    """Accepts connections and never sends a byte → host and port."""
 
     async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         while await reader.read(65_536):

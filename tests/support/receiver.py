@@ -1,4 +1,4 @@
-"""A real HTTP server that takes webhooks: records requests, answers as told."""
+"""An HTTP server that receives webhooks: it records requests, and answers as a test sets."""
 
 import asyncio
 import time
@@ -25,15 +25,15 @@ class Received:
 
 @dataclass
 class Receiver:
-    """What came, and what is answered."""
+    """The recorded requests, and the answers to give."""
 
     url: str = ""
     requests: list[Received] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)  # of the next answers; then 200
+    statuses: list[int] = field(default_factory=list)  # of the next responses; then 200
     answer_headers: dict[str, str] = field(default_factory=dict)
-    hold: asyncio.Event = field(default_factory=asyncio.Event)  # answers wait for it
-    answer: Answer | None = None  # instead of all this
-    gone: int = 0  # requests whose sender left before the answer
+    hold: asyncio.Event = field(default_factory=asyncio.Event)  # responses wait for it
+    answer: Answer | None = None  # used instead of all this
+    gone: int = 0  # requests whose client left before the response
 
     def __post_init__(self) -> None:
         self.hold.set()
@@ -64,7 +64,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
-    """A receiver on loopback; port 0: any that is free."""
+    """Run a receiver on loopback; port 0: any free port."""
     receiver = Receiver()
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_route("*", "/{path:.*}", receiver.handle)

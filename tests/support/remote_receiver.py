@@ -1,4 +1,4 @@
-"""A receiver on a machine of its own, as far as the kernel goes: the wire to it can be cut.
+"""A receiver in its own network namespace, as on another machine: its network can be cut.
 
 It has a network of its own, and so must the test: what is made here must not touch the machine's.
 """
@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.support.waiting import wait_until
 
-HERE: Final = "192.0.2.1"  # TEST-NET-1: nobody's
+HERE: Final = "192.0.2.1"  # TEST-NET-1, used by no network
 THERE: Final = "192.0.2.2"
 PORT: Final = 8080
 
@@ -48,25 +48,25 @@ server.serve_forever()
 
 
 class Peer:
-    """At the other end of a wire."""
+    """The receiver at the other end of the network."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.url = f"http://{THERE}:{PORT}"
         self._process = process
 
     async def heard(self) -> str:
-        """The next thing that it tells."""
+        """The next line that it prints."""
         assert self._process.stdout
         async with asyncio.timeout(20):
             return (await self._process.stdout.readline()).decode().strip()
 
     @property
     def apart(self) -> bool:
-        """Whether it has its own network by now."""
+        """Whether its network namespace exists."""
         return _network(self._process.pid) != _network("self")
 
     def lay(self) -> None:
-        """The wire, and wait at its end."""
+        """Connect it, and wait until it answers."""
         there = str(self._process.pid)
         _ip("link", "add", "near", "type", "veth", "peer", "name", "far", "netns", there)
         _ip("address", "add", f"{HERE}/30", "dev", "near")
@@ -77,11 +77,11 @@ class Peer:
         self._process.stdin.write(b"go\n")
 
     def cut(self) -> None:
-        """From here on nothing comes through, and no word of it: no FIN, no RST, no ICMP."""
+        """Drop everything from now on, without FIN, RST or ICMP."""
         self._ip_there("address", "delete", f"{THERE}/30", "dev", "far")
 
     def mend(self) -> None:
-        """It has its address again."""
+        """End the cut."""
         self._ip_there("address", "add", f"{THERE}/30", "dev", "far")
 
     def _ip_there(self, *words: str) -> None:
@@ -91,8 +91,10 @@ class Peer:
 
 @asynccontextmanager
 async def peer() -> AsyncIterator[Peer]:
-    """One that listens; nothing of it stays behind."""
-    machines = os.environ.get("MACHINE_NETWORK")  # make faults tells it, and then leaves it
+    """Run one, and remove it afterwards."""
+    machines = os.environ.get(
+        "MACHINE_NETWORK"
+    )  # set by `make faults`, which then leaves that network
     assert machines not in (None, _network("self")), "Only in a network of its own: make faults"
     process = await asyncio.create_subprocess_exec(
         *("unshare", "--net", sys.executable, "-c", PROGRAM),

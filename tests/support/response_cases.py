@@ -1,4 +1,4 @@
-"""Answers as bytes, and what each of them is: the table of answers."""
+"""Responses as bytes, each with the outcome that its attempt must have."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,21 +6,21 @@ from typing import Final
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 EMPTY: Final = b"Content-Length: 0\r\n\r\n"
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
-BAD, GONE = "bad_response", "disconnected"  # what an attempt without an answer is called
+BAD, GONE = "bad_response", "disconnected"  # errors of attempts without a response
 HALF_CUT: Final = "a head without its end is no answer, because the answer may have been another"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One answer, after which its connection ends unless it is kept."""
+    """One response; its connection ends after it, unless it is kept."""
 
     name: str
     answer: bytes
-    outcome: int | str  # the status, or the error of an attempt that got none
+    outcome: int | str  # the status, or the error of an attempt without a response
     kept: bool = False  # whether the connection may carry the next request
-    body: str | None = None  # as far as it is shown
-    waits: bool = False  # whether it is over only with its connection
-    unlike_curl: str = ""  # why the outcome is not what curl says
+    body: str | None = None  # the excerpt of the body
+    waits: bool = False  # whether only the end of the connection ends it
+    unlike_curl: str = ""  # why the outcome differs from curl's
 
     def __str__(self) -> str:
         return self.name
@@ -31,7 +31,7 @@ def _fields(*lines: bytes) -> bytes:
 
 
 CASES: Final = [
-    # In order.
+    # Valid responses.
     Case("a length", OK + b"Content-Length: 2\r\n\r\nok", 200, kept=True, body="ok"),
     Case("a length of zero", OK + EMPTY, 200, kept=True),
     Case("204", b"HTTP/1.1 204 No Content\r\n\r\n", 204, kept=True),
@@ -125,7 +125,7 @@ CASES: Final = [
     Case("a bare CR", OK + b"X: a\rb\r\n" + EMPTY, 200),
     Case("bare LF", b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", 200, body="ok"),
     Case("bare LF here and there", OK + b"X: y\nContent-Length: 2\r\n\nok", 200, body="ok"),
-    # Where the body ends.
+    # End of the body.
     Case("more than its length", OK + b"Content-Length: 2\r\n\r\nokmore", 200, body="ok"),
     Case("less than its length", OK + b"Content-Length: 9\r\n\r\nok", 200, body="ok", waits=True),
     Case("204 with a body", b"HTTP/1.1 204 N\r\nContent-Length: 2\r\n\r\nok", 204),
@@ -197,7 +197,7 @@ CASES: Final = [
         False,
         "x" * 4096,
     ),
-    # After it.
+    # Bytes after the response.
     Case("a second answer", (OK + EMPTY) + b"HTTP/1.1 500 No\r\n" + EMPTY, 200),
     Case("a second answer after chunks", OK + CHUNKED + b"\r\n0\r\n\r\n" + OK + EMPTY, 200),
     Case("nonsense after chunks", OK + CHUNKED + b"\r\n0\r\n\r\nnonsense", 200),

@@ -1,4 +1,4 @@
-"""Hosts of this machine that take connections and never answer: as many names as a test wants."""
+"""Hosts that accept connections and never answer, under any number of names."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -6,20 +6,20 @@ from contextlib import contextmanager
 
 import pytest
 
-BACKLOG = 4096  # connections that the system takes for a server that accepts none
+BACKLOG = 4096  # connections that the system accepts for a server that does not
 
 Answer = Callable[[str], list[str]]
 
 
 @contextmanager
 def silent_port() -> Iterator[int]:
-    """The system takes connections there; nobody reads what they bring."""
+    """A port on which the system accepts connections, and nobody reads them."""
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as server:
         yield server.getsockname()[1]
 
 
 def answer_names(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
-    """Let `answer` say which addresses a name has; no name server is asked."""
+    """Let `answer` resolve every name, instead of a name server."""
 
     def getaddrinfo(host: bytes, port: int, *_: object, **__: object) -> list[object]:
         kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")

@@ -1,4 +1,4 @@
-"""Streams that take nothing, or no more: what stderr of a service may become."""
+"""What stderr of a service may be: streams that are full, closed, stopped or never read."""
 
 import os
 import pty
@@ -14,13 +14,13 @@ FILLER: Final = b"." * 1023 + b"\n"
 
 
 class Stream(NamedTuple):
-    """One end is a service's, the other ours."""
+    """The service has one end, the test the other."""
 
-    descriptor: int  # to be written
-    reader: int = -1  # of what was written; -1: nobody can read it
+    descriptor: int  # the service writes here
+    reader: int = -1  # the test reads here; -1: nobody can
 
     def read(self) -> bytes:
-        """All that is in it now."""
+        """Read everything that is in it."""
         os.set_blocking(self.reader, False)
         found = b""
         with suppress(BlockingIOError):
@@ -29,12 +29,12 @@ class Stream(NamedTuple):
         return found
 
     def fill(self) -> None:
-        """Write until nothing more is taken."""
+        """Write until it is full."""
         os.set_blocking(self.descriptor, False)
         with suppress(OSError):
             while True:
                 os.write(self.descriptor, FILLER)
-        with suppress(OSError):  # the rest, which is smaller than a line
+        with suppress(OSError):  # what still fits, less than a line
             while True:
                 os.write(self.descriptor, b"\n")
         os.set_blocking(self.descriptor, True)
@@ -95,7 +95,7 @@ def _left_pipe(_: Path) -> Iterator[Stream]:
 
 
 def _found_pipe(folder: Path) -> Iterator[Stream]:
-    """One that nobody reads when it is first written, so that it cannot be opened anew."""
+    """A named pipe that nobody reads at first, so that it cannot be opened again."""
     os.mkfifo(folder / "fifo")
     first = os.open(folder / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writing = os.open(folder / "fifo", os.O_WRONLY)
@@ -112,11 +112,11 @@ def _terminal(_: Path) -> Iterator[Stream]:
 
 
 def _stopped_terminal(_: Path) -> Iterator[Stream]:
-    """As by Ctrl-S."""
+    """A terminal that is stopped, as by Ctrl-S."""
     ours, theirs = pty.openpty()
     termios.tcflow(theirs, termios.TCOOFF)
     yield Stream(theirs, ours)
-    termios.tcflow(theirs, termios.TCOON)  # a close would wait for it
+    termios.tcflow(theirs, termios.TCOON)  # a close would wait for the terminal
     _closing(ours, theirs)
 
 
@@ -127,7 +127,7 @@ def _left_terminal(_: Path) -> Iterator[Stream]:
     os.close(theirs)
 
 
-# Those that can be read again, by name.
+# Streams that a test reads later, by name.
 READABLE: Final[Mapping[str, Kind]] = {
     "stream socket": _pair(socket.SOCK_STREAM),
     "datagram socket": _pair(socket.SOCK_DGRAM),
@@ -136,7 +136,7 @@ READABLE: Final[Mapping[str, Kind]] = {
     "pipe": _pipe,
     "terminal": _terminal,
 }
-# Those that are never read.
+# Streams that are never read.
 DEAD: Final[Mapping[str, Kind]] = {
     "full device": _full_device,
     "socket without its peer": _left_socket,
@@ -149,7 +149,7 @@ DEAD: Final[Mapping[str, Kind]] = {
 
 @contextmanager
 def opened(name: str, folder: Path) -> Iterator[Stream]:
-    """One of that kind."""
+    """Open a stream of that kind."""
     kind = READABLE.get(name) or DEAD[name]
     with contextmanager(kind)(folder) as stream:
         yield stream

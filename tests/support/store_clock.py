@@ -1,11 +1,11 @@
-"""A clock for the store that tests move; everything else is the real server."""
+"""A clock of the store that tests set; everything else is the real server."""
 
 from redis.asyncio import Redis
 
 from scheduler_api.store.connection.script_text import lua_text
 from scheduler_api.store.keys import tag
 
-PARTITIONS = 3  # at the most, of a store with such a clock: a script reads its own slot
+PARTITIONS = 3  # at most, of a store with such a clock, as a script reads its own slot only
 _HEAD = "local time = call('TIME')"
 
 
@@ -13,12 +13,12 @@ class Clock:
     """The store's clock, kept in a key that the scripts read instead of TIME."""
 
     def __init__(self, redis: Redis, key: str) -> None:
-        """`key`: of partition 0; that of another has its tag instead."""
+        """`key`: of partition 0; those of other partitions have their own tag."""
         self._redis = redis
         self.key = key
 
     async def set(self, ms: int) -> None:
-        """Now, in ms since 1970."""
+        """The time, in ms since 1970."""
         for partition in range(PARTITIONS):
             key = self.key.replace("{0}", f"{{{tag(partition)}}}")
             await self._redis.rpush(key, 0, 0)
@@ -27,17 +27,17 @@ class Clock:
             await self._redis.ltrim(key, 0, 1)
 
     async def now(self) -> int:
-        """In ms since 1970."""
+        """Set it, in ms since 1970."""
         seconds, micros = await self._redis.lrange(self.key, 0, 1)
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def advance(self, ms: int) -> None:
-        """Move on."""
+        """Move it ahead by so many ms."""
         await self.set(await self.now() + ms)
 
 
 def clock_lib(key: str) -> dict[str, str]:
-    """`libs` of a store (see Scripts) that reads the time in this key."""
+    """`libs` (see Scripts) of a store that reads the time in this key."""
     lua = lua_text("lib/clock.lua")
     assert lua.count(_HEAD) == 1, "the clock is read in one place"
     name = f"('{key}'):gsub('{{0}}', KEYS[1]:match('{{%d+}}'))"

@@ -1,4 +1,4 @@
-"""The fault proxy does what it says, and nothing else."""
+"""The fault proxy makes the faults that it is told to make, and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,20 +16,20 @@ from tests.support import fault_proxy
 from tests.support.factories import accepted
 from tests.support.fault_proxy import FaultProxy, frame_end, proxying
 
-SOON = 0.05  # seconds after which what did not come is taken as held back
+SOON = 0.05  # seconds after which missing bytes count as held back
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture
 async def proxy(socket: Path) -> AsyncIterator[FaultProxy]:
-    """In front of the tests' server."""
+    """A proxy in front of the tests' store."""
     async with proxying(socket) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def client(proxy: FaultProxy) -> AsyncIterator[Redis]:
-    """Through the proxy; it waits long, so that only the proxy's faults are seen."""
+    """A client through the proxy; its timeout is long, so that only the proxy's faults show."""
     client = connect(f"{proxy.address}?socket_timeout=30")
     yield client
     await close(client)
@@ -37,7 +37,7 @@ async def client(proxy: FaultProxy) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def echo() -> AsyncIterator[FaultProxy]:
-    """In front of a server that sends back what it got."""
+    """A proxy in front of a server that echoes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -56,7 +56,7 @@ async def dial(proxy: FaultProxy) -> Wire:
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """All that still comes, however the connection ends."""
+    """All bytes until the connection ends, in any way."""
     found = bytearray()
     with suppress(ConnectionError):
         while data := await reader.read(1):
@@ -91,18 +91,18 @@ async def is_silent(reader: asyncio.StreamReader) -> bool:
         b"PING\r\n",
     ],
 )
-def test_a_frame_is_whole_at_its_last_byte_and_not_before(frame: bytes) -> None:
+def test_frame_end_finds_a_frame_at_its_last_byte_and_not_before(frame: bytes) -> None:
     assert frame_end(frame + b"+next\r\n") == len(frame)
     assert [frame_end(frame[:size]) for size in range(len(frame))] == [0] * len(frame)
 
 
-async def test_without_a_fault_everything_passes(client: Redis, proxy: FaultProxy) -> None:
+async def test_proxy_without_a_fault_passes_everything(client: Redis, proxy: FaultProxy) -> None:
     assert await client.ping()
     assert await client.echo("x" * 200_000) == b"x" * 200_000
     assert proxy.replies["ECHO"] == 1
 
 
-async def test_a_subscription_passes(client: Redis, prefix: str) -> None:
+async def test_proxy_passes_a_subscription(client: Redis, prefix: str) -> None:
     async with client.pubsub() as subscription:
         await subscription.subscribe(prefix)
         assert (await subscription.get_message(timeout=5))["type"] == "subscribe"
@@ -110,7 +110,7 @@ async def test_a_subscription_passes(client: Redis, prefix: str) -> None:
         assert (await subscription.get_message(timeout=5))["data"] == b"news"
 
 
-async def test_commands_and_replies_are_named_before_they_pass(
+async def test_watch_gets_commands_and_replies_by_name_before_they_pass(
     client: Redis, proxy: FaultProxy, prefix: str
 ) -> None:
     seen: list[tuple[str, str]] = []
@@ -125,7 +125,7 @@ async def test_commands_and_replies_are_named_before_they_pass(
     assert seen == [("command", "claim"), ("reply", "claim")]
 
 
-async def test_only_the_reply_that_is_meant_is_swallowed(
+async def test_lose_reply_loses_that_reply_only(
     proxy: FaultProxy, redis: Redis, prefix: str
 ) -> None:
     patient = connect(f"{proxy.address}?socket_timeout=0.2")
@@ -143,7 +143,7 @@ async def test_only_the_reply_that_is_meant_is_swallowed(
     await patient.connection_pool.disconnect()
 
 
-async def test_a_reply_is_cut_at_a_byte(proxy: FaultProxy) -> None:
+async def test_cut_reply_cuts_it_at_a_byte(proxy: FaultProxy) -> None:
     proxy.cut_reply("ECHO", nth=1, kept=6)
     reader, writer = await dial(proxy)
     writer.write(b"PING\r\nECHO abcdef\r\nPING\r\n")
@@ -151,7 +151,7 @@ async def test_a_reply_is_cut_at_a_byte(proxy: FaultProxy) -> None:
     writer.close()
 
 
-async def test_a_black_hole_holds_back_until_it_is_healed(echo: FaultProxy) -> None:
+async def test_black_hole_holds_bytes_back_until_it_is_healed(echo: FaultProxy) -> None:
     reader, writer = await dial(echo)
     echo.black_hole("down")
     writer.write(b"abc")
@@ -161,7 +161,7 @@ async def test_a_black_hole_holds_back_until_it_is_healed(echo: FaultProxy) -> N
     writer.close()
 
 
-async def test_a_connection_ends_after_so_many_bytes(echo: FaultProxy) -> None:
+async def test_proxy_ends_a_connection_after_so_many_bytes(echo: FaultProxy) -> None:
     reader, writer = await dial(echo)
     writer.write(b"abc")
     assert await reader.readexactly(3) == b"abc"
@@ -171,7 +171,7 @@ async def test_a_connection_ends_after_so_many_bytes(echo: FaultProxy) -> None:
     writer.close()
 
 
-async def test_what_is_cut_on_the_way_up_never_reaches_the_server(echo: FaultProxy) -> None:
+async def test_proxy_forwards_nothing_after_a_cut_on_the_way_up(echo: FaultProxy) -> None:
     echo.cut_after(0, "up")
     reader, writer = await dial(echo)
     writer.write(b"abc")
@@ -179,7 +179,7 @@ async def test_what_is_cut_on_the_way_up_never_reaches_the_server(echo: FaultPro
     writer.close()
 
 
-async def test_a_reset_ends_every_connection(echo: FaultProxy) -> None:
+async def test_reset_ends_every_connection(echo: FaultProxy) -> None:
     reader, writer = await dial(echo)
     writer.write(b"abc")
     await reader.readexactly(3)
@@ -189,7 +189,7 @@ async def test_a_reset_ends_every_connection(echo: FaultProxy) -> None:
     writer.close()
 
 
-async def test_a_refusing_port_lets_nobody_in_until_it_is_healed(echo: FaultProxy) -> None:
+async def test_refuse_lets_no_connection_in_until_it_is_healed(echo: FaultProxy) -> None:
     port = echo.port
     await echo.refuse()
     with pytest.raises(ConnectionRefusedError):
@@ -200,14 +200,14 @@ async def test_a_refusing_port_lets_nobody_in_until_it_is_healed(echo: FaultProx
     writer.close()
 
 
-async def test_a_server_that_is_away_ends_the_connection(tmp_path: Path) -> None:
+async def test_proxy_ends_a_connection_if_the_server_is_down(tmp_path: Path) -> None:
     async with proxying(tmp_path / "nobody") as proxy:
         reader, writer = await dial(proxy)
         assert await rest(reader) == b""
         writer.close()
 
 
-async def test_latency_and_rate_change_nothing_but_the_time(echo: FaultProxy) -> None:
+async def test_latency_and_rate_change_only_the_time(echo: FaultProxy) -> None:
     loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
     echo.latency(0.02, jitter=0.01)
     echo.rate(100_000)
@@ -218,6 +218,6 @@ async def test_latency_and_rate_change_nothing_but_the_time(echo: FaultProxy) ->
     writer.close()
 
 
-def test_the_same_seed_gives_the_same_jitter(tmp_path: Path) -> None:
+def test_proxy_of_the_same_seed_has_the_same_jitter(tmp_path: Path) -> None:
     drawn = [FaultProxy(tmp_path, seed=seed).random.random() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]

@@ -1,4 +1,4 @@
-"""A valkey-server of a test's own: started, frozen, killed and filled as the test wants."""
+"""A valkey-server for one test, which starts, freezes, kills and fills it."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 
 class Valkey:
-    """One server, on a unix socket and nowhere else unless its configuration says so."""
+    """One server; it listens on a unix socket only, unless its configuration says otherwise."""
 
     def __init__(self, folder: Path, *config: str, wrapper: tuple[str, ...] = ()) -> None:
         """`config`: further lines; `wrapper`: a command in front, with its arguments."""
@@ -27,11 +27,11 @@ class Valkey:
 
     @property
     def address(self) -> str:
-        """As the product takes it."""
+        """Its URL, as in REDIS_URL."""
         return f"unix://{self.socket}"
 
     async def start(self) -> None:
-        """Run it, and wait until it takes connections; it may still be loading."""
+        """Run it, and wait until it accepts connections; it may still load its data."""
         lines = ("port 0", f"unixsocket {str(self.socket)!r}", f"dir {str(self.folder)!r}")
         self.socket.unlink(missing_ok=True)
         self.process = await asyncio.create_subprocess_exec(
@@ -47,12 +47,12 @@ class Valkey:
         await wait_until("a valkey-server", self._answers)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """A signal: SIGSTOP freezes it, SIGCONT thaws it."""
+        """Send a signal: SIGSTOP freezes it, SIGCONT resumes it."""
         assert self.process
         self.process.send_signal(number)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it, with SIGKILL at once; what was written stays."""
+        """End it; with SIGKILL at once. Its files stay."""
         if self.process and self.process.returncode is None:
             self.send_signal(signal.SIGCONT)
             self.send_signal(number)
@@ -74,7 +74,7 @@ class Valkey:
 async def valkey_server(
     folder: Path, *config: str, wrapper: tuple[str, ...] = ()
 ) -> AsyncIterator[Valkey]:
-    """A running server; nothing of it stays behind but its files."""
+    """Run a server, and end it afterwards; its files stay."""
     server = Valkey(folder, *config, wrapper=wrapper)
     try:
         await server.start()

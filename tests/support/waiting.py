@@ -1,17 +1,17 @@
-"""Waiting for what another process or task brings about; asked for instead of any sleep."""
+"""Waits for a condition instead of sleeping."""
 
 import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
 
-PAUSE = 0.01  # seconds between two looks
+PAUSE = 0.01  # seconds between two checks
 
 
 async def wait_until(
     what: str, condition: Callable[[], bool | Awaitable[bool]], timeout: float = 10.0
 ) -> None:
-    """Look until `condition` holds; after `timeout` seconds fail, naming `what` was awaited."""
+    """Wait until `condition` holds; after `timeout` seconds fail with `what` was awaited."""
     deadline = time.monotonic() + timeout
     while not await _holds(condition):
         if time.monotonic() > deadline:

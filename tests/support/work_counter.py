@@ -1,4 +1,4 @@
-"""Counts work instead of timing it: a store's commands, and calls of our own functions."""
+"""Counts work instead of timing it: commands of a store, and calls of the product's functions."""
 
 import sys
 from collections import Counter
@@ -13,15 +13,15 @@ from redis.asyncio import Redis
 import scheduler_api
 
 _OURS = str(Path(scheduler_api.__file__).parent)
-# What a client says when it connects, and what asking for the counts costs.
+# Commands of connecting and of reading the counts.
 _BESIDE = ("hello", "client|", "config|", "info")
 
 
 class Commands:
-    """What a store of the test's own was told, those inside scripts included."""
+    """The commands that a store ran, those inside scripts included."""
 
     def __init__(self, redis: Redis) -> None:
-        """`redis`: another client than the one that is counted."""
+        """`redis`: a client other than the counted one."""
         self._redis = redis
 
     async def forget(self) -> None:
@@ -29,7 +29,7 @@ class Commands:
         await self._redis.config_resetstat()
 
     async def since(self) -> Counter[str]:
-        """Command → how often, since `forget`."""
+        """Command → number of runs since `forget`."""
         told: dict[str, Any] = await self._redis.info("commandstats")
         counts = {name.removeprefix("cmdstat_"): it["calls"] for name, it in told.items()}
         return Counter({name: n for name, n in counts.items() if not name.startswith(_BESIDE)})
@@ -37,7 +37,7 @@ class Commands:
 
 @contextmanager
 def our_calls() -> Iterator[Counter[str]]:
-    """Function of the product → how often it was called within."""
+    """Function of the product → number of calls within the block."""
     found = Counter[str]()
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
@@ -53,10 +53,10 @@ def our_calls() -> Iterator[Counter[str]]:
 
 
 def _begins(frame: FrameType) -> bool:
-    """Whether it is no coroutine that goes on: how often those wait is a matter of luck.
+    """Whether this is a call, not a coroutine that resumes: how often those wait is random.
 
     Nor a comprehension, which is a call in Python 3.11 and none in 3.12.
     """
     code = frame.f_code
-    # The argument of its RESUME instruction is 0 at the beginning of a function only.
+    # The argument of RESUME is 0 only at the start of a function.
     return not code.co_code[frame.f_lasti + 1] & 3 and not code.co_qualname.endswith("comp>")

@@ -1,4 +1,4 @@
-"""A clock that is wrong for one process: libfaketime, which is Debian's package `faketime`."""
+"""A wrong clock for single processes, by libfaketime (Debian: `faketime`)."""
 
 from pathlib import Path
 from typing import Final
@@ -7,23 +7,23 @@ HOUR: Final = 3600  # seconds
 
 
 class WrongClock:
-    """Of the processes that are started with it; what it is wrong by may change while they run."""
+    """The clock of the processes that start with it; its error may change while they run."""
 
     def __init__(self, folder: Path, *, monotonic: bool = False) -> None:
-        """`folder`: where they look how wrong it is; `monotonic`: that clock is wrong too."""
+        """`folder`: has the file with the error; `monotonic`: whether that clock is wrong too."""
         self._told = folder / "wrong-by"
         self._monotonic = monotonic
         self.set(0)
 
     def set(self, seconds: int) -> None:
-        """Be ahead by so much, or behind."""
+        """Set the error: ahead by so many seconds, or behind."""
         new = self._told.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
-        new.rename(self._told)  # never half of it
+        new.rename(self._told)  # so that no process reads half of it
 
     @property
     def environ(self) -> dict[str, str]:
-        """What makes a process believe it.
+        """The environment of a process with this clock.
 
         Its monotonic clock stays right, as a machine's does, unless the machine stood still.
         """
@@ -36,12 +36,12 @@ class WrongClock:
 
     @property
     def wrapper(self) -> tuple[str, ...]:
-        """The same as a command in front of another."""
+        """The same, as a command to put before another one."""
         return ("env", *(f"{name}={value}" for name, value in self.environ.items()))
 
 
 def library() -> Path:
-    """Of libfaketime, whose absence is an error."""
+    """The path of libfaketime; it is an error if it is missing."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert found, "There is no libfaketime: on Debian, apt-get install faketime"
     return found[0]

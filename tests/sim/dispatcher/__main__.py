@@ -12,7 +12,7 @@ from tests.sim.dispatcher.world import SimStore, World
 from tests.sim.options import shown
 
 SEEDS: Final = 2_000
-BUDGET: Final = 500  # schedules in which each planted mistake has to be caught
+BUDGET: Final = 1_000  # schedules in which each planted mistake has to be caught
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ class Link:
         self.reply_loss = reply_loss
         self.cut_until = 0.0  # monotonic seconds
         self.disturbed = False  # whether a call may have failed
-        self.at_claim: Callable[[], None] | None = None  # what happens when a claim has run
+        self.at_claim: Callable[[], Any] | None = None  # what happens when a claim has run
 
     @property
     def client(self) -> Redis:

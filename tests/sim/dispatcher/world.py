@@ -8,6 +8,7 @@ scripts. Replaced are HTTP (a sender that answers as the seed says), the network
 import asyncio
 import random
 from collections import Counter
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -47,13 +48,23 @@ if TYPE_CHECKING:
 START_MS: Final = 1_800_000_000_000  # what the store's clock shows at BEGIN
 LEASE: Final = 6.0  # seconds
 LONG_OUTAGE: Final = LEASE / 2  # seconds; a longer one may end leases
-GRACE: Final = 3.0  # seconds that a process waits for open requests when it is stopped
 RECOVERED_AFTER: Final = 1.0  # seconds after the death of a process, on the same machine
+AFTER_CLAIM: Final = 0.05  # seconds
+MAX_DRAIN: Final = 15.0  # seconds that the drain of a healed world may take
 MAX_REST: Final = 1_000.0  # seconds in which a healed world has to come to rest
 DAY: Final = timedelta(days=1)
 
 DURATIONS: Final = (0.005, 0.05, 0.05, 0.5, 2.0, 20.0)  # seconds of a request
-DELAYS: Final = (0, 0, 500, 1_000, 5_000, 20_000)  # ms from a create until the message is due
+DELAYS: Final = (
+    0,
+    0,
+    500,
+    1_000,
+    1_000,
+    1_500,
+    5_000,
+    20_000,
+)  # ms from a create until the message is due
 GAPS: Final = (0.0, 0.01, 0.5, 2.0, LEASE)  # seconds between two acts
 LENGTHS: Final = (0.5, 2.0, LEASE, 3 * LEASE)  # seconds of a pause, a cut or an outage
 ANSWERS: Final = (*((200,),) * 8, (500, 200), (503, 0, 204))  # 0: no answer
@@ -76,6 +87,7 @@ class Options(msgspec.Struct, frozen=True):
     unsent: float  # share of the attempts for which the machine has no socket
     same_machine: bool  # whether the claims of a process that died are recovered at once
     ahead: float  # seconds before its instant that a message is claimed
+    grace: float  # seconds that a process waits for open requests when it is stopped
     acts: int
 
 
@@ -92,7 +104,8 @@ def draw(rng: random.Random) -> Options:
         notification_loss=0.0 if calm else rng.choice((0.0, 0.5)),
         unsent=0.0 if calm else rng.choice((0.0, 0.0, 0.1)),
         same_machine=rng.random() < 0.5,
-        ahead=rng.choice((AHEAD, AHEAD, 1.0)),
+        ahead=rng.choice((AHEAD, 2.0)),
+        grace=rng.choice((0.0, 3.0)),
         acts=rng.randint(4, 16),
     )
 
@@ -169,7 +182,7 @@ class SimProcess(Process):
 
     async def drain(self) -> None:
         """SIGTERM; then it is gone."""
-        await self.dispatcher.drain(timedelta(seconds=GRACE))
+        await self.dispatcher.drain(timedelta(seconds=self.world.options.grace))
         self.world.drained(self)
 
 
@@ -295,7 +308,7 @@ class World:
         acts = [self._create] * 4 + [self._cancel]
         if not self.options.calm:
             acts += [self._kill, self._pause, self._cut_off, self._lose_store, self._terminate]
-            acts += [self._kill_at_claim, self._pause_at_claim]
+            acts += [self._kill_at_claim, self._pause_at_claim, self._terminate_after_claim]
         self.rng.choice(acts)()
 
     async def _heal(self) -> None:
@@ -318,7 +331,7 @@ class World:
     async def _stop_all(self) -> None:
         for process in list(self.processes):
             self._stop(process)
-        await self._sleep(GRACE + 10)
+        await self._sleep(MAX_DRAIN)
         if self.processes:
             raise Broken("a process does not end, although it has nothing left to do")
         left = [name for name in ("claims", "leases") if self.stored(name)]
@@ -383,6 +396,14 @@ class World:
         if process := self._any():
             process.link.at_claim = partial(self._pause, process)
 
+    def _terminate_after_claim(self) -> None:
+        """When the messages of a claim are open, or wait for their instant."""
+        if process := self._any():
+            stop, context = partial(self._terminate, process), copy_context()
+            process.link.at_claim = partial(
+                self.loop.call_later, AFTER_CLAIM, stop, context=context
+            )
+
     def _kill(self, this: SimProcess | None = None) -> None:
         process = this or self._any()
         if process and not process.stopping:
@@ -432,8 +453,9 @@ class World:
     def _find_store(self) -> None:
         self.store.server.down = self.outage_is_long = False
 
-    def _terminate(self) -> None:
-        if process := self._any():
+    def _terminate(self, this: SimProcess | None = None) -> None:
+        process = this or self._any()
+        if process and process.acts and not process.stopping:
             self.counts["stops"] += 1
             self._stop(process)
             self._start()
