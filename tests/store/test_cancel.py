@@ -17,7 +17,7 @@ from tests.support.message_states import bring, everything, fill, outcome
 
 
 @pytest.mark.parametrize("state", ["scheduled", "retrying", "parked"])
-async def test_a_message_that_waits_is_gone_and_its_id_is_free(store: Store, state: str) -> None:
+async def test_cancel_removes_a_waiting_message_and_frees_its_id(store: Store, state: str) -> None:
     await bring(store, state)
     await store.messages.cancel("a")
     with pytest.raises(MessageNotFound):
@@ -34,7 +34,7 @@ async def test_a_message_that_waits_is_gone_and_its_id_is_free(store: Store, sta
         ("failed", MessageFinished),
     ],
 )
-async def test_what_is_on_the_wire_or_has_ended_stays(
+async def test_cancel_refuses_a_leased_or_finished_message(
     store: Store, redis: Redis, state: str, error: type[SchedulerError]
 ) -> None:
     await bring(store, state)
@@ -44,7 +44,7 @@ async def test_what_is_on_the_wire_or_has_ended_stays(
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_an_unknown_id_is_not_found(store: Store, redis: Redis) -> None:
+async def test_cancel_of_an_unknown_id_is_not_found(store: Store, redis: Redis) -> None:
     await bring(store, "scheduled", "b")
     before = await everything(redis, store.keys[0])
     with pytest.raises(MessageNotFound):
@@ -52,7 +52,7 @@ async def test_an_unknown_id_is_not_found(store: Store, redis: Redis) -> None:
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_of_many_who_cancel_at_once_one_succeeds(store: Store) -> None:
+async def test_cancel_succeeds_once_of_many_calls_at_the_same_time(store: Store) -> None:
     await bring(store, "scheduled")
     told = await asyncio.gather(
         *(store.messages.cancel("a") for _ in range(20)), return_exceptions=True
@@ -61,13 +61,13 @@ async def test_of_many_who_cancel_at_once_one_succeeds(store: Store) -> None:
     assert sum(isinstance(each, MessageNotFound) for each in told) == 19
 
 
-async def test_the_last_parked_message_leaves_no_key(store: Store, redis: Redis) -> None:
+async def test_cancel_of_the_last_parked_message_leaves_no_key(store: Store, redis: Redis) -> None:
     await bring(store, "parked")
     await store.messages.cancel("a")
     assert not [key async for key in redis.scan_iter(f"{store.keys[0].base}parked:*")]
 
 
-async def test_a_slot_handed_to_a_message_that_is_cancelled_strands_no_other(
+async def test_cancel_of_an_unparked_message_strands_no_other(
     store: Store,
 ) -> None:
     claims = await fill(store)

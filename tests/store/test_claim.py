@@ -42,7 +42,7 @@ async def create(store: Store, *names: str, url: str = URL, delay: float = 0) ->
     await asyncio.gather(*(store.messages.create(name, asked) for name in names))
 
 
-async def test_a_message_is_leased_at_its_instant_and_not_before(
+async def test_claim_leases_a_message_when_it_is_due_and_not_before(
     store: Store, clock: Clock
 ) -> None:
     await create(store, "a", delay=1)
@@ -53,7 +53,7 @@ async def test_a_message_is_leased_at_its_instant_and_not_before(
     assert (await store.messages.get("a")).state == "delivering"
 
 
-async def test_a_claim_may_be_ahead_of_an_instant(store: Store, clock: Clock) -> None:
+async def test_claim_may_lease_a_message_before_it_is_due(store: Store, clock: Clock) -> None:
     await create(store, "a", delay=1)
     await create(store, "b", delay=1.005)
     await create(store, "c", delay=1.011)
@@ -67,7 +67,9 @@ async def test_a_claim_may_be_ahead_of_an_instant(store: Store, clock: Clock) ->
     assert second.messages[0].due_at == from_ms(NOW + 1000)
 
 
-async def test_where_much_is_overdue_nothing_is_claimed_ahead(store: Store, clock: Clock) -> None:
+async def test_claim_leases_nothing_ahead_while_many_are_overdue(
+    store: Store, clock: Clock
+) -> None:
     for number in range(150):
         await create(store, f"old{number}", url=host(number))
     await create(store, "soon", delay=1.005)
@@ -78,7 +80,7 @@ async def test_where_much_is_overdue_nothing_is_claimed_ahead(store: Store, cloc
 
 
 @pytest.mark.parametrize("overdue", [0, 1, 127, 128])
-async def test_many_that_are_due_in_a_moment_are_claimed_ahead(
+async def test_claim_leases_many_ahead_that_are_due_in_a_moment(
     store: Store, clock: Clock, overdue: int
 ) -> None:
     names = [f"{number:03}" for number in range(300)]
@@ -97,18 +99,18 @@ async def test_many_that_are_due_in_a_moment_are_claimed_ahead(
     assert sorted(ids(claim))[:50] == names[:50]
 
 
-async def test_a_claim_ahead_finds_what_is_due_since_the_beginning_of_time(store: Store) -> None:
+async def test_claim_ahead_finds_a_message_due_at_0(store: Store) -> None:
     await store.messages.create("a", accepted(scheduleTo="1970-01-01T00:00:00Z"))
     assert ids(await store.queues[0].claim(10, ahead=0.01)) == ["a"]
 
 
-async def test_what_is_leased_is_not_claimed_again(store: Store, clock: Clock) -> None:
+async def test_claim_does_not_return_a_leased_message(store: Store, clock: Clock) -> None:
     await bring(store, "delivering")
     await clock.advance(10 * LEASE)  # only reap ends a lease
     assert ids(await store.queues[0].claim(10)) == []
 
 
-async def test_a_claimed_message_is_all_that_its_attempt_needs(store: Store, clock: Clock) -> None:
+async def test_claim_returns_every_field_that_an_attempt_needs(store: Store, clock: Clock) -> None:
     asked = accepted(payload={"a": 1}, timeout="7s")
     await store.messages.create("a", asked)
     first = (await store.queues[0].claim(1)).messages[0]
@@ -133,7 +135,7 @@ async def test_a_claimed_message_is_all_that_its_attempt_needs(store: Store, clo
     assert (first.attempts, first.due_at, first.log) == (0, from_ms(NOW), b"")
 
 
-async def test_a_new_message_under_an_old_id_has_another_webhook_id(
+async def test_claim_gives_a_new_message_with_an_old_id_another_webhook_id(
     store: Store, clock: Clock
 ) -> None:
     await create(store, "a")
@@ -145,21 +147,21 @@ async def test_a_new_message_under_an_old_id_has_another_webhook_id(
     assert second.webhook_id != first.webhook_id
 
 
-async def test_no_more_are_claimed_than_asked_for_oldest_first(store: Store) -> None:
+async def test_claim_returns_at_most_its_limit_oldest_first(store: Store) -> None:
     for number in range(6):
         await create(store, f"{number}", url=host(number), delay=number / 1000)
     await store.messages.create("old", accepted(scheduleTo="1970-01-01T00:00:00Z"))
     assert ids(await store.queues[0].claim(1)) == ["old"]
 
 
-async def test_at_most_a_hundred_are_claimed_at_once(store: Store) -> None:
+async def test_claim_returns_at_most_a_hundred(store: Store) -> None:
     for number in range(30):
         await create(store, *(f"{number}-{i}" for i in range(CONCURRENCY)), url=host(number))
     assert len((await store.queues[0].claim(1000)).messages) == CLAIM_BATCH
     assert len((await store.queues[0].claim(1000)).messages) == 120 - CLAIM_BATCH
 
 
-async def test_what_is_over_its_destinations_limit_is_parked(store: Store) -> None:
+async def test_claim_parks_messages_over_the_limit_of_their_destination(store: Store) -> None:
     names = [f"{number}" for number in range(CONCURRENCY + 2)]
     await create(store, *names)
     assert ids(await store.queues[0].claim(100)) == names[:CONCURRENCY]
@@ -167,14 +169,14 @@ async def test_what_is_over_its_destinations_limit_is_parked(store: Store) -> No
     assert parked == [None] * CONCURRENCY + [Hold("full", None)] * 2
 
 
-async def test_a_destination_at_its_limit_delays_no_other(store: Store) -> None:
+async def test_claim_is_not_delayed_by_another_destination_at_its_limit(store: Store) -> None:
     await fill(store)
     await create(store, "a", "b")
     await create(store, "other", url=host(1))
     assert ids(await store.queues[0].claim(1)) == ["other"]
 
 
-async def test_fresh_messages_are_found_behind_a_backlog(store: Store, clock: Clock) -> None:
+async def test_claim_finds_fresh_messages_behind_a_backlog(store: Store, clock: Clock) -> None:
     for first in range(0, 1000, 100):
         await create(store, *(f"{first + i:03}" for i in range(100)))
     await clock.advance(1)
@@ -182,7 +184,7 @@ async def test_fresh_messages_are_found_behind_a_backlog(store: Store, clock: Cl
     assert ids(await store.queues[0].claim(100)) == ["000", "fresh", "001", "999", "002"]
 
 
-async def test_a_claim_looks_at_no_more_than_256(store: Store) -> None:
+async def test_claim_looks_at_no_more_than_256_messages(store: Store) -> None:
     for first in range(0, 300, 100):
         await create(store, *(f"{first + i:03}" for i in range(100)))
     await store.queues[0].claim(100)
@@ -192,7 +194,7 @@ async def test_a_claim_looks_at_no_more_than_256(store: Store) -> None:
     assert (await store.queues[0].claim(100)).messages == []  # and parks the rest
 
 
-async def test_large_records_end_a_claim_early(store: Store) -> None:
+async def test_claim_ends_early_at_large_records(store: Store) -> None:
     for number in range(6):
         asked = accepted(webhookUrl=host(number), payload="x" * MIB)
         await store.messages.create(f"{number}", asked)
@@ -201,7 +203,7 @@ async def test_large_records_end_a_claim_early(store: Store) -> None:
     assert ids(last) == ["4", "5"]
 
 
-async def test_each_of_many_has_its_own_record_and_progress(
+async def test_claim_returns_each_message_with_its_record_and_progress(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     names = [f"{number:02}" for number in range(40)]
@@ -223,7 +225,7 @@ async def test_each_of_many_has_its_own_record_and_progress(
 
 
 @pytest.mark.parametrize(("delay", "due_in"), [(None, None), (0, 0.0), (1.5, 1.5), (3600, 3600.0)])
-async def test_a_claim_tells_when_the_next_message_is_due(
+async def test_claim_returns_when_the_next_message_is_due(
     store: Store, delay: float | None, due_in: float | None
 ) -> None:
     await create(store, "a", url=host(1))
@@ -234,7 +236,7 @@ async def test_a_claim_tells_when_the_next_message_is_due(
     assert claim.due_in == due_in
 
 
-async def test_a_claim_tells_when_the_next_lease_ends(store: Store, clock: Clock) -> None:
+async def test_claim_returns_when_the_next_lease_ends(store: Store, clock: Clock) -> None:
     assert (await store.queues[0].claim(1)).lease_in is None
     await create(store, "a", "b")
     assert (await store.queues[0].claim(1)).lease_in == LEASE / 1000
@@ -244,13 +246,13 @@ async def test_a_claim_tells_when_the_next_lease_ends(store: Store, clock: Clock
     assert (await store.queues[0].claim(1)).lease_in == 0
 
 
-async def test_a_deadline_is_a_lease_after_the_call_began(store: Store) -> None:
+async def test_claim_returns_a_deadline_one_lease_after_the_call_began(store: Store) -> None:
     before = time.monotonic()
     claim = await store.queues[0].claim(1)
     assert before <= claim.deadline - LEASE / 1000 <= time.monotonic()
 
 
-async def test_the_stores_clock_is_known_after_a_claim(store: Store) -> None:
+async def test_claim_lets_the_queue_know_the_clock_of_the_store(store: Store) -> None:
     before = time.monotonic()
     await store.queues[0].claim(1)
     shown = store.queues[0].now()
@@ -258,7 +260,7 @@ async def test_the_stores_clock_is_known_after_a_claim(store: Store) -> None:
     assert 0 <= (shown - from_ms(NOW)).total_seconds() <= math.ceil(elapsed * 1000) / 1000
 
 
-async def test_the_same_nonce_is_answered_with_the_same_set(
+async def test_claim_returns_the_same_messages_for_a_repeated_nonce(
     store: Store, redis: Redis, scripts: Scripts
 ) -> None:
     await create(store, *(f"{number}" for number in range(CONCURRENCY + 1)))
@@ -274,9 +276,7 @@ def rows(reply: list[object]) -> tuple[list[object], set[tuple[object, ...]]]:
     return reply[:7], {tuple(reply[i : i + 4]) for i in range(7, len(reply), 4)}
 
 
-async def test_a_claim_tells_whether_another_process_took_what_was_due(
-    store: Store, replica: Replica
-) -> None:
+async def test_claim_returns_whether_it_lost_a_race(store: Store, replica: Replica) -> None:
     other = replica()
     assert not (await store.queues[0].claim(1)).lost_race
     assert not (await other.queues[0].claim(1)).lost_race
@@ -286,9 +286,7 @@ async def test_a_claim_tells_whether_another_process_took_what_was_due(
     assert not (await store.queues[0].claim(1)).lost_race  # by nobody since
 
 
-async def test_an_opening_behind_which_nothing_waits_is_no_claim(
-    store: Store, redis: Redis
-) -> None:
+async def test_claim_ignores_an_opening_without_parked_messages(store: Store, redis: Redis) -> None:
     await create(store, "a")
     assert ids(await store.queues[0].claim(1)) == ["a"]
     await redis.zadd(f"{store.keys[0].base}opens", {host(0): NOW})
@@ -297,14 +295,14 @@ async def test_an_opening_behind_which_nothing_waits_is_no_claim(
         assert (claim.messages, claim.lost_race) == ([], False)
 
 
-async def test_whoever_is_alone_is_never_beaten(store: Store) -> None:
+async def test_claim_of_the_only_process_never_loses_a_race(store: Store) -> None:
     await fill(store)
     await create(store, "parked")
     for _ in range(3):
         assert not (await store.queues[0].claim(1)).lost_race
 
 
-async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
+async def test_claim_with_a_repeated_nonce_renews_the_leases_of_a_lost_reply(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a")
@@ -316,7 +314,7 @@ async def test_the_same_nonce_leases_anew_what_a_lost_reply_held(
     assert await store.queues[0].reap() == (0, [])
 
 
-async def test_a_lost_claim_comes_back_after_a_second_lost_reply_whoever_else_claims(
+async def test_claim_returns_a_lost_claim_after_a_second_lost_reply(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a", "b")
@@ -329,7 +327,7 @@ async def test_a_lost_claim_comes_back_after_a_second_lost_reply_whoever_else_cl
         await clock.advance(7)
 
 
-async def test_a_nonce_does_not_return_what_was_settled_since(
+async def test_claim_with_a_repeated_nonce_leaves_out_settled_messages(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a", "b")
@@ -347,7 +345,9 @@ async def test_a_nonce_does_not_return_what_was_settled_since(
     assert [row[0] for row in rows(await scripts.run(*call))[1]] == [b"b"]
 
 
-async def test_the_nonce_of_another_process_returns_nothing(store: Store, scripts: Scripts) -> None:
+async def test_claim_returns_nothing_for_the_nonce_of_another_process(
+    store: Store, scripts: Scripts
+) -> None:
     await create(store, "a")
     await scripts.run("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0)
     _, messages = rows(
@@ -356,7 +356,7 @@ async def test_the_nonce_of_another_process_returns_nothing(store: Store, script
     assert messages == set()
 
 
-async def test_a_claim_whose_reply_was_lost_comes_back_with_the_next(
+async def test_claim_returns_the_messages_of_a_lost_reply_at_the_next_call(
     store: Store, impatient: Redis, replica: Replica
 ) -> None:
     other = replica(impatient)
@@ -372,7 +372,7 @@ async def test_a_claim_whose_reply_was_lost_comes_back_with_the_next(
     assert ids(await other.queues[0].claim(2)) == ["c", "d"]
 
 
-async def test_an_id_without_a_record_is_dropped_and_counted(store: Store, redis: Redis) -> None:
+async def test_claim_drops_and_counts_an_id_without_a_record(store: Store, redis: Redis) -> None:
     await create(store, "a", "b")
     await redis.hdel(f"{store.keys[0].base}payloads", "a")
     claim = await store.queues[0].claim(10)
@@ -380,7 +380,7 @@ async def test_an_id_without_a_record_is_dropped_and_counted(store: Store, redis
     assert (await store.queues[0].claim(10)).dropped == 0
 
 
-async def test_a_record_that_cannot_be_read_holds_up_no_other(store: Store, redis: Redis) -> None:
+async def test_claim_leaves_out_a_record_that_cannot_be_read(store: Store, redis: Redis) -> None:
     await create(store, "a", "b")
     payloads = f"{store.keys[0].base}payloads"
     record: Any = await redis.hget(payloads, "a")
@@ -388,14 +388,16 @@ async def test_a_record_that_cannot_be_read_holds_up_no_other(store: Store, redi
     assert ids(await store.queues[0].claim(10)) == ["b"]
 
 
-async def test_nothing_due_writes_nothing(store: Store, redis: Redis) -> None:
+async def test_claim_writes_nothing_if_nothing_is_due(store: Store, redis: Redis) -> None:
     await create(store, "a", delay=1)
     before = await everything(redis, store.keys[0])
     await store.queues[0].claim(10)
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_several_processes_share_what_is_due(store: Store, replica: Replica) -> None:
+async def test_claims_of_several_processes_share_the_due_messages(
+    store: Store, replica: Replica
+) -> None:
     await create(store, "a", "b", "c")
     processes = [replica() for _ in range(4)]
     claims = await asyncio.gather(*(process.queues[0].claim(1) for process in processes))

@@ -32,7 +32,7 @@ async def refusal(store: Store, **fields: Any) -> DuplicateMessage:
     return refused.value
 
 
-async def test_a_new_message_waits_for_its_instant(store: Store) -> None:
+async def test_create_stores_a_message_until_it_is_due(store: Store) -> None:
     asked = accepted(scheduleTo=format_instant(MINUTE))
     assert await store.messages.create("a", asked) == MINUTE
     found = await store.messages.get("a")
@@ -40,19 +40,21 @@ async def test_a_new_message_waits_for_its_instant(store: Store) -> None:
     assert found.created_at == from_ms(NOW)
 
 
-async def test_a_delay_begins_at_the_stores_now(store: Store, clock: Clock) -> None:
+async def test_create_counts_a_delay_from_the_clock_of_the_store(
+    store: Store, clock: Clock
+) -> None:
     await clock.advance(1)
     at = await store.messages.create("a", accepted(delay="1m"))
     assert at == MINUTE + timedelta(milliseconds=1)
 
 
-async def test_an_instant_long_past_is_kept_as_it_was_asked_for(store: Store) -> None:
+async def test_create_keeps_an_instant_in_the_past(store: Store) -> None:
     epoch = from_ms(0)
     assert await store.messages.create("a", accepted(scheduleTo="1970-01-01T00:00:00Z")) == epoch
     assert (await store.messages.get("a")).scheduled_at == epoch
 
 
-async def test_the_last_instant_there_is_can_be_asked_for(store: Store) -> None:
+async def test_create_accepts_the_last_instant_of_datetime(store: Store) -> None:
     last = from_ms(253_402_300_799_999)
     assert await store.messages.create("a", accepted(scheduleTo=format_instant(last))) == last
     assert (await store.messages.get("a")).scheduled_at == last
@@ -60,7 +62,7 @@ async def test_the_last_instant_there_is_can_be_asked_for(store: Store) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:3/other", "http://127.0.0.1:2/hook"])
 @pytest.mark.parametrize("state", PENDING)
-async def test_the_id_of_a_pending_message_is_taken(
+async def test_create_refuses_the_id_of_a_pending_message(
     store: Store, redis: Redis, state: str, url: str
 ) -> None:
     await bring(store, state)
@@ -74,7 +76,7 @@ async def test_the_id_of_a_pending_message_is_taken(
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_what_was_sent_is_not_sent_again_for_a_repeated_request(
+async def test_create_refuses_a_repeated_request_of_a_finished_message(
     store: Store, redis: Redis, state: str
 ) -> None:
     at = format_instant(from_ms(NOW))
@@ -127,7 +129,7 @@ async def test_create_refuses_a_repeated_delay_of_a_pending_message_after_two_mi
     ],
 )
 @pytest.mark.parametrize("state", FINISHED)
-async def test_another_request_under_a_finished_id_is_a_new_message(
+async def test_create_accepts_another_request_with_the_id_of_a_finished_message(
     store: Store, state: str, other: dict[str, Any]
 ) -> None:
     await bring(store, state, payload={"a": 1}, delay=0)
@@ -137,12 +139,14 @@ async def test_another_request_under_a_finished_id_is_a_new_message(
     assert found.spec == accepted(**other).spec
 
 
-async def test_another_instant_under_a_finished_id_is_a_new_message(store: Store) -> None:
+async def test_create_accepts_another_instant_with_the_id_of_a_finished_message(
+    store: Store,
+) -> None:
     await bring(store, "delivered", scheduleTo=format_instant(from_ms(NOW)))
     assert await store.messages.create("a", accepted(scheduleTo=format_instant(MINUTE))) == MINUTE
 
 
-async def test_of_many_at_once_for_one_id_one_is_created(store: Store) -> None:
+async def test_create_stores_one_of_many_with_the_same_id_at_the_same_time(store: Store) -> None:
     calls = (store.messages.create("a", accepted(delay="1m")) for _ in range(50))
     told = await asyncio.gather(*calls, return_exceptions=True)
     assert told.count(MINUTE) == 1
@@ -150,7 +154,7 @@ async def test_of_many_at_once_for_one_id_one_is_created(store: Store) -> None:
     assert await store.messages.count() == 1
 
 
-async def test_a_hundred_are_answered_in_their_order(store: Store, scripts: Scripts) -> None:
+async def test_create_answers_a_hundred_in_their_order(store: Store, scripts: Scripts) -> None:
     await bring(store, "retrying", "7")
     args: list[bytes | int] = [0]
     for number in range(100):
@@ -163,18 +167,22 @@ async def test_a_hundred_are_answered_in_their_order(store: Store, scripts: Scri
     assert [counted != b"" for counted in replies[2::3]] == [n == 7 for n in range(100)]
 
 
-async def test_a_new_head_that_is_due_soon_is_announced(store: Store, published: Published) -> None:
+async def test_create_announces_a_new_head_that_is_due_soon(
+    store: Store, published: Published
+) -> None:
     await store.messages.create("a", accepted(delay="30s"))
     assert await published() == [NOW + NOTIFY_WITHIN]
 
 
-async def test_a_head_that_is_far_off_is_not_announced(store: Store, published: Published) -> None:
+async def test_create_does_not_announce_a_head_that_is_due_late(
+    store: Store, published: Published
+) -> None:
     await store.messages.create("a", accepted(delay="30.001s"))
     assert await published() == []
 
 
 @pytest.mark.parametrize("delay", ["10s", "11s"])
-async def test_what_is_not_before_the_head_is_not_announced(
+async def test_create_does_not_announce_a_message_after_the_head(
     store: Store, published: Published, delay: str
 ) -> None:
     await store.messages.create("a", accepted(delay="10s"))
@@ -183,7 +191,7 @@ async def test_what_is_not_before_the_head_is_not_announced(
     assert await published() == []
 
 
-async def test_one_announcement_is_made_for_the_earliest_of_a_call(
+async def test_create_announces_only_the_earliest_message_of_a_call(
     store: Store, published: Published
 ) -> None:
     delays = ["9s", "3s", "6s"]
@@ -191,7 +199,9 @@ async def test_one_announcement_is_made_for_the_earliest_of_a_call(
     assert await published() == [NOW + 3_000]
 
 
-async def test_a_refused_message_is_not_announced(store: Store, published: Published) -> None:
+async def test_create_does_not_announce_a_refused_message(
+    store: Store, published: Published
+) -> None:
     await bring(store, "delivering")
     await published()
     await refusal(store)

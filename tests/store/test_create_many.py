@@ -29,7 +29,7 @@ PARTITIONS = 3
 LATER = "2100-01-01T00:00:00Z"
 
 
-async def test_each_is_stored_and_answered_in_order(store: Store) -> None:
+async def test_create_many_stores_each_and_answers_in_order(store: Store) -> None:
     count = 2 * CREATE_BATCH + 1
     delays = [1 + number * 7 % count for number in range(count)]
     batch = [(f"m-{delay}", accepted(delay=delay)) for delay in delays]
@@ -39,13 +39,15 @@ async def test_each_is_stored_and_answered_in_order(store: Store) -> None:
     assert [row.id for row in page.rows] == [f"m-{delay}" for delay in sorted(delays)]
 
 
-async def test_nothing_is_answered_to_nothing(store: Store) -> None:
+async def test_create_many_of_none_returns_none(store: Store) -> None:
     assert await store.messages.create_many([]) == []
     assert await store.messages.count() == 0
 
 
 @pytest.mark.parametrize("apart", [1, CREATE_BATCH])
-async def test_of_one_id_that_stands_twice_the_first_is_stored(store: Store, apart: int) -> None:
+async def test_create_many_stores_the_first_of_two_with_the_same_id(
+    store: Store, apart: int
+) -> None:
     batch = [(str(number), accepted(delay=1)) for number in range(apart)]
     batch.append(("0", accepted(delay=2)))
     first, *_, second = await store.messages.create_many(batch)
@@ -56,7 +58,7 @@ async def test_of_one_id_that_stands_twice_the_first_is_stored(store: Store, apa
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_of_an_id_that_stands_twice_the_first_replaces_what_is_finished(
+async def test_create_many_replaces_a_finished_message_by_the_first_of_two(
     store: Store, state: str
 ) -> None:
     await bring(store, state)
@@ -71,7 +73,7 @@ async def test_of_an_id_that_stands_twice_the_first_replaces_what_is_finished(
 
 
 @pytest.mark.parametrize("state", [*PENDING, *FINISHED])
-async def test_an_id_that_is_taken_is_refused_and_the_others_are_stored(
+async def test_create_many_refuses_a_taken_id_and_stores_the_others(
     store: Store, state: str
 ) -> None:
     await bring(store, state)
@@ -83,7 +85,7 @@ async def test_an_id_that_is_taken_is_refused_and_the_others_are_stored(
     assert stored[1].facts["state"] == before
 
 
-async def test_a_new_head_is_announced_once_for_each_call(
+async def test_create_many_announces_a_new_head_once_a_call(
     store: Store, published: Published
 ) -> None:
     batch = [(str(number), accepted(delay=10)) for number in range(CREATE_BATCH)]
@@ -91,7 +93,7 @@ async def test_a_new_head_is_announced_once_for_each_call(
     assert await published() == [NOW + 10_000]
 
 
-async def test_each_partition_gets_its_own_and_the_answers_keep_the_order(
+async def test_create_many_divides_messages_among_partitions_and_keeps_the_order(
     redis: Redis, prefix: str
 ) -> None:
     store = Store(redis, prefix=prefix, partitions=PARTITIONS)
@@ -107,14 +109,14 @@ async def test_each_partition_gets_its_own_and_the_answers_keep_the_order(
     assert await store.messages.count() == count
 
 
-async def test_a_store_that_is_away_is_asked_once_and_is_everybodys_answer(absent: Store) -> None:
+async def test_create_many_calls_an_unavailable_store_once(absent: Store) -> None:
     count = 2 * CREATE_BATCH
     stored = await absent.messages.create_many([(str(n), accepted()) for n in range(count)])
     assert [type(one) for one in stored] == [StoreUnavailable] * count
     assert len(set(map(id, stored))) == 1
 
 
-async def test_when_the_store_is_full_in_the_middle_exactly_what_is_told_is_stored(
+async def test_create_many_reports_what_a_store_that_filled_up_has_stored(
     own_store: Store, own_redis: Redis
 ) -> None:
     await own_store.check()
@@ -130,7 +132,7 @@ async def test_when_the_store_is_full_in_the_middle_exactly_what_is_told_is_stor
     assert await own_store.messages.count() == created
 
 
-async def test_what_is_told_to_be_stored_outlives_a_kill_of_the_store_in_the_middle(
+async def test_create_many_loses_no_reported_message_when_the_store_is_killed(
     tmp_path: Path,
 ) -> None:
     count = 200 * CREATE_BATCH

@@ -63,7 +63,7 @@ async def waiting(store: Store, host: str = HERE) -> int:
 # Limits
 
 
-async def test_a_limit_of_its_own_goes_before_the_default(store: Store) -> None:
+async def test_claim_uses_the_limit_of_the_destination_before_the_default(store: Store) -> None:
     await create(store, 10)
     await create(store, 10, THERE, "other")
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
@@ -72,7 +72,9 @@ async def test_a_limit_of_its_own_goes_before_the_default(store: Store) -> None:
     assert found.count(f"http://{THERE}/hook") == CONCURRENCY
 
 
-async def test_a_limit_holds_over_all_processes_together(store: Store, replica: Replica) -> None:
+async def test_claim_keeps_a_limit_over_all_processes_together(
+    store: Store, replica: Replica
+) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=3))
     await create(store, 10)
     assert len(await claimed(store, 2)) == 2
@@ -80,7 +82,7 @@ async def test_a_limit_holds_over_all_processes_together(store: Store, replica: 
     assert await claimed(store) == []
 
 
-async def test_a_raised_limit_lets_what_is_parked_go_on(store: Store) -> None:
+async def test_set_limit_to_a_higher_one_unparks_messages(store: Store) -> None:
     await create(store, 20)
     assert len(await claimed(store)) == CONCURRENCY
     await store.destinations.set_limit(HERE, Limits(concurrency=10))
@@ -88,7 +90,7 @@ async def test_a_raised_limit_lets_what_is_parked_go_on(store: Store) -> None:
     assert await waiting(store) == 10
 
 
-async def test_a_raised_limit_lets_go_on_more_than_one_call_unparks(store: Store) -> None:
+async def test_set_limit_unparks_more_than_one_batch(store: Store) -> None:
     await create(store, 250)
     assert len(await claimed(store)) == CONCURRENCY
     assert len(await claimed(store)) == 0
@@ -98,7 +100,7 @@ async def test_a_raised_limit_lets_go_on_more_than_one_call_unparks(store: Store
     assert max(counts) <= CLAIM_BATCH
 
 
-async def test_a_lowered_limit_holds_for_what_is_claimed_next(store: Store) -> None:
+async def test_set_limit_to_a_lower_one_holds_for_the_next_claim(store: Store) -> None:
     await create(store, 10)
     messages = await claimed(store)
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
@@ -108,7 +110,7 @@ async def test_a_lowered_limit_holds_for_what_is_claimed_next(store: Store) -> N
     assert len(await claimed(store)) == 1
 
 
-async def test_without_its_own_settings_the_default_holds_again(store: Store) -> None:
+async def test_set_limit_to_none_restores_the_default(store: Store) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
     await create(store, 10)
     assert len(await claimed(store)) == 1
@@ -117,7 +119,7 @@ async def test_without_its_own_settings_the_default_holds_again(store: Store) ->
     assert len(await claimed(store)) == CONCURRENCY - 1
 
 
-async def test_settings_of_others_change_nothing(store: Store) -> None:
+async def test_set_limit_does_not_change_other_destinations(store: Store) -> None:
     await store.destinations.set_limit("other.example", Limits(1, Rate(1, "d"), paused=True))
     await create(store, 10)
     messages = await claimed(store)
@@ -129,7 +131,7 @@ async def test_settings_of_others_change_nothing(store: Store) -> None:
 # The bug to remember: a slot handed to one that then vanishes strands the others.
 
 
-async def test_a_slot_handed_to_one_that_is_cancelled_goes_to_the_next(store: Store) -> None:
+async def test_cancel_passes_a_free_slot_to_the_next_parked_message(store: Store) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
     await create(store, 4)
     (first,) = await claimed(store)
@@ -142,7 +144,7 @@ async def test_a_slot_handed_to_one_that_is_cancelled_goes_to_the_next(store: St
 
 
 @pytest.mark.parametrize("way", ["settled", "released", "reaped"])
-async def test_every_end_of_a_claim_lets_the_next_go_on(
+async def test_every_end_of_a_claim_unparks_the_next_message(
     store: Store, clock: Clock, way: str
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
@@ -175,7 +177,7 @@ async def test_a_slot_that_opens_while_a_rate_is_closed_is_not_forgotten(
     assert second.id == "m-0001"
 
 
-async def test_what_was_stranded_is_found_by_the_sweep(
+async def test_sweep_unparks_stranded_messages(
     redis: Redis, store: Store, looks: list[str]
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
@@ -196,7 +198,7 @@ async def test_what_was_stranded_is_found_by_the_sweep(
 # Pauses
 
 
-async def test_nothing_is_sent_to_a_paused_destination(store: Store) -> None:
+async def test_claim_leases_nothing_of_a_paused_destination(store: Store) -> None:
     await create(store, 10)
     await create(store, 2, THERE, "other")
     await store.destinations.set_limit(HERE, Limits(paused=True))
@@ -265,7 +267,7 @@ async def sent_until(store: Store, clock: Clock, end: int, *others: Store) -> li
 
 
 @pytest.mark.parametrize("text", ["1/s", "10/s", "40/s", "200/s", "300/m"])
-async def test_a_rate_is_kept_exactly_by_all_processes_together(
+async def test_claim_keeps_a_rate_exactly_over_all_processes(
     store: Store, replica: Replica, clock: Clock, text: str
 ) -> None:
     rate = Rate.parse(text)
@@ -280,14 +282,16 @@ async def test_a_rate_is_kept_exactly_by_all_processes_together(
         assert within <= (SECOND + ahead) / rate.interval_ms + 1
 
 
-async def test_an_idle_rate_saves_up_nothing_but_its_burst(store: Store, clock: Clock) -> None:
+async def test_claim_after_an_idle_time_allows_only_the_burst_of_a_rate(
+    store: Store, clock: Clock
+) -> None:
     await store.destinations.set_limit(HERE, Limits(100, Rate(10, "s")))
     await clock.advance(3_600 * SECOND)
     await create(store, 10)
     assert len(await claimed(store)) == 1
 
 
-async def test_a_late_look_makes_a_rate_no_slower(store: Store, clock: Clock) -> None:
+async def test_claim_that_comes_late_does_not_slow_a_rate(store: Store, clock: Clock) -> None:
     await store.destinations.set_limit(HERE, Limits(100, Rate(10, "s")))
     await create(store, 200)
     sent = 0
@@ -299,7 +303,7 @@ async def test_a_late_look_makes_a_rate_no_slower(store: Store, clock: Clock) ->
     assert sent == 100
 
 
-async def test_another_rate_begins_anew_and_the_same_does_not(store: Store) -> None:
+async def test_set_limit_restarts_the_rate_only_if_it_changed(store: Store) -> None:
     await store.destinations.set_limit(HERE, Limits(10, Rate(1, "h")))
     await create(store, 3)
     assert len(await claimed(store)) == 1
@@ -313,7 +317,7 @@ async def test_another_rate_begins_anew_and_the_same_does_not(store: Store) -> N
     assert len(await claimed(store)) == 1
 
 
-async def test_a_rate_and_a_limit_hold_together(store: Store, clock: Clock) -> None:
+async def test_claim_keeps_a_rate_and_a_limit_together(store: Store, clock: Clock) -> None:
     await store.destinations.set_limit(HERE, Limits(2, Rate(1000, "s")))
     await create(store, 200)
     assert len(await claimed(store)) == 2
@@ -321,7 +325,7 @@ async def test_a_rate_and_a_limit_hold_together(store: Store, clock: Clock) -> N
     assert await claimed(store) == []
 
 
-async def test_more_destinations_open_at_once_than_one_claim_looks_at(
+async def test_claim_unparks_more_opened_destinations_than_one_call_looks_at(
     store: Store, clock: Clock
 ) -> None:
     hosts = [f"127.0.0.1:{port}" for port in range(8_000, 8_040)]
@@ -532,7 +536,7 @@ async def test_the_process_that_broke_it_wakes_for_the_probe(
     assert (await store.queues[0].claim(1)).due_in == 1
 
 
-async def test_failures_long_past_are_forgotten(store: Store, clock: Clock) -> None:
+async def test_sweep_forgets_old_failures_to_connect(store: Store, clock: Clock) -> None:
     await create(store, 5)
     await lose(store, 5)
     for number in range(5):
@@ -603,7 +607,7 @@ async def test_a_message_costs_the_same_whatever_is_parked(
 # Reading
 
 
-async def test_destinations_are_listed_with_their_load_the_busiest_first(store: Store) -> None:
+async def test_list_destinations_returns_the_busiest_first(store: Store) -> None:
     await create(store, 1, "quiet.example", "quiet")
     await create(store, 10)
     await store.destinations.set_limit("idle.example", Limits(7, Rate(300, "m"), paused=True))
@@ -619,14 +623,14 @@ async def test_destinations_are_listed_with_their_load_the_busiest_first(store: 
     ]
 
 
-async def test_one_without_load_and_settings_is_not_found(store: Store) -> None:
+async def test_get_destination_without_load_and_settings_is_not_found(store: Store) -> None:
     with pytest.raises(DestinationNotFound):
         await store.destinations.get("nobody.example")
     with pytest.raises(DestinationNotFound):
         await store.destinations.set_limit("nobody.example", None)
 
 
-async def test_a_message_tells_what_holds_it_up_only_while_it_is_parked(store: Store) -> None:
+async def test_get_returns_the_hold_of_a_message_only_while_it_is_parked(store: Store) -> None:
     await create(store, 6)
     messages = await claimed(store)
     holds = [(await store.messages.get(f"m-{number:04}")).hold for number in range(6)]
@@ -709,7 +713,7 @@ async def test_this_hour_and_the_last_count(store: Store, clock: Clock) -> None:
         await results(store)
 
 
-async def test_what_attempts_came_to_long_ago_is_purged(
+async def test_purge_forgets_old_results_of_attempts(
     redis: Redis, store: Store, clock: Clock
 ) -> None:
     kept = f"{store.keys[0].base}even"
@@ -736,7 +740,7 @@ async def test_partitions_are_reckoned_together(redis: Redis, prefix: str) -> No
 
 
 @pytest.mark.parametrize("limits", [Limits(2, Rate(10, "s")), Limits(paused=True), None])
-async def test_setting_a_limit_twice_is_setting_it_once(
+async def test_set_limit_again_changes_nothing(
     redis: Redis, store: Store, limits: Limits | None
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))

@@ -27,7 +27,7 @@ SENT = [attempt()]
         ("failed", None, SENT),
     ],
 )
-async def test_a_message_is_shown_in_each_state(
+async def test_get_returns_a_message_in_each_state(
     store: Store, state: str, next_attempt: timedelta | None, attempts: list[object]
 ) -> None:
     await bring(store, state)
@@ -39,14 +39,14 @@ async def test_a_message_is_shown_in_each_state(
     assert (found.attempts, found.attempts_made) == (attempts, len(attempts))
 
 
-async def test_a_parked_message_is_scheduled_and_says_that_it_waits(store: Store) -> None:
+async def test_get_returns_a_parked_message_as_scheduled_with_its_hold(store: Store) -> None:
     await bring(store, "parked")
     found = await store.messages.get("a")
     assert (found.state, found.hold) == ("scheduled", Hold("full", None))
     assert found.next_attempt_at == from_ms(NOW)
 
 
-async def test_all_that_was_asked_for_is_shown(store: Store) -> None:
+async def test_get_returns_every_field_of_the_request(store: Store) -> None:
     asked = accepted(payload={"é": 1.50}, method="PUT", headers={"X-Key": "v"}, delay="1m")
     await store.messages.create("é {0}: 😀", asked)
     assert await store.messages.get("é {0}: 😀") == Message(
@@ -64,12 +64,12 @@ async def test_all_that_was_asked_for_is_shown(store: Store) -> None:
     )
 
 
-async def test_a_retry_leaves_the_scheduled_instant_as_it_was(store: Store) -> None:
+async def test_get_returns_the_scheduled_instant_unchanged_by_a_retry(store: Store) -> None:
     await bring(store, "retrying")
     assert (await store.messages.get("a")).scheduled_at == from_ms(NOW)
 
 
-async def test_attempts_are_shown_oldest_first(store: Store, clock: Clock) -> None:
+async def test_get_returns_attempts_oldest_first(store: Store, clock: Clock) -> None:
     await bring(store, "retrying")
     await clock.advance(60_000)
     claim = await store.queues[0].claim(1)
@@ -77,7 +77,7 @@ async def test_attempts_are_shown_oldest_first(store: Store, clock: Clock) -> No
     assert [each.number for each in (await store.messages.get("a")).attempts] == [1, 2]
 
 
-async def test_an_unknown_id_is_not_found(store: Store) -> None:
+async def test_get_of_an_unknown_id_is_not_found(store: Store) -> None:
     await bring(store, "scheduled", "b")
     with pytest.raises(MessageNotFound, match="'a'"):
         await store.messages.get("a")

@@ -352,7 +352,7 @@ async def clients(valkey: str) -> AsyncIterator[tuple[Redis, Redis]]:
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
-async def test_in_any_history_the_store_is_as_its_model_says(
+async def test_store_equals_its_model_in_any_history(
     clients: tuple[Redis, Redis], seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311

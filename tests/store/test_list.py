@@ -33,31 +33,31 @@ async def listed(store: Store, limit: int = 1000) -> list[str]:
     return found
 
 
-async def test_nothing_stored_is_an_empty_page(store: Store) -> None:
+async def test_list_of_an_empty_store_is_an_empty_page(store: Store) -> None:
     page = await store.messages.list(10, None)
     assert (page.rows, page.total, page.cursor) == ([], 0, None)
     assert await store.messages.count() == 0
 
 
-async def test_the_soonest_comes_first(store: Store) -> None:
+async def test_list_returns_the_soonest_first(store: Store) -> None:
     for delay in (3, 1, 2):
         await create(store, str(delay), delay=delay)
     assert await listed(store) == ["1", "2", "3"]
 
 
-async def test_a_row_shows_where_when_and_what_happened(store: Store) -> None:
+async def test_list_returns_url_time_state_and_attempts(store: Store) -> None:
     await bring(store, "retrying")
     page = await store.messages.list(10, None)
     assert page.rows == [Listed("a", URL, "retrying", from_ms(NOW) + RETRY_AFTER, 1)]
 
 
-async def test_messages_of_one_instant_come_in_byte_order(store: Store) -> None:
+async def test_list_orders_messages_of_one_instant_by_bytes_of_the_id(store: Store) -> None:
     names = ["b", "B", "é", "a", "aa", "a-", "Z", "~", "😀", "10", "9"]
     await create(store, *names)
     assert await listed(store, 2) == sorted(names, key=str.encode)
 
 
-async def test_leased_and_parked_rows_stand_among_the_others_by_time(store: Store) -> None:
+async def test_list_merges_leased_and_parked_messages_by_time(store: Store) -> None:
     await fill(store)
     await create(store, "a-parked", "z-parked", delay=0)
     await store.queues[0].claim(10)
@@ -72,27 +72,27 @@ async def test_leased_and_parked_rows_stand_among_the_others_by_time(store: Stor
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_finished_messages_are_not_pending(store: Store, state: str) -> None:
+async def test_list_leaves_out_finished_messages(store: Store, state: str) -> None:
     await bring(store, state)
     assert await listed(store) == []
     assert await store.messages.count() == 0
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 7, 8])
-async def test_pages_hold_each_message_once(store: Store, limit: int) -> None:
+async def test_list_returns_each_message_on_one_page(store: Store, limit: int) -> None:
     await fill(store)
     await create(store, "a", "b", "x")
     names = [f"in-flight-{number}" for number in range(CONCURRENCY)] + ["a", "b", "x"]
     assert await listed(store, limit) == names
 
 
-async def test_a_page_of_just_what_there_is_is_the_last(store: Store) -> None:
+async def test_list_page_with_all_messages_is_the_last(store: Store) -> None:
     await create(store, "a", "b")
     page = await store.messages.list(2, None)
     assert ([row.id for row in page.rows], page.cursor) == (["a", "b"], None)
 
 
-async def test_a_page_may_be_longer_than_what_one_call_reads(store: Store) -> None:
+async def test_list_page_may_be_longer_than_one_call_reads(store: Store) -> None:
     names = [f"{number:03}" for number in range(250)]
     await create(store, *names)
     page = await store.messages.list(240, None)
@@ -102,7 +102,7 @@ async def test_a_page_may_be_longer_than_what_one_call_reads(store: Store) -> No
     assert [row.id for row in last.rows] == names[240:]
 
 
-async def test_a_cursor_stays_true_when_messages_come_and_go(store: Store) -> None:
+async def test_list_continues_after_messages_were_added_and_removed(store: Store) -> None:
     await create(store, "b", "d", "f", "h")
     page = await store.messages.list(2, None)
     assert [row.id for row in page.rows] == ["b", "d"]
@@ -113,7 +113,7 @@ async def test_a_cursor_stays_true_when_messages_come_and_go(store: Store) -> No
     assert [row.id for row in rest.rows] == ["e", "g", "h"]
 
 
-async def test_a_cursor_stays_true_when_messages_are_claimed_and_parked(store: Store) -> None:
+async def test_list_continues_after_messages_were_claimed_and_parked(store: Store) -> None:
     names = [f"{number}" for number in range(CONCURRENCY + 3)]
     await create(store, *names, delay=0)
     page = await store.messages.list(2, None)
@@ -122,7 +122,7 @@ async def test_a_cursor_stays_true_when_messages_are_claimed_and_parked(store: S
     assert [row.id for row in rest.rows] == names[2:]
 
 
-async def test_a_cursor_past_the_end_is_an_empty_page(store: Store) -> None:
+async def test_list_after_the_last_message_is_an_empty_page(store: Store) -> None:
     await create(store, "a", "b")
     page = await store.messages.list(1, None)
     await store.messages.cancel("b")
@@ -130,12 +130,12 @@ async def test_a_cursor_past_the_end_is_an_empty_page(store: Store) -> None:
     assert (rest.rows, rest.total, rest.cursor) == ([], 1, None)
 
 
-async def test_a_cursor_that_nobody_gave_is_refused(store: Store) -> None:
+async def test_list_refuses_an_invalid_cursor(store: Store) -> None:
     with pytest.raises(Invalid):
         await store.messages.list(1, "!")
 
 
-async def test_large_records_end_one_read_early_and_are_all_listed(
+async def test_list_returns_all_large_records_in_short_reads(
     store: Store, scripts: Scripts
 ) -> None:
     names = [f"{number}" for number in range(6)]
@@ -147,7 +147,9 @@ async def test_large_records_end_one_read_early_and_are_all_listed(
     await asyncio.gather(*(store.messages.cancel(name) for name in names))
 
 
-async def test_a_lost_record_leaves_out_one_row_and_no_other(store: Store, redis: Redis) -> None:
+async def test_list_leaves_out_a_message_without_a_record_and_no_other(
+    store: Store, redis: Redis
+) -> None:
     await create(store, "a", "b", "c")
     record = await redis.hget(f"{store.keys[0].base}payloads", "b")
     await redis.hdel(f"{store.keys[0].base}payloads", "b")

@@ -24,12 +24,14 @@ async def restarted(store: Store, redis: Redis) -> Store:
     return store
 
 
-async def test_the_first_greeting_forbids_nothing(store: Store) -> None:
+async def test_note_restart_forbids_no_reap_at_the_first_call(store: Store) -> None:
     assert await store.queues[0].note_restart() == 0
     assert await store.queues[0].note_restart() == 0
 
 
-async def test_a_restart_gives_every_lease_its_time_again(restarted: Store, clock: Clock) -> None:
+async def test_note_restart_forbids_reaping_for_one_lease_after_a_restart(
+    restarted: Store, clock: Clock
+) -> None:
     assert await restarted.queues[0].note_restart() == LEASE / 1000
     await clock.advance(LEASE - 1)
     assert await restarted.queues[0].note_restart() == 0.001
@@ -39,7 +41,7 @@ async def test_a_restart_gives_every_lease_its_time_again(restarted: Store, cloc
     assert await restarted.queues[0].reap() == (1, [])
 
 
-async def test_a_clock_that_was_set_back_does_not_lengthen_that_time(
+async def test_note_restart_does_not_wait_longer_after_a_clock_set_back(
     restarted: Store, clock: Clock
 ) -> None:
     """Longer than the longest lease it cannot have been."""
@@ -48,24 +50,24 @@ async def test_a_clock_that_was_set_back_does_not_lengthen_that_time(
     assert await restarted.queues[0].note_restart() == 0
 
 
-async def test_nobody_reaps_before_a_restart_was_greeted(restarted: Store, clock: Clock) -> None:
+async def test_reap_does_nothing_before_a_restart_was_noted(restarted: Store, clock: Clock) -> None:
     await clock.advance(2 * LEASE)
     assert await restarted.queues[0].reap() == (0, [])
 
 
-async def test_a_dead_process_is_recovered_from_in_that_time_too(restarted: Store) -> None:
+async def test_recover_works_while_reaping_is_forbidden(restarted: Store) -> None:
     await restarted.queues[0].note_restart()
     assert await restarted.queues[0].recover(restarted.worker_id) == (1, [])
 
 
-async def test_greeting_twice_is_as_greeting_once(restarted: Store, redis: Redis) -> None:
+async def test_note_restart_again_changes_nothing(restarted: Store, redis: Redis) -> None:
     await restarted.queues[0].note_restart()
     before = await everything(redis, restarted.keys[0])
     await restarted.queues[0].note_restart()
     assert await everything(redis, restarted.keys[0]) == before
 
 
-async def test_each_run_of_a_real_store_is_told_from_the_last(
+async def test_note_restart_sees_the_restart_of_a_real_store(
     own_store: Store, server: EmbeddedStore, tmp_path: Path
 ) -> None:
     assert await own_store.queues[0].note_restart() == 0

@@ -20,7 +20,7 @@ def ms(span: timedelta) -> int:
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_a_finished_message_is_kept_for_its_time(
+async def test_purge_keeps_a_finished_message_until_its_retention_ends(
     store: Store, clock: Clock, state: str
 ) -> None:
     await bring(store, state)
@@ -34,14 +34,16 @@ async def test_a_finished_message_is_kept_for_its_time(
 
 
 @pytest.mark.parametrize("state", ["scheduled", "retrying", "delivering", "parked"])
-async def test_a_pending_message_is_never_forgotten(store: Store, clock: Clock, state: str) -> None:
+async def test_purge_never_forgets_a_pending_message(
+    store: Store, clock: Clock, state: str
+) -> None:
     await bring(store, state)
     await clock.advance(ms(timedelta(days=365)))
     assert await store.queues[0].purge() == 0
     assert (await store.messages.get("a")).id == "a"
 
 
-async def test_a_forgotten_message_leaves_nothing(store: Store, redis: Redis, clock: Clock) -> None:
+async def test_purge_leaves_nothing_of_a_message(store: Store, redis: Redis, clock: Clock) -> None:
     await bring(store, "delivered")
     await bring(store, "failed", "b")
     await clock.advance(ms(timedelta(days=365)))
@@ -50,7 +52,9 @@ async def test_a_forgotten_message_leaves_nothing(store: Store, redis: Redis, cl
     assert set(left) == {f"{store.keys[0].base}meta".encode()}
 
 
-async def test_a_call_forgets_at_most_a_hundred_of_each_shelf(store: Store, clock: Clock) -> None:
+async def test_purge_forgets_at_most_a_hundred_of_each_finished_state(
+    store: Store, clock: Clock
+) -> None:
     names = [f"{number}" for number in range(CLAIM_BATCH + 1)]
     for name in names:
         await bring(store, "delivered", name)
@@ -60,7 +64,7 @@ async def test_a_call_forgets_at_most_a_hundred_of_each_shelf(store: Store, cloc
     assert await store.queues[0].purge() == 0
 
 
-async def test_a_process_that_claimed_nothing_for_long_is_struck_off(
+async def test_purge_forgets_a_process_that_claimed_nothing_for_a_day(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     await bring(store, "delivering")
@@ -73,7 +77,7 @@ async def test_a_process_that_claimed_nothing_for_long_is_struck_off(
     assert await redis.hlen(workers) == 0
 
 
-async def test_a_long_roll_of_dead_processes_is_shortened_by_some_at_a_time(
+async def test_purge_forgets_many_dead_processes_in_several_calls(
     store: Store, redis: Redis
 ) -> None:
     workers = f"{store.keys[0].base}workers"

@@ -26,7 +26,7 @@ async def crash(store: Store, clock: Clock) -> tuple[int, list[str]]:
     return await store.queues[0].reap()
 
 
-async def test_a_lease_is_taken_back_at_its_end_and_not_before(
+async def test_reap_takes_back_a_lease_at_its_end_and_not_before(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     await bring(store, "delivering")
@@ -39,7 +39,7 @@ async def test_a_lease_is_taken_back_at_its_end_and_not_before(
     assert (await store.messages.get("a")).state == "scheduled"
 
 
-async def test_a_call_that_an_outage_held_up_takes_nothing_back(store: Store, clock: Clock) -> None:
+async def test_reap_does_nothing_if_an_outage_delayed_the_call(store: Store, clock: Clock) -> None:
     await bring(store, "delivering")
     await clock.advance(LEASE)
     await store.queues[0].claim(1)  # finds nothing, but tells the time
@@ -50,7 +50,7 @@ async def test_a_call_that_an_outage_held_up_takes_nothing_back(store: Store, cl
     assert await store.queues[0].reap(within=timedelta(seconds=1)) == (1, [])
 
 
-async def test_a_crash_is_counted_and_is_no_attempt(store: Store, clock: Clock) -> None:
+async def test_reap_counts_a_crash_and_no_attempt(store: Store, clock: Clock) -> None:
     await bring(store, "scheduled")
     await crash(store, clock)
     found = await store.messages.get("a")
@@ -60,7 +60,7 @@ async def test_a_crash_is_counted_and_is_no_attempt(store: Store, clock: Clock) 
     assert (claimed.crashes, claimed.attempts) == (1, 0)
 
 
-async def test_attempts_made_before_a_crash_are_kept(store: Store, clock: Clock) -> None:
+async def test_reap_keeps_the_attempts_before_a_crash(store: Store, clock: Clock) -> None:
     await bring(store, "retrying")
     await clock.advance(60_000)
     assert await crash(store, clock) == (1, [])
@@ -68,9 +68,7 @@ async def test_attempts_made_before_a_crash_are_kept(store: Store, clock: Clock)
     assert (found.state, found.crashes, found.attempts) == ("retrying", 1, [attempt()])
 
 
-async def test_crashes_are_kept_with_the_attempts_made_after_them(
-    store: Store, clock: Clock
-) -> None:
+async def test_settle_keeps_the_crashes_before_an_attempt(store: Store, clock: Clock) -> None:
     await bring(store, "scheduled")
     await crash(store, clock)
     await crash(store, clock)
@@ -80,9 +78,7 @@ async def test_crashes_are_kept_with_the_attempts_made_after_them(
     assert (found.crashes, found.attempts_made) == (2, 1)
 
 
-async def test_a_message_that_outlived_too_many_processes_is_given_up_and_named(
-    store: Store, clock: Clock
-) -> None:
+async def test_reap_fails_a_message_after_too_many_crashes(store: Store, clock: Clock) -> None:
     await bring(store, "retrying")
     await clock.advance(60_000)
     for _ in range(MAX_CRASHES - 1):
@@ -92,7 +88,7 @@ async def test_a_message_that_outlived_too_many_processes_is_given_up_and_named(
     assert (found.state, found.crashes, found.attempts) == ("failed", MAX_CRASHES, [attempt()])
 
 
-async def test_what_is_given_up_is_gone_where_nothing_is_to_be_kept(
+async def test_reap_forgets_a_failed_message_without_retention(
     store: Store, clock: Clock, replica: Replica
 ) -> None:
     forgetful = replica(keep_failed=timedelta(0))
@@ -104,7 +100,7 @@ async def test_what_is_given_up_is_gone_where_nothing_is_to_be_kept(
         await store.messages.get("a")
 
 
-async def test_slots_that_open_strand_no_parked_message(store: Store, clock: Clock) -> None:
+async def test_reap_unparks_a_message_for_each_freed_slot(store: Store, clock: Clock) -> None:
     await fill(store)
     for number in range(CONCURRENCY + 1):
         await store.messages.create(f"parked-{number}", accepted())
@@ -114,7 +110,7 @@ async def test_slots_that_open_strand_no_parked_message(store: Store, clock: Clo
     assert len((await store.queues[0].claim(100)).messages) == CONCURRENCY
 
 
-async def test_a_call_takes_back_at_most_a_hundred(store: Store, clock: Clock) -> None:
+async def test_reap_takes_back_at_most_a_hundred(store: Store, clock: Clock) -> None:
     urls = [f"http://127.0.0.1:{3000 + number}/" for number in range(CLAIM_BATCH + 1)]
     calls = (store.messages.create(url[7:-1], accepted(webhookUrl=url)) for url in urls)
     await asyncio.gather(*calls)
@@ -125,7 +121,7 @@ async def test_a_call_takes_back_at_most_a_hundred(store: Store, clock: Clock) -
     assert await store.queues[0].reap() == (1, [])
 
 
-async def test_only_leases_that_are_over_are_taken_back(store: Store, clock: Clock) -> None:
+async def test_reap_leaves_leases_that_have_not_ended(store: Store, clock: Clock) -> None:
     await bring(store, "delivering", "old")
     await clock.advance(1_000)
     await bring(store, "delivering", "young")

@@ -35,7 +35,7 @@ async def test_recover_leaves_the_claims_of_others(store: Store, dead: Store) ->
     assert await store.queues[0].settle(outcome(ours))
 
 
-async def test_recover_twice_is_as_recover_once(store: Store, dead: Store, redis: Redis) -> None:
+async def test_recover_again_changes_nothing(store: Store, dead: Store, redis: Redis) -> None:
     await fill(dead)
     assert await store.queues[0].recover(dead.worker_id) == (CONCURRENCY, [])
     before = await everything(redis, store.keys[0])
@@ -43,7 +43,7 @@ async def test_recover_twice_is_as_recover_once(store: Store, dead: Store, redis
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_what_was_recovered_is_no_longer_settled_by_the_dead(
+async def test_recover_makes_the_claims_of_the_dead_process_stale(
     store: Store, dead: Store
 ) -> None:
     await store.messages.create("a", accepted())
@@ -53,7 +53,7 @@ async def test_what_was_recovered_is_no_longer_settled_by_the_dead(
     assert (await store.messages.get("a")).state == "scheduled"
 
 
-async def test_recover_frees_the_slots_of_what_is_parked(store: Store, dead: Store) -> None:
+async def test_recover_unparks_messages(store: Store, dead: Store) -> None:
     await fill(dead)
     await store.messages.create("parked", accepted())
     assert (await store.queues[0].claim(1)).messages == []
@@ -71,7 +71,7 @@ async def test_recover_looks_at_many_claims_in_several_calls(store: Store, dead:
     assert await store.queues[0].recover(dead.worker_id) == (many, [])
 
 
-async def test_recover_gives_up_what_outlived_too_many_processes(
+async def test_recover_fails_a_message_after_too_many_crashes(
     store: Store, redis: Redis, prefix: str, clock: Clock
 ) -> None:
     await store.messages.create("a", accepted())
@@ -83,9 +83,7 @@ async def test_recover_gives_up_what_outlived_too_many_processes(
     assert (await store.messages.get("a")).state == "failed"
 
 
-async def test_recover_strikes_the_dead_off_the_roll(
-    store: Store, dead: Store, redis: Redis
-) -> None:
+async def test_recover_forgets_the_dead_process(store: Store, dead: Store, redis: Redis) -> None:
     await store.messages.create("a", accepted())
     await dead.queues[0].claim(1)
     workers = f"{store.keys[0].base}workers"
@@ -94,7 +92,7 @@ async def test_recover_strikes_the_dead_off_the_roll(
     assert not await redis.hexists(workers, dead.worker_id)
 
 
-async def test_recover_is_allowed_while_leases_last(store: Store, dead: Store) -> None:
+async def test_recover_does_not_wait_for_the_end_of_leases(store: Store, dead: Store) -> None:
     await store.messages.create("a", accepted())
     claim = await dead.queues[0].claim(1)
     assert claim.lease_in

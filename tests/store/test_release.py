@@ -15,9 +15,7 @@ from tests.support.message_states import bring, everything, fill, outcome
 from tests.support.store_clock import Clock
 
 
-async def test_a_released_message_waits_again_with_its_due_and_its_attempts(
-    store: Store, clock: Clock
-) -> None:
+async def test_release_keeps_the_due_instant_and_the_attempts(store: Store, clock: Clock) -> None:
     await bring(store, "retrying")
     await clock.advance(61_000)
     claim = await store.queues[0].claim(1)
@@ -27,7 +25,7 @@ async def test_a_released_message_waits_again_with_its_due_and_its_attempts(
     assert found.next_attempt_at == from_ms(NOW + 60_000)
 
 
-async def test_a_released_message_can_be_claimed_at_once(store: Store) -> None:
+async def test_release_makes_a_message_claimable_at_once(store: Store) -> None:
     await bring(store, "scheduled")
     first = (await store.queues[0].claim(1)).messages
     await store.queues[0].release(first)
@@ -35,7 +33,7 @@ async def test_a_released_message_can_be_claimed_at_once(store: Store) -> None:
     assert second == [msgspec.structs.replace(first[0], fence=first[0].fence + 1)]
 
 
-async def test_a_claim_that_was_settled_is_not_given_back(store: Store) -> None:
+async def test_release_ignores_a_settled_claim(store: Store) -> None:
     await bring(store, "scheduled")
     claim = await store.queues[0].claim(1)
     await store.queues[0].settle(outcome(claim.messages[0]))
@@ -43,7 +41,7 @@ async def test_a_claim_that_was_settled_is_not_given_back(store: Store) -> None:
     assert (await store.messages.get("a")).state == "delivered"
 
 
-async def test_a_claim_of_another_process_is_not_given_back(
+async def test_release_ignores_a_claim_of_another_process(
     store: Store, redis: Redis, replica: Replica
 ) -> None:
     other = replica()
@@ -55,7 +53,7 @@ async def test_a_claim_of_another_process_is_not_given_back(
 
 
 @pytest.mark.parametrize("given_back", [1, CONCURRENCY])
-async def test_slots_that_open_strand_no_parked_message(store: Store, given_back: int) -> None:
+async def test_release_unparks_a_message_for_each_freed_slot(store: Store, given_back: int) -> None:
     claims = await fill(store)
     for number in range(3):
         await store.messages.create(f"parked-{number}", accepted())
@@ -66,7 +64,7 @@ async def test_slots_that_open_strand_no_parked_message(store: Store, given_back
     assert len(claimed) == given_back
 
 
-async def test_other_processes_are_told(store: Store, published: Published) -> None:
+async def test_release_notifies_other_processes(store: Store, published: Published) -> None:
     await bring(store, "scheduled")
     claim = await store.queues[0].claim(1)
     await published()
@@ -74,7 +72,7 @@ async def test_other_processes_are_told(store: Store, published: Published) -> N
     assert await published() == [NOW]
 
 
-async def test_a_process_leaves_the_roll(store: Store, redis: Redis) -> None:
+async def test_release_without_claims_forgets_the_process(store: Store, redis: Redis) -> None:
     await bring(store, "delivered")
     workers = f"{store.keys[0].base}workers"
     assert await redis.hkeys(workers) == [store.queues[0].worker_id.encode()]
@@ -82,12 +80,12 @@ async def test_a_process_leaves_the_roll(store: Store, redis: Redis) -> None:
     assert await redis.hkeys(workers) == []
 
 
-async def test_nothing_given_back_wakes_nobody(store: Store, published: Published) -> None:
+async def test_release_without_claims_notifies_nobody(store: Store, published: Published) -> None:
     await store.queues[0].release([])
     assert await published() == []
 
 
-async def test_a_release_keeps_the_nonce_of_a_claim_whose_reply_was_lost(
+async def test_release_keeps_the_nonce_of_a_claim_whose_reply_was_lost(
     store: Store, impatient: Redis, replica: Replica
 ) -> None:
     other = replica(impatient, concurrency=10)
@@ -105,7 +103,7 @@ async def test_a_release_keeps_the_nonce_of_a_claim_whose_reply_was_lost(
     assert [one.id for one in (await other.queues[0].claim(9)).messages] == ["held", "next"]
 
 
-async def test_a_release_of_nothing_takes_the_process_off_the_roll(
+async def test_release_without_claims_forgets_the_process_after_a_claim(
     store: Store, redis: Redis
 ) -> None:
     await bring(store, "delivering")

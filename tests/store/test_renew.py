@@ -10,7 +10,7 @@ from tests.support.message_states import bring, everything, fill, outcome
 from tests.support.store_clock import Clock
 
 
-async def test_a_renewed_lease_is_a_full_one_from_now(store: Store, clock: Clock) -> None:
+async def test_renew_extends_a_lease_to_a_full_one(store: Store, clock: Clock) -> None:
     claims = await fill(store)
     await clock.advance(10_000)
     assert await store.queues[0].renew(claims) == [True] * CONCURRENCY
@@ -21,16 +21,14 @@ async def test_a_renewed_lease_is_a_full_one_from_now(store: Store, clock: Clock
     assert await store.queues[0].reap() == (CONCURRENCY, [])
 
 
-async def test_a_lease_past_its_end_that_nobody_reaped_can_be_renewed(
-    store: Store, clock: Clock
-) -> None:
+async def test_renew_extends_an_ended_lease_that_was_not_reaped(store: Store, clock: Clock) -> None:
     claims = await fill(store)
     await clock.advance(20_000)
     assert await store.queues[0].renew(claims[:1]) == [True]
     assert await store.queues[0].reap() == (CONCURRENCY - 1, [])
 
 
-async def test_each_lost_claim_is_told_in_its_place(store: Store) -> None:
+async def test_renew_returns_false_for_each_lost_claim(store: Store) -> None:
     claims = await fill(store)
     await store.queues[0].settle(outcome(claims[0]))
     await store.queues[0].release(claims[2:3])
@@ -39,7 +37,7 @@ async def test_each_lost_claim_is_told_in_its_place(store: Store) -> None:
     assert told == [False, True, False, False]
 
 
-async def test_the_lease_of_a_later_claim_is_not_extended_by_an_earlier(
+async def test_renew_of_an_earlier_claim_does_not_extend_a_later_one(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     await bring(store, "scheduled")
@@ -53,11 +51,11 @@ async def test_the_lease_of_a_later_claim_is_not_extended_by_an_earlier(
     assert await everything(redis, store.keys[0]) == before
 
 
-async def test_another_process_cannot_renew(store: Store, replica: Replica) -> None:
+async def test_renew_ignores_a_claim_of_another_process(store: Store, replica: Replica) -> None:
     other = replica()
     claims = await fill(store)
     assert await other.queues[0].renew(claims) == [False] * CONCURRENCY
 
 
-async def test_no_claims_are_no_answers(store: Store) -> None:
+async def test_renew_of_no_claims_returns_nothing(store: Store) -> None:
     assert await store.queues[0].renew([]) == []

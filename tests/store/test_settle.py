@@ -37,14 +37,16 @@ async def claim_one(store: Store, message_id: str = "a") -> Claimed:
 
 
 @pytest.mark.parametrize(("verdict", "state"), STATES.items())
-async def test_an_outcome_leads_to_its_state(store: Store, verdict: Verdict, state: str) -> None:
+async def test_settle_puts_a_message_into_the_state_of_its_outcome(
+    store: Store, verdict: Verdict, state: str
+) -> None:
     claimed = await claim_one(store)
     assert await store.queues[0].settle(outcome(claimed, verdict))
     found = await store.messages.get("a")
     assert (found.state, found.attempts, found.attempts_made) == (state, [attempt()], 1)
 
 
-async def test_a_retry_is_due_after_its_delay_by_the_stores_clock(
+async def test_settle_counts_a_retry_delay_from_the_clock_of_the_store(
     store: Store, clock: Clock
 ) -> None:
     claimed = await claim_one(store)
@@ -58,9 +60,7 @@ async def test_a_retry_is_due_after_its_delay_by_the_stores_clock(
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-async def test_the_same_outcome_twice_ends_one_claim(
-    store: Store, redis: Redis, verdict: Verdict
-) -> None:
+async def test_settle_ends_a_claim_once(store: Store, redis: Redis, verdict: Verdict) -> None:
     claimed = await claim_one(store)
     assert await store.queues[0].settle(outcome(claimed, verdict))
     before = await everything(redis, store.keys[0])
@@ -70,7 +70,7 @@ async def test_the_same_outcome_twice_ends_one_claim(
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("other", VERDICTS)
-async def test_of_two_outcomes_in_one_call_the_first_counts(
+async def test_settle_takes_the_first_of_two_outcomes_in_one_call(
     store: Store, verdict: Verdict, other: Verdict
 ) -> None:
     claimed = await claim_one(store)
@@ -80,7 +80,7 @@ async def test_of_two_outcomes_in_one_call_the_first_counts(
     assert (found.state, found.attempts_made) == (STATES[verdict], 1)
 
 
-async def test_each_outcome_of_a_call_leads_to_its_state(store: Store) -> None:
+async def test_settle_puts_each_message_of_a_call_into_its_state(store: Store) -> None:
     claims = await fill(store)
     verdicts = (*VERDICTS, "delivered")
     outcomes = map(outcome, claims, verdicts)
@@ -90,7 +90,7 @@ async def test_each_outcome_of_a_call_leads_to_its_state(store: Store) -> None:
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-async def test_a_claim_that_was_reaped_and_claimed_again_is_stale(
+async def test_settle_refuses_a_claim_that_was_reaped_and_claimed_again(
     store: Store, redis: Redis, clock: Clock, verdict: Verdict
 ) -> None:
     stale = await claim_one(store)
@@ -103,21 +103,21 @@ async def test_a_claim_that_was_reaped_and_claimed_again_is_stale(
     assert await store.queues[0].settle(outcome(current, verdict))
 
 
-async def test_a_claim_of_another_process_is_stale(store: Store, replica: Replica) -> None:
+async def test_settle_refuses_a_claim_of_another_process(store: Store, replica: Replica) -> None:
     other = replica()
     claimed = await claim_one(store)
     assert not await other.queues[0].settle(outcome(claimed))
     assert (await store.messages.get("a")).state == "delivering"
 
 
-async def test_a_claim_under_another_fence_is_stale(store: Store) -> None:
+async def test_settle_refuses_a_claim_with_another_fence(store: Store) -> None:
     claimed = await claim_one(store)
     forged = msgspec.structs.replace(claimed, fence=claimed.fence + 1)
     assert not await store.queues[0].settle(outcome(forged))
     assert (await store.messages.get("a")).state == "delivering"
 
 
-async def test_a_stale_outcome_among_others_spoils_none(store: Store) -> None:
+async def test_settle_of_a_stale_claim_leaves_the_others_of_the_call(store: Store) -> None:
     claims = await fill(store)
     forged = msgspec.structs.replace(claims[1], fence=claims[1].fence + 1)
     told = await asyncio.gather(
@@ -127,7 +127,7 @@ async def test_a_stale_outcome_among_others_spoils_none(store: Store) -> None:
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-async def test_a_free_slot_goes_to_the_parked_message_that_is_due_longest(
+async def test_settle_unparks_the_message_that_was_due_first(
     store: Store, verdict: Verdict
 ) -> None:
     claims = await fill(store)
@@ -139,7 +139,7 @@ async def test_a_free_slot_goes_to_the_parked_message_that_is_due_longest(
     assert (await store.messages.get("second")).hold
 
 
-async def test_each_slot_that_opens_unparks_one(store: Store) -> None:
+async def test_settle_unparks_one_message_for_each_freed_slot(store: Store) -> None:
     claims = await fill(store)
     for number in range(CONCURRENCY + 1):
         await store.messages.create(f"parked-{number}", accepted())
@@ -149,7 +149,7 @@ async def test_each_slot_that_opens_unparks_one(store: Store) -> None:
     assert [one.id for one in (await store.queues[0].claim(10)).messages] == waiting
 
 
-async def test_an_unparked_message_and_a_new_head_are_told_to_this_process(
+async def test_settle_notifies_this_process_of_an_unparked_message_or_a_new_head(
     store: Store, looks: list[str]
 ) -> None:
     claims = await fill(store)
@@ -166,7 +166,7 @@ async def test_an_unparked_message_and_a_new_head_are_told_to_this_process(
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_nothing_is_kept_where_nothing_is_to_be_kept(
+async def test_settle_forgets_a_finished_message_without_retention(
     store: Store, state: Verdict, replica: Replica
 ) -> None:
     forgetful = replica(keep_delivered=timedelta(0), keep_failed=timedelta(0))
@@ -176,7 +176,7 @@ async def test_nothing_is_kept_where_nothing_is_to_be_kept(
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_a_full_shelf_forgets_its_oldest(
+async def test_settle_forgets_the_oldest_of_a_full_finished_state(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     monkeypatch.setattr(queue, "MAX_KEPT", 3)
@@ -190,7 +190,7 @@ async def test_a_full_shelf_forgets_its_oldest(
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_more_than_a_shelf_holds_at_once(
+async def test_settle_of_more_messages_than_a_finished_state_keeps(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: Verdict
 ) -> None:
     monkeypatch.setattr(queue, "MAX_KEPT", 3)
@@ -204,7 +204,7 @@ async def test_more_than_a_shelf_holds_at_once(
 
 
 @pytest.mark.parametrize("state", FINISHED)
-async def test_a_shelf_that_holds_fewer_than_before_is_cleared_by_two_for_each(
+async def test_settle_forgets_two_for_each_new_one_after_max_kept_is_lowered(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     for name in "abcde":

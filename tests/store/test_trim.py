@@ -94,7 +94,7 @@ async def used(redis: Redis) -> int:
     return int((await redis.info("memory"))["used_memory"])
 
 
-async def test_trim_ends_as_soon_as_the_store_is_below_its_part(
+async def test_trim_ends_when_the_store_is_below_its_share_of_memory(
     limited: Store, own_redis: Redis
 ) -> None:
     await deliver(limited, 24)
@@ -133,7 +133,7 @@ async def test_a_store_without_a_limit_has_the_memory_of_its_machine(
     assert (await own_redis.info("memory"))["total_system_memory"] > 0
 
 
-async def test_growth_says_when_to_look(own_store: Store) -> None:
+async def test_growth_says_when_a_check_is_due(own_store: Store) -> None:
     growth = own_store.growth
     assert growth.check_due.is_set(), "of what is there from before nothing is known"
     growth.reset()
@@ -145,9 +145,7 @@ async def test_growth_says_when_to_look(own_store: Store) -> None:
     assert growth.check_due.is_set()
 
 
-async def test_growth_is_looked_at_when_the_store_is_full(
-    own_store: Store, own_redis: Redis
-) -> None:
+async def test_create_in_a_full_store_makes_a_check_due(own_store: Store, own_redis: Redis) -> None:
     await own_store.check()
     own_store.growth.reset()
     await own_redis.config_set("maxmemory", 1)
@@ -173,7 +171,7 @@ async def test_fullness_warns_of_a_store_that_is_nearly_full(
     assert await own_store.fullness() == []
 
 
-async def test_the_store_is_trimmed_when_it_has_grown_and_one_event_says_so(
+async def test_dispatcher_trims_a_grown_store_and_logs_it_once(
     limited: Store,
 ) -> None:
     await deliver(limited, 27)
@@ -186,7 +184,7 @@ async def test_the_store_is_trimmed_when_it_has_grown_and_one_event_says_so(
     assert told["forgotten"] > 0
 
 
-async def test_a_store_that_was_away_is_looked_at_again(absent: Store) -> None:
+async def test_dispatcher_checks_again_after_the_store_was_unavailable(absent: Store) -> None:
     class Counting(Growth):
         looks = 0
 

@@ -138,7 +138,7 @@ async def image(redis: Redis, store: Store, busy: None) -> AsyncIterator[Image]:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-async def test_no_script_raises_whatever_is_damaged_and_a_check_repairs_it(
+async def test_scripts_do_not_raise_on_damaged_data_and_fsck_repairs_it(
     store: Store, redis: Redis, scripts: Scripts, image: Image, name: str
 ) -> None:
     for script in sorted(NAMES, key=CHANGE_NOTHING.__contains__):
@@ -156,7 +156,7 @@ async def test_no_script_raises_whatever_is_damaged_and_a_check_repairs_it(
     assert await findings(store) == []
 
 
-async def test_leases_that_nobody_claimed_are_reaped_with_the_others(
+async def test_reap_takes_back_leases_without_a_claim(
     store: Store, redis: Redis, clock: Clock
 ) -> None:
     for number in range(3):
@@ -169,7 +169,7 @@ async def test_leases_that_nobody_claimed_are_reaped_with_the_others(
     assert len((await store.queues[0].claim(100)).messages) == 3
 
 
-async def test_a_lease_of_what_is_delivered_sends_it_again_and_keeps_its_record(
+async def test_reap_of_a_delivered_message_sends_it_again_and_keeps_its_record(
     store: Store, redis: Redis
 ) -> None:
     await store.messages.create("a", accepted())
@@ -182,7 +182,7 @@ async def test_a_lease_of_what_is_delivered_sends_it_again_and_keeps_its_record(
 
 
 @pytest.mark.parametrize("end", ["reap", "recover", "release"])
-async def test_a_claim_that_taken_has_lost_is_due_again_and_not_early(
+async def test_reap_of_a_claim_missing_in_taken_is_due_again_and_not_early(
     store: Store, redis: Redis, clock: Clock, end: str
 ) -> None:
     await store.messages.create("a", accepted(delay=1))

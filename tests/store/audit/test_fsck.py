@@ -56,7 +56,7 @@ async def sound(redis: Redis, prefix: str) -> AsyncIterator[Store]:
     await invariants.check(redis, store.keys[0], LIMIT)
 
 
-async def test_a_sound_store_has_no_findings(sound: Store) -> None:
+async def test_fsck_of_a_sound_store_has_no_findings(sound: Store) -> None:
     assert await told(sound) == []
     check = sound.fsck(0)
     assert [one async for one in check.run(repair=False)] == []
@@ -149,7 +149,7 @@ async def miscount(redis: Redis, base: str) -> None:
         ),
     ],
 )
-async def test_a_damage_is_found_and_repaired(
+async def test_fsck_finds_and_repairs_a_damage(
     redis: Redis,
     sound: Store,
     damage: Damage,
@@ -176,7 +176,7 @@ async def strand(redis: Redis, store: Store) -> None:
     await redis.delete(f"{base}leases", f"{base}claims", f"{base}inflight")
 
 
-async def test_a_stranded_destination_is_found_and_let_go(redis: Redis, sound: Store) -> None:
+async def test_fsck_finds_and_unparks_a_stranded_destination(redis: Redis, sound: Store) -> None:
     await strand(redis, sound)
     (one,) = await checked(sound, repair=True)
     assert (one.rule, one.subject) == ("stranded", HOST)
@@ -184,7 +184,7 @@ async def test_a_stranded_destination_is_found_and_let_go(redis: Redis, sound: S
     assert [it.id for it in (await sound.queues[0].claim(9)).messages] == ["parked"]
 
 
-async def test_parked_messages_that_a_due_one_will_let_go_are_not_stranded(
+async def test_fsck_does_not_report_parked_messages_that_a_due_one_will_unpark(
     redis: Redis, sound: Store
 ) -> None:
     await strand(redis, sound)
@@ -192,7 +192,7 @@ async def test_parked_messages_that_a_due_one_will_let_go_are_not_stranded(
     assert await told(sound) == []
 
 
-async def test_a_key_of_nobody_is_told_and_left_alone(redis: Redis, sound: Store) -> None:
+async def test_fsck_reports_an_unknown_key_and_leaves_it(redis: Redis, sound: Store) -> None:
     name = f"{sound.keys[0].base}notes"
     await redis.set(name, "mine")
     (one,) = await checked(sound, repair=True)
@@ -200,7 +200,9 @@ async def test_a_key_of_nobody_is_told_and_left_alone(redis: Redis, sound: Store
     assert await redis.delete(name) == 1
 
 
-async def test_many_are_checked_in_steps_over_all_partitions(redis: Redis, prefix: str) -> None:
+async def test_fsck_checks_many_messages_of_all_partitions_in_steps(
+    redis: Redis, prefix: str
+) -> None:
     store = Store(redis, prefix=prefix, partitions=3)
     for number in range(40 * STEP):
         await store.messages.create(f"m{number}", accepted(delay=3600))
@@ -214,7 +216,7 @@ async def test_many_are_checked_in_steps_over_all_partitions(redis: Redis, prefi
         await invariants.check(redis, keys, LIMIT)
 
 
-async def test_what_moves_meanwhile_is_not_taken_for_damage(live_store: Store) -> None:
+async def test_fsck_does_not_report_messages_that_move_meanwhile(live_store: Store) -> None:
     done = asyncio.Event()
 
     async def traffic(name: str) -> None:

@@ -35,7 +35,7 @@ def broken(**changed: Any) -> list[tuple[str, bytes]]:
     return sorted((it.rule, it.subject) for it in findings(snapshot(**changed), CONCURRENCY))
 
 
-def test_a_sound_snapshot_has_no_findings() -> None:
+def test_findings_of_a_sound_snapshot_are_empty() -> None:
     assert broken() == []
 
 
@@ -64,7 +64,7 @@ def test_a_sound_snapshot_has_no_findings() -> None:
         ({"strangers": {b"scheduler:{0}:x"}}, [("stranger", b"scheduler:{0}:x")]),
     ],
 )
-def test_what_breaks_one_rule_is_found_by_it_alone(
+def test_findings_name_only_the_rule_that_is_broken(
     changed: dict[str, Any], found: list[tuple[str, bytes]]
 ) -> None:
     assert broken(**changed) == found
@@ -73,7 +73,7 @@ def test_what_breaks_one_rule_is_found_by_it_alone(
 IDLE: dict[str, Any] = {"leases": set(), "taken": {b"parked"}, "claims": {}, "inflight": {}}
 
 
-def test_parked_messages_of_an_idle_destination_are_stranded() -> None:
+def test_findings_report_parked_messages_of_an_idle_destination() -> None:
     payloads = {b"parked": RECORD, b"delivered": RECORD, b"failed": RECORD}
     assert broken(**IDLE, due=set(), payloads=payloads) == [("stranded", HOST)]
 
@@ -86,7 +86,7 @@ def test_parked_messages_of_an_idle_destination_are_stranded() -> None:
         {"withheld": {HOST}},
     ],
 )
-def test_parked_messages_of_an_idle_destination_may_wait_for_a_reason(
+def test_findings_accept_parked_messages_that_something_holds_up(
     reason: dict[str, Any],
 ) -> None:
     payloads = {b"parked": RECORD, b"delivered": RECORD, b"failed": RECORD}
@@ -104,19 +104,19 @@ def test_parked_messages_of_an_idle_destination_may_wait_for_a_reason(
         ),
     ],
 )
-def test_the_limit_is_the_destinations_own_and_one_while_it_is_unreachable(
+def test_findings_use_the_limit_of_the_destination_and_1_while_unreachable(
     changed: dict[str, Any], found: list[tuple[str, bytes]]
 ) -> None:
     payloads = dict.fromkeys((b"leased", b"parked", b"delivered", b"failed"), RECORD)
     assert broken(due=set(), payloads=payloads, **changed) == found
 
 
-def test_parked_messages_follow_when_one_of_their_destination_is_due() -> None:
+def test_findings_accept_parked_messages_behind_a_due_one() -> None:
     payloads = dict.fromkeys((b"due", b"parked", b"delivered", b"failed"), RECORD)
     assert broken(**IDLE, payloads=payloads) == []
 
 
-def test_a_finding_names_the_invariant_of_the_design() -> None:
+def test_finding_names_the_invariant_of_the_design() -> None:
     (found,) = findings(snapshot(inflight={HOST: 2}), CONCURRENCY)
     number = NUMBERS[found.rule]
     assert str(found) == f"{number} inflight: {HOST!r} has 1 in flight, but its count is 2"

@@ -1,0 +1,53 @@
+"""The composed texts of the scripts."""
+
+import re
+
+import pytest
+
+from scheduler_api.store.connection.script_text import (
+    NAMES,
+    is_read_only,
+    lua_text,
+    path_of,
+    source,
+)
+from scheduler_api.store.keys import SCHEMA
+
+
+def functions(text: str) -> list[str]:
+    return re.findall(r"^local function (\w+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_source_begins_with_the_flags_and_ends_with_the_script(name: str) -> None:
+    first, _, rest = lua_text(path_of(name)).partition("\n")
+    assert source(name).splitlines()[0] == first
+    assert source(name).endswith(f"\n{rest}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_source_defines_each_function_once_and_only_those_that_are_used(name: str) -> None:
+    text = re.sub(r"--.*", "", source(name))
+    defined = functions(text)
+    assert len(set(defined)) == len(defined)
+    assert [one for one in defined if len(re.findall(rf"\b{one}\b", text)) == 1] == []
+
+
+def test_source_defines_a_function_before_it_is_used() -> None:
+    assert functions(source("renew"))[-2:] == ["split_claim", "held"]
+
+
+def test_source_has_the_schema_and_the_number_of_partitions() -> None:
+    assert f"KNOWN_SCHEMA, PARTITIONS = {SCHEMA}, 5" in source("get", partitions=5)
+
+
+def test_source_takes_a_replaced_lib() -> None:
+    clock = lua_text("lib/clock.lua").replace("call('TIME')", "{1, 0}")
+    assert "local time = {1, 0}" in source("claim", {"clock": clock})
+    assert "local time = call('TIME')" in source("claim")
+
+
+def test_is_read_only_is_what_the_first_line_says() -> None:
+    assert {name for name in NAMES if is_read_only(name)} == {
+        *("get", "list", "inspect", "read_counts", "list_destinations", "read_destinations"),
+    }
