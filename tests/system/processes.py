@@ -240,5 +240,5 @@ async def parent_of(pid: int) -> int:
     """The parent of a process of this machine."""
     command = ("ps", "-o", "ppid=", "-p", str(pid))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    return int(told)
+    output, _ = await process.communicate()
+    return int(output)

@@ -20,11 +20,11 @@ async def test_service_reports_a_weak_store_in_the_log_and_in_health(tmp_path: P
         server(tmp_path / "store", *WEAK) as address,
         serving(tmp_path, REDIS_URL=address) as service,
     ):
-        (told,) = service.events("store_not_durable")
+        (event,) = service.events("store_not_durable")
         _, body, _ = await service.ask("GET", "/health")
-    assert told["level"] == "warning"
-    assert told["reason"].startswith("appendfsync is everysec")
-    assert (body["status"], body["warnings"]) == ("healthy", [told["reason"]])
+    assert event["level"] == "warning"
+    assert event["reason"].startswith("appendfsync is everysec")
+    assert (body["status"], body["warnings"]) == ("healthy", [event["reason"]])
 
 
 async def test_strict_service_starts_with_a_durable_store(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ async def test_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_pat
         ended = refused_start(tmp_path, address, STRICT="1")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(
-        "Error: STRICT is set, and appendfsync is everysec"
+        "Error: STRICT=1 refuses this store: appendfsync is everysec"
     )
 
 

@@ -23,8 +23,10 @@ ARRIVED = re.compile(
 
 def run_target() -> tuple[str, ...]:
     """The command of `make run`, with this environment instead of .venv."""
-    told = subprocess.run(["make", "-nC", ROOT, "run"], capture_output=True, text=True, check=True)
-    [line] = [line for line in told.stdout.splitlines() if "scheduler-api serve" in line]
+    output = subprocess.run(
+        ["make", "-nC", ROOT, "run"], capture_output=True, text=True, check=True
+    )
+    [line] = [line for line in output.stdout.splitlines() if "scheduler-api serve" in line]
     script, *arguments = shlex.split(line)
     assert script == ".venv/bin/scheduler-api"
     return (sys.executable, "-m", "scheduler_api", *arguments)
@@ -46,9 +48,9 @@ class Reader:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        told, _ = await process.communicate()
+        output, _ = await process.communicate()
         assert process.returncode == 0
-        return told.decode()
+        return output.decode()
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +89,10 @@ def test_readme_line_of_the_receiver_has_the_printed_form() -> None:
 
 
 async def test_readme_names_the_places_of_the_token_and_the_documentation(reader: Reader) -> None:
-    told = "\n".join(reader.server.printed())
+    output = "\n".join(reader.server.printed())
     token = (reader.server.folder / "data" / "token").read_text().strip()
-    assert token in told
-    assert f":{reader.server.port}/docs" in told
+    assert token in output
+    assert f":{reader.server.port}/docs" in output
     page = await reader.paste("curl --fail --silent http://localhost:8000/docs")
     assert "swagger-ui" in page
 

@@ -31,7 +31,9 @@ async def test_failover_under_traffic_loses_no_message_with_replica_durability(
                     await master.start()
                 await found.more(100)
             lost = await missing(found.acknowledged, receiver)
-        told = f"{len(found.acknowledged)} acknowledged, {found.refused} refused, {len(lost)} lost"
-        print(f"DURABILITY={durability}: {told}")
+        result = (
+            f"{len(found.acknowledged)} acknowledged, {found.refused} refused, {len(lost)} lost"
+        )
+        print(f"DURABILITY={durability}: {result}")
     assert found.refused > before
     assert durability == "store" or lost == set()

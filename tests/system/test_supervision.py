@@ -130,7 +130,9 @@ async def test_refused_start_prints_the_reason_and_fails(tmp_path: Path, workers
     async with server(tmp_path / "store", "appendonly no") as address:
         weak = refused_start(tmp_path, address, STRICT="1", WORKERS=workers)
         assert weak.returncode == 1
-        assert weak.stderr.splitlines()[-1].startswith("Error: STRICT is set, and appendonly")
+        assert weak.stderr.splitlines()[-1].startswith(
+            "Error: STRICT=1 refuses this store: appendonly"
+        )
     (tmp_path / "data").mkdir(exist_ok=True)
     (tmp_path / "data" / "token").touch()
     empty = refused_start(tmp_path, address, API_TOKEN="", WORKERS=workers)

@@ -25,8 +25,8 @@ async def group(server: Server) -> list[Process]:
     columns = ("pid", "ppid", "pgid", "stat", "args")
     command = ("ps", "-A", "-ww", *(word for one in columns for word in ("-o", f"{one}=")))
     ps = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    told, _ = await ps.communicate()
-    rows = (line.split(None, 4) for line in told.decode(errors="replace").splitlines())
+    output, _ = await ps.communicate()
+    rows = (line.split(None, 4) for line in output.decode(errors="replace").splitlines())
     return [
         Process(int(pid), int(parent), args)
         for pid, parent, pgid, state, args in rows

@@ -214,8 +214,8 @@ print("err", file=sys.stderr)
 configure_logging("INFO", "json")
 import warnings
 warnings.warn("logged")
-with open(sys.argv[1], "w") as told:
-    json.dump([kinds, inherited], told)
+with open(sys.argv[1], "w") as output:
+    json.dump([kinds, inherited], output)
 """
 
 
@@ -223,9 +223,9 @@ with open(sys.argv[1], "w") as told:
 def test_process_with_closed_or_full_standard_streams_runs(closed: str, tmp_path: Path) -> None:
     """Closed descriptors become /dev/null, so that no later file or socket gets their numbers."""
     shell = f'exec "$@" {closed}'
-    command = ("sh", "-c", shell, "-", sys.executable, "-c", GUARD, str(tmp_path / "told"))
+    command = ("sh", "-c", shell, "-", sys.executable, "-c", GUARD, str(tmp_path / "output"))
     done = subprocess.run(command, check=False, timeout=30, stdin=subprocess.PIPE)
     assert done.returncode == 0
-    kinds, inherited = json.loads((tmp_path / "told").read_text())
+    kinds, inherited = json.loads((tmp_path / "output").read_text())
     assert kinds[1:] == [">&-" in closed.replace("2>&-", ""), "2>&-" in closed]
     assert all(inherited)

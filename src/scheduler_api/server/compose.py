@@ -109,4 +109,6 @@ async def _check(store: Store, *, strict: bool) -> None:
             "store_unavailable_at_start", reason=str(error), cause=str(error.__cause__ or "")
         )
     if strict and store.durability.warnings:
-        raise StoreNotDurable("STRICT is set, and " + "; ".join(store.durability.warnings))
+        raise StoreNotDurable(
+            "STRICT=1 refuses this store: " + "; ".join(store.durability.warnings)
+        )
