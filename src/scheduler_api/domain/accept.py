@@ -36,6 +36,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 _CONTROL_CHARACTER: Final = re.compile(f"[{CONTROL_CHARACTERS}]")
+_parsed = lru_cache(maxsize=256)(parse_url)  # callers use few URLs; each may have 2 KiB
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -132,7 +133,7 @@ def check_id(text: str) -> str:
 
 
 def _url(text: str, refusal: Callable[[str, int], str | None]) -> WebhookUrl:
-    url = parse_url(text)
+    url = _parsed(text)
     if reason := refusal(url.host, url.port):
         raise ValueError(reason)
     return url
