@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 
@@ -297,5 +297,4 @@ _STATES: Final[dict[bytes, Any]] = {
 def _state(place: bytes, attempts: int) -> State:
     """The place of a message is its state; one that waits is `retrying` once it was tried."""
     waits: State = "retrying" if attempts else "scheduled"
-    state: State = _STATES.get(place, waits)
-    return state
+    return cast("State", _STATES.get(place, waits))
