@@ -115,14 +115,14 @@ async def test_read_body_lets_the_only_body_exceed_the_budget(
 
 
 async def test_read_body_keeps_many_large_bodies_within_the_budget(api: Api) -> None:
-    most = 0
+    max_held = 0
 
     async def post() -> int:
-        nonlocal most
+        nonlocal max_held
         async with api.client.post("/messages", data=body(MAX_BODY)) as response:
-            most = max(most, budget(api).held)
+            max_held = max(max_held, budget(api).held)
             return response.status
 
     assert await asyncio.gather(*(post() for _ in range(20))) == [201] * 20
-    assert most <= BODIES
+    assert max_held <= BODIES
     assert budget(api).held == 0

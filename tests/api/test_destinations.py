@@ -242,8 +242,8 @@ async def test_why_says_when_the_rate_allows_the_next_message(api: Api, live_sto
     other = "127.0.0.1:81-1" if taken.id.endswith("0") else "127.0.0.1:81-0"
     shown = await show(api, "127.0.0.1:81")
     assert shown["state"] == "rate"
-    told = f"rate limited until {shown['nextSend']}"
-    assert await why(api, other) == told
+    expected = f"rate limited until {shown['nextSend']}"
+    assert await why(api, other) == expected
 
 
 async def test_why_says_that_the_destination_is_unreachable(api: Api, live_store: Store) -> None:

@@ -186,13 +186,13 @@ def test_scope_of_an_operation_is_that_of_the_contract() -> None:
 
 def test_document_lists_the_headers_of_responses() -> None:
     responses = DOCUMENT["paths"]["/messages"]["post"]["responses"]
-    told = {status: list(one.get("headers", {})) for status, one in responses.items()}
-    assert (told["201"], told["401"], told["503"]) == (
+    headers = {status: list(one.get("headers", {})) for status, one in responses.items()}
+    assert (headers["201"], headers["401"], headers["503"]) == (
         ["Location"],
         ["WWW-Authenticate"],
         ["Retry-After"],
     )
-    assert told["422"] == []
+    assert headers["422"] == []
 
 
 def test_document_defines_every_referenced_struct() -> None:

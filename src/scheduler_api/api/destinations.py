@@ -79,7 +79,7 @@ class DestinationView(msgspec.Struct, rename="camel"):
     ]
     rate: Annotated[str | None, described("Maximum rate; null if there is no limit.", "300/m")]
     paused: Annotated[bool, described("Whether sending is paused.", False)]
-    default: Annotated[bool, described("Whether it has no settings of its own.", False)]
+    default: Annotated[bool, described("Whether it has no settings: the defaults apply.", False)]
 
 
 class DestinationList(msgspec.Struct, rename="camel"):
@@ -164,14 +164,6 @@ def _known_name(request: Request) -> str:
         return _name(request)
     except Invalid as error:
         raise DestinationNotFound(str(error)) from None
-
-
-def _facts(limits: Limits) -> dict[str, int | str | bool | None]:
-    return {
-        "concurrency": limits.concurrency,
-        "rate": limits.rate_text,
-        "paused": limits.paused,
-    }
 
 
 def _view(destination: Destination) -> DestinationView:
