@@ -66,6 +66,11 @@ def moves_messages(text: str) -> bool:
     return bool(re.search(rf"call\('(?:{_VERBS})', (?:{places})\b", text))
 
 
+def slices_records(text: str) -> bool:
+    """Whether a Lua text reads or writes single bytes of a record."""
+    return bool(re.search(r"\b(?:record|old|tail|rest):(?:sub|byte|find|match)\(|'\\[0-9]'", text))
+
+
 def shapes_in(text: str) -> list[tuple[str, ...]]:
     """The shapes of at least two fields that a script's head names, in their order.
 
@@ -149,6 +154,11 @@ def test_lua_file_uses_exactly_the_libs_that_it_needs(name: str) -> None:
 def test_messages_are_moved_between_indexes_only_in_two_files(name: str) -> None:
     text = SCRIPTS.get(name) or LIBS[name]
     assert moves_messages(text) is (name in ("places", "finished"))
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, *LIBS])
+def test_bytes_of_a_record_are_used_only_in_one_lua_file(name: str) -> None:
+    assert slices_records(SCRIPTS.get(name) or LIBS[name]) is (name == "record")
 
 
 def test_finished_states_are_the_same_in_lua_and_python() -> None:
@@ -266,3 +276,9 @@ def test_shapes_in_finds_the_rows_and_replies_of_a_head() -> None:
     head += "-- {no, rest…}\n"
     assert shapes_in(head) == [("id", "ms"), ("now", "due"), ("word", "at")]
     assert shapes_in(head + "local t = {now, due}") == shapes_in(head)
+
+
+@pytest.mark.parametrize("code", ["old:sub(14)", "record:byte(14, 15)", "'\\2' .. u48(now)"])
+def test_slices_records_finds_the_use_of_single_bytes(code: str) -> None:
+    assert slices_records(f"local a = {code}")
+    assert not slices_records("local a = same_request(record, tail) .. progress:match('x')")

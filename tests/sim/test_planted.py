@@ -15,7 +15,7 @@ MANY = 12  # mistakes
 BUDGET = 1_000  # schedules for one mistake
 
 # Mistakes of earlier versions that a schedule has found.
-OURS = ("a claim that is asked for again keeps the lease of the lost one",)
+OURS = ("a repeated claim does not renew the leases of the lost one",)
 
 
 def test_planted_mistakes_are_many_and_have_a_name_each() -> None:

@@ -1,4 +1,4 @@
-"""Cancel: what waits is gone; what is on the wire or has ended stays."""
+"""Cancel removes a message that waits, and no leased or finished one."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Claim: what is due is leased, within every limit; what is over one is parked."""
+"""Claim leases due messages within every limit, and parks those over a limit."""
 
 import asyncio
 import math

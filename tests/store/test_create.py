@@ -1,4 +1,4 @@
-"""Create: a message waits for its time; an id is taken while it is pending or asked for again."""
+"""Create stores a message until it is due; an id stays taken while its message is pending."""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Create many: each of a batch becomes what it would have become alone."""
+"""Create many does for each message of a batch what create does for one."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""One receiver, one destination, however its URL is spelled: in every script and every call."""
+"""One receiver is one destination, for every spelling of its URL, in every script and call."""
 
 import asyncio
 
@@ -97,7 +97,7 @@ async def test_a_url_is_kept_as_it_was_given(store: Store) -> None:
 
 
 @pytest.mark.parametrize("old", ["h.example:80", "h.example:443", "h.example.", "h.example.:80"])
-async def test_settings_under_an_earlier_spelling_hold_until_they_are_set_anew(
+async def test_settings_under_an_earlier_spelling_hold_until_they_are_replaced(
     store: Store, redis: Redis, old: str
 ) -> None:
     limits = f"{store.keys[0].base}limits"

@@ -1,4 +1,4 @@
-"""Get: all that is known of one message, wherever it is."""
+"""Get returns everything known of one message, in every place."""
 
 from datetime import timedelta
 

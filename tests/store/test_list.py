@@ -1,4 +1,4 @@
-"""List: pending messages, soonest first, in pages that stay true while messages come and go."""
+"""List returns pending messages, soonest first; its pages stay right while messages change."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""After a restart of the store nobody reaps until each holder had the time of a lease."""
+"""After a restart of the store no lease is reaped for the time of one lease."""
 
 from pathlib import Path
 

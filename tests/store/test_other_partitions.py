@@ -1,4 +1,4 @@
-"""A process with another number of partitions than the data gets and changes nothing."""
+"""A process with another number of partitions than the data reads and changes nothing."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The data in several partitions: who keeps what, one list of all, and the mark of their number."""
+"""Data in several partitions: where a message is, one merged list, the mark of their number."""
 
 from collections import Counter
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Purge: a finished message is forgotten when its time on the shelf is over, and not before."""
+"""Purge forgets a finished message when its retention ends, and not before."""
 
 from datetime import timedelta
 

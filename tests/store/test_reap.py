@@ -1,4 +1,4 @@
-"""Reap: what a dead process had waits again; what killed too many is given up."""
+"""Reap makes the messages of ended leases due again; after too many crashes they have failed."""
 
 import asyncio
 from datetime import timedelta

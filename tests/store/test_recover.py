@@ -1,4 +1,4 @@
-"""Taking back what a dead process had claimed, before its leases end."""
+"""Recover takes back the claims of a dead process before their leases end."""
 
 from datetime import timedelta
 

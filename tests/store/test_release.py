@@ -1,4 +1,4 @@
-"""Release: what was claimed and not sent waits again, as if nothing had been."""
+"""Release makes claimed messages due again without an attempt."""
 
 import msgspec
 import pytest

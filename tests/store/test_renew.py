@@ -1,4 +1,4 @@
-"""Renew: a lease that is still held begins anew; a lost one is told."""
+"""Renew extends a lease that is still held, and reports a lost one."""
 
 import msgspec
 from redis.asyncio import Redis

@@ -1,4 +1,4 @@
-"""Settle: a claim ends with its outcome, once, and by who holds it."""
+"""Settle ends a claim once, with its outcome, if the process still holds it."""
 
 import asyncio
 from datetime import timedelta

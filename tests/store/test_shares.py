@@ -1,4 +1,4 @@
-"""Claim: what a process has no slot to spare for waits apart until this or another one has."""
+"""Claim withholds messages for which a process has no slot, until a process has one."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The store opened, outside and embedded; its data set marked and its mark read."""
+"""The store opened, external and embedded; the mark of its data written and read."""
 
 import os
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Trim: finished messages go before their time while the store is short of memory, no others."""
+"""Trim forgets finished messages early while the store is short of memory, and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Damaged data: no script raises, as it would in each call, and its partition would stand still."""
+"""Damaged data: no script raises, as it would raise in each call and stop its partition."""
 
 import asyncio
 from collections.abc import AsyncIterator

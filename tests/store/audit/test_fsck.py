@@ -1,4 +1,4 @@
-"""The check finds each damage that can be done to the keys, tells it once, and repairs it."""
+"""Fsck finds each possible damage of the keys, reports it once, and repairs it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -75,7 +75,7 @@ async def drop_place(redis: Redis, base: str) -> None:
     await redis.zrem(f"{base}due", "waits")
 
 
-async def drop_shelf(redis: Redis, base: str) -> None:
+async def drop_failed(redis: Redis, base: str) -> None:
     await redis.zrem(f"{base}failed", "bad")
 
 
@@ -121,7 +121,7 @@ async def miscount(redis: Redis, base: str) -> None:
         (drop_record, [("no_record", b"waits")], "dropped: there is nothing to send"),
         (drop_record_in_flight, [("no_record", b"flies-00")], "dropped: there is nothing to send"),
         (drop_place, [("no_place", b"waits")], "put back to due"),
-        (drop_shelf, [("no_place", b"bad")], "put back to failed"),
+        (drop_failed, [("no_place", b"bad")], "put back to failed"),
         (drop_claim, [("inflight", HOST), ("lease_without_claim", b"flies-00")], "put back to due"),
         (
             drop_lease,

@@ -1,4 +1,4 @@
-"""Each rule holds for a sound snapshot and finds the one thing that breaks it."""
+"""Each rule holds for a sound snapshot, and finds the one thing that breaks it."""
 
 from typing import Any
 
