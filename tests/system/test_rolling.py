@@ -223,7 +223,9 @@ async def test_data_that_the_older_version_cannot_read_stop_it_under_load(
         ) as latest:
             load.servers = [older, latest]
             refused = await older.event("data_refused")
-            assert f"schema {SCHEMA + 1}, this version knows {SCHEMA};" in refused["reason"]
+            assert (
+                f"schema {SCHEMA + 1}, but this version supports only {SCHEMA}" in refused["reason"]
+            )
             assert "start the newer version" in refused["reason"]
             await load.more()
             await load.stop()
