@@ -1,1 +1,1 @@
-"""Measures the server beside what the machine could do at best; see README.md."""
+"""Measures the server beside what the machine can do at best; see README.md."""

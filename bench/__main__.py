@@ -1,4 +1,4 @@
-"""python -m bench [SCENARIO …]: run, print Markdown tables, exit 1 if something went wrong."""
+"""python -m bench [SCENARIO …]: measures, prints Markdown tables; exit code 1 if a run failed."""
 
 import sys
 from pathlib import Path
@@ -41,26 +41,34 @@ SCENARIOS: dict[str, ModuleType] = {
     "hang": hang,
     "backlog": backlog,
 }
-ANYWHERE = ("create", "batch", "deliver", "lateness")  # may measure a server that runs already
+ANYWHERE = ("create", "batch", "deliver", "lateness")  # scenarios that can measure a running server
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("names", nargs=-1, type=click.Choice(list(SCENARIOS)))
-@click.option("--url", help="A running server, on this machine; without it, a fresh one each run.")
-@click.option("--token", default="", help="Token of that server.")
+@click.option(
+    "--url", help="URL of a running server on this machine.  [default: a new server each run]"
+)
+@click.option("--token", default="", help="Token of the server at --url.")
 @click.option("--runs", default=5, type=click.IntRange(1))
-@click.option("--count", type=click.IntRange(1), help="Messages of a run.  [default: see README]")
-@click.option("--seconds", default=30, type=click.IntRange(1), help="Length of lateness, idle.")
-@click.option("--lead", type=float, help="Seconds left for creating what is to be delivered.")
-@click.option("--peer", type=click.Choice(list(PEERS)), help="Measure it in the same runs.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the raw runs there.")
+@click.option("--count", type=click.IntRange(1), help="Messages in a run.  [default: see README]")
+@click.option(
+    "--seconds", default=30, type=click.IntRange(1), help="Duration of lateness and idle."
+)
+@click.option("--lead", type=float, help="Seconds for creating the messages before they are due.")
+@click.option(
+    "--peer", type=click.Choice(list(PEERS)), help="Another scheduler to measure in the same runs."
+)
+@click.option("--json", "file", type=click.Path(path_type=Path), help="File for the raw results.")
 def main(
     names: tuple[str, ...], file: Path | None, count: int | None, url: str | None, **asked: Any
 ) -> None:
-    """Measure each scenario (all without a name) beside what it could be."""
+    """Measure each scenario, or all of them, beside its ceiling."""
     chosen = names or tuple(SCENARIOS)
     if url and not set(chosen) <= set(ANYWHERE):
-        raise click.UsageError(f"--url goes with {', '.join(ANYWHERE)}; the others kill and fill")
+        raise click.UsageError(
+            f"--url works with {', '.join(ANYWHERE)}; the other scenarios kill or fill servers"
+        )
     found = surroundings()
     runs: dict[str, list[Any]] = {}
     wrong: list[str] = []
@@ -68,9 +76,9 @@ def main(
         options = Options(count=count or SCENARIOS[name].COUNT, url=url, **asked)
         runs[name] = _measure(name, options, wrong)
         print(f"\n{_table(name, runs[name], options)}", flush=True)
-        if file:  # after each, so that a long measurement that breaks off leaves something
+        if file:  # after each scenario, so that an interrupted measurement keeps its results
             file.write_bytes(_json(found, options, runs))
-    print("\nCells: median [least–most] of", asked["runs"], "runs; the ratio pair by pair.")
+    print("\nCells: median [least–most] of", asked["runs"], "runs; ratios are taken run by run.")
     for title, text in found.items():
         print(f"{title}: {text}")
     print(f"settings: {_settings(runs, url)}")
@@ -80,7 +88,7 @@ def main(
 
 
 def _measure(name: str, options: Options, wrong: list[str]) -> list[Any]:
-    """All runs of a scenario; what went wrong is added to `wrong`, and the next run begins."""
+    """All runs of a scenario; problems are added to `wrong`, and the next run starts."""
     scenario, runs = SCENARIOS[name], []
     for index in range(options.runs):
         click.echo(f"{name} {index + 1}/{options.runs} …", err=True)

@@ -1,6 +1,6 @@
-"""Claims messages from an external store, as a dispatcher does: a process, and how we ask it.
+"""A worker process that claims messages from an external store, as a dispatcher does.
 
-python -m bench.claim_loop reads one line of JSON, a Claiming, and answers with ms of each claim.
+python -m bench.claim_loop reads a line of JSON, a Claiming, and prints the ms of each claim.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from scheduler_api.store.store import Store
 
 
 class Claiming(msgspec.Struct, frozen=True):
-    """How many claims of 100, of what is due already."""
+    """Number of claims, each of 100 messages that are already due."""
 
     address: str
     claims: int
 
 
 def claim(store: ExternalStore, claims: int) -> list[float]:
-    """From a process of its own → ms of each claim; what was claimed is settled."""
+    """Claim and settle in a worker process → ms of each claim."""
     with Worker("bench.claim_loop") as worker:
         return msgspec.convert(worker.ask(Claiming(store.address, claims)), list[float])
 

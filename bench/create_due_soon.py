@@ -1,6 +1,6 @@
-"""Creates messages that are due in a moment, one after another: a process, and how we ask it.
+"""A worker process that creates messages which are due within 20 ms, one after another.
 
-python -m bench.create_due_soon reads one line of JSON, an Order, and prints when each was due.
+python -m bench.create_due_soon reads a line of JSON, an Order, and prints when each was due.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from scheduler_api.domain.message import NewMessage
 from scheduler_api.store.connection.client import connect
 from scheduler_api.store.store import Store
 
-RATE = 100  # messages a second, the gaps random
-AHEAD_MS = 20  # the latest due instant, from just before the create
+RATE = 100  # messages a second, at random intervals
+AHEAD_MS = 20  # longest time from a create to the due instant
 
 Create = Callable[[str, bytes], Awaitable[None]]
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to create, and where: over HTTP, or past the API in the store at `address`."""
+    """What to create, and where: over HTTP at `target`, else directly in the store at `address`."""
 
     hook: str
-    prefix: str  # of the messages' ids
+    prefix: str  # of the message ids
     count: int
     address: str
     target: Target | None = None
 
 
 def create_soon(order: Order) -> list[int]:
-    """From a process of its own → due ms of each."""
+    """Create in a worker process → due ms of each message."""
     with Worker("bench.create_due_soon") as worker:
         return msgspec.convert(worker.ask(order), list[int])
 

@@ -1,6 +1,6 @@
-"""Creates messages as fast as they are taken: a process, and how we ask it.
+"""A worker process that creates messages as fast as the server accepts them.
 
-python -m bench.create_load reads one line of JSON, a Batch, and answers with a Load.
+python -m bench.create_load reads a line of JSON, a Batch, and prints a Load.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from bench.payloads import message, request
 from bench.processes import Worker, answer
 from bench.server import Target
 
-RESULT = re.compile(rb'"status":(\d+),"body"')  # of one message, in the answer to a batch
+RESULT = re.compile(rb'"status":(\d+),"body"')  # result of one message, in the response to a batch
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -28,26 +28,26 @@ class Batch(msgspec.Struct, frozen=True):
     host: str
     port: int
     token: str
-    prefix: str  # of the messages' ids
-    hook: str  # the URL that they are for
+    prefix: str  # of the message ids
+    hook: str  # their webhookUrl
     due_ms: list[int]
     connections: int = 64
-    together: int = 1  # messages in a request; more than one goes to POST /messages/batch
+    together: int = 1  # messages in a request; more than 1: POST /messages/batch
 
 
 class Load(msgspec.Struct):
-    """What came of a batch. Nothing is left out: the first requests count like the last."""
+    """The result of a batch; all requests count, the first ones too."""
 
-    rate: float  # messages a second, from the first byte sent to the last answer
-    p50_ms: float  # of an answer
+    rate: float  # messages a second, from the first byte sent to the last response
+    p50_ms: float  # of a response
     p99_ms: float
-    statuses: dict[int, int]  # status → how many messages
+    statuses: dict[int, int]  # status → number of messages
     client_cpu_s: float
-    cpu_s: tuple[float, float] | None = None  # of the server, of its store, meanwhile
+    cpu_s: tuple[float, float] | None = None  # of the server and of its store meanwhile
 
     @property
     def refused(self) -> int:
-        """Answers other than 201."""
+        """Messages with a status other than 201."""
         return sum(self.statuses.values()) - self.statuses.get(201, 0)
 
 
@@ -60,7 +60,7 @@ def load(
     connections: int = 64,
     together: int = 1,
 ) -> Load:
-    """Create a batch from a process of its own."""
+    """Create a batch from a worker process."""
     before = target.cpu()
     with Worker("bench.create_load") as worker:
         batch = Batch(
@@ -74,13 +74,13 @@ def load(
 
 
 def percentile(ascending: list[float], part: float) -> float:
-    """The smallest value that `part` of all do not exceed; 0 of none."""
+    """The smallest value that the share `part` does not exceed; 0 if there are none."""
     place = max(0, -int(-part * len(ascending) // 1) - 1)
     return round(ascending[place], 3) if ascending else 0.0
 
 
 class _Run:
-    """One batch under way."""
+    """The state of a batch."""
 
     def __init__(self, batch: Batch) -> None:
         self.requests = iter(_requests(batch))
@@ -91,21 +91,21 @@ class _Run:
         self.ended = asyncio.Event()
 
     def note(self, status: int, body: bytes) -> None:
-        """An answer; that to a batch tells of each of its messages."""
+        """Count a response; a batch's response has a status for each message."""
         if status == 200:
             self.statuses.update(map(int, RESULT.findall(body)))
         else:
             self.statuses[status] += self.together
 
     def leave(self) -> None:
-        """A connection has nothing more to do."""
+        """A connection is done."""
         self.open -= 1
         if not self.open:
             self.ended.set()
 
 
 class _Caller(asyncio.Protocol):
-    """One keep-alive connection: a request, its answer, the next request."""
+    """One keep-alive connection: a request, its response, the next request."""
 
     def __init__(self, run: _Run) -> None:
         self._run = run
@@ -158,7 +158,7 @@ async def _create(batch: Batch) -> Load:
 
 
 def _requests(batch: Batch) -> list[bytes]:
-    """Whole, made beforehand."""
+    """All requests, encoded beforehand."""
     host, token, size = f"{batch.host}:{batch.port}", batch.token, batch.together
     bodies = [message(n, batch.prefix, batch.hook, due) for n, due in enumerate(batch.due_ms)]
     if size == 1:

@@ -1,4 +1,4 @@
-"""an external store: a server of its own, the wheel's Valkey or another that is installed."""
+"""Runs an external store: the Valkey of the wheel, or another installed server."""
 
 import subprocess
 import tempfile
@@ -24,19 +24,19 @@ class ExternalStore(msgspec.Struct, frozen=True):
     pid: int
 
     def info(self) -> dict[str, Any]:
-        """What it tells of itself; costs it one command."""
+        """Its INFO, which costs it one command."""
         with Redis.from_url(self.address) as redis:
             found: Any = redis.info()
         return dict(found)
 
     def cpu(self) -> float:
-        """Seconds so far."""
+        """CPU seconds so far."""
         return cpu_seconds(self.pid)
 
 
 @contextmanager
 def external_store(binary: Path | None = None, *, fsync: str = "always") -> Iterator[ExternalStore]:
-    """A store without a past, on loopback. Raises: RuntimeError.
+    """Run a new store on loopback. Raises: RuntimeError.
 
     Its log is never rewritten: a fork in the middle of a run would disturb it.
     """

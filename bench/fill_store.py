@@ -1,6 +1,6 @@
-"""Fills an external store past the API, by the store's own calls: a process, and how we ask it.
+"""A worker process that fills an external store directly, without the API.
 
-python -m bench.fill_store reads one line of JSON, a Filling, and answers with the seconds it took.
+python -m bench.fill_store reads a line of JSON, a Filling, and prints the seconds it took.
 """
 
 import sys
@@ -26,7 +26,7 @@ class Filling(msgspec.Struct, frozen=True):
     """Messages `first` … `first` + `count` − 1, a millisecond apart."""
 
     address: str
-    prefix: str  # of the messages' ids
+    prefix: str  # of the message ids
     hook: str
     due_ms: int  # of the first
     count: int
@@ -36,7 +36,7 @@ class Filling(msgspec.Struct, frozen=True):
 def fill(
     store: ExternalStore, prefix: str, hook: str, due_ms: int, count: int, first: int = 0
 ) -> float:
-    """From a process of its own → seconds."""
+    """Fill from a worker process → seconds."""
     with Worker("bench.fill_store") as worker:
         return float(worker.ask(Filling(store.address, prefix, hook, due_ms, count, first)))
 
@@ -47,7 +47,7 @@ def tomorrow() -> int:
 
 
 def _sample(filling: Filling) -> Accepted:
-    """One of them; the others have its body, which makes no difference to a store."""
+    """One of the messages; the others have the same body, which costs a store the same."""
     body = message(10**9, filling.prefix, filling.hook, filling.due_ms)
     return accept(msgspec.json.decode(body, type=NewMessage), "UTC", lambda *_: None)
 

@@ -1,4 +1,4 @@
-"""What is sent: payloads of about 300 bytes, and the requests that create them as messages."""
+"""Payloads of about 300 bytes, and the requests that create messages with them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ TEXT = "Reminder: your appointment is tomorrow at 10:30. Answer 1 to confirm it,
 
 
 def payload(n: int) -> bytes:
-    """The body that reaches the receiver; `n` comes first, so that it is found at once."""
+    """The body that the receiver gets; `n` stands first, so that it is parsed quickly."""
     return msgspec.json.encode(
         {
             "n": n,
@@ -40,7 +40,7 @@ def batch(messages: Sequence[bytes]) -> bytes:
 
 
 def request(body: bytes, host: str, token: str, path: str = "/messages") -> bytes:
-    """A whole POST, as it goes over the wire."""
+    """A whole POST as bytes."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Processes: those of the benchmark, spoken to over pipes, and what they cost. Linux only."""
+"""Worker processes, asked over pipes, and the CPU and memory of processes. Linux only."""
 
 import os
 import resource
@@ -14,19 +14,21 @@ from typing import IO, Any, Self, cast
 import msgspec
 
 ROOT = Path(__file__).parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")  # of /proc, in a second
-END_LIMIT = 30.0  # seconds a process may take to end
-ANSWER_LIMIT = 3600.0  # seconds that an answer may take: filling a store with 10 million takes long
+TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second in /proc
+END_LIMIT = 30.0  # longest time that a process takes to end, seconds
+ANSWER_LIMIT = (
+    3600.0  # longest time until an answer, seconds: filling a store with 10 million messages
+)
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
-    """No variable of ours but those that are meant."""
+    """The environment without our own variables, plus these settings."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | settings
 
 
 class Program:
-    """A process that is asked by lines: one of JSON in, one of JSON out."""
+    """A process that reads a line of JSON and prints a line of JSON."""
 
     def __init__(self, *command: str) -> None:
         self._process = subprocess.Popen(
@@ -48,7 +50,7 @@ class Program:
         cast("IO[bytes]", self._process.stdout).close()
 
     def read(self) -> Any:
-        """The next line. Raises: RuntimeError if the process is gone, or says nothing."""
+        """The next line. Raises: RuntimeError if the process has ended or does not answer."""
         stdout = cast("IO[bytes]", self._process.stdout)
         if not select.select([stdout], [], [], ANSWER_LIMIT)[0]:
             raise RuntimeError(f"{self._process.args!r} does not answer")
@@ -58,7 +60,7 @@ class Program:
         return msgspec.json.decode(line)
 
     def ask(self, question: Any) -> Any:
-        """The answer. Raises: RuntimeError, BrokenPipeError if the process is gone."""
+        """Ask, and return the answer. Raises: RuntimeError, BrokenPipeError if it has ended."""
         stdin = cast("IO[bytes]", self._process.stdin)
         stdin.write(msgspec.json.encode(question) + b"\n")
         stdin.flush()
@@ -66,20 +68,20 @@ class Program:
 
 
 class Worker(Program):
-    """A module of ours in its own process."""
+    """A module of bench in its own process."""
 
     def __init__(self, module: str, *args: str) -> None:
         super().__init__(sys.executable, "-m", module, *args)
 
 
 def answer(value: Any) -> None:
-    """In a worker: one line to the one who asked."""
+    """In a worker: print the answer."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that was told to end; kill it if it does not."""
+    """Wait for a process that was asked to end; kill it if it does not."""
     try:
         process.wait(END_LIMIT)
     except subprocess.TimeoutExpired:
@@ -94,13 +96,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of one process that is in RAM."""
+    """Resident memory of one process, MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1024**2
 
 
 def family(pid: int) -> dict[int, str]:
-    """A process and all below it → the names of their commands."""
+    """Pid → command name of a process and all its descendants."""
     parents, names = _processes()
     found = [pid]
     for one in found:
@@ -112,18 +114,18 @@ def _processes() -> tuple[dict[int, int], dict[int, str]]:
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
-        with suppress(OSError):  # it ended just now
+        with suppress(OSError):  # it has ended since
             parents[pid], names[pid] = int(_stat(pid)[1]), (folder / "comm").read_text().strip()
     return parents, names
 
 
 def _stat(pid: int) -> list[str]:
-    # The command's name, in brackets, may hold spaces.
+    # The command's name, in brackets, may have spaces.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 class Foreign:
-    """CPU time of the machine that was not ours: what disturbed a run.
+    """CPU time of other processes on this machine, which disturbs a run.
 
     Ours is what this process and all that it started and ended took.
     """
@@ -132,7 +134,7 @@ class Foreign:
         self._began, self._busy, self._own = time.monotonic(), _busy(), _own()
 
     def percent(self) -> float:
-        """Since the start; 100 is one core."""
+        """Percent since the start; 100 is one core."""
         foreign = (_busy() - self._busy) - (_own() - self._own)
         return round(100 * max(0.0, foreign) / (time.monotonic() - self._began), 1)
 

@@ -1,7 +1,7 @@
-"""Where webhooks arrive: a process that notes when each came, and how we ask it.
+"""A worker process that receives webhooks and records when each arrived.
 
-python -m bench.receiver [hang] prints its port, then answers "count" (of different messages) and
-"take" on standard input; with `hang` it takes requests and never answers them.
+python -m bench.receiver [hang] prints its port, then answers "count" (different messages) and
+"take" on standard input; with `hang` it reads requests and never answers them.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ import uvloop
 from bench.processes import Worker, answer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-POLL = 0.25  # seconds between two looks at the count
-LINGER = 1.0  # seconds after the last expected arrival, in which duplicates would show
+POLL = 0.25  # seconds between two checks of the count
+LINGER = 1.0  # seconds to wait for duplicates after the last expected arrival
 
 
 class Arrivals(msgspec.Struct, frozen=True):
-    """What came, in order."""
+    """The arrivals, in order."""
 
     at_ns: list[int]
     n: list[int]
@@ -33,7 +33,7 @@ class Arrivals(msgspec.Struct, frozen=True):
         return len(self.n) - len(set(self.n))
 
     def lost(self, count: int) -> int:
-        """Messages 0 … count − 1 that never came."""
+        """Number of messages 0 … count − 1 that never arrived."""
         return count - len(set(self.n))
 
     @property
@@ -43,24 +43,24 @@ class Arrivals(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """A second, between the first and the last."""
+        """Arrivals a second, between the first and the last."""
         return len(self.n) / self.span if self.span else 0.0
 
     def lateness_ms(self, due_ms: list[int]) -> list[float]:
-        """Arrival − due of each, ascending; negative: early."""
+        """Arrival − due of each message, ascending; negative: early."""
         each = zip(self.at_ns, self.n, strict=True)
         return sorted(at / 1e6 - due_ms[n] for at, n in each)
 
 
 class Receiver(Worker):
-    """The receiver's process, seen from outside."""
+    """The receiver's process, for the process that measures."""
 
     def __init__(self, *mode: str) -> None:
         super().__init__("bench.receiver", *mode)
         self.hook = f"http://127.0.0.1:{self.read()}/hook"
 
     def collect(self, count: int, patience: float) -> Arrivals:
-        """Wait for `count` messages, or until none came for `patience` seconds; then forget."""
+        """Wait for `count` messages, or until none arrived for `patience` seconds; then reset."""
         seen, moved = 0, time.monotonic()
         while seen < count and time.monotonic() - moved < patience:
             time.sleep(POLL)

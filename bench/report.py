@@ -1,4 +1,4 @@
-"""What is printed: tables, and what they were measured on."""
+"""The printed tables, and the machine that they were measured on."""
 
 import os
 import platform
@@ -16,27 +16,27 @@ PACKAGES = ("aiohttp", "uvloop", "uvicorn", "starlette", "redis", "hiredis", "ms
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     url: str | None
     token: str
     runs: int
-    count: int  # messages of a run
-    seconds: int  # of lateness and idle
+    count: int  # messages in a run
+    seconds: int  # duration of lateness and idle
     lead: float | None  # seconds from the first create to the first due instant
-    peer: str | None  # another scheduler to be measured beside ours
+    peer: str | None  # another scheduler to measure in the same runs
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A figure over all runs: ours, and what stands beside it, of the same runs."""
+    """A figure over all runs: ours, and the one beside it from the same runs."""
 
     name: str
     ours: list[float]
-    beside: list[float] = []  # mostly a ceiling; the scenario says what
+    beside: list[float] = []  # what it is compared with, usually a ceiling
     peer: list[float] = []
 
     def cells(self) -> list[str]:
-        """As text; the ratios are taken pair by pair."""
+        """The cells as text; ratios are taken run by run."""
         found = [self.name, _spread(self.ours)]
         for other in (self.beside, self.peer):
             pairs = zip(self.ours, other, strict=False)
@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def table(title: str, rows: list[Row], beside: str, peer: str | None) -> str:
-    """A Markdown table; cells are the median and, in brackets, least – most."""
+    """A Markdown table; cells: median [minimum–maximum]."""
     lines = [[title, "ours", beside, "ratio", peer or "peer", "ratio"]]
     lines += [row.cells() for row in rows]
     columns = [column for column in zip(*lines, strict=True) if any(column[1:])]

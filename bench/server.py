@@ -1,4 +1,4 @@
-"""The server under test: one of our own, fresh, or one that runs already."""
+"""The server under test: a new one, or one that already runs."""
 
 import socket
 import subprocess
@@ -19,20 +19,20 @@ HOST = "127.0.0.1"
 TOKEN = "bench-token"  # noqa: S105  of a server that lives for seconds, on loopback
 START_LIMIT = 30.0  # seconds
 STORES = ("valkey-server", "redis-server")  # names of a store's process
-LOOK_EVERY = 0.01  # seconds, until a server is ready
-LOG_TAIL = 2000  # characters of a log that are shown when a start fails
+LOOK_EVERY = 0.01  # seconds between two checks whether a server is ready
+LOG_TAIL = 2000  # last characters of the log, shown if a start fails
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where requests go."""
+    """The server that requests go to."""
 
     host: str
     port: int
     token: str
-    pid: int | None = None  # of a process that we started
+    pid: int | None = None  # of the process that we started
 
     def cpu(self) -> tuple[float, float] | None:
-        """Seconds so far: of its processes, of its own store; None: not ours, so not known."""
+        """CPU seconds so far of its processes and its store; None if we did not start it."""
         if self.pid is None:
             return None
         ours, store = 0.0, 0.0
@@ -46,7 +46,7 @@ class Target(msgspec.Struct, frozen=True):
 
 @contextmanager
 def server(url: str | None, token: str, settings: dict[str, str]) -> Iterator[Target]:
-    """The running one at `url`, or else a fresh one with these settings."""
+    """The running server at `url`, else a new one with these settings."""
     if url is None:
         with fresh(settings) as target:
             yield target
@@ -57,7 +57,7 @@ def server(url: str | None, token: str, settings: dict[str, str]) -> Iterator[Ta
 
 @contextmanager
 def fresh(settings: dict[str, str]) -> Iterator[Target]:
-    """A server of our own without a past."""
+    """A new server with an empty store."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         serving(Path(folder), settings) as target,
@@ -67,7 +67,7 @@ def fresh(settings: dict[str, str]) -> Iterator[Target]:
 
 @contextmanager
 def serving(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
-    """A server of our own on what is in `folder`, or at REDIS_URL; it may be killed meanwhile."""
+    """A server on the data in `folder` or at REDIS_URL; it may be killed meanwhile."""
     port = free_port()
     given = {
         "API_HOST": HOST,
@@ -86,7 +86,7 @@ def serving(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
 def started(
     command: list[str], port: int, path: str, folder: Path, variables: dict[str, str]
 ) -> Iterator[int]:
-    """Run a command in `folder` from its first 200 on → its pid. Raises: RuntimeError."""
+    """Run a command in `folder`, and wait for its first 200 → pid. Raises: RuntimeError."""
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

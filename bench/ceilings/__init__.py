@@ -1,1 +1,1 @@
-"""What the scenarios compare with: the same work without the product."""
+"""Ceilings: the same work without the product, for comparison."""

@@ -29,7 +29,7 @@ end"""
 
 
 class Asked(msgspec.Struct, rename="camel"):
-    """As much of a message as must be understood to store it."""
+    """The fields that must be decoded to store a message."""
 
     id: str
     schedule_to: datetime
@@ -38,7 +38,7 @@ class Asked(msgspec.Struct, rename="camel"):
 
 
 class Group:
-    """Stores what came in one turn of the loop by one call."""
+    """Stores the messages of one loop turn in one call."""
 
     def __init__(self, redis: Redis) -> None:
         self._add = redis.register_script(ADD)
@@ -46,7 +46,7 @@ class Group:
         self._call: asyncio.Task[None] | None = None
 
     async def store(self, asked: Asked, body: bytes) -> None:
-        """Returns when it is on disk."""
+        """Store a message; returns when it is on disk."""
         self._args += (asked.id, int(asked.schedule_to.timestamp() * 1000), body)
         self._call = self._call or asyncio.create_task(self._send())
         await asyncio.shield(self._call)
@@ -57,7 +57,7 @@ class Group:
 
 
 def app(token: str, folder: Path | None) -> Starlette:
-    """POST /messages: token, decoding, the store if there is one, 201."""
+    """POST /messages: check the token, decode, store if there is a store, answer 201."""
     groups: list[Group] = []
     decode = msgspec.json.Decoder(Asked).decode
 

@@ -21,18 +21,18 @@ from bench.payloads import message
 from bench.processes import Worker, answer
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 
-CALLS = 4  # under way
+CALLS = 4  # calls at once
 
 
 class Piping(msgspec.Struct, frozen=True):
-    """How many messages, and how many in a call."""
+    """Number of messages, and number in a call."""
 
     count: int
     together: int
 
 
 def pipe(piping: Piping) -> float:
-    """From a process of its own → messages/s."""
+    """Run in a worker process → messages/s."""
     with Worker("bench.ceilings.pipeline") as worker:
         return float(worker.ask(piping))
 
@@ -71,6 +71,6 @@ async def _rate(redis: Redis, calls: Sequence[Sequence[bytes | str | int]], coun
 
 
 if __name__ == "__main__":
-    # Standard output is for the answer alone.
+    # Nothing but the answer may go to standard output.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     answer(uvloop.run(_pipe(msgspec.json.decode(sys.stdin.buffer.readline(), type=Piping))))

@@ -27,19 +27,19 @@ class Order(msgspec.Struct, frozen=True):
 
     hook: str
     count: int
-    due_ms: Sequence[int] = ()  # when each; empty: all at once
+    due_ms: Sequence[int] = ()  # due ms of each; empty: all at once
     in_flight: int = 256
 
 
 class Posted(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """The result."""
 
     statuses: dict[int, int]
     cpu_s: float  # of the client
 
 
 def post(order: Order) -> Posted:
-    """Send from a process of its own."""
+    """Send from a worker process."""
     with Worker("bench.ceilings.poster") as worker:
         return msgspec.convert(worker.ask(order), Posted, strict=False)
 
@@ -61,7 +61,7 @@ async def _at_once(order: Order, bodies: list[bytes], post: Post) -> None:
 
 async def _by_timers(order: Order, bodies: list[bytes], post: Post) -> None:
     async def one(body: bytes, due_ms: int) -> None:
-        # A timer counts whole milliseconds and may ring a little early: then once more.
+        # A timer has whole milliseconds and may fire a little early: then wait again.
         while (left := due_ms / 1000 - time.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
         await post(body)

@@ -1,1 +1,1 @@
-"""Other schedulers that do the same work in the same run; installed by the script `setup`."""
+"""Other schedulers, measured in the same runs; the script `setup` installs them."""

@@ -1,4 +1,4 @@
-"""A peer under test: its worker, its producer, and a store of its own.
+"""A peer under test: its worker, its producer and its own store.
 
 All have `IN_FLIGHT` requests under way, a timeout of 30 s, 5 attempts, and keep no results. Their
 store syncs every second, which is less work than ours promises.
@@ -18,7 +18,7 @@ from bench.processes import Program, cpu_seconds
 HERE: Final = Path(__file__).parent
 IN_FLIGHT: Final = 256
 
-# Name → the command that is told a role, the store's address and how many may be under way.
+# Name → command; its arguments are a role, the store's address and the requests in flight.
 PEERS: Final[dict[str, tuple[str, ...]]] = {
     "bullmq": ("node", str(HERE / "bullmq.mjs")),
     "arq": (str(HERE / ".installed/arq/bin/python"), str(HERE / "arq_app.py")),
@@ -34,34 +34,34 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Made(msgspec.Struct, frozen=True):
-    """What creating took, by the peer's own producer, without HTTP."""
+    """The cost of creating by the peer's own producer, without HTTP."""
 
     seconds: float
     cpu_s: float
 
 
 class Peer:
-    """One of them, with what it has stored."""
+    """One peer and its store."""
 
     def __init__(self, name: str, store: ExternalStore) -> None:
         self._name = name
         self.store = store
 
     def create(self, hook: str, due_ms: Sequence[int]) -> Made:
-        """Create all of it. Raises: RuntimeError."""
+        """Create all messages of an order. Raises: RuntimeError."""
         payloads = [msgspec.Raw(payload(n)) for n in range(len(due_ms))]
         with self._program("create") as producer:
             return msgspec.convert(producer.ask(Order(hook, due_ms, payloads)), Made)
 
     @contextmanager
     def working(self) -> Iterator[int]:
-        """Its worker, from ready on → its pid; it may be killed meanwhile."""
+        """Run its worker, and wait until it is ready → pid; it may be killed meanwhile."""
         with self._program("work") as worker:
             worker.read()
             yield worker.pid
 
     def cpu(self, worker: int) -> tuple[float, float]:
-        """Seconds so far: of the worker, of the store."""
+        """CPU seconds so far of the worker and of the store."""
         return cpu_seconds(worker), self.store.cpu()
 
     def _program(self, role: str) -> Program:
@@ -72,6 +72,6 @@ class Peer:
 
 @contextmanager
 def peer(name: str) -> Iterator[Peer]:
-    """One without a past."""
+    """A peer with an empty store."""
     with external_store(fsync="everysec") as store:
         yield Peer(name, store)

@@ -1,1 +1,1 @@
-"""What is measured: one module a figure."""
+"""The scenarios: one module each."""

@@ -1,4 +1,4 @@
-"""Backlog: messages overdue for one dead host, and fresh ones for another.
+"""Backlog: many overdue messages for a dead host, and new ones for another host.
 
 The figures are those of the fresh ones, beside the same without the backlog.
 """
@@ -21,25 +21,25 @@ from bench.scenarios.lateness import Late, late
 from bench.scenarios.replicas import replicas
 from bench.server import HOST
 
-COUNT = 900_000  # overdue
+COUNT = 900_000  # overdue messages
 BESIDE = "no backlog"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
+SETTINGS: dict[str, str] = {}  # the defaults
 FRESH = 1_000
-GAP_MS = 10  # between two fresh ones
+GAP_MS = 10  # between two new messages
 OVERDUE_MS = 3_600_000
-AHEAD = 10.0  # seconds for creating the fresh ones, while the overdue ones are being tried
+AHEAD = 10.0  # seconds for creating the new messages, while the overdue ones are tried
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What arrived of the fresh ones."""
+    """The arrivals of the new messages."""
 
     behind: Late
     alone: Late
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time that without a backlog goes first."""
+    """One run; in every second run that without a backlog goes first."""
     foreign = Foreign()
     with Receiver() as receiver:
         alone = _fresh(receiver, 0, options) if index % 2 else None
@@ -49,7 +49,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.behind, run.alone) for run in runs]
     return [
         Row("p50, ms", [a.p50_ms for a, _ in sides], [b.p50_ms for _, b in sides]),
@@ -63,7 +63,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     sides = {"behind the backlog": run.behind, "alone": run.alone}
     return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
 
@@ -83,7 +83,7 @@ def _fresh(receiver: Receiver, overdue: int, options: Options) -> Late:
 
 @contextmanager
 def _dead_hook() -> Iterator[str]:
-    """A URL that refuses connections: its port is taken, and nobody listens."""
+    """A URL that refuses connections: its port is bound, and nobody listens."""
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         yield f"http://{HOST}:{taken.getsockname()[1]}/hook"

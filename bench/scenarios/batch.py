@@ -14,7 +14,7 @@ from bench.server import Target, server
 
 COUNT = 100_000
 BESIDE = "bare script calls"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
+SETTINGS: dict[str, str] = {}  # the defaults
 TOGETHER = 100
 CONNECTIONS = 8
 
@@ -24,11 +24,11 @@ class Run(msgspec.Struct, frozen=True):
 
     ours: Load
     ceiling: float  # messages/s: 100 a call, some calls under way, fsync always, no HTTP
-    foreign: float  # CPU of others meanwhile, % of one core; with --url also the server's
+    foreign: float  # CPU of other processes, % of one core; with --url the server too
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the ceiling goes first."""
+    """One run; in every second run the ceiling goes first."""
     foreign = Foreign()
     piping = Piping(options.count, TOGETHER)
     ceiling = pipe(piping) if index % 2 else None
@@ -38,7 +38,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     ours = [run.ours for run in runs]
     cpus = [(made.cpu_s, sum(made.statuses.values())) for made in ours]
     found = [
@@ -54,7 +54,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     return [f"statuses {run.ours.statuses}"] * bool(run.ours.refused)
 
 

@@ -16,8 +16,8 @@ from bench.server import HOST, TOKEN, Target, free_port, server, started
 
 COUNT = 20_000
 BESIDE = "ceiling"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
-HOOK = f"http://{HOST}:2/hook"  # never called: tomorrow nobody is there
+SETTINGS: dict[str, str] = {}  # the defaults
+HOOK = f"http://{HOST}:2/hook"  # never called, as the messages are due tomorrow
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -27,11 +27,11 @@ class Run(msgspec.Struct, frozen=True):
     ours: Load
     ceiling: Load  # one grouped script call a loop turn, fsync always
     bare: Load  # no store at all
-    foreign: float  # CPU of others meanwhile, % of one core; with --url also the server's
+    foreign: float  # CPU of other processes, % of one core; with --url the server too
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the ceiling goes first."""
+    """One run; in every second run the ceiling goes first."""
     foreign = Foreign()
     ceiling = _ceiling(options, with_store=True) if index % 2 else None
     with server(options.url, options.token, SETTINGS) as target:
@@ -42,7 +42,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.ours, run.ceiling) for run in runs]
     found = [
         Row("messages/s", [a.rate for a, _ in sides], [b.rate for _, b in sides]),
@@ -62,7 +62,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     sides = {"ours": run.ours, "ceiling": run.ceiling, "bare": run.bare}
     return [f"{name}: statuses {made.statuses}" for name, made in sides.items() if made.refused]
 

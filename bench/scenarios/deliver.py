@@ -16,13 +16,13 @@ COUNT = 20_000
 BESIDE = "bare aiohttp"
 IN_FLIGHT = 256
 SETTINGS = {"MAX_IN_FLIGHT": str(IN_FLIGHT), "DESTINATION_CONCURRENCY": str(IN_FLIGHT)}
-CREATED_A_SECOND = 2500  # what is hoped for, to be done before the instant
+CREATED_A_SECOND = 2500  # planned rate of the creates before the due instant
 BEFORE = 0.2  # seconds before the instant at which CPU time begins to count
 PATIENCE = 30.0  # seconds without an arrival after which the rest is lost
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """What arrived of ours."""
+    """Our arrivals."""
 
     rate: float  # arrivals a second, between the first and the last
     first_ms: float  # first arrival − due
@@ -35,7 +35,7 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Theirs(msgspec.Struct, frozen=True):
-    """What arrived of the peer's."""
+    """The peer's arrivals."""
 
     rate: float
     first_ms: float
@@ -47,7 +47,7 @@ class Theirs(msgspec.Struct, frozen=True):
 
 
 class Bare(msgspec.Struct, frozen=True):
-    """What arrived of the bare client."""
+    """The bare client's arrivals."""
 
     rate: float
     lost: int
@@ -60,12 +60,12 @@ class Run(msgspec.Struct, frozen=True):
     ours: Delivered
     ceiling: Bare
     count: int
-    foreign: float  # CPU of others meanwhile, % of one core; with --url also the server's
+    foreign: float  # CPU of other processes, % of one core; with --url the server too
     peer: Theirs | None = None
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the ceiling goes first."""
+    """One run; in every second run the ceiling goes first."""
     foreign = Foreign()
     with Receiver() as receiver:
         ceiling = _ceiling(receiver, options.count) if index % 2 else None
@@ -77,7 +77,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     ours = [run.ours for run in runs]
     peers = [run.peer for run in runs if run.peer]
     found = [
@@ -115,13 +115,13 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     ceiling = run.ceiling
     return wrong(run.ours) + [f"ceiling: statuses {ceiling.posted.statuses}"] * bool(ceiling.lost)
 
 
 def wrong(ours: Delivered) -> list[str]:
-    """What may not be: in words, none of what is as it should be."""
+    """Problems of the arrivals, in words."""
     found = {
         f"{ours.lost} lost": ours.lost,
         f"{ours.duplicates} duplicates": ours.duplicates,
@@ -137,12 +137,12 @@ def lead(options: Options, count: int) -> float:
 
 
 def lead_of(count: int) -> float:
-    """The same, when nothing else was asked for."""
+    """The default of that, for so many messages."""
     return 3 + count / CREATED_A_SECOND
 
 
 def create(target: Target, hook: str, due_ms: list[int]) -> Load:
-    """Create all of it. Raises: RuntimeError if that was not done before the first was due."""
+    """Create all messages. Raises: RuntimeError if the first was due before the end."""
     made = load(target, f"bench-{time.time_ns():x}", hook, due_ms)
     if time.time() * 1000 > min(due_ms):
         raise RuntimeError("messages were due before all were created: give a longer --lead")
@@ -150,7 +150,7 @@ def create(target: Target, hook: str, due_ms: list[int]) -> Load:
 
 
 def drain(target: Target, receiver: Receiver, options: Options) -> Delivered:
-    """Create all for one instant, and see it arrive."""
+    """Create all messages for one instant, and wait for their arrival."""
     due = int((time.time() + lead(options, options.count)) * 1000)
     created = create(target, receiver.hook, [due] * options.count)
     time.sleep(max(0, due / 1000 - BEFORE - time.time()))

@@ -1,4 +1,4 @@
-"""Hang: as many to hosts that never answer as to a fast one, all due at once.
+"""Hang: as many messages to hosts that never answer as to a fast one, all due at once.
 
 One host, and then four, among which the same number is divided.
 
@@ -19,25 +19,25 @@ from bench.scenarios.deliver import PATIENCE
 from bench.scenarios.lateness import Late, late
 from bench.server import fresh
 
-COUNT = 2_000  # to the fast host, and to those that hang together
+COUNT = 2_000  # messages to the fast host, and to all hosts that hang together
 SEVERAL = 4  # hosts that hang
 BESIDE = "fast host alone"
-# The rest are the defaults; open requests to the host that hangs are not waited for in the end.
+# Else the defaults; at the end nobody waits for requests to hosts that hang.
 SETTINGS = {"SHUTDOWN_GRACE": "1s"}
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What arrived at the fast host."""
+    """The arrivals at the fast host."""
 
     beside_hanging: Late
     beside_several: Late
     alone: Late
     peer: Late | None  # beside the host that hangs
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the fast host goes first."""
+    """One run; in every second run the fast host goes first."""
     foreign = Foreign()
     with ExitStack() as stack:
         fast = stack.enter_context(Receiver())
@@ -52,7 +52,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     names = {
         "p50, ms": "p50_ms",
         "p99, ms": "p99_ms",
@@ -84,7 +84,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     sides = {
         "beside the host that hangs": run.beside_hanging,
         f"beside {SEVERAL} hosts that hang": run.beside_several,
@@ -94,7 +94,7 @@ def problems(run: Run) -> list[str]:
 
 
 def _fast(receivers: list[Receiver], options: Options) -> Late:
-    """The last of the receivers is the fast one; those before it have the smaller ids."""
+    """The last receiver is the fast one; the messages of the others have smaller ids."""
     with fresh(SETTINGS) as target:
         due_ms = _due_ms(options, min(2, len(receivers)))
         *hanging, fast = receivers

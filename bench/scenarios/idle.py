@@ -14,17 +14,17 @@ from bench.scenarios.replicas import replicas
 COUNT = 100_000
 FEW = 1_000
 BESIDE = f"{FEW:,} pending"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
-SETTLING = 3.0  # seconds from the start of a server until it is at rest
+SETTINGS: dict[str, str] = {}  # the defaults
+SETTLING = 3.0  # seconds from the start of a server until it is idle
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """What doing nothing costs."""
+    """The cost of an idle server."""
 
     cpu: float  # % of one core
     store_cpu: float  # the same, of the store
     commands: float  # a second, those inside scripts included
-    reads: float  # a second: times that the store had something to read, about round trips
+    reads: float  # a second: reads of the store from its sockets, about the number of round trips
     resident_mib: float  # of the server
 
 
@@ -33,7 +33,7 @@ class Run(msgspec.Struct, frozen=True):
 
     many: Rest
     few: Rest
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 class _Reading(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ def run(options: Options, _: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.many, run.few) for run in runs]
     return [
         Row("CPU, % of a core", [a.cpu for a, _ in sides], [b.cpu for _, b in sides]),
@@ -75,7 +75,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(_: Run) -> list[str]:
-    """Why the figures of this run do not count: nothing can be lost here."""
+    """Problems of the run: there are none, as nothing can be lost."""
     return []
 
 
@@ -88,7 +88,7 @@ def _read(store: ExternalStore, pid: int) -> _Reading:
 def _rest(then: _Reading, store: ExternalStore, pid: int) -> Rest:
     now = _read(store, pid)
     seconds = now.at - then.at
-    # Less what the second reading itself cost: greeting, naming and asking.
+    # Without the cost of the second reading itself: HELLO, CLIENT SETINFO and INFO.
     commands, reads = _own_cost(store)
     return Rest(
         cpu=round(100 * (now.cpu - then.cpu) / seconds, 2),

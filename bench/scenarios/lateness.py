@@ -13,12 +13,12 @@ from bench.report import Options, Row
 from bench.scenarios.deliver import PATIENCE, create, lead
 from bench.server import Target, server
 
-COUNT = 0  # by --seconds
+COUNT = 0  # set by --seconds
 BESIDE = "bare timers"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
+SETTINGS: dict[str, str] = {}  # the defaults
 RATE = 200  # messages a second
-FLOOR_SECONDS = 5  # at the same rate
-FLOOR_LEAD = 2.0  # seconds that the bare client has to get ready
+FLOOR_SECONDS = 5  # duration of the floor, at the same rate
+FLOOR_LEAD = 2.0  # seconds for the bare client to start
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Late(msgspec.Struct, frozen=True):
     duplicates: int
 
     def problems(self) -> list[str]:
-        """What may not be: in words, none of what is as it should be."""
+        """Problems of the arrivals, in words."""
         found = {"lost": self.lost, "duplicates": self.duplicates, "early": self.early}
         return [f"{count} {name}" for name, count in found.items() if count]
 
@@ -44,11 +44,11 @@ class Run(msgspec.Struct, frozen=True):
     ours: Late
     floor: Late
     created: Load
-    foreign: float  # CPU of others meanwhile, % of one core; with --url also the server's
+    foreign: float  # CPU of other processes, % of one core; with --url the server too
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the floor goes first."""
+    """One run; in every second run the floor goes first."""
     foreign = Foreign()
     with Receiver() as receiver:
         floor = _floor(receiver) if index % 2 else None
@@ -59,7 +59,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.ours, run.floor) for run in runs]
     return [
         Row("p50, ms", [a.p50_ms for a, _ in sides], [b.p50_ms for _, b in sides]),
@@ -74,7 +74,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     refused = [f"creates: statuses {run.created.statuses}"] * bool(run.created.refused)
     return run.ours.problems() + refused + [f"floor: {text}" for text in run.floor.problems()]
 
@@ -99,7 +99,7 @@ def spread(seconds: int, ahead: float) -> list[int]:
 
 
 def late(arrivals: Arrivals, due: list[int]) -> Late:
-    """How late what arrived was; message n was due at due[n], ms."""
+    """The lateness of arrivals; message n was due at due[n], ms."""
     found = arrivals.lateness_ms(due)
     return Late(
         percentile(found, 0.5),

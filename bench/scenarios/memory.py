@@ -1,4 +1,4 @@
-"""Memory: what the store takes for a pending message, on each store that is installed."""
+"""Memory: bytes of a pending message, on each installed store."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ from scheduler_api.store.embedded.launch import find_binary
 COUNT = 100_000
 BESIDE = ""
 SETTINGS: dict[str, str] = {}
-REDIS = "redis-server"  # measured too where it is found in PATH
+REDIS = "redis-server"  # measured too if it is in PATH
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -43,11 +43,11 @@ def run(options: Options, _: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     found = []
     for number, first in enumerate(runs[0].ours):
         each = [run.ours[number] for run in runs]
-        # The peer had the first of our stores.
+        # The peer used the first of our stores.
         peers = [run.peer for run in runs if run.peer and number == 0]
         used, resident = [one.used for one in each], [one.resident for one in each]
         found += [
@@ -58,7 +58,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(_: Run) -> list[str]:
-    """Why the figures of this run do not count: `fill` raises when a create fails."""
+    """Problems of the run: there are none, as `fill` raises if a create fails."""
     return []
 
 

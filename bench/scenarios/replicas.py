@@ -1,4 +1,4 @@
-"""Replicas: messages due in a moment, created past the replicas, beside created at one of them.
+"""Replicas: messages due soon, created directly in the store, beside created at a replica.
 
 Two replicas share an external store. They learn of the first kind only by the store's announcement.
 """
@@ -21,7 +21,7 @@ from bench.server import Target, serving
 
 COUNT = 1_000
 BESIDE = "created there"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
+SETTINGS: dict[str, str] = {}  # the defaults
 REPLICAS = 2
 
 
@@ -30,11 +30,11 @@ class Run(msgspec.Struct, frozen=True):
 
     elsewhere: Late
     there: Late
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the other kind goes first."""
+    """One run; in every second run the other kind goes first."""
     foreign = Foreign()
     with (
         Receiver() as receiver,
@@ -50,7 +50,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.elsewhere, run.there) for run in runs]
     return [
         Row("p50, ms", [a.p50_ms for a, _ in sides], [b.p50_ms for _, b in sides]),
@@ -64,14 +64,14 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     sides = {"elsewhere": run.elsewhere, "there": run.there}
     return [f"{name}: {text}" for name, side in sides.items() for text in side.problems()]
 
 
 @contextmanager
 def replicas(store: ExternalStore, count: int, settings: dict[str, str]) -> Iterator[list[Target]]:
-    """Servers of our own over one store, each in a folder of its own."""
+    """Servers on one store, each in its own folder."""
     given = {"REDIS_URL": store.address} | settings
     with ExitStack() as stack:
         folders = [

@@ -19,15 +19,15 @@ from bench.server import serving
 
 COUNT = 4_000
 BESIDE = "other replica"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
-IN_FLIGHT = 256  # the default: what is on the wire at the kill may arrive twice, nothing else
-LIMIT = 60.0  # seconds in which the kill must find its moment
+SETTINGS: dict[str, str] = {}  # the defaults
+IN_FLIGHT = 256  # open requests at the kill, which may arrive twice
+LIMIT = 60.0  # longest time until the kill, seconds
 PATIENCE = 120.0  # seconds without an arrival after which the rest is lost; BullMQ takes 60
 LOOK_EVERY = 0.002  # seconds
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What arrived in spite of it."""
+    """The arrivals despite the kill."""
 
     last_s: float  # last arrival − kill
     lost: int
@@ -41,7 +41,7 @@ class Run(msgspec.Struct, frozen=True):
     restarted: Recovered  # the same command on the same machine, at once
     replaced: Recovered  # by a replica that ran already
     peer: Recovered | None
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, _: int) -> Run:
@@ -55,7 +55,7 @@ def run(options: Options, _: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.restarted, run.replaced) for run in runs]
     peers = [run.peer for run in runs if run.peer]
     found = {
@@ -79,7 +79,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     found = []
     for name, side in {"restarted": run.restarted, "other replica": run.replaced}.items():
         wrong = {
@@ -128,7 +128,7 @@ def _due(options: Options) -> int:
 
 
 def _kill_midway(pid: int, receiver: Receiver, count: int) -> float:
-    """When a quarter has arrived → seconds since 1970. Raises: RuntimeError."""
+    """Kill when a quarter has arrived → seconds since 1970. Raises: RuntimeError."""
     deadline = time.monotonic() + LIMIT
     while int(receiver.ask("count")) < count // 4:
         if time.monotonic() > deadline:

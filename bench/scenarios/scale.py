@@ -23,7 +23,7 @@ from bench.server import Target
 COUNT = 1_000_000
 FEW = 10_000
 BESIDE = f"{FEW:,} pending"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
+SETTINGS: dict[str, str] = {}  # the defaults
 CREATED = 10_000  # messages, over HTTP
 PAGES = 21  # of the list
 CLAIMS = 20  # of 100 each
@@ -31,7 +31,7 @@ SECONDS = 10  # of lateness
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """With so many pending."""
+    """The figures with so many messages pending."""
 
     created: float  # messages/s over HTTP
     refused: int
@@ -45,8 +45,8 @@ class Run(msgspec.Struct, frozen=True):
 
     many: Figures
     few: Figures
-    fill_rate: float  # messages/s into the store, past the API
-    foreign: float  # CPU of others meanwhile, % of one core
+    fill_rate: float  # messages/s directly into the store
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, _: int) -> Run:
@@ -63,7 +63,7 @@ def run(options: Options, _: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.many, run.few) for run in runs]
     lates = [(a.late, b.late) for a, b in sides]
     return [
@@ -81,7 +81,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     found = []
     for name, side in {"many": run.many, "few": run.few}.items():
         found += [f"{name}: {text}" for text in side.late.problems()]
@@ -98,7 +98,7 @@ def _measure(store: ExternalStore, receiver: Receiver) -> Figures:
         deliver.create(target, receiver.hook, due_ms)
         time.sleep(max(0, max(due_ms) / 1000 - time.time()))
         lateness = late(receiver.collect(len(due_ms), PATIENCE), due_ms)
-    # With no dispatcher left, what is due waits for us.
+    # The server has ended, so due messages wait for our claims.
     fill(store, _prefix(), HOOK, time.time_ns() // 1_000_000 - 3_600_000, 100 * CLAIMS)
     claim_ms = round(median(claim(store, CLAIMS)), 3)
     return Figures(created.rate, created.refused, page_ms, lateness, claim_ms)

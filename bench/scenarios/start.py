@@ -14,14 +14,16 @@ from bench.scenarios.replicas import replicas
 COUNT = 1_000_000
 FEW = 1_000
 BESIDE = f"{FEW:,} pending"
-SETTINGS: dict[str, str] = {}  # nothing but the defaults
+SETTINGS: dict[str, str] = {}  # the defaults
 
 
 class Started(msgspec.Struct, frozen=True):
     """One start."""
 
     seconds: float  # from the command to the first 200 of /health/ready
-    commands: int  # of the store meanwhile, those inside scripts included: nothing is scanned
+    commands: (
+        int  # of the store meanwhile, those inside scripts included; few, as nothing is scanned
+    )
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ class Run(msgspec.Struct, frozen=True):
 
     many: Started
     few: Started
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, _: int) -> Run:
@@ -45,7 +47,7 @@ def run(options: Options, _: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.many, run.few) for run in runs]
     return [
         Row("ready after, s", [a.seconds for a, _ in sides], [b.seconds for _, b in sides]),
@@ -59,7 +61,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(_: Run) -> list[str]:
-    """Why the figures of this run do not count: a start that fails raises."""
+    """Problems of the run: there are none, as a failed start raises."""
     return []
 
 

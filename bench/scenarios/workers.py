@@ -20,11 +20,11 @@ class Run(msgspec.Struct, frozen=True):
     two: Delivered
     one: Delivered
     count: int
-    foreign: float  # CPU of others meanwhile, % of one core
+    foreign: float  # CPU of other processes, % of one core
 
 
 def run(options: Options, index: int) -> Run:
-    """One run; every second time the single process goes first."""
+    """One run; in every second run the single process goes first."""
     foreign = Foreign()
     with Receiver() as receiver:
         one = _drain("1", receiver, options) if index % 2 else None
@@ -34,7 +34,7 @@ def run(options: Options, index: int) -> Run:
 
 
 def rows(runs: list[Run]) -> list[Row]:
-    """The table."""
+    """The rows of the table."""
     sides = [(run.two, run.one) for run in runs]
     return [
         Row("deliveries/s", [a.rate for a, _ in sides], [b.rate for _, b in sides]),
@@ -49,7 +49,7 @@ def rows(runs: list[Run]) -> list[Row]:
 
 
 def problems(run: Run) -> list[str]:
-    """Why the figures of this run do not count."""
+    """Problems that make the run invalid."""
     sides = {"WORKERS=2": run.two, "WORKERS=1": run.one}
     return [f"{name}: {text}" for name, side in sides.items() for text in deliver.wrong(side)]
 
