@@ -1,1 +1,1 @@
-"""What is promised when the network, the store, a receiver or the machine fails: see README.md."""
+"""The promises when network, store, receiver or machine fail; README.md lists them."""

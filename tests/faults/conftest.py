@@ -1,4 +1,4 @@
-"""A whole service in this process, with a proxy between it and a store of the test's own."""
+"""A whole service in this process, with a fault proxy between it and its own store."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,7 +24,7 @@ from tests.support.valkey import Valkey, client, valkey_server
 from tests.support.waiting import wait_until
 
 TOKEN: Final = "token-of-the-fault-tests"
-PATIENCE: Final = 0.5  # seconds that a replica of these tests waits for its store
+PATIENCE: Final = 0.5  # timeout of the replicas' calls of the store, seconds
 SETTINGS: Final = {
     "LEASE": "2s",
     "EGRESS_ALLOW": "127.0.0.0/8",
@@ -35,37 +35,37 @@ SETTINGS: Final = {
 
 @dataclass
 class Service:
-    """A replica: its API, as a caller meets it, and what is behind that."""
+    """A replica: its API, and the parts behind it."""
 
     http: aiohttp.ClientSession
     store: Store
     dispatcher: Dispatcher
 
     async def create(self, **fields: Any) -> int:
-        """Create a message → the status; anything but 201 and 409 must be a truthful 503."""
+        """Create a message → the status, which is 201, 409 or a 503 with a valid body."""
         async with self.http.post("/messages", json=fields) as response:
             if response.status not in (201, 409):
                 await told_unavailable(response)
             return response.status
 
     async def refusal(self, path: str = "/messages", **fields: Any) -> str:
-        """The code of the 503 that a create, or a read when nothing is sent, must get."""
+        """Create a message, or read one, and expect a 503 → its code."""
         method = "POST" if fields else "GET"
         async with self.http.request(method, path, json=fields or None) as response:
             return await told_unavailable(response)
 
     async def health(self) -> tuple[int, str]:
-        """The status of /health, and what it says of the store."""
+        """The status of /health, and its report of the store."""
         async with self.http.get("/health") as response:
             return response.status, (await response.json())["redis"]
 
     async def state(self, message_id: str) -> str:
-        """Of a message; empty while nobody can tell."""
+        """The state of a message; empty while the store does not answer."""
         async with self.http.get(f"/messages/{message_id}") as response:
             return str((await response.json()).get("state", ""))
 
     async def reach(self, message_id: str, state: str, timeout: float = 20) -> None:
-        """Wait until the message is in that state."""
+        """Wait until the message has this state."""
 
         async def reached() -> bool:
             return await self.state(message_id) == state
@@ -73,7 +73,7 @@ class Service:
         await wait_until(f"{message_id} {state}", reached, timeout)
 
     async def healed(self) -> None:
-        """Wait until it says so itself."""
+        """Wait until /health reports it."""
 
         async def healthy() -> bool:
             return await self.health() == (200, "connected")
@@ -86,7 +86,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 async def told_unavailable(response: aiohttp.ClientResponse) -> str:
-    """A 503 that says when to come back → its code."""
+    """Check a 503 with Retry-After → its code."""
     code: str = (await response.json(content_type=None))["code"]
     await problem(response, 503, code)
     assert int(response.headers["Retry-After"]) > 0
@@ -95,40 +95,40 @@ async def told_unavailable(response: aiohttp.ClientResponse) -> str:
 
 @pytest.fixture
 def logs() -> Iterator[Logs]:
-    """What is logged meanwhile."""
+    """The log events of a test."""
     with capture_logs() as events:
         yield events
 
 
 def events(logs: Logs, name: str) -> Logs:
-    """Those of that name."""
+    """The events with this name."""
     return [event for event in logs if event["event"] == name]
 
 
 @pytest.fixture
 async def upstream(tmp_path: Path) -> AsyncIterator[Valkey]:
-    """The store's server: durable, as the embedded one."""
+    """The store's server, as durable as the embedded one."""
     async with valkey_server(tmp_path, "appendonly yes", "appendfsync always") as one:
         yield one
 
 
 @pytest.fixture
 async def admin(upstream: Valkey) -> AsyncIterator[Redis]:
-    """A client of the server itself, for what its operator does."""
+    """A client without the proxy, for commands of the store's operator."""
     async with client(upstream.address) as redis:
         yield redis
 
 
 @pytest.fixture
 async def proxy(upstream: Valkey) -> AsyncIterator[FaultProxy]:
-    """Between the service and the server."""
+    """The proxy between the service and its store."""
     async with proxying(upstream.socket) as one:
         yield one
 
 
 @asynccontextmanager
 async def replica(address: str | None, folder: Path, **given: str) -> AsyncIterator[Service]:
-    """One over the store at `address`, which it gives up after PATIENCE; drained in the end.
+    """A replica on the store at `address`, with the timeout PATIENCE; drained at the end.
 
     Without an address: over its own embedded store in `folder`.
     """

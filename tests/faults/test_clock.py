@@ -1,4 +1,4 @@
-"""Clocks jump: a replica's, and the store's, by which everything is decided."""
+"""Clocks jump: that of a replica, and that of the store, which decides everything."""
 
 import signal
 import time
@@ -20,17 +20,17 @@ from tests.system.processes import SERVE, Server, serving
 
 pytestmark = pytest.mark.machine
 
-MOST: Final = 60  # seconds that anything may take here; a clock that is believed is out by an hour
+MOST: Final = 60  # longest time of any step, seconds; a wrong clock is an hour off
 
 
 @pytest.fixture
 def clock(tmp_path: Path) -> WrongClock:
-    """Right at first."""
+    """A clock that is right at first."""
     return WrongClock(tmp_path)
 
 
 async def create_in_each_way(server: Server, receiver: Receiver, name: str) -> list[str]:
-    """An instant, a delay, at once → the ids."""
+    """Create messages with an instant, with a delay, and due now → the ids."""
     instant = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
     ways: dict[str, dict[str, str]] = {
         "at": {"scheduleTo": instant},
@@ -44,17 +44,17 @@ async def create_in_each_way(server: Server, receiver: Receiver, name: str) -> l
 
 
 def right_in_time(request: Received) -> bool:
-    """Not early, not out by an hour, and signed with a moment that its receiver believes."""
+    """Check that requests are on time, and that their signature's time is right."""
     due = datetime.fromisoformat(request.headers["Scheduler-Scheduled-For"]).timestamp()
     signed_at = int(request.headers["webhook-timestamp"])
     return due <= request.at < due + MOST and abs(signed_at - request.at) < MOST
 
 
 @pytest.mark.parametrize("jumps", [[HOUR], [-HOUR], [0, HOUR, -HOUR]])
-async def test_a_replica_with_a_wrong_clock_sends_when_the_store_says(
+async def test_replica_with_a_wrong_clock_sends_when_the_store_says(
     upstream: Valkey, clock: WrongClock, receiver: Receiver, tmp_path: Path, jumps: list[int]
 ) -> None:
-    """F33. Each jump comes while messages wait and are retried."""
+    """F33. Each jump happens while messages wait and are retried."""
     clock.set(jumps[0])
     receiver.statuses = [500]
     ids: list[str] = []
@@ -74,14 +74,14 @@ async def test_a_replica_with_a_wrong_clock_sends_when_the_store_says(
 
 @pytest.fixture
 async def store(clock: WrongClock, tmp_path: Path) -> AsyncIterator[Valkey]:
-    """A server with that clock."""
+    """A store with this clock."""
     config = ("appendonly yes", "appendfsync always")
     async with valkey_server(tmp_path, *config, wrapper=clock.wrapper) as server:
         yield server
 
 
 async def on_the_wire(service: Service, receiver: Receiver) -> list[str]:
-    """Messages whose requests are open → their ids."""
+    """Create messages whose requests stay open → their ids."""
     receiver.hold.clear()
     ids = [f"open-{number}" for number in range(5)]
     for message_id in ids:
@@ -90,11 +90,11 @@ async def on_the_wire(service: Service, receiver: Receiver) -> list[str]:
     return ids
 
 
-async def test_a_jump_of_the_stores_clock_loses_nothing_and_sends_nothing_twice(
+async def test_jump_of_the_stores_clock_loses_nothing_and_sends_nothing_twice(
     store: Valkey, clock: WrongClock, receiver: Receiver, tmp_path: Path, logs: Logs
 ) -> None:
-    """F34. Ahead: early by the jump, as the store decides. Back: what was put off meanwhile waits
-    until its clock says so again; what comes after it is in time."""
+    """F34. Ahead: early by the jump, as the store's clock decides. Back: what was delayed before
+    the jump waits until the clock is there again; what comes after it is on time."""
     async with (
         replica(store.address, tmp_path / "one") as one,
         replica(store.address, tmp_path / "other") as other,
@@ -129,13 +129,13 @@ async def test_leases_of_a_clock_that_was_set_back_end_with_their_process(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F34. By what the store wrote down, they would end two hours from now."""
+    """F34. By the stored end, the leases would last two hours more."""
     monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.5)
     clock.set(2 * HOUR)
     receiver.hold.clear()
     (tmp_path / "killed").mkdir()
     async with serving(tmp_path / "killed", REDIS_URL=store.address, LEASE="2s") as killed:
-        due = datetime.now(UTC).isoformat()  # by the right clock, too
+        due = datetime.now(UTC).isoformat()  # by the right clock
         await killed.create(id="open", webhookUrl=receiver.url, scheduleTo=due)
         await wait_until("the request", lambda: receiver.ids() == ["open"])
     clock.set(0)
@@ -145,10 +145,10 @@ async def test_leases_of_a_clock_that_was_set_back_end_with_their_process(
     assert receiver.ids() == ["open", "open"]
 
 
-async def test_a_replica_on_a_machine_that_was_paused_gives_up_what_others_took_over(
+async def test_replica_on_a_machine_that_was_paused_gives_up_what_others_took_over(
     upstream: Valkey, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """All of its clocks stood still, so that to itself its leases have not ended."""
+    """All its clocks stood still, so that its leases have not ended by its own clock."""
     clock = WrongClock(tmp_path, monotonic=True)
     environ = {"REDIS_URL": upstream.address, "LEASE": "2s"}
     receiver.hold.clear()

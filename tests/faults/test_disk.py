@@ -1,4 +1,4 @@
-"""The disk of the store is full, and has room again."""
+"""The disk of the store is full, and then has space again."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,19 +17,19 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.machine
 
 SIZE: Final = "4m"
-PADDING: Final = "x" * 1000  # of a payload: a page of the disk takes few of them
-LONG: Final = 1.5  # seconds, until what is to fall due on a full disk is due
+PADDING: Final = "x" * 1000  # of a payload, so that few messages fit into a page
+LONG: Final = 1.5  # seconds until messages are due that have to fall due on a full disk
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Of the store, and of nothing else."""
+    """A disk for the store alone."""
     with small_disk(tmp_path / "disk", SIZE) as one:
         yield one
 
 
 async def create_until_refused(service: Service, receiver: Receiver) -> tuple[list[str], str]:
-    """Fill the rest of the page → the ids that were answered 201, and the code of the refusal."""
+    """Create until the page is full → ids with a 201, and the code of the refusal."""
     ids: list[str] = []
     for number in count():
         fields = {"id": f"m{number}", "webhookUrl": receiver.url, "delay": LONG}
@@ -41,21 +41,21 @@ async def create_until_refused(service: Service, receiver: Receiver) -> tuple[li
 
 
 async def one_on_the_wire(service: Service, receiver: Receiver) -> None:
-    """Its receiver has the request, and does not answer yet."""
+    """Create a message whose request the receiver holds open."""
     receiver.hold.clear()
     assert await service.create(id="open", webhookUrl=receiver.url) == 201
     await wait_until("the request", lambda: receiver.ids() == ["open"])
 
 
 async def fall_due(logs: Logs) -> None:
-    """All that waits, and the dispatcher has found out that it cannot claim."""
+    """Wait until the dispatcher has failed to claim."""
     began = time.monotonic()
     await wait_until("their time", lambda: time.monotonic() > began + LONG + 0.5)
     await wait_until("the loss", lambda: len(events(logs, "store_lost")) > 0)
 
 
 async def all_arrive(service: Service, receiver: Receiver, ids: list[str]) -> None:
-    """Each once, but for those whose create was answered by a 503: they may have been stored."""
+    """Check that each arrived once; those with a 503 may be missing."""
     for message_id in ids:
         await service.reach(message_id, "delivered", 40)
     assert set(ids) <= set(receiver.ids())
@@ -64,7 +64,7 @@ async def all_arrive(service: Service, receiver: Receiver, ids: list[str]) -> No
 
 @pytest.fixture
 async def forgiving(disk: Disk, tmp_path: Path) -> AsyncIterator[Service]:
-    """A replica whose store writes within a second, and goes on when it cannot."""
+    """A replica whose store syncs each second, and continues if it cannot write."""
     config = ("appendonly yes", "appendfsync everysec")
     async with (
         valkey_server(disk.folder, *config) as server,
@@ -73,10 +73,10 @@ async def forgiving(disk: Disk, tmp_path: Path) -> AsyncIterator[Service]:
         yield service
 
 
-async def test_a_store_with_a_full_disk_gets_nothing_new_and_nothing_is_sent_until_it_heals(
+async def test_store_with_a_full_disk_gets_nothing_new_and_nothing_is_sent_until_it_heals(
     forgiving: Service, disk: Disk, receiver: Receiver, logs: Logs
 ) -> None:
-    """F29. MISCONF: what is on the wire is settled afterwards, as it was answered."""
+    """F29. MISCONF: open requests are settled afterwards, with the status that they got."""
     await one_on_the_wire(forgiving, receiver)
     disk.fill()
     ids, code = await create_until_refused(forgiving, receiver)
@@ -92,10 +92,10 @@ async def test_a_store_with_a_full_disk_gets_nothing_new_and_nothing_is_sent_unt
     assert "refused" not in receiver.ids()
 
 
-async def test_an_embedded_store_with_a_full_disk_ends_and_comes_back_with_every_201(
+async def test_embedded_store_with_a_full_disk_ends_and_comes_back_with_every_201(
     disk: Disk, receiver: Receiver, logs: Logs
 ) -> None:
-    """F30, F54. With `always` it exits rather than lie; it is started until it can write."""
+    """F30, F54. With `always` the store exits; it is restarted until it can write."""
     async with replica(None, disk.folder / "data") as service:
         await one_on_the_wire(service, receiver)
         disk.fill()

@@ -1,4 +1,4 @@
-"""A receiver's machine is gone, and nothing says so."""
+"""A receiver's machine is gone, and no packet reports it."""
 
 from pathlib import Path
 from typing import Final
@@ -16,10 +16,10 @@ ONE_SLOT: Final = {"MAX_IN_FLIGHT": "1", "EGRESS_ALLOW": f"127.0.0.0/8,{THERE}"}
 
 
 @pytest.mark.parametrize("path", ["/silent", "/kept"])
-async def test_a_peer_that_is_gone_costs_a_slot_no_longer_than_the_timeout(
+async def test_receiver_that_is_gone_holds_a_slot_no_longer_than_the_timeout(
     upstream: Valkey, receiver: Receiver, tmp_path: Path, path: str
 ) -> None:
-    """F39. With the request on the wire, or before it, on a connection that was kept."""
+    """F39. While a request is open, or before it, on a kept connection."""
     async with peer() as far, replica(upstream.address, tmp_path, **ONE_SLOT) as service:
         if path == "/kept":
             assert await service.create(id="before", webhookUrl=far.url + path) == 201

@@ -1,4 +1,4 @@
-"""The machine's own troubles: a stalled loop, a log that nobody reads, nothing left to give."""
+"""Faults of the machine: a blocked event loop, an unread log, no descriptors, no memory."""
 
 import asyncio
 import fcntl
@@ -21,14 +21,14 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, TOKEN, Server, serving
 
-BLOCK: Final = 3.0  # seconds that the event loop stands still
-LEASE: Final = "8s"  # of which a third and that are less
+BLOCK: Final = 3.0  # seconds that the event loop is blocked
+LEASE: Final = "8s"  # longer than BLOCK and a third of it together
 
 
-async def test_a_loop_that_stands_still_for_less_than_its_leases_sends_nothing_twice(
+async def test_loop_that_stands_still_for_less_than_its_leases_sends_nothing_twice(
     tmp_path: Path, upstream: Valkey, receiver: Receiver
 ) -> None:
-    """F12. With requests on the wire, and another replica that would take over what is late."""
+    """F12. With open requests, and another replica that would take over late messages."""
     receiver.hold.clear()
     (tmp_path / "other").mkdir()
     async with replica(upstream.address, tmp_path / "blocked", LEASE=LEASE) as blocked:
@@ -49,7 +49,7 @@ async def test_a_loop_that_stands_still_for_less_than_its_leases_sends_nothing_t
 
 @pytest.fixture
 def unread(tmp_path: Path) -> int:
-    """The end of the service's log that somebody should read: a pipe of one page."""
+    """The reading end of the service's log, a pipe of one page."""
     os.mkfifo(tmp_path / "stderr")
     pipe = os.open(tmp_path / "stderr", os.O_RDWR | os.O_NONBLOCK)
     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
@@ -57,11 +57,11 @@ def unread(tmp_path: Path) -> int:
 
 
 def is_full(pipe: int) -> bool:
-    """Whether a line more would have to wait."""
+    """Whether another line does not fit."""
     return not select.select([], [pipe], [], 0)[1]
 
 
-async def test_a_log_that_nobody_reads_holds_up_neither_creates_nor_deliveries(
+async def test_log_that_nobody_reads_holds_up_neither_creates_nor_deliveries(
     tmp_path: Path, receiver: Receiver, unread: int
 ) -> None:
     """F53. The pipe is full, then closed."""
@@ -79,14 +79,14 @@ async def test_a_log_that_nobody_reads_holds_up_neither_creates_nor_deliveries(
 
 
 async def open_connections(stack: AsyncExitStack, server: Server, count: int) -> None:
-    """Callers that say nothing, until the stack ends."""
+    """Connections of callers that send nothing, until the stack ends."""
     for _ in range(count):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         stack.callback(writer.close)
 
 
 async def status_of_a_create(server: Server) -> int:
-    """Over a connection of its own."""
+    """Call on a new connection."""
     url, headers = f"{server.url}/messages", {"Authorization": f"Bearer {TOKEN}"}
     body = {"id": "to-nobody", "webhookUrl": "http://127.0.0.1:2/"}
     async with aiohttp.request("POST", url, json=body, headers=headers) as answer:
@@ -96,11 +96,11 @@ async def status_of_a_create(server: Server) -> int:
 async def test_few_descriptors_are_shared_by_deliveries_and_callers(
     tmp_path: Path, receiver: Receiver
 ) -> None:
-    """F51. Claims pause at what is open, idle callers make room for others; then all goes on."""
+    """F51. Claims pause, idle callers make room for others; then everything continues."""
     async with serving(tmp_path, ("prlimit", "--nofile=64", *SERVE)) as server:
         told = await server.event("open_files_limited")
         await server.create(id="first", webhookUrl=receiver.url)
-        await server.reach("first", "delivered")  # a host that has answered may have every slot
+        await server.reach("first", "delivered")  # a host that answered quickly may use every slot
         receiver.requests.clear()
         receiver.hold.clear()
         ids = [f"m{number}" for number in range(30)]
@@ -121,7 +121,7 @@ async def test_few_descriptors_are_shared_by_deliveries_and_callers(
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """All that this process may have are open."""
+    """Open all descriptors that this process may have."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     taken = []
@@ -140,7 +140,7 @@ def no_descriptor_left() -> Iterator[None]:
 async def test_without_a_descriptor_nothing_is_claimed_and_no_attempt_is_burned(
     service: Service, receiver: Receiver, logs: Logs, host: str
 ) -> None:
-    """F51. It is no fault of the receiver, nor of its name: the message is given back."""
+    """F51. Neither the receiver nor its name is at fault: the message is released."""
     url = receiver.url.replace("127.0.0.1", host)
     assert await service.create(id="m", webhookUrl=url, delay=0.5) == 201
     with no_descriptor_left():
@@ -154,14 +154,14 @@ async def test_without_a_descriptor_nothing_is_claimed_and_no_attempt_is_burned(
 
 
 def take_memory(pid: int, left: int) -> None:
-    """Let a process have so many bytes of address space more, and no others."""
+    """Limit a process to so many further bytes of address space."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + left
     resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
 
 
 async def create_large(server: Server, receiver: Receiver, message_id: str) -> int:
-    """A message that takes memory → its status; 0 for no answer, or one that is none."""
+    """Create a large message → its status; 0: no valid answer."""
     body = {"id": message_id, "webhookUrl": receiver.url, "payload": "x" * 500_000}
     try:
         return (await server.ask("POST", "/messages", body))[0]
@@ -169,10 +169,10 @@ async def create_large(server: Server, receiver: Receiver, message_id: str) -> i
         return 0
 
 
-async def test_a_replica_without_memory_loses_nothing(
+async def test_replica_without_memory_loses_nothing(
     upstream: Valkey, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """F52. Whether it dies of it, or is then killed: what it answered 201 another one sends."""
+    """F52. Whether it dies or is killed then: another replica sends what it answered 201."""
     async with serving(tmp_path, REDIS_URL=upstream.address, LEASE="2s") as starved:
         for number in range(10):
             await starved.create(id=f"before-{number}", webhookUrl=receiver.url, delay=1)

@@ -1,4 +1,4 @@
-"""Between a replica and its store: connections that die, hang, slow down, or lose a reply."""
+"""Faults between a replica and its store: connections die, hang, are slow, or lose a reply."""
 
 import asyncio
 import signal
@@ -27,19 +27,19 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from scheduler_api.store.claims import Claimed
 
-EVEN_LONGER = 10_000  # bytes; no reply of these tests is longer
+EVEN_LONGER = 10_000  # bytes, more than any reply of these tests
 READS = ("get", "list")
 UNLIKE = (
     b":claims",
     b":workers",
     b":progress",
-)  # keys with a worker id, a nonce or an instant
+)  # keys whose content differs from process to process
 
 
-async def test_a_reset_connection_is_an_unavailable_store_and_the_next_call_works(
+async def test_reset_connection_is_an_unavailable_store_and_the_next_call_works(
     proxy: FaultProxy,
 ) -> None:
-    """F27. On uvloop a write to it is a RuntimeError, and was answered as a mistake of ours."""
+    """F27. On uvloop a write to it raises RuntimeError, which was once answered as a 500."""
     async with client(proxy.address) as redis:
         store = Store(redis)
         witness, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
@@ -56,28 +56,28 @@ async def test_a_reset_connection_is_an_unavailable_store_and_the_next_call_work
 async def test_connections_that_the_server_ends_are_replaced_unseen(
     service: Service, proxy: FaultProxy, admin: Redis, receiver: Receiver
 ) -> None:
-    """F27, CLIENT KILL and the idle timeout: the same FIN to us."""
+    """F27. CLIENT KILL and the idle timeout both send a FIN."""
 
     async def ended(old: set[Any]) -> bool:
-        # Again and again: one that is just being opened the server does not know yet.
+        # Repeated, as the server does not know a connection that is just being opened.
         await admin.client_kill_filter(_type="pubsub")
         await admin.client_kill_filter(_type="normal", skipme=True)
         return old.isdisjoint(proxy.connections)
 
     async def passed_on() -> bool:
-        # What was opened in the meantime was killed too, and its end may still be under way.
+        # Connections opened meanwhile were killed too, and their FIN may not have arrived.
         return len(await admin.client_list()) - 1 == len(proxy.connections)
 
     for number in range(3):
         await wait_until("their end", partial(ended, set(proxy.connections)))
         await wait_until("the last of them", passed_on)
-        await service.http.get("/health/live")  # a turn of the loop, in which it sees them end
+        await service.http.get("/health/live")  # one turn of the loop, in which it notices the FIN
         assert await service.create(id=f"{number}", webhookUrl=receiver.url) == 201
         await service.reach(f"{number}", "delivered")
     assert len(receiver.requests) == 3
 
 
-async def test_a_slow_store_delays_and_loses_nothing(
+async def test_slow_store_delays_and_loses_nothing(
     service: Service, proxy: FaultProxy, receiver: Receiver
 ) -> None:
     """F20, 50 ms: no call fails, each message is sent once."""
@@ -90,12 +90,12 @@ async def test_a_slow_store_delays_and_loses_nothing(
     assert sorted(receiver.ids()) == sorted(ids)
 
 
-async def test_a_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
+async def test_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
     service: Service, proxy: FaultProxy, receiver: Receiver
 ) -> None:
-    """F20, over the time-out: whether it was stored is unknown, a second call finds out."""
+    """F20, longer than the timeout: the outcome is unknown, and a second call shows it."""
     proxy.latency(1.0)
-    # The first where a connection had to be opened, and nothing was sent.
+    # The first code if a connection had to be opened, so that nothing was sent.
     codes = ("store_unavailable", "outcome_unknown")
     assert await service.refusal(id="a", webhookUrl=receiver.url) in codes
     assert await service.health() == (503, "disconnected")
@@ -106,10 +106,10 @@ async def test_a_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
     assert receiver.ids() == ["a"]
 
 
-async def test_a_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
+async def test_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
     service: Service, upstream: Valkey, receiver: Receiver
 ) -> None:
-    """F21. Each claim that timed out waits in its socket and runs after the thaw, one nonce all."""
+    """F21. Claims that timed out run after the store resumes; all have the same nonce."""
     ids = [f"m{number}" for number in range(20)]
     for message_id in ids:
         assert await service.create(id=message_id, webhookUrl=receiver.url, delay=1) == 201
@@ -128,16 +128,16 @@ async def test_a_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
     assert len(receiver.requests) == len(set(receiver.ids()))
 
 
-async def test_a_replica_behind_a_partition_gives_up_and_another_takes_over(
+async def test_replica_behind_a_partition_gives_up_and_another_takes_over(
     upstream: Valkey, proxy: FaultProxy, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """F22. One in flight at the cut: one request too many at the most, none after the lease."""
+    """F22. One message in flight at the cut: at most one repeated request, none after the lease."""
     receiver.hold.clear()
     async with (
         replica(proxy.address, tmp_path / "cut", LEASE="1s") as cut,
         replica(upstream.address, tmp_path / "other", LEASE="1s") as other,
     ):
-        other.dispatcher.stop()  # so that the first claim is the other one's
+        other.dispatcher.stop()  # so that the first replica claims
         assert await other.create(id="a", webhookUrl=receiver.url, timeout="20s") == 201
         await wait_until("the request", lambda: receiver.ids() == ["a"])
         proxy.black_hole()
@@ -154,10 +154,10 @@ async def test_a_replica_behind_a_partition_gives_up_and_another_takes_over(
     assert receiver.ids() == ["a", "a"]
 
 
-async def test_a_cut_wire_between_replica_and_store_is_503_on_that_replica_only(
+async def test_cut_wire_between_replica_and_store_is_503_on_that_replica_only(
     upstream: Valkey, proxy: FaultProxy, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """F22, refused instead of silent."""
+    """F22, with connections refused."""
     async with (
         replica(proxy.address, tmp_path / "cut") as cut,
         replica(upstream.address, tmp_path / "other") as other,
@@ -175,7 +175,7 @@ async def test_a_cut_wire_between_replica_and_store_is_503_on_that_replica_only(
 async def cutting(
     socket: Path, redis: Redis, prefix: str, clock: Clock
 ) -> AsyncIterator[tuple[FaultProxy, Store]]:
-    """The store of this test, through a proxy that knows its scripts."""
+    """The store of the test, through a proxy that knows the scripts' names."""
     names = script_names(clock_lib(clock.key))
     async with (
         proxying(socket, names=names) as proxy,
@@ -186,14 +186,14 @@ async def cutting(
 
 
 class Bench:
-    """A message in each state that a script starts from, and the call that runs the script."""
+    """A message in each state that a script needs, and the call that runs the script."""
 
     def __init__(self, near: Store, far: Store, clock: Clock) -> None:
         self.near, self.far, self.clock = near, far, clock
         self.claimed: Sequence[Claimed] = ()
 
     async def lay(self) -> None:
-        """One message is finished, one claimed, one waits."""
+        """Prepare a finished, a claimed and a waiting message."""
         await self.clock.set(NOW)
         for message_id in ("done", "claimed", "waits"):
             await self.near.messages.create(message_id, accepted())
@@ -240,13 +240,13 @@ async def clear(redis: Redis, store: Store) -> None:
 
 
 async def result(redis: Redis, store: Store) -> dict[bytes, Any]:
-    """What is stored, but for what differs from process to process."""
+    """The stored data, without what differs from process to process."""
     found = await everything(redis, store.keys[0])
     return {key: value for key, value in found.items() if not key.endswith(UNLIKE)}
 
 
 async def run_again(call: Callable[[], Awaitable[None]]) -> None:
-    """As a caller that got no answer does; then the first run may be what refuses."""
+    """Repeat the call, as a caller without an answer does; the first run may be why it refuses."""
     with suppress(NotFound, Conflict):
         await call()
 
@@ -255,10 +255,10 @@ async def run_again(call: Callable[[], Awaitable[None]]) -> None:
     "script",
     ["claim", "create", "settle", "release", "renew", "reap", "purge", "cancel", "get", "list"],
 )
-async def test_a_reply_cut_at_any_byte_leaves_the_state_as_if_it_had_come(
+async def test_reply_cut_at_any_byte_leaves_the_state_as_if_it_had_come(
     redis: Redis, store: Store, clock: Clock, cutting: tuple[FaultProxy, Store], script: str
 ) -> None:
-    """F23, and a lost reply: the call is an error, the same call again makes up for it."""
+    """F23, and a lost reply: the call fails, and repeating it gives the same state."""
     proxy, far = cutting
     bench = Bench(store, far, clock)
     await bench.lay()

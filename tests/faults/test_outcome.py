@@ -1,4 +1,4 @@
-"""What a 503 says of the change that was asked for: not made, or unknown and safe to repeat."""
+"""What a 503 says about the change: not made, or unknown and safe to repeat."""
 
 import asyncio
 import io
@@ -19,12 +19,12 @@ from tests.support.problems import problem
 from tests.support.valkey import Valkey
 
 LATER = {"webhookUrl": "http://127.0.0.1:2/", "delay": "1d"}
-LARGE = CALL_BYTES // 4  # bytes of a payload, of which a few are a call
+LARGE = CALL_BYTES // 4  # bytes of a payload; a call has a few of them
 BURST = 100  # callers at once
 
 
 async def ask(service: Service, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """Status and answer; of each 503, that it says when to come back."""
+    """Status and body; each 503 must have Retry-After."""
     async with service.http.request(method, path, json=body) as response:
         found = await response.json(content_type=None)
         if response.status == 503:
@@ -39,14 +39,14 @@ async def stored(service: Service) -> int:
 
 @pytest.fixture
 async def known(service: Service) -> Service:
-    """Its store has been sent all scripts that are meant here: the next reply is not NOSCRIPT."""
+    """A service whose store has all scripts, so that no reply is NOSCRIPT."""
     assert (await ask(service, "POST", "/messages", LATER | {"id": "first"}))[0] == 201
     assert (await ask(service, "DELETE", "/messages/first"))[0] == 200
     return service
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_a_create_whose_reply_is_lost_names_the_id_that_makes_its_repetition_safe(
+async def test_create_whose_reply_is_lost_names_the_id_that_makes_its_repetition_safe(
     known: Service, proxy: FaultProxy, *, cut: bool
 ) -> None:
     if cut:
@@ -60,7 +60,7 @@ async def test_a_create_whose_reply_is_lost_names_the_id_that_makes_its_repetiti
     assert await stored(known) == 1
 
 
-async def test_a_batch_whose_reply_is_lost_names_the_ids_that_make_its_repetition_safe(
+async def test_batch_whose_reply_is_lost_names_the_ids_that_make_its_repetition_safe(
     known: Service, proxy: FaultProxy
 ) -> None:
     messages: list[Any] = [LATER, {"id": "wrong"}, LATER | {"id": "own"}]
@@ -75,7 +75,7 @@ async def test_a_batch_whose_reply_is_lost_names_the_ids_that_make_its_repetitio
     assert await stored(known) == 2
 
 
-async def test_a_batch_tells_for_each_message_whether_it_is_stored_or_unknown_or_not_tried(
+async def test_batch_tells_for_each_message_whether_it_is_stored_or_unknown_or_not_tried(
     known: Service, proxy: FaultProxy
 ) -> None:
     proxy.swallow_reply("create", nth=2)
@@ -93,7 +93,7 @@ async def test_a_batch_tells_for_each_message_whether_it_is_stored_or_unknown_or
         assert (await ask(known, "POST", "/messages", again))[0] == 409
 
 
-async def test_a_cancel_whose_reply_is_lost_is_unknown(known: Service, proxy: FaultProxy) -> None:
+async def test_cancel_whose_reply_is_lost_is_unknown(known: Service, proxy: FaultProxy) -> None:
     assert (await ask(known, "POST", "/messages", LATER | {"id": "a"}))[0] == 201
     proxy.swallow_reply("cancel")
     status, found = await ask(known, "DELETE", "/messages/a")
@@ -138,7 +138,7 @@ async def test_settings_that_reached_some_partitions_only_are_unknown(
 
 
 @pytest.mark.parametrize("script", ["get", "list"])
-async def test_a_read_whose_reply_is_lost_has_changed_nothing(
+async def test_read_whose_reply_is_lost_has_changed_nothing(
     service: Service, proxy: FaultProxy, script: str
 ) -> None:
     proxy.swallow_reply(script)
@@ -147,10 +147,10 @@ async def test_a_read_whose_reply_is_lost_has_changed_nothing(
     assert (status, found["code"]) == (503, "store_unavailable")
 
 
-async def test_a_script_that_fails_in_the_middle_leaves_the_outcome_unknown(
+async def test_script_that_fails_in_the_middle_leaves_the_outcome_unknown(
     upstream: Valkey, admin: Redis, tmp_path: Path
 ) -> None:
-    """The right to notify is asked for after the message is written."""
+    """The script needs the right to publish after it has written the message."""
     rights = ("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-spublish")
     await admin.execute_command(*rights)  # type: ignore[no-untyped-call]
     login = upstream.address.replace("unix://", "unix://app:secret@")
@@ -165,7 +165,7 @@ async def test_a_script_that_fails_in_the_middle_leaves_the_outcome_unknown(
 async def test_promise_no_false_answer_to_a_burst_of_large_creates(
     proxy: FaultProxy, service: Service
 ) -> None:
-    """One call of them all would take longer than the store's time-out."""
+    """One call with all of them would take longer than the store's timeout."""
     proxy.rate(2 * BURST * LARGE, "up")  # half a second for all of them over one connection
     large = LATER | {"payload": "x" * LARGE}
     assert PATIENCE <= 0.5
@@ -176,7 +176,7 @@ async def test_promise_no_false_answer_to_a_burst_of_large_creates(
     assert await stored(service) == BURST
 
 
-async def test_a_large_message_has_time_by_its_size(proxy: FaultProxy, tmp_path: Path) -> None:
+async def test_large_message_has_time_by_its_size(proxy: FaultProxy, tmp_path: Path) -> None:
     size = 5 * CALL_BYTES
     async with replica(proxy.address, tmp_path, MAX_BODY="8MiB") as service:
         proxy.rate(size / (2 * PATIENCE), "up")
@@ -188,7 +188,7 @@ async def test_a_large_message_has_time_by_its_size(proxy: FaultProxy, tmp_path:
 async def test_of_a_burst_at_a_frozen_store_only_what_was_sent_is_unknown(
     upstream: Valkey, service: Service
 ) -> None:
-    """The others are refused when the first calls have failed, and none of them is stored."""
+    """The others are refused after the first calls have failed, and none is stored."""
     assert (await ask(service, "POST", "/messages", LATER))[0] == 201
     upstream.send_signal(signal.SIGSTOP)
     large = LATER | {"payload": "x" * LARGE}
@@ -207,10 +207,10 @@ async def test_of_a_burst_at_a_frozen_store_only_what_was_sent_is_unknown(
             assert (await ask(service, "GET", f"/messages/{message_id}"))[0] == 404
 
 
-async def test_a_burst_from_small_and_large_callers_is_stored_by_an_embedded_store(
+async def test_burst_from_small_and_large_callers_is_stored_by_an_embedded_store(
     tmp_path: Path,
 ) -> None:
-    """Some hundred callers, all by default; what is told to be stored is stored."""
+    """A few hundred callers with default settings; each message with a 201 is stored."""
     async with replica(None, tmp_path / "data") as service:
         bodies = [LATER | {"payload": "x" * (LARGE if n % 2 else 10)} for n in range(2 * BURST)]
         answers = await asyncio.gather(*(ask(service, "POST", "/messages", it) for it in bodies))

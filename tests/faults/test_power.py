@@ -1,4 +1,4 @@
-"""The power goes: the embedded store's file ends where the disk had got to."""
+"""Power fails: the embedded store's file ends where the disk had written to."""
 
 import random
 import shutil
@@ -35,13 +35,13 @@ async def embedded(folder: Path) -> AsyncIterator[Redis]:
 
 
 def journal(folder: Path) -> Path:
-    """Where the store writes what it is told."""
+    """The store's append-only file."""
     (found,) = (folder / "appendonlydir").glob("*.incr.aof")
     return found
 
 
 async def live(folder: Path, redis: Redis) -> dict[str, int]:
-    """Messages are created, claimed and settled → id → the file's size when it was answered 201."""
+    """Create, claim and settle messages → id → size of the file at its 201."""
     store = Store(redis, concurrency=CONCURRENCY)
     stored: dict[str, int] = {}
     await store.check()
@@ -55,7 +55,7 @@ async def live(folder: Path, redis: Redis) -> dict[str, int]:
 
 @pytest.fixture
 async def whole(tmp_path: Path) -> tuple[Path, dict[str, int]]:
-    """The folder of a store that was used and has ended; what it had answered when."""
+    """The folder of a used store that has ended, and the sizes at its answers."""
     folder = tmp_path / "whole"
     async with embedded(folder) as redis:
         stored = await live(folder, redis)
@@ -63,10 +63,10 @@ async def whole(tmp_path: Path) -> tuple[Path, dict[str, int]]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_file_cut_off_anywhere_has_all_that_was_answered_before(
+async def test_file_cut_off_anywhere_has_all_that_was_answered_before(
     whole: tuple[Path, dict[str, int]], tmp_path: Path, seed: int
 ) -> None:
-    """F31. In the middle of a script's writes as well: all of them are there, or none."""
+    """F31. Also in the middle of a script's writes: all of them are there, or none."""
     folder, stored = whole
     size = journal(folder).stat().st_size
     for cut in random.Random(seed).sample(range(size), CUTS):  # noqa: S311

@@ -25,12 +25,12 @@ from tests.support.small_disk import small_disk
 from tests.support.waiting import wait_until
 from tests.system.processes import SERVE, Server, started_into
 
-LOAD: Final = 40  # messages, before the outage and after it
-AHEAD: Final = 5  # messages that fall due while the store is away
-ROUNDS: Final = 6  # of creates that are refused meanwhile
-APART: Final = 0.2  # seconds between two rounds; a lease is not over in all of them
+LOAD: Final = 40  # messages before and after the outage
+AHEAD: Final = 5  # messages that fall due during the outage
+ROUNDS: Final = 6  # rounds of creates during the outage
+APART: Final = 0.2  # seconds between two rounds; all of them are shorter than a lease
 ON_TIME: Final = 2_000  # ms of lateness, on a machine that runs other tests
-STOP_WITHIN: Final = 10.0  # seconds from SIGTERM to the end; its requests take none of them
+STOP_WITHIN: Final = 10.0  # longest time from SIGTERM to the exit, seconds
 
 OPTIONS: Final = {"LOG_LEVEL": "DEBUG", "SHUTDOWN_GRACE": "5s"}
 
@@ -41,7 +41,7 @@ CLOSED: Final = ("sh", "-c", 'exec "$@" >&- 2>&-', "-", *SERVE)
 
 @contextmanager
 def a_file(path: Path) -> Iterator[stderr_streams.Stream]:
-    """One that grows."""
+    """A file as stderr."""
     writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     reading = os.open(path, os.O_RDONLY)
     yield stderr_streams.Stream(writing, reading)
@@ -50,7 +50,7 @@ def a_file(path: Path) -> Iterator[stderr_streams.Stream]:
 
 
 async def statuses(server: Server, receiver: Receiver, ids: list[str]) -> Counter[int]:
-    """Of creates, all at once."""
+    """The statuses of creates at once."""
 
     async def create(message_id: str) -> int:
         body = {"id": message_id, "webhookUrl": receiver.url, "payload": "x" * 200}
@@ -60,7 +60,7 @@ async def statuses(server: Server, receiver: Receiver, ids: list[str]) -> Counte
 
 
 async def load(server: Server, receiver: Receiver, name: str) -> list[str]:
-    """Messages that all are accepted, and arrive on time → their ids."""
+    """Create messages, which must be accepted and arrive on time → their ids."""
     ids = [f"{name}-{number}" for number in range(LOAD)]
     for start in range(0, LOAD, 20):
         assert await statuses(server, receiver, ids[start : start + 20]) == {201: 20}
@@ -73,7 +73,7 @@ async def load(server: Server, receiver: Receiver, name: str) -> list[str]:
 
 
 async def outage(server: Server, receiver: Receiver, store: ExternalStore) -> tuple[list[str], int]:
-    """Messages that fall due while the store is away, and creates that are refused meanwhile."""
+    """Stop the store while messages fall due; creates are refused meanwhile."""
     ids = [f"away-{number}" for number in range(AHEAD)]
     for message_id in ids:
         await server.create(id=message_id, webhookUrl=receiver.url, delay=1)
@@ -95,7 +95,7 @@ async def _passed(instant: float) -> None:
 
 
 async def stop(server: Server, receiver: Receiver) -> list[str]:
-    """SIGTERM while a request is open, which ends, and then the process: in time, with code 0."""
+    """SIGTERM during an open request, which ends; the process exits in time with code 0."""
     receiver.hold.clear()
     await server.create(id="open", webhookUrl=receiver.url)
     await wait_until("the request", lambda: "open" in receiver.ids())
@@ -108,7 +108,7 @@ async def stop(server: Server, receiver: Receiver) -> list[str]:
 
 
 async def survive(server: Server, receiver: Receiver, store: ExternalStore) -> str:
-    """All of it → what was counted."""
+    """Load, outage, load, SIGTERM → the counts."""
     await server.ready()
     ids = await load(server, receiver, "before")
     during, refused = await outage(server, receiver, store)
@@ -121,7 +121,7 @@ async def survive(server: Server, receiver: Receiver, store: ExternalStore) -> s
 
 @pytest.fixture
 async def external_store(tmp_path: Path) -> AsyncIterator[ExternalStore]:
-    """The store, whose files no limit on the service's concerns."""
+    """The store, outside the file limit of the service."""
     one = ExternalStore(tmp_path)
     try:
         await one.start()
@@ -175,7 +175,7 @@ async def test_promise_at_least_once_whatever_stderr_takes(
         pytest.param(LIMITED, "2", id="file of two workers at its limit"),
     ],
 )
-async def test_a_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_exit(
+async def test_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_exit(
     command: tuple[str, ...],
     workers: str,
     tmp_path: Path,
@@ -191,7 +191,7 @@ async def test_a_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_e
 
 
 @pytest.mark.machine
-async def test_a_log_on_a_full_disk_goes_on_with_whole_lines_when_there_is_room(
+async def test_log_on_a_full_disk_goes_on_with_whole_lines_when_there_is_room(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver, report: Callable[[str], None]
 ) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk, a_file(tmp_path / "disk" / "log") as stream:

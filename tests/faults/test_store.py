@@ -1,4 +1,4 @@
-"""The store's own troubles: it dies, loads, is full, demoted, busy, locked up or emptied."""
+"""Faults of the store: it dies, loads, is full, is demoted, is busy, refuses or is emptied."""
 
 import asyncio
 import signal
@@ -15,33 +15,33 @@ from tests.support.receiver import Receiver
 from tests.support.valkey import Valkey, client, valkey_server
 from tests.support.waiting import wait_until
 
-# Where connections have ended: the second if one of them was written to before that was seen.
+# Codes after connections ended; the second if a call was sent before that was noticed.
 GONE = ("store_unavailable", "outcome_unknown")
 HOLD_UP = "local i = 0 while i >= 0 do i = i + 1 end"  # a script that never ends
 
 
 async def order(admin: Redis, *words: str) -> None:
-    """A command of the server's operator."""
+    """Run a command as the store's operator."""
     await admin.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
 async def refused(service: Service, receiver: Receiver, *codes: str) -> None:
-    """Creates are 503 with one of these codes, and nothing was stored under the id."""
+    """Check that creates get a 503 with one of these codes, and store nothing."""
     assert await service.refusal(id="refused", webhookUrl=receiver.url) in codes
 
 
 async def recovers(service: Service, receiver: Receiver) -> None:
-    """All is well again, and nothing of what was refused is sent."""
+    """Check that the service works again, and sends nothing that was refused."""
     await service.healed()
     assert await service.create(id="after", webhookUrl=receiver.url) == 201
     await service.reach("after", "delivered")
     assert "refused" not in receiver.ids()
 
 
-async def test_a_killed_store_keeps_every_message_that_was_answered_201(
+async def test_killed_store_keeps_every_message_that_was_answered_201(
     service: Service, upstream: Valkey, receiver: Receiver
 ) -> None:
-    """F13. Creates go on during the kill and the restart; each 201 arrives once."""
+    """F13. Creates continue during kill and restart; each message with a 201 arrives once."""
     answers: dict[str, int] = {}
 
     async def create(number: int) -> None:
@@ -65,10 +65,10 @@ async def test_a_killed_store_keeps_every_message_that_was_answered_201(
     assert set(receiver.ids()) <= set(answers)
 
 
-async def test_a_store_that_loads_its_data_is_waited_for(
+async def test_store_that_loads_its_data_is_waited_for(
     tmp_path: Path, receiver: Receiver, logs: Logs
 ) -> None:
-    """F14. The server holds up each key by 2 ms: long enough to be met while it loads."""
+    """F14. Loading takes 2 ms a key, so that calls meet a loading server."""
     slowly = ("appendonly no", "key-load-delay 2000", "loading-process-events-interval-bytes 1024")
     async with (
         valkey_server(tmp_path, *slowly) as server,
@@ -89,10 +89,10 @@ async def test_a_store_that_loads_its_data_is_waited_for(
     assert len(events(logs, "store_lost")) == 1, "one line for the change, not one a try"
 
 
-async def test_a_full_store_refuses_creates_and_still_drains(
+async def test_full_store_refuses_creates_and_still_drains(
     service: Service, admin: Redis, receiver: Receiver
 ) -> None:
-    """F15. Under maxmemory without eviction what is stored is sent, settled and cancelled."""
+    """F15. With maxmemory and no eviction, stored messages are sent, settled and cancelled."""
     for message_id in ("sent", "cancelled"):
         delay = 1 if message_id == "sent" else 3600
         assert await service.create(id=message_id, webhookUrl=receiver.url, delay=delay) == 201
@@ -106,10 +106,10 @@ async def test_a_full_store_refuses_creates_and_still_drains(
     await recovers(service, receiver)
 
 
-async def test_a_demoted_store_is_unavailable_until_it_is_primary_again(
+async def test_demoted_store_is_unavailable_until_it_is_primary_again(
     service: Service, admin: Redis, receiver: Receiver, logs: Logs
 ) -> None:
-    """F17. READONLY comes out of the scripts; nobody listens at its new primary's port."""
+    """F17. The scripts fail with READONLY; its new primary does not exist."""
     await order(admin, "REPLICAOF", "127.0.0.1", "1")
     await refused(service, receiver, "store_unavailable")
     await wait_until("the loss", lambda: len(events(logs, "store_lost")) > 0)
@@ -117,7 +117,7 @@ async def test_a_demoted_store_is_unavailable_until_it_is_primary_again(
     await recovers(service, receiver)
 
 
-async def test_a_store_without_its_replicas_is_unavailable(
+async def test_store_without_its_replicas_is_unavailable(
     service: Service, admin: Redis, receiver: Receiver
 ) -> None:
     """F19. NOREPLICAS is a plain error to the client."""
@@ -130,7 +130,7 @@ async def test_a_store_without_its_replicas_is_unavailable(
 async def test_scripts_that_the_store_forgot_are_sent_again_unseen(
     service: Service, admin: Redis, receiver: Receiver
 ) -> None:
-    """F24. SCRIPT FLUSH, as a restart does, before each step."""
+    """F24. SCRIPT FLUSH before each step, as after a restart."""
     for number in range(5):
         await admin.script_flush()
         assert await service.create(id=f"{number}", webhookUrl=receiver.url) == 201
@@ -141,7 +141,7 @@ async def test_scripts_that_the_store_forgot_are_sent_again_unseen(
 
 @asynccontextmanager
 async def holding_up(admin: Redis, address: str) -> AsyncIterator[None]:
-    """Somebody else's script runs and runs, until it is killed in the end."""
+    """Run a script of another client that never ends, until SCRIPT KILL."""
     await admin.config_set("busy-reply-threshold", 10)
 
     async def run() -> None:
@@ -162,10 +162,10 @@ async def holding_up(admin: Redis, address: str) -> AsyncIterator[None]:
     await running
 
 
-async def test_a_store_that_runs_somebody_elses_script_is_unavailable_and_left_alone(
+async def test_store_that_runs_somebody_elses_script_is_unavailable_and_left_alone(
     service: Service, admin: Redis, upstream: Valkey, receiver: Receiver
 ) -> None:
-    """F25. BUSY: it is waited out, not killed by us."""
+    """F25. BUSY: we wait for the script, and do not kill it."""
     async with holding_up(admin, upstream.address):
         await refused(service, receiver, "store_unavailable")
         assert await service.health() == (503, "disconnected")
@@ -174,10 +174,10 @@ async def test_a_store_that_runs_somebody_elses_script_is_unavailable_and_left_a
     await recovers(service, receiver)
 
 
-async def test_a_store_that_takes_no_more_clients_is_unavailable(
+async def test_store_that_takes_no_more_clients_is_unavailable(
     service: Service, admin: Redis, receiver: Receiver
 ) -> None:
-    """F26. Others took the last connections, and ours was ended."""
+    """F26. Other clients took the last connections, and ours was closed."""
     await admin.config_set("maxclients", 1)
     await admin.client_kill_filter(_type="pubsub")
     await admin.client_kill_filter(_type="normal", skipme=True)
@@ -187,19 +187,19 @@ async def test_a_store_that_takes_no_more_clients_is_unavailable(
     await recovers(service, receiver)
 
 
-async def test_a_replica_holds_few_connections_however_many_calls_it_serves(
+async def test_replica_holds_few_connections_however_many_calls_it_serves(
     service: Service, admin: Redis, receiver: Receiver
 ) -> None:
-    """F26. The pool is bounded, so that replicas do not take each other's."""
+    """F26. The pool is bounded, so that replicas leave connections to each other."""
     calls = [service.create(id=f"{number}", webhookUrl=receiver.url) for number in range(200)]
     assert await asyncio.gather(*calls) == [201] * 200
     assert len(await admin.client_list()) <= 16 + 1
 
 
-async def test_rights_that_were_taken_are_an_unavailable_store_until_given_back(
+async def test_store_without_rights_is_unavailable_until_they_are_given_back(
     upstream: Valkey, admin: Redis, receiver: Receiver, tmp_path: Path, logs: Logs
 ) -> None:
-    """F28. Of an ACL user, while running: no crash, no crash loop."""
+    """F28. The ACL rights change at run time: no crash, no crash loop."""
     await order(admin, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
     login = upstream.address.replace("unix://", "unix://app:secret@")
     async with replica(login, tmp_path) as service:
@@ -214,10 +214,10 @@ async def test_rights_that_were_taken_are_an_unavailable_store_until_given_back(
         await recovers(service, receiver)
 
 
-async def test_an_emptied_store_is_told_and_worked_on(
+async def test_emptied_store_is_reported_and_used_further(
     service: Service, admin: Redis, receiver: Receiver, logs: Logs
 ) -> None:
-    """F32. FLUSHALL with one message on the wire and one waiting: neither comes a second time."""
+    """F32. FLUSHALL with one message in flight and one waiting: neither arrives a second time."""
     receiver.hold.clear()
     for message_id, delay in (("on the wire", 0), ("waits", 3600)):
         assert await service.create(id=message_id, webhookUrl=receiver.url, delay=delay) == 201
