@@ -9,9 +9,14 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from scheduler_api.domain.errors import SchemaTooNew, StoreStartFailed, StoreUnavailable
+from scheduler_api.domain.errors import (
+    SchemaTooNew,
+    SchemaTooOld,
+    StoreStartFailed,
+    StoreUnavailable,
+)
 from scheduler_api.store.connection.client import close, connect, open_client
-from scheduler_api.store.keys import SCHEMA
+from scheduler_api.store.keys import OLDEST_READABLE, SCHEMA
 from scheduler_api.store.store import Store, open_redis
 from tests.support import engines
 from tests.support.configured_store import server
@@ -45,8 +50,17 @@ async def test_a_data_set_of_a_newer_version_is_refused_and_left_alone(
     assert await redis.hgetall(store.keys[0].meta) == before
 
 
-async def test_data_of_an_older_version_are_marked_as_this_ones(store: Store, redis: Redis) -> None:
-    await redis.hset(store.keys[0].meta, mapping={"schema": str(SCHEMA - 1), "other": "kept"})
+async def test_check_refuses_data_that_this_version_cannot_read(store: Store, redis: Redis) -> None:
+    older = str(OLDEST_READABLE - 1)
+    await redis.hset(store.keys[0].meta, mapping={"schema": older, "partitions": "1"})
+    before = await redis.hgetall(store.keys[0].meta)
+    with pytest.raises(SchemaTooOld, match=f"schema {older}, .*export the messages"):
+        await store.check()
+    assert await redis.hgetall(store.keys[0].meta) == before
+
+
+async def test_check_marks_data_that_have_no_mark(store: Store, redis: Redis) -> None:
+    await redis.hset(store.keys[0].meta, mapping={"other": "kept"})
     await store.check()
     meta = await redis.hgetall(store.keys[0].meta)
     assert meta == {b"schema": str(SCHEMA).encode(), b"partitions": b"1", b"other": b"kept"}
@@ -55,8 +69,6 @@ async def test_data_of_an_older_version_are_marked_as_this_ones(store: Store, re
 async def test_a_claim_tells_of_data_that_lost_their_mark(store: Store, redis: Redis) -> None:
     await store.check()
     assert not (await store.queues[0].claim(1)).reset
-    await redis.hset(store.keys[0].meta, "schema", str(SCHEMA - 1))
-    assert (await store.queues[0].claim(1)).reset
     await redis.hdel(store.keys[0].meta, "schema")
     assert (await store.queues[0].claim(1)).reset
 

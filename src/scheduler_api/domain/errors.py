@@ -25,6 +25,7 @@ SchedulerError
     ├── StoreStartFailed      the embedded store did not start
     └── DataRefused           this process cannot use the data
         ├── SchemaTooNew      a newer version wrote the data
+        ├── SchemaTooOld      a version wrote the data that this one cannot read
         └── OtherPartitions   PARTITIONS does not match the data
 
 A failed delivery is not an error but a value: `Attempt`.
@@ -221,6 +222,12 @@ class SchemaTooNew(DataRefused):
     """A newer version of Scheduler API wrote the data; upgrade this one."""
 
     code = "schema_too_new"
+
+
+class SchemaTooOld(DataRefused):
+    """An older version of Scheduler API wrote the data, which this one cannot read; export them."""
+
+    code = "schema_too_old"
 
 
 class OtherPartitions(DataRefused):

@@ -44,6 +44,7 @@ from typing import Final
 # Version of this layout. Raised only when an older version could not read the data that this one
 # writes: the first process with the new one marks the data with it, and the older processes stop.
 SCHEMA: Final = 2
+OLDEST_READABLE: Final = 2  # the oldest schema that this version can read
 
 # The finished states, in the order in which lua/queue/trim.lua forgets their messages; each is the
 # name of its key. STATES of lua/lib/finished.lua is the same list: a new state is one word in each.

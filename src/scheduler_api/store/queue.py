@@ -21,7 +21,6 @@ from scheduler_api.store.connection.batching import Batcher
 from scheduler_api.store.connection.clock import StoreClock
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import Scripts
-from scheduler_api.store.keys import SCHEMA
 from scheduler_api.store.replies import ClaimHead, ClaimRow, RecoverHead, head_and_rows
 from scheduler_api.telemetry import transitions
 
@@ -75,7 +74,7 @@ class Queue:
         """Lease up to `limit` messages that are due, or will be in `ahead` seconds.
 
         Messages for which `share` leaves no slot are parked until it does.
-        Raises: StoreUnavailable, SchemaTooNew.
+        Raises: StoreUnavailable, DataRefused.
 
         After an error the next call carries the same nonce: if the script had run and only its
         reply was lost, the same messages come back.
@@ -106,7 +105,7 @@ class Queue:
             lease_in=_seconds_until(head.next_lease_end, head.now),
             dropped=head.dropped,
             lost_race=self._lost_race(head),
-            reset=head.schema < SCHEMA,
+            reset=head.schema == 0,
             jump=jump,
         )
 

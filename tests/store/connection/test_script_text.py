@@ -11,7 +11,7 @@ from scheduler_api.store.connection.script_text import (
     path_of,
     source,
 )
-from scheduler_api.store.keys import SCHEMA
+from scheduler_api.store.keys import OLDEST_READABLE, SCHEMA
 
 
 def functions(text: str) -> list[str]:
@@ -38,7 +38,8 @@ def test_source_defines_a_function_before_it_is_used() -> None:
 
 
 def test_source_has_the_schema_and_the_number_of_partitions() -> None:
-    assert f"KNOWN_SCHEMA, PARTITIONS = {SCHEMA}, 5" in source("get", partitions=5)
+    numbers = f"OLDEST_READABLE, NEWEST_SCHEMA, PARTITIONS = {OLDEST_READABLE}, {SCHEMA}, 5"
+    assert numbers in source("get", partitions=5)
 
 
 def test_source_takes_a_replaced_lib() -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-from scheduler_api.store.keys import SCHEMA
+from scheduler_api.store.keys import OLDEST_READABLE, SCHEMA
 
 # Folder of lua/ → the scripts in it. A script's name is unique across folders.
 _FOLDERS: Final[Mapping[str, Sequence[str]]] = {
@@ -46,7 +46,10 @@ def _source(name: str, libs: tuple[tuple[str, str], ...], partitions: int) -> st
     for lib in _needed(rest, dict(libs), {}).values():
         statements += _statements(lib)
     composed = "\n".join([first, *_used(rest, statements), rest])
-    return composed.replace("__SCHEMA__", str(SCHEMA)).replace("__PARTITIONS__", str(partitions))
+    numbers = {"OLDEST_READABLE": OLDEST_READABLE, "SCHEMA": SCHEMA, "PARTITIONS": partitions}
+    for placeholder, number in numbers.items():
+        composed = composed.replace(f"__{placeholder}__", str(number))
+    return composed
 
 
 def _needed(text: str, libs: Mapping[str, str], found: dict[str, str]) -> dict[str, str]:

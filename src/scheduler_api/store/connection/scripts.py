@@ -18,6 +18,7 @@ from scheduler_api.domain.errors import (
     OutcomeUnknown,
     SchedulerError,
     SchemaTooNew,
+    SchemaTooOld,
     StoreFull,
     StoreUnavailable,
 )
@@ -225,7 +226,7 @@ def unavailable(error: Exception) -> SchedulerError:
     if isinstance(error, exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
         return StoreFull()
     if text.startswith("SCHEMA "):
-        return _too_new(text.split()[1])
+        return _other_schema(int(text.split()[1]))
     if text.startswith("PARTITIONS "):
         return _other_partitions(*text.split()[1:3])
     if isinstance(error, exceptions.NoPermissionError) or text.startswith("ACL failure"):
@@ -241,10 +242,13 @@ def _no_permission(text: str) -> StoreUnavailable:
     )
 
 
-def _too_new(schema: str) -> SchemaTooNew:
-    return SchemaTooNew(
-        f"The data have schema {schema}, but this version supports only {SCHEMA}; "
-        "start the newer version of Scheduler API."
+def _other_schema(schema: int) -> SchemaTooNew | SchemaTooOld:
+    what = f"The data have schema {schema}, but this version supports only {SCHEMA}; "
+    if schema > SCHEMA:
+        return SchemaTooNew(f"{what}start the newer version of Scheduler API.")
+    return SchemaTooOld(
+        f"{what}export the messages with the version that wrote the data, and import them into a "
+        "store of this one."
     )
 
 
