@@ -24,10 +24,10 @@ from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.store import Store
 from tests.api.conftest import Api, Scheduler, application, opened
 from tests.support.factories import LOOPBACK, accepted
+from tests.support.fast_loop import PACE, run_fast
 from tests.support.message_states import outcome
 from tests.support.receiver import Receiver
 from tests.support.valkey import client, valkey_server
-from tests.support.virtual_time import PACE, run_hastily
 from tests.support.waiting import wait_until
 from tests.support.work_counter import Commands, our_calls
 
@@ -269,7 +269,7 @@ async def test_message_takes_three_script_calls_from_create_to_settle(
 
 def test_idle_process_sends_few_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "STORE_TIMEOUT", 1_000)  # seconds of that clock
-    found, seconds = run_hastily(_rest(tmp_path))
+    found, seconds = run_fast(_rest(tmp_path))
     commands = found["evalsha"] + found["eval"] + found["ping"]
     # A poll per 7.8 s, a PING per 10 s, purge and sweep per 171 s.
     assert commands <= 0.26 * seconds

@@ -24,7 +24,7 @@ class _Loop(asyncio.SelectorEventLoop):
         return super().time() * PACE
 
 
-def run_hastily(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def run_fast(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine in such a loop → its result; no loop may run in this thread."""
     with asyncio.Runner(loop_factory=lambda: _Loop(_Selector())) as runner:
         return runner.run(coroutine)
