@@ -91,7 +91,7 @@ async def test_delete_restores_the_defaults(api: Api) -> None:
         assert await response.json() == IDLE | {"default": True}
     async with api.client.delete(f"/destinations/{HOST}") as response:
         found = await problem(response, 404, "destination_not_found")
-        assert found["detail"] == f"{HOST} has no settings of its own."
+        assert found["detail"] == f"{HOST} has no limits of its own; the defaults apply."
     async with api.client.get(f"/destinations/{HOST}") as response:
         await problem(response, 404, "destination_not_found")
 

@@ -34,7 +34,7 @@ _NEW_LIMITS_FIELDS: Final = NewLimits.__struct_encode_fields__
 
 
 class DestinationView(msgspec.Struct, rename="camel"):
-    """A destination: its settings, its load and the result of its last attempts."""
+    """A destination: its limits, its load and the result of its last attempts."""
 
     destination: Annotated[
         str,
@@ -79,7 +79,9 @@ class DestinationView(msgspec.Struct, rename="camel"):
     ]
     rate: Annotated[str | None, described("Maximum rate; null if there is no limit.", "300/m")]
     paused: Annotated[bool, described("Whether sending is paused.", False)]
-    default: Annotated[bool, described("Whether it has no settings: the defaults apply.", False)]
+    default: Annotated[
+        bool, described("Whether it has no limits of its own: the defaults apply.", False)
+    ]
 
 
 class DestinationList(msgspec.Struct, rename="camel"):
@@ -98,11 +100,11 @@ class DestinationList(msgspec.Struct, rename="camel"):
 
 @endpoint("read", {200: DestinationList}, query=PageQuery, errors=(Invalid,))
 async def list_(request: Request) -> Response:
-    """List destinations that have load or settings.
+    """List destinations that have load or limits.
 
-    Destinations with load and without settings come first, then those with settings. On each page,
+    Destinations with load and without limits come first, then those with limits. On each page,
     the ones with the most load come first. A page can have fewer than `limit` destinations although
-    another page follows. A destination with settings appears once. One without settings whose load
+    another page follows. A destination with limits appears once. One without limits whose load
     changes while you read the pages can be missing or appear twice.
     """
     asked = query(request, PageQuery, PAGE_FIELDS)
@@ -128,7 +130,7 @@ async def get(request: Request) -> Response:
 async def put(request: Request) -> Response:
     """Set the limits of a destination, or pause it.
 
-    Replaces all its settings: a field that you leave out gets its default.
+    Replaces all its limits: a field that you leave out gets its default.
     """
     ours = context(request)
     name = _name(request)
@@ -143,7 +145,7 @@ async def put(request: Request) -> Response:
 
 @endpoint("admin", {200: DestinationView}, errors=(DestinationNotFound,))
 async def delete(request: Request) -> Response:
-    """Delete the settings of a destination: the defaults apply again."""
+    """Delete the limits of a destination: the defaults apply again."""
     name = _known_name(request)
     destination = await context(request).store.destinations.set_limit(name, None)
     transitions.destination_limits_cleared(name)

@@ -1,7 +1,5 @@
 """Decodes bodies and queries, encodes JSON and problem+json, maps errors to statuses."""
 
-import difflib
-import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
@@ -11,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from scheduler_api.api.field_errors import field_error
 from scheduler_api.domain.errors import (
     Conflict,
     FieldError,
@@ -25,7 +24,6 @@ from scheduler_api.domain.errors import (
     TooManyConnections,
     Unauthenticated,
     Unavailable,
-    pointer_step,
 )
 
 T = TypeVar("T")
@@ -43,13 +41,7 @@ STATUSES: Final[tuple[tuple[type[SchedulerError], int, str], ...]] = (
     (Unavailable, 503, "Service Unavailable"),
 )
 
-MAX_ECHO: Final = 200  # characters of a request that an error message repeats
-
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-# Parts of msgspec's error messages.
-_PLACE: Final = re.compile(r" - at `\$(.*)`$")
-_UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
-_MISSING: Final = re.compile(r"missing required field `(.*)`")
 
 
 class JSON(Response):
@@ -126,9 +118,10 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], fields: Iterable[str])
         body.decode()  # msgspec does not look into raw values
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Invalid([_field_error(str(error), fields)]) from None
+        raise Invalid([field_error(str(error), decoder.type, fields)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"The body is not valid JSON in UTF-8: {_reason(error)}.") from None
+        reason = _reason(error) if body.strip() else "it is empty"
+        raise Malformed(f"The body is not valid JSON in UTF-8: {reason}.") from None
 
 
 def query(request: Request, form: type[T], fields: Iterable[str]) -> T:
@@ -136,8 +129,9 @@ def query(request: Request, form: type[T], fields: Iterable[str]) -> T:
     try:
         return msgspec.convert(dict(request.query_params), form, strict=False)
     except msgspec.ValidationError as error:
-        wrong = _field_error(str(error), fields)
-        raise Invalid([FieldError(f"?{wrong.path[1:]}", wrong.message)]) from None
+        wrong = field_error(str(error), form, fields)
+        message = wrong.message.removesuffix(", not a string")  # every value of a query is text
+        raise Invalid([FieldError(f"?{wrong.path[1:]}", message)]) from None
 
 
 class _NoFields(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,20 +149,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
     return str(error).removeprefix("JSON is malformed: ")
-
-
-def _field_error(text: str, fields: Iterable[str]) -> FieldError:
-    """A message of msgspec as a JSON pointer and a hint."""
-    place = _PLACE.search(text)
-    # msgspec writes [...] for a member of an object, without its name.
-    steps = place[1].replace("[...]", "") if place else ""
-    pointer = re.sub(r"\[(\d+)\]", r"/\1", steps).replace(".", "/")
-    sentence = _PLACE.sub("", text)
-    if unknown := _UNKNOWN.search(sentence):
-        name = unknown[1][:MAX_ECHO]
-        near = difflib.get_close_matches(name, list(fields), 1, 0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return FieldError(f"{pointer}/{pointer_step(name)}", f"there is no such field{hint}")
-    if missing := _MISSING.search(sentence):
-        return FieldError(f"{pointer}/{missing[1]}", "this field is required")
-    return FieldError(pointer or "/", sentence[:1].lower() + sentence[1:MAX_ECHO])

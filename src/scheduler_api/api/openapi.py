@@ -31,7 +31,7 @@ TAGS: Final[Mapping[str, str]] = {  # first part of the path → what the operat
     "health": "Check whether the service works. Needs no token.",
 }
 _DESCRIPTION: Final = """\
-Send a webhook to the future: this payload, to this URL, at this instant.
+Sends webhooks at a later time: you give a URL, a payload and a time.
 
 Errors are `application/problem+json` (RFC 9457). `code` is a stable word for programs, `detail` \
 says what to do.

@@ -116,7 +116,7 @@ class MessageNotFound(NotFound):
 
 
 class DestinationNotFound(NotFound):
-    """Unknown destination: it has no traffic and no settings."""
+    """There is no such destination: it has no traffic and no limits."""
 
     code = "destination_not_found"
 

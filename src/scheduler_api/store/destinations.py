@@ -72,7 +72,7 @@ class Destinations:
             if not had:
                 raise
             raise OutcomeUnknown from error
-        raise DestinationNotFound(f"{name} has no settings of its own.")
+        raise DestinationNotFound(f"{name} has no limits of its own; the defaults apply.")
 
     def _share(self, partition: int) -> int:
         return share(self._concurrency, partition, len(self._partitions))

@@ -270,7 +270,7 @@ def _created(row: CreateRow) -> datetime | DuplicateMessage:
         return from_ms(row.scheduled)
     state = _state(row.word, unpack_progress(row.progress).attempts)
     return DuplicateMessage(
-        f"A message with this id exists; it is {state}.",
+        f"A message with this id exists; it is {state}. For a new message use another id.",
         state=state,
         scheduledFor=format_instant(from_ms(row.scheduled)),
     )
