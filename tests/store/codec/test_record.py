@@ -14,6 +14,7 @@ from scheduler_api.store.codec.record import (
     to_ms,
     unpack_head,
     unpack_record,
+    webhook_id_of,
 )
 from tests.support.factories import accepted
 
@@ -146,3 +147,10 @@ def test_unpack_head_returns_instants_and_url() -> None:
     record = INSTANTS + pack_tail(accepted(webhookUrl="http://127.0.0.1:8080/hook"))
     head = record[: record.index(b"\n", HEAD_SIZE) + 1]
     assert unpack_head(head) == (CREATED, SCHEDULED, "http://127.0.0.1:8080/hook")
+
+
+def test_webhook_id_of_a_message_is_the_same_in_every_layout() -> None:
+    records = [INSTANTS.replace(VERSION, version, 1) for version in (b"\x01", VERSION, b"\x03")]
+    assert {webhook_id_of(b"a", record) for record in records} == {
+        "msg_a0010e62fe2598e61fe48a71884d8279"
+    }

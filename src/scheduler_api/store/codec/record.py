@@ -21,6 +21,8 @@ from scheduler_api.domain.message import Accepted, Spec
 from scheduler_api.domain.url import destination_name
 
 VERSION: Final = b"\x02"  # of the layout; the Lua file writes it
+# In each webhook-id. VERSION instead would change the ids of messages that a new layout imports.
+_FIRST_VERSION: Final = b"\x01"
 HEAD_SIZE: Final = 23  # bytes before the URL
 # Not a secret: the record has the request in the clear beside it. Where it is encrypted, this must
 # become a key that all replicas share, or the fingerprint would confirm a guess of the payload.
@@ -97,9 +99,10 @@ def unpack_head(head: bytes) -> tuple[int, int, str]:
 def webhook_id_of(message_id: bytes, record: bytes) -> str:
     """The same for each attempt; another one for a new message with the same id.
 
-    Made of the id and of the record's first bytes, which have the instant of its creation.
+    Made of the id and of the instant of its creation, which an import keeps.
     """
-    return f"msg_{blake2b(message_id, salt=record[:7], digest_size=16).hexdigest()}"
+    salt = _FIRST_VERSION + record[1:7]
+    return f"msg_{blake2b(message_id, salt=salt, digest_size=16).hexdigest()}"
 
 
 def destination_of(record: bytes) -> bytes:
