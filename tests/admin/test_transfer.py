@@ -68,6 +68,21 @@ async def test_import_restores_text_in_its_charset(
     assert (await live_store.messages.get("a")).spec.body == b"ol\xe1"
 
 
+async def test_import_reads_the_milliseconds_of_earlier_exports(
+    run: Run, live_store: Store, tmp_path: Path
+) -> None:
+    earlier = [line("a", delayMs=0), line("b", delayMs=90_001, timeoutMs=30_500)]
+    (tmp_path / "in").write_bytes(b"".join(earlier))
+    done = await run("import", "in")
+    assert (done.returncode, done.stderr) == (0, b"2 imported, 0 existed already\n")
+    first, second = [(await live_store.messages.get(message_id)).spec for message_id in "ab"]
+    assert (first.delay, first.timeout) == (0, None)
+    assert (second.delay, second.timeout) == (90.001, 30.5)
+    assert (await run("export", "out")).returncode == 0
+    exported = [json.loads(text) for text in (tmp_path / "out").read_bytes().splitlines()]
+    assert not any(name.endswith("Ms") for message in exported for name in message)
+
+
 async def test_progress_bar_is_shown_on_a_terminal(
     live_store: Store, valkey: str, prefix: str, tmp_path: Path
 ) -> None:

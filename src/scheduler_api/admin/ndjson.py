@@ -48,6 +48,9 @@ class Line(
     attempts_made: Count = 0
     crashes: Count = 0
     attempts: list[Attempt] = field(default_factory=list)
+    # Written before schema 2 instead of `delay` and `timeout`, which are in seconds. Only read.
+    delay_ms: Count | None = None
+    timeout_ms: Count | None = None
 
 
 class _Original(msgspec.Struct, frozen=True, rename="camel"):
@@ -93,7 +96,7 @@ def pack_line(message: Archived) -> bytes:
 def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
     """The message of a line, after the checks of the API. Raises: ValueError, Invalid."""
     text.decode()  # raises for bytes that are not UTF-8: msgspec does not look into raw values
-    line = _decode(text)
+    line = _in_seconds(_decode(text))
     accepted = _accepted(_asked(line), UTC, rules)
     delay = None if line.delay is None else check_delay(line.delay)
     scheduled = to_ms(parse_instant(line.schedule_to, UTC))
@@ -107,6 +110,13 @@ def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
         crashes=line.crashes,
         log=line.attempts[-ATTEMPTS_KEPT:],
     )
+
+
+def _in_seconds(line: Line) -> Line:
+    """The line with its durations in the members of today."""
+    delay = line.delay if line.delay_ms is None else line.delay_ms / 1000
+    timeout = line.timeout if line.timeout_ms is None else line.timeout_ms / 1000
+    return replace(line, delay=delay, timeout=timeout)
 
 
 def position_of(text: bytes) -> Position:
