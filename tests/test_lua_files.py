@@ -183,9 +183,9 @@ def test_each_reply_of_several_fields_has_a_named_tuple() -> None:
     }
     assert lacking == {
         ("claim", "destination", "open"),
-        ("read_counts", "claims", "in_flight", "rows"),
-        ("read_counts", "id", "claim"),
-        ("read_counts", "destination", "count"),
+        ("read_claims", "claims", "in_flight", "rows"),
+        ("read_claims", "id", "claim"),
+        ("read_claims", "destination", "count"),
         ("release", "id", "fence"),
         ("renew", "id", "fence"),
         ("repair", "state", "keep"),

@@ -1,7 +1,8 @@
-"""arq as peer.py asks it: arq_app.py work|create ADDRESS IN_FLIGHT; runs in its own environment.
+"""arq under test, started by peer.py: its worker and its producer, in their own environment.
 
-work: says "ready", then sends what is due until its input ends. create: reads one line of JSON,
-an Order, and answers with the seconds it took and its CPU time.
+arq_app.py work|create ADDRESS IN_FLIGHT. work: says "ready", then sends what is due until its input
+ends. create: reads one line of JSON, an Order, and answers with the seconds it took and its CPU
+time.
 """
 
 import asyncio

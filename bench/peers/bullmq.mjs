@@ -1,7 +1,8 @@
-// BullMQ as peer.py asks it: bullmq.mjs work|create ADDRESS IN_FLIGHT
+// BullMQ under test, started by peer.py: its worker and its producer.
 //
-// work: says "ready", then sends what is due until its input ends. create: reads one line of JSON,
-// an Order, and answers with the seconds it took and its CPU time.
+// bullmq.mjs work|create ADDRESS IN_FLIGHT. work: says "ready", then sends what is due until its input
+// ends. create: reads one line of JSON, an Order, and answers with the seconds it took and its CPU
+// time.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 

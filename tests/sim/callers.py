@@ -157,7 +157,7 @@ class Callers:
             offer.message_id, due, None, due, offer.accepted, attempts, crashes, ()
         )
         try:
-            [word] = at_once(self._world.data.archive.restore([message]))
+            [word] = at_once(self._world.data.dump.restore([message]))
         except Unavailable:
             return
         if word == "ok":

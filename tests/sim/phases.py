@@ -1,4 +1,4 @@
-"""The two phases of a schedule.
+"""The two phases of a schedule: safety under faults, then liveness after healing.
 
 Safety: processes, callers and faults take turns, and nothing forbidden may happen. Liveness: all
 faults are healed, and what was promised has to happen within a bounded number of steps.

@@ -392,8 +392,8 @@ PLANTED: Final = (
         "",
     ),
     Planted(
-        "recount does not correct the counts in flight",
-        "recount",
+        "recount_claims does not correct the counts in flight",
+        "recount_claims",
         "    call('HSET', INFLIGHT, dest, counts[dest])\n",
         "",
     ),

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Mapping
 from datetime import timedelta
 
-from scheduler_api.store.audit.dump import Archive
+from scheduler_api.store.audit.dump import Dump
 from scheduler_api.store.audit.fsck import Fsck
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import scripts_of
@@ -47,7 +47,7 @@ class Divided:
         ]
         self.scripts = scripts_of(server.client, self.keys)
         self.notifier = Notifier(server.client, [keys.wakeup for keys in self.keys])
-        self.archive = Archive(self.scripts)
+        self.dump = Dump(self.scripts)
 
     def shares(self, concurrency: int) -> list[int]:
         """Each partition's share of a destination's limit."""

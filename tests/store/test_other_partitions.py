@@ -50,7 +50,7 @@ ASKED: dict[str, Call] = {
     "cancel": lambda store, id_: store.messages.cancel(id_),
     "list": lambda store, _: store.messages.list(1000, None),
     "count": lambda store, _: store.messages.count(),
-    "restore": lambda store, id_: store.archive.restore(
+    "restore": lambda store, id_: store.dump.restore(
         [Restorable(id_, NOW, NOW, NOW, later(), 0, 0, ())]
     ),
     "destinations": lambda store, _: store.destinations.get("127.0.0.1:2"),

@@ -1,4 +1,4 @@
-"""The store of an admin command."""
+"""Opens the store for an admin command, after a check that this version can use its data."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -21,7 +21,7 @@ from scheduler_api.domain.message import (
     options_of,
     payload,
 )
-from scheduler_api.store.audit.dump import Archived, Position, Restorable
+from scheduler_api.store.audit.dump import Dumped, Position, Restorable
 from scheduler_api.store.codec.record import from_ms, to_ms
 
 UTC: Final = "UTC"
@@ -67,7 +67,7 @@ _decode = msgspec.json.Decoder(Line).decode
 _decode_original = msgspec.json.Decoder(_Original).decode
 
 
-def pack_line(message: Archived) -> bytes:
+def pack_line(message: Dumped) -> bytes:
     """The line with its line feed. Its payload is byte for byte what is sent."""
     record, spec = message.record, message.record.spec
     due_ms = message.due_ms if message.due_ms != record.scheduled_ms else None

@@ -20,7 +20,7 @@ from scheduler_api.store.audit.dump import Position, Restorable
 from scheduler_api.store.audit.legacy import originals
 from scheduler_api.store.store import Store
 
-RESTORE_BATCH: Final = 500  # messages in one call of Archive.restore
+RESTORE_BATCH: Final = 500  # messages in one call of Dump.restore
 MAX_LISTED: Final = 20  # refusals; further ones are only counted
 
 Step = Callable[[int], None]
@@ -111,7 +111,7 @@ async def export(store: Store, out: BinaryIO, last: bytes, step: Step) -> int:
     """Write each pending message after that of the line `last` as a line → how many."""
     after: Position | None = position_of(last) if last else None
     count = 0
-    async for message in store.archive.pending(after):
+    async for message in store.dump.pending(after):
         out.write(pack_line(message))
         count += 1
         step(1)
@@ -157,7 +157,7 @@ async def import_original(store: Store, address: str, settings: Settings) -> Imp
 
 
 async def _restore(store: Store, batch: Sequence[Restorable], outcome: Imported) -> None:
-    for message, word in zip(batch, await store.archive.restore(batch), strict=True):
+    for message, word in zip(batch, await store.dump.restore(batch), strict=True):
         if word == "ok":
             outcome.restored += 1
         elif word == "same":

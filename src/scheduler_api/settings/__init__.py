@@ -63,7 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     partitions: Annotated[
         int,
         kinds.whole_number(1, 256),
-        "Number of partitions; cannot be changed later. Use 16 or more on Redis Cluster",
+        "Number of parts that the data is divided into; cannot be changed later."
+        " Use 16 or more on Redis Cluster",
     ] = 1
     durability: Annotated[
         str,

@@ -147,8 +147,8 @@ class InspectRow(NamedTuple):
     head: bytes  # record up to the end of its URL; b"" if there is no record
 
 
-class CountsRow(NamedTuple):
-    """A destination in a reply of read_counts.lua."""
+class ClaimsRow(NamedTuple):
+    """A destination in a reply of read_claims.lua."""
 
     parked: int  # messages
     settings: bytes  # b"" if it has none of its own
@@ -168,5 +168,5 @@ SHAPES: Final[dict[str, tuple[type[NamedTuple], ...]]] = {
     "restore": (RestoreArgs,),
     "read_destinations": (DestinationRow,),
     "inspect": (InspectRow,),
-    "read_counts": (CountsRow,),
+    "read_claims": (ClaimsRow,),
 }

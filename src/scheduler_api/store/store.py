@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from scheduler_api.settings import Settings
 from scheduler_api.settings.memory_shares import memory_shares
-from scheduler_api.store.audit.dump import Archive
+from scheduler_api.store.audit.dump import Dump
 from scheduler_api.store.audit.fsck import Fsck
 from scheduler_api.store.connection import memory_warning
 from scheduler_api.store.connection.client import Client, close, open_client
@@ -58,7 +58,7 @@ class Store:
         self.messages = Messages(
             scripts, self.notifier, Uploads(), self.growth, limit_shares=self._limit_shares
         )
-        self.archive = Archive(scripts)
+        self.dump = Dump(scripts)
         self.destinations = Destinations(scripts, concurrency=concurrency)
         self.queues = tuple(
             Queue(

@@ -29,11 +29,11 @@ def other(redis: Redis, prefix: str, clock: Clock) -> Store:
 
 
 async def lines(store: Store, **after: Any) -> list[bytes]:
-    return [pack_line(message) async for message in store.archive.pending(**after)]
+    return [pack_line(message) async for message in store.dump.pending(**after)]
 
 
 async def put(store: Store, *texts: bytes) -> list[str]:
-    restored = await store.archive.restore([unpack_line(text, LOOPBACK) for text in texts])
+    restored = await store.dump.restore([unpack_line(text, LOOPBACK) for text in texts])
     return [str(word) for word in restored]
 
 
@@ -193,17 +193,17 @@ async def test_restore_leaves_an_existing_message_unchanged(
 
 async def test_restore_makes_an_overdue_message_due_at_once(other: Store) -> None:
     message = Restorable("a", NOW - 5_000, None, NOW - 5_000, accepted())
-    assert await other.archive.restore([message]) == ["ok"]
+    assert await other.dump.restore([message]) == ["ok"]
     claims = [await queue.claim(1) for queue in other.queues]
     assert [message.id for claim in claims for message in claim.messages] == ["a"]
 
 
 async def test_restore_answers_many_in_their_order(other: Store) -> None:
     messages = [Restorable(f"m{n}", NOW, NOW, NOW, accepted()) for n in range(350)]
-    assert await other.archive.restore(messages[:1]) == ["ok"]
+    assert await other.dump.restore(messages[:1]) == ["ok"]
     taken = replace(messages[1], scheduled_ms=NOW + 1)
-    assert await other.archive.restore([taken]) == ["ok"]
-    assert await other.archive.restore(messages) == ["same", "other", *["ok"] * 348]
+    assert await other.dump.restore([taken]) == ["ok"]
+    assert await other.dump.restore(messages) == ["same", "other", *["ok"] * 348]
     assert await other.messages.count() == 350
 
 

@@ -50,5 +50,5 @@ def test_source_takes_a_replaced_lib() -> None:
 
 def test_is_read_only_is_what_the_first_line_says() -> None:
     assert {name for name in NAMES if is_read_only(name)} == {
-        *("get", "list", "inspect", "read_counts", "list_destinations", "read_destinations"),
+        *("get", "list", "inspect", "read_claims", "list_destinations", "read_destinations"),
     }

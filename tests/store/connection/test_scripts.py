@@ -54,18 +54,18 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "purge": (100, DAY),
     "trim": (100, 0),
     "inspect": ("payloads", "", "0", 50),
-    "read_counts": ("127.0.0.1:2",),
+    "read_claims": ("127.0.0.1:2",),
     "repair": ("", 2, "taken-0", "nobody", "delivered", DAY, "failed", DAY),
-    "recount": (CONCURRENCY, "127.0.0.1:2"),
+    "recount_claims": (CONCURRENCY, "127.0.0.1:2"),
     "restore": ("new", NOW, "", bytes(6) + TAIL, "", "done", NOW, NOW, TAIL, "1 0 retry 0\n"),
     "sweep": (100, CONCURRENCY + 2, DAY, 15_000),
     "list_destinations": ("inflight", "0", 100),
     "read_destinations": (CONCURRENCY, "127.0.0.1:2"),
     "set_limit": ("127.0.0.1:2", "9 0 0 [9,null,false]"),
 }
-CHANGE_NOTHING = {"get", "list", "inspect", "read_counts"} | {
+CHANGE_NOTHING = {"get", "list", "inspect", "read_claims"} | {
     *("list_destinations", "read_destinations"),
-    *("repair", "recount", "check_schema"),  # all is well there
+    *("repair", "recount_claims", "check_schema"),  # all is well there
 }
 # They end claims: they run on data of a newer schema too, as nobody else can end these claims.
 # Where the data have another number of partitions they find no claim of this process.
@@ -91,7 +91,7 @@ NUMBERS = [
     *[("restore", i) for i in (1, 6)],
     ("inspect", 3),
     *[("repair", i) for i in (1, 5, 7)],
-    ("recount", 0),
+    ("recount_claims", 0),
     *[("sweep", i) for i in range(4)],
     ("list_destinations", 2),
     ("read_destinations", 0),

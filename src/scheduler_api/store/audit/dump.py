@@ -20,7 +20,7 @@ Position = tuple[int, bytes]  # due ms and id of the last message of an export t
 Restored = Literal["ok", "same", "other"]  # ok: stored; same, other: the message that has the id
 
 
-class Archived(msgspec.Struct, frozen=True):
+class Dumped(msgspec.Struct, frozen=True):
     """A pending message with all that is stored of it."""
 
     id: str
@@ -44,14 +44,14 @@ class Restorable(msgspec.Struct, frozen=True):
     log: Sequence[Attempt] = ()  # the newest attempts, oldest first
 
 
-class Archive:
+class Dump:
     """The messages of all partitions, whole."""
 
     def __init__(self, scripts: Sequence[Scripts]) -> None:
         """`scripts`: of each partition."""
         self._scripts = scripts
 
-    async def pending(self, after: Position | None = None) -> AsyncIterator[Archived]:
+    async def pending(self, after: Position | None = None) -> AsyncIterator[Dumped]:
         """The pending messages after a position, partition by partition, soonest first.
 
         Raises: StoreUnavailable; ValueError, msgspec.MsgspecError for a damaged record.
@@ -85,7 +85,7 @@ class Archive:
         return [words[number] for number in range(len(messages))]
 
 
-async def _pending(scripts: Scripts, after: Position) -> AsyncIterator[Archived]:
+async def _pending(scripts: Scripts, after: Position) -> AsyncIterator[Dumped]:
     more = 1
     while more:
         reply = await scripts.run("list", *after, DUMP_BATCH, 1)
@@ -94,12 +94,12 @@ async def _pending(scripts: Scripts, after: Position) -> AsyncIterator[Archived]
         for row in rows:
             after = (row.due, row.id)
             if row.record:
-                yield _archived(row)
+                yield _dumped(row)
 
 
-def _archived(row: ListRow) -> Archived:
+def _dumped(row: ListRow) -> Dumped:
     progress = unpack_progress(row.progress)
-    return Archived(
+    return Dumped(
         row.id.decode(),
         row.due,
         unpack_record(row.record),

@@ -22,7 +22,7 @@ from scheduler_api.store.codec.record import destination_of
 from scheduler_api.store.connection.client import Client
 from scheduler_api.store.connection.scripts import FAILURES, Scripts, unavailable
 from scheduler_api.store.keys import FINISHED, Keys
-from scheduler_api.store.replies import CountsRow, InspectRow, rows
+from scheduler_api.store.replies import ClaimsRow, InspectRow, rows
 
 STEP: Final = 50  # messages a call
 KEYS: Final = ("due", "taken", "leases", "claims", *FINISHED, "payloads", "progress")  # of ids
@@ -113,7 +113,7 @@ class Fsck:
 
     async def _recount(self, dests: Iterable[bytes]) -> None:
         if names := sorted(dests):
-            await self._scripts.run("recount", self._limit_share, *names)
+            await self._scripts.run("recount_claims", self._limit_share, *names)
 
     async def _destinations(self, parked: Sequence[bytes], repair: bool) -> AsyncIterator[Finding]:
         found = await self._counts(parked)
@@ -135,8 +135,8 @@ class Fsck:
             yield replace(finding, repair=act)
 
     async def _counts(self, parked: Sequence[bytes]) -> list[Finding]:
-        claims, in_flight, told = await self._scripts.run("read_counts", *parked)
-        counts = dict(zip(parked, rows(told, CountsRow), strict=True))
+        claims, in_flight, told = await self._scripts.run("read_claims", *parked)
+        counts = dict(zip(parked, rows(told, ClaimsRow), strict=True))
         snapshot = replace(
             _snapshot([], b""),
             claims=dict(zip(claims[::2], claims[1::2], strict=True)),

@@ -16,7 +16,7 @@ _FOLDERS: Final[Mapping[str, Sequence[str]]] = {
         *("purge", "trim", "sweep", "note_restart"),
     ),
     "destinations": ("list_destinations", "read_destinations", "set_limit"),
-    "audit": ("check_schema", "inspect", "read_counts", "repair", "recount", "restore"),
+    "audit": ("check_schema", "inspect", "read_claims", "repair", "recount_claims", "restore"),
 }
 _PATHS: Final = {
     name: f"{folder}/{name}.lua" for folder, names in _FOLDERS.items() for name in names
