@@ -174,7 +174,7 @@ def test_reply_has_the_field_names_of_the_script_head(name: str) -> None:
     assert shapes == [shape for shape in said if shape in shapes]
 
 
-def test_each_reply_of_several_fields_has_a_named_tuple() -> None:
+def test_reply_of_several_fields_has_a_named_tuple() -> None:
     lacking = {
         (name, *said)
         for name, text in SCRIPTS.items()

@@ -405,7 +405,7 @@ def test_httptools_calls_what_the_protocol_defines() -> None:
     assert calls == [*begun, *chunk, *trailers, "on_message_complete"]
 
 
-def test_httptools_tells_where_the_head_of_an_upgrade_ends() -> None:
+def test_httptools_reports_where_the_head_of_an_upgrade_ends() -> None:
     parser = httptools.HttpRequestParser(object())
     head = b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
     with pytest.raises(httptools.HttpParserUpgrade) as caught:

@@ -126,7 +126,7 @@ async def test_request_of_a_client_that_disconnects_stores_nothing_and_logs_no_e
     assert await live_store.messages.count() == 0
 
 
-async def test_lifespan_is_run_by_the_one_that_is_passed_in() -> None:
+async def test_lifespan_is_run_by_the_function_that_is_passed_in() -> None:
     app, sent = create_app(), []
     words = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 

@@ -221,7 +221,7 @@ def forgetful(redis: Redis, prefix: str) -> Store:
 
 
 @pytest.mark.usefixtures("collected_as_in_service", "no_name")
-async def test_whatever_a_delivery_takes_it_gives_back(
+async def test_delivery_releases_all_that_it_takes(
     redis: Redis, forgetful: Store, outcomes: Outcomes
 ) -> None:
     before = resident()

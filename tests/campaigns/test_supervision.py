@@ -112,7 +112,7 @@ class Campaign:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", ["embedded", "external, away"])
-async def test_however_processes_end_nothing_is_lost_and_nothing_stays(
+async def test_processes_that_end_in_any_way_lose_nothing_and_leave_nothing(
     tmp_path: Path, receiver: Receiver, external_store: ExternalStore, workers: int, kind: str
 ) -> None:
     store = None if kind == "embedded" else external_store
@@ -129,7 +129,9 @@ async def test_however_processes_end_nothing_is_lost_and_nothing_stays(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_every_refused_start_says_why_and_is_no_success(tmp_path: Path, workers: str) -> None:
+async def test_start_that_is_refused_prints_a_reason_and_fails(
+    tmp_path: Path, workers: str
+) -> None:
     codes = {}
     async with store_server(tmp_path / "store", "appendonly yes", "appendfsync always") as address:
         async with client(address) as redis:

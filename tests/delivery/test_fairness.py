@@ -45,7 +45,7 @@ async def waiting(store: Store, receiver: Receiver) -> int:
     return (await store.destinations.get(destination(receiver))).waiting
 
 
-async def test_dispatcher_delays_no_host_for_one_that_hangs(
+async def test_dispatcher_does_not_delay_other_hosts_if_one_hangs(
     start: Start, live_store: Store, receiver: Receiver, other: Receiver
 ) -> None:
     receiver.hold.clear()

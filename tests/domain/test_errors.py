@@ -60,14 +60,14 @@ def test_docstring_draws_the_status_of_each_error() -> None:
 
 
 @pytest.mark.parametrize("error", tree()[1:])
-def test_every_error_has_a_status_a_code_and_a_sentence(error: type[SchedulerError]) -> None:
+def test_error_has_a_status_a_code_and_a_sentence(error: type[SchedulerError]) -> None:
     assert any(issubclass(error, family) for family, _, _ in STATUSES)
     assert re.fullmatch(r"[a-z_]+", error.code)
     assert (error.__doc__ or "").endswith(".")
     assert "\n" not in (error.__doc__ or "")
 
 
-def test_no_two_errors_share_a_code() -> None:
+def test_error_codes_are_unique() -> None:
     codes = [error.code for error in tree()]
     assert len(codes) == len(set(codes))
 

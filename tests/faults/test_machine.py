@@ -93,7 +93,7 @@ async def status_of_a_create(server: Server) -> int:
         return answer.status
 
 
-async def test_few_descriptors_are_shared_by_deliveries_and_callers(
+async def test_open_files_are_shared_by_deliveries_and_callers_if_few(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     """F51. Claims pause, idle callers make room for others; then everything continues."""
@@ -137,7 +137,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_without_a_descriptor_nothing_is_claimed_and_no_attempt_is_burned(
+async def test_claim_without_a_free_descriptor_does_not_run_and_uses_no_attempt(
     service: Service, receiver: Receiver, logs: Logs, host: str
 ) -> None:
     """F51. Neither the receiver nor its name is at fault: the message is released."""

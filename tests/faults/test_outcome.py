@@ -75,7 +75,7 @@ async def test_batch_whose_reply_is_lost_names_the_ids_that_make_its_repetition_
     assert await stored(known) == 2
 
 
-async def test_batch_tells_for_each_message_whether_it_is_stored_or_unknown_or_not_tried(
+async def test_batch_reports_each_message_as_stored_unknown_or_not_tried(
     known: Service, proxy: FaultProxy
 ) -> None:
     proxy.swallow_reply("create", nth=2)
@@ -185,7 +185,7 @@ async def test_large_message_has_time_by_its_size(proxy: FaultProxy, tmp_path: P
             assert response.status == 201
 
 
-async def test_of_a_burst_at_a_frozen_store_only_what_was_sent_is_unknown(
+async def test_burst_at_a_stopped_store_has_an_unknown_outcome_only_for_sent_messages(
     upstream: Valkey, service: Service
 ) -> None:
     """The others are refused after the first calls have failed, and none is stored."""

@@ -191,7 +191,7 @@ async def test_stderr_that_is_closed_or_at_its_limit_harms_no_message_and_no_exi
 
 
 @pytest.mark.machine
-async def test_log_on_a_full_disk_goes_on_with_whole_lines_when_there_is_room(
+async def test_log_on_a_full_disk_continues_with_whole_lines_when_there_is_space(
     tmp_path: Path, external_store: ExternalStore, receiver: Receiver, report: Callable[[str], None]
 ) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk, a_file(tmp_path / "disk" / "log") as stream:

@@ -124,7 +124,7 @@ def test_load_refuses_a_redis_password_without_a_host() -> None:
 
 
 @pytest.mark.parametrize("show", [repr, str, Settings.redacted, Settings.__rich_repr__])
-def test_no_text_form_of_settings_shows_a_secret(show: Callable[[Settings], object]) -> None:
+def test_settings_show_no_secret_in_any_text_form(show: Callable[[Settings], object]) -> None:
     loaded = load(
         API_TOKEN="hidden1",
         REDIS_URL="redis://:hidden2@x",

@@ -252,7 +252,7 @@ async def test_claim_returns_a_deadline_one_lease_after_the_call_began(store: St
     assert before <= claim.deadline - LEASE / 1000 <= time.monotonic()
 
 
-async def test_claim_lets_the_queue_know_the_clock_of_the_store(store: Store) -> None:
+async def test_claim_passes_the_clock_of_the_store_to_the_queue(store: Store) -> None:
     before = time.monotonic()
     await store.queues[0].claim(1)
     shown = store.queues[0].now()

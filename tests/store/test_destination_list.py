@@ -53,7 +53,7 @@ async def pages(store: Store, limit: int) -> AsyncIterator[list[Destination]]:
 
 
 @pytest.mark.parametrize("limit", [37, 100, 1_000])
-async def test_each_is_on_one_page_those_with_load_and_without_settings_first(
+async def test_list_destinations_returns_each_once_those_with_load_and_without_settings_first(
     full_store: Store, limit: int
 ) -> None:
     found = [page async for page in pages(full_store, limit)]
@@ -68,7 +68,7 @@ async def test_each_is_on_one_page_those_with_load_and_without_settings_first(
     assert (busiest.in_flight, busiest.waiting) == (2, 7)
 
 
-async def test_a_page_of_one_goes_on_inside_what_the_server_reads_at_once(store: Store) -> None:
+async def test_list_destinations_continues_inside_a_step_of_the_server(store: Store) -> None:
     names = [f"h{number}.example" for number in range(7)]
     for name in names:
         await store.destinations.set_limit(name, Limits(1))
@@ -76,7 +76,7 @@ async def test_a_page_of_one_goes_on_inside_what_the_server_reads_at_once(store:
     assert found == names
 
 
-async def test_the_cost_of_a_page_does_not_grow_with_what_is_stored(
+async def test_list_destinations_costs_the_same_for_any_number_of_destinations(
     full_store: Store, own_redis: Redis
 ) -> None:
     address = f"unix://{own_redis.connection_pool.connection_kwargs['path']}"
@@ -96,7 +96,7 @@ async def test_the_cost_of_a_page_does_not_grow_with_what_is_stored(
     assert costs[1] < 30 * READ_BATCH
 
 
-async def test_a_page_ends_although_nothing_of_what_was_read_belongs_on_it(
+async def test_list_destinations_ends_a_page_on_which_no_read_destination_belongs(
     store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(destinations, "READ_FOR_A_PAGE", 200)
@@ -112,7 +112,7 @@ async def test_a_page_ends_although_nothing_of_what_was_read_belongs_on_it(
     await redis.delete(f"{base}parking")
 
 
-async def test_what_came_to_a_place_that_was_read_is_shown_where_it_is_found(
+async def test_list_destinations_shows_one_that_got_load_after_its_place_was_read(
     store: Store,
 ) -> None:
     await store.messages.create("a", accepted(webhookUrl="http://a.example/"))
@@ -124,7 +124,7 @@ async def test_what_came_to_a_place_that_was_read_is_shown_where_it_is_found(
     assert [row.name for row in second.rows] == ["b.example"]
 
 
-async def test_a_destination_in_two_places_is_shown_once_over_two_pages(store: Store) -> None:
+async def test_list_destinations_shows_one_in_two_places_once(store: Store) -> None:
     for host in ("a", "b"):
         for number in range(6):
             url = f"http://{host}.example/"
@@ -142,14 +142,14 @@ def packed(text: str) -> str:
     "cursor",
     ["x", "é", *map(packed, ("0", "0:0", "3:0:", "x:0:", f"0:{1 << 64}:", "0:-1:", "-1:0:"))],
 )
-async def test_a_cursor_of_nobody_is_refused(store: Store, cursor: str) -> None:
+async def test_list_destinations_refuses_an_invalid_cursor(store: Store, cursor: str) -> None:
     with pytest.raises(Invalid) as refused:
         await store.destinations.list(10, cursor)
     assert [error.path for error in refused.value.errors] == ["?cursor"]
 
 
 @pytest.mark.parametrize("cursor", ["2:0:", f"0:{(1 << 64) - 1}:z", "1:7:a.example"])
-async def test_a_cursor_that_was_made_up_reads_something_or_nothing(
+async def test_list_destinations_accepts_a_cursor_of_the_right_form_that_it_never_made(
     store: Store, cursor: str
 ) -> None:
     assert (await store.destinations.list(10, packed(cursor))).rows == []

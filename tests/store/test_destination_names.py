@@ -40,7 +40,7 @@ async def create(store: Store, *urls: str) -> None:
         ("8.8.8.8:5678", "8.8.8.8:5678"),
     ],
 )
-async def test_every_spelling_has_one_name_in_the_api_the_codec_and_the_scripts(
+async def test_destination_name_is_the_same_for_all_spellings_in_python_and_lua(
     store: Store, spelled: str, name: str
 ) -> None:
     assert parse_destination(spelled) == name
@@ -57,16 +57,16 @@ async def test_every_spelling_has_one_name_in_the_api_the_codec_and_the_scripts(
     await store.queues[0].release([first, second])
 
 
-def test_what_is_no_authority_is_named_as_it_is() -> None:
+def test_destination_name_returns_text_that_is_no_authority_unchanged() -> None:
     assert destination_name("a\nb") == "a\nb"
 
 
 @pytest.mark.parametrize("record", [b"", b"\1", bytes(22), bytes(23), bytes(21) + b"\7\3h x/"])
-def test_what_is_no_record_has_a_destination_too(record: bytes) -> None:
+def test_destination_of_bytes_that_are_no_record_is_a_question_mark(record: bytes) -> None:
     assert destination_of(record) == b"?"
 
 
-async def test_a_limit_holds_for_all_spellings_together(store: Store) -> None:
+async def test_claim_keeps_a_limit_for_all_spellings_of_a_host_together(store: Store) -> None:
     await create(store, *SPELLINGS, *OTHERS)
     messages = (await store.queues[0].claim(100)).messages
     assert len(messages) == CONCURRENCY + len(OTHERS)
@@ -79,7 +79,7 @@ async def test_a_limit_holds_for_all_spellings_together(store: Store) -> None:
     assert len((await store.destinations.get(NAME)).stats.durations) == 1
 
 
-async def test_a_pause_holds_for_all_spellings(store: Store) -> None:
+async def test_claim_returns_no_message_of_any_spelling_of_a_paused_host(store: Store) -> None:
     await store.destinations.set_limit(NAME, Limits(paused=True))
     await create(store, *SPELLINGS)
     assert not (await store.queues[0].claim(100)).messages
@@ -88,7 +88,7 @@ async def test_a_pause_holds_for_all_spellings(store: Store) -> None:
     assert (await store.destinations.get(NAME)).waiting == len(SPELLINGS) - 1
 
 
-async def test_a_url_is_kept_as_it_was_given(store: Store) -> None:
+async def test_get_returns_the_url_as_it_was_requested(store: Store) -> None:
     await create(store, "http://h.example.:80/a")
     assert (await store.messages.get("m0")).url == "http://h.example.:80/a"
 
@@ -97,7 +97,7 @@ async def test_a_url_is_kept_as_it_was_given(store: Store) -> None:
 
 
 @pytest.mark.parametrize("old", ["h.example:80", "h.example:443", "h.example.", "h.example.:80"])
-async def test_settings_under_an_earlier_spelling_hold_until_they_are_replaced(
+async def test_claim_uses_settings_under_an_earlier_spelling_until_they_are_replaced(
     store: Store, redis: Redis, old: str
 ) -> None:
     limits = f"{store.keys[0].base}limits"
@@ -112,7 +112,7 @@ async def test_settings_under_an_earlier_spelling_hold_until_they_are_replaced(
     assert len((await store.queues[0].claim(100)).messages) == 2
 
 
-async def test_settings_under_an_earlier_spelling_are_taken_away(
+async def test_set_limit_to_none_deletes_settings_under_earlier_spellings(
     store: Store, redis: Redis
 ) -> None:
     limits = f"{store.keys[0].base}limits"
@@ -123,7 +123,7 @@ async def test_settings_under_an_earlier_spelling_are_taken_away(
         await store.destinations.get(NAME)
 
 
-async def test_of_two_spellings_with_settings_the_name_goes_first_and_is_listed_once(
+async def test_list_destinations_shows_two_spellings_with_settings_once_by_name(
     store: Store, redis: Redis
 ) -> None:
     limits = f"{store.keys[0].base}limits"
@@ -140,7 +140,9 @@ async def test_of_two_spellings_with_settings_the_name_goes_first_and_is_listed_
     assert rows == [(NAME, Limits(paused=True)), ("h.example:8080", Limits(3))]
 
 
-async def test_what_waits_under_an_earlier_spelling_goes_on(store: Store, redis: Redis) -> None:
+async def test_claim_returns_messages_parked_under_an_earlier_spelling(
+    store: Store, redis: Redis
+) -> None:
     await create(store, "http://h.example:80/")
     base = store.keys[0].base
     due = await redis.zscore(f"{base}due", "m0")

@@ -144,7 +144,7 @@ async def test_cancel_passes_a_free_slot_to_the_next_parked_message(store: Store
 
 
 @pytest.mark.parametrize("way", ["settled", "released", "reaped"])
-async def test_every_end_of_a_claim_unparks_the_next_message(
+async def test_settle_release_and_reap_unpark_the_next_message(
     store: Store, clock: Clock, way: str
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
@@ -162,7 +162,7 @@ async def test_every_end_of_a_claim_unparks_the_next_message(
     assert await waiting(store) == (1 if way == "settled" else 2)
 
 
-async def test_a_slot_that_opens_while_a_rate_is_closed_is_not_forgotten(
+async def test_settle_while_the_rate_allows_no_message_unparks_the_next_one_later(
     store: Store, clock: Clock
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(1, Rate(1, "s")))
@@ -208,7 +208,9 @@ async def test_claim_leases_nothing_of_a_paused_destination(store: Store) -> Non
     assert await waiting(store) == 10
 
 
-async def test_a_pause_lets_what_is_in_flight_end_and_nothing_follow(store: Store) -> None:
+async def test_set_limit_to_paused_lets_open_requests_end_and_starts_no_others(
+    store: Store,
+) -> None:
     await create(store, 10)
     messages = await claimed(store)
     await store.destinations.set_limit(HERE, Limits(paused=True))
@@ -217,7 +219,7 @@ async def test_a_pause_lets_what_is_in_flight_end_and_nothing_follow(store: Stor
     assert await waiting(store) == 10 - CONCURRENCY
 
 
-async def test_resuming_lets_everything_go_on_in_order(store: Store) -> None:
+async def test_set_limit_that_ends_a_pause_unparks_messages_in_order(store: Store) -> None:
     await store.destinations.set_limit(HERE, Limits(paused=True))
     await create(store, 10)
     assert await claimed(store) == []
@@ -229,7 +231,9 @@ async def test_resuming_lets_everything_go_on_in_order(store: Store) -> None:
     assert sent == [f"m-{number:04}" for number in range(10)]
 
 
-async def test_what_comes_due_during_a_pause_waits_too(store: Store, clock: Clock) -> None:
+async def test_claim_parks_a_message_that_becomes_due_during_a_pause(
+    store: Store, clock: Clock
+) -> None:
     await store.destinations.set_limit(HERE, Limits(paused=True))
     await store.messages.create("later", accepted(delay="1m"))
     await clock.advance(60 * SECOND)
@@ -238,7 +242,7 @@ async def test_what_comes_due_during_a_pause_waits_too(store: Store, clock: Cloc
     assert (message.state, message.hold) == ("scheduled", Hold("paused", None))
 
 
-async def test_a_parked_message_can_be_cancelled_and_none_is_then_left(store: Store) -> None:
+async def test_cancel_of_the_only_parked_message_leaves_none_waiting(store: Store) -> None:
     await store.destinations.set_limit(HERE, Limits(paused=True))
     await create(store, 1)
     assert await claimed(store) == []
@@ -340,7 +344,7 @@ async def test_claim_unparks_more_opened_destinations_than_one_call_looks_at(
     assert [look.due_in for look in looks[:2]] == [0, 0]
 
 
-async def test_a_clock_that_was_set_back_holds_up_no_rate(store: Store, clock: Clock) -> None:
+async def test_claim_keeps_a_rate_after_the_clock_was_set_back(store: Store, clock: Clock) -> None:
     """By what was noted before, the next one would have to wait as long as the clock jumped."""
     await store.destinations.set_limit(HERE, Limits(100, Rate(10, "s")))
     await create(store, 1)
@@ -355,7 +359,7 @@ async def test_a_clock_that_was_set_back_holds_up_no_rate(store: Store, clock: C
 
 
 @pytest.mark.parametrize("error", ["connect_error", "connect_timeout", "dns_error"])
-async def test_after_five_failures_to_connect_nothing_is_sent_for_a_second(
+async def test_claim_sends_nothing_for_a_second_after_five_failures_to_connect(
     store: Store, clock: Clock, error: str
 ) -> None:
     await create(store, 20)
@@ -371,7 +375,7 @@ async def test_after_five_failures_to_connect_nothing_is_sent_for_a_second(
     assert await claimed(store) == []
 
 
-async def test_a_clock_that_was_set_back_holds_up_no_probe(store: Store, clock: Clock) -> None:
+async def test_claim_sends_a_probe_after_the_clock_was_set_back(store: Store, clock: Clock) -> None:
     await create(store, 20)
     await lose(store)
     assert await claimed(store) == []
@@ -392,7 +396,9 @@ async def test_a_clock_that_was_set_back_holds_up_no_probe(store: Store, clock: 
         {"status": None, "error": "tls_error"},
     ],
 )
-async def test_whoever_is_there_ends_the_count(store: Store, end: dict[str, Any]) -> None:
+async def test_settle_resets_the_count_of_failures_if_the_destination_was_reached(
+    store: Store, end: dict[str, Any]
+) -> None:
     await create(store, 20)
     await lose(store, 4)
     (message,) = await claimed(store, 1)
@@ -403,7 +409,7 @@ async def test_whoever_is_there_ends_the_count(store: Store, end: dict[str, Any]
 
 
 @pytest.mark.parametrize("error", ["timeout", "egress_denied", "shutdown", "internal_error"])
-async def test_what_does_not_tell_of_the_destination_does_not_count(
+async def test_settle_does_not_count_an_error_unrelated_to_the_destination(
     store: Store, error: str
 ) -> None:
     await create(store, 20)
@@ -415,7 +421,7 @@ async def test_what_does_not_tell_of_the_destination_does_not_count(
     assert await claimed(store) == []
 
 
-async def test_probes_go_one_at_a_time_with_pauses_that_double_up_to_a_minute(
+async def test_claim_sends_one_probe_at_a_time_with_pauses_that_double_up_to_a_minute(
     store: Store, clock: Clock
 ) -> None:
     await create(store, 20)
@@ -432,7 +438,9 @@ async def test_probes_go_one_at_a_time_with_pauses_that_double_up_to_a_minute(
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-async def test_waiting_for_the_next_probe_burns_no_attempts(store: Store, clock: Clock) -> None:
+async def test_claim_uses_no_attempts_of_messages_that_wait_for_the_next_probe(
+    store: Store, clock: Clock
+) -> None:
     await create(store, 100)
     await lose(store)
     for _ in range(20):
@@ -446,7 +454,7 @@ async def test_waiting_for_the_next_probe_burns_no_attempts(store: Store, clock:
     assert await waiting(store) == 99
 
 
-async def test_an_answer_to_the_probe_lets_all_go_on(store: Store, clock: Clock) -> None:
+async def test_settle_of_a_probe_with_a_response_unparks_all(store: Store, clock: Clock) -> None:
     await create(store, 20)
     with capture_logs() as logs:
         await lose(store)
@@ -460,7 +468,7 @@ async def test_an_answer_to_the_probe_lets_all_go_on(store: Store, clock: Clock)
     assert (await store.destinations.get(HERE)).connect_failures == 0
 
 
-async def test_requests_open_when_it_broke_do_not_lengthen_the_pause(
+async def test_settle_of_requests_open_at_the_fifth_failure_does_not_lengthen_the_pause(
     store: Store, clock: Clock
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=40))
@@ -477,7 +485,7 @@ async def test_requests_open_when_it_broke_do_not_lengthen_the_pause(
     assert len(await claimed(store)) == 1
 
 
-async def test_a_probe_waits_for_requests_that_are_still_open(store: Store, clock: Clock) -> None:
+async def test_claim_sends_no_probe_while_requests_are_open(store: Store, clock: Clock) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=10))
     await create(store, 20)
     messages = await claimed(store)
@@ -490,7 +498,7 @@ async def test_a_probe_waits_for_requests_that_are_still_open(store: Store, cloc
     assert len(await claimed(store)) == 9
 
 
-async def test_a_probe_whose_process_died_is_followed_by_another(
+async def test_claim_sends_another_probe_after_the_process_of_the_first_died(
     store: Store, clock: Clock
 ) -> None:
     await create(store, 20)
@@ -503,7 +511,7 @@ async def test_a_probe_whose_process_died_is_followed_by_another(
     assert len(await claimed(store)) == 1
 
 
-async def test_failures_are_counted_over_all_processes_together(
+async def test_settle_counts_failures_to_connect_over_all_processes_together(
     store: Store, replica: Replica
 ) -> None:
     await create(store, 20)
@@ -513,14 +521,16 @@ async def test_failures_are_counted_over_all_processes_together(
     assert await claimed(replica()) == []
 
 
-async def test_others_are_sent_to_while_one_is_unreachable(store: Store) -> None:
+async def test_claim_returns_messages_of_other_destinations_while_one_is_unreachable(
+    store: Store,
+) -> None:
     await create(store, 20)
     await lose(store)
     await create(store, 20, THERE, "other")
     assert {message.url for message in await claimed(store)} == {f"http://{THERE}/hook"}
 
 
-async def test_the_process_that_broke_it_wakes_for_the_probe(
+async def test_settle_of_the_fifth_failure_wakes_its_process_for_the_probe(
     store: Store, looks: list[str]
 ) -> None:
     await create(store, 20)
@@ -553,7 +563,7 @@ async def test_sweep_forgets_old_failures_to_connect(store: Store, clock: Clock)
 # Fairness
 
 
-async def test_fresh_messages_are_found_behind_thousands_of_one_dead_host(
+async def test_claim_finds_new_messages_behind_thousands_of_one_unreachable_host(
     store: Store, clock: Clock
 ) -> None:
     await create(store, 5_000)
@@ -587,7 +597,7 @@ async def cost(redis: Redis, store: Store, held: list[Claimed]) -> float:
     return (await commands(redis) - before) / delivered
 
 
-async def test_a_message_costs_the_same_whatever_is_parked(
+async def test_claim_and_settle_cost_the_same_for_any_number_of_parked_messages(
     own_redis: Redis, own_store: Store
 ) -> None:
     held: list[Claimed] = []
@@ -654,7 +664,7 @@ async def settle(store: Store, message: Claimed, verdict: Verdict, **fields: Any
     return await store.queues[0].settle(Outcome(message, made, decided(verdict)))
 
 
-async def test_attempts_are_counted_by_end_and_duration(store: Store) -> None:
+async def test_settle_counts_attempts_by_result_and_duration(store: Store) -> None:
     await create(store, 3)
     one, two, three = await claimed(store)
     assert await settle(store, one, "delivered", duration_ms=40)
@@ -663,7 +673,7 @@ async def test_attempts_are_counted_by_end_and_duration(store: Store) -> None:
     assert await results(store) == AttemptStats(1, {bucket(40): 2, bucket(5_000): 1})
 
 
-async def test_attempts_of_all_processes_are_counted_together(
+async def test_settle_counts_attempts_of_all_processes_together(
     store: Store, replica: Replica
 ) -> None:
     await create(store, 4)
@@ -673,7 +683,9 @@ async def test_attempts_of_all_processes_are_counted_together(
     assert await results(store) == await results(other) == AttemptStats(4, {bucket(5): 4})
 
 
-async def test_attempts_of_several_destinations_in_one_call_are_kept_apart(store: Store) -> None:
+async def test_settle_counts_attempts_of_several_destinations_in_one_call_separately(
+    store: Store,
+) -> None:
     await create(store, 2)
     await create(store, 3, THERE, "there")
     await deliver(store, await claimed(store))
@@ -681,7 +693,7 @@ async def test_attempts_of_several_destinations_in_one_call_are_kept_apart(store
     assert (await results(store, THERE)).delivered == 3
 
 
-async def test_an_outcome_that_is_refused_or_repeated_is_not_counted_again(store: Store) -> None:
+async def test_settle_does_not_count_a_repeated_outcome_again(store: Store) -> None:
     await create(store, 1)
     (message,) = await claimed(store)
     assert await settle(store, message, "retry")
@@ -689,7 +701,7 @@ async def test_an_outcome_that_is_refused_or_repeated_is_not_counted_again(store
     assert (await results(store)).attempts == 1
 
 
-async def test_an_attempt_that_we_cut_off_ourselves_tells_nothing(store: Store) -> None:
+async def test_settle_does_not_count_an_attempt_that_the_service_cut_off(store: Store) -> None:
     await create(store, 1)
     (message,) = await claimed(store)
     assert await settle(store, message, "retry", status=None, error="shutdown")
@@ -697,7 +709,9 @@ async def test_an_attempt_that_we_cut_off_ourselves_tells_nothing(store: Store) 
         await results(store)
 
 
-async def test_this_hour_and_the_last_count(store: Store, clock: Clock) -> None:
+async def test_get_destination_counts_attempts_of_this_hour_and_the_hour_before(
+    store: Store, clock: Clock
+) -> None:
     await create(store, 3)
     one, two, three = await claimed(store)
     await deliver(store, [one])
@@ -727,7 +741,9 @@ async def test_purge_forgets_old_results_of_attempts(
     assert not await redis.exists(kept)
 
 
-async def test_partitions_are_reckoned_together(redis: Redis, prefix: str) -> None:
+async def test_get_destination_adds_the_attempts_of_all_partitions(
+    redis: Redis, prefix: str
+) -> None:
     divided = Store(redis, prefix=prefix, partitions=3)
     await create(divided, 30)
     for queue in divided.queues:

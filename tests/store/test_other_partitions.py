@@ -60,7 +60,7 @@ ASKED: dict[str, Call] = {
 
 @pytest.mark.parametrize("name", COMPARED)
 @pytest.mark.parametrize(("made", "asked"), [(1, OTHER), (OTHER, 1)])
-async def test_a_script_refuses_a_partition_of_data_that_are_divided_otherwise(
+async def test_script_refuses_data_with_another_number_of_partitions(
     redis: Redis, prefix: str, name: str, made: int, asked: int
 ) -> None:
     await Store(redis, prefix=prefix, partitions=made).messages.create(id_in(0), later())
@@ -74,7 +74,7 @@ async def test_a_script_refuses_a_partition_of_data_that_are_divided_otherwise(
 
 
 @pytest.mark.parametrize("name", sorted(set(COMPARED) - UNMARKED_TOO))
-async def test_a_script_refuses_a_partition_that_the_data_do_not_have(
+async def test_script_refuses_a_partition_that_the_data_do_not_have(
     redis: Redis, prefix: str, name: str
 ) -> None:
     await Store(redis, prefix=prefix).check()
@@ -87,7 +87,7 @@ async def test_a_script_refuses_a_partition_that_the_data_do_not_have(
 
 @pytest.mark.parametrize("partition", range(OTHER))
 @pytest.mark.parametrize("name", ASKED)
-async def test_a_call_to_any_partition_is_refused_and_changes_nothing(
+async def test_call_to_any_partition_is_refused_and_changes_nothing(
     redis: Redis, prefix: str, name: str, partition: int
 ) -> None:
     await Store(redis, prefix=prefix).check()
@@ -97,7 +97,7 @@ async def test_a_call_to_any_partition_is_refused_and_changes_nothing(
     assert await all_data(redis, prefix) == before
 
 
-async def test_a_claim_of_a_partition_that_the_data_do_not_have_asks_for_the_check_that_refuses(
+async def test_claim_of_a_partition_that_the_data_do_not_have_requests_the_check_which_refuses_it(
     redis: Redis, prefix: str
 ) -> None:
     await Store(redis, prefix=prefix).check()
@@ -111,7 +111,7 @@ async def test_a_claim_of_a_partition_that_the_data_do_not_have_asks_for_the_che
 
 
 @pytest.mark.parametrize("name", sorted(ENDINGS))
-async def test_a_script_that_ends_claims_finds_none_of_its_own_in_data_that_are_divided_otherwise(
+async def test_script_that_ends_claims_changes_nothing_in_data_with_another_number_of_partitions(
     redis: Redis, prefix: str, name: str
 ) -> None:
     store = Store(redis, prefix=prefix)
@@ -130,7 +130,7 @@ async def test_a_script_that_ends_claims_finds_none_of_its_own_in_data_that_are_
 
 
 @pytest.mark.parametrize("partitions", [1, OTHER])
-async def test_the_first_use_of_a_new_data_set_marks_what_is_used(
+async def test_create_in_a_new_data_set_marks_its_partition_and_the_first(
     redis: Redis, prefix: str, partitions: int
 ) -> None:
     store = Store(redis, prefix=prefix, partitions=partitions)
@@ -143,7 +143,7 @@ async def test_the_first_use_of_a_new_data_set_marks_what_is_used(
     assert await store.messages.count() == 1
 
 
-async def test_a_partition_that_is_marked_does_not_need_the_first_one(
+async def test_check_of_a_marked_partition_does_not_need_the_first_one(
     redis: Redis, prefix: str
 ) -> None:
     await Store(redis, prefix=prefix, partitions=OTHER).check_all()
@@ -153,7 +153,7 @@ async def test_a_partition_that_is_marked_does_not_need_the_first_one(
     await store.messages.create(id_in(1), later())
 
 
-async def test_a_create_in_a_store_that_was_emptied_is_stored_and_logged_once(
+async def test_create_in_an_emptied_store_stores_the_message_and_logs_the_loss_once(
     redis: Redis, prefix: str
 ) -> None:
     store = Store(redis, prefix=prefix, partitions=OTHER)
@@ -167,7 +167,7 @@ async def test_a_create_in_a_store_that_was_emptied_is_stored_and_logged_once(
     assert await redis.hget(Keys(prefix, 2).meta, "partitions") == str(OTHER).encode()
 
 
-async def test_a_store_that_loses_its_mark_each_time_is_unavailable(
+async def test_create_is_unavailable_if_the_store_loses_its_mark_each_time(
     redis: Redis, prefix: str
 ) -> None:
     unmarked = "if not partitions and not may_be_unmarked then"

@@ -73,21 +73,21 @@ def test_partition_of_an_id_is_that_of_what_stands_before_its_first_at_sign(
     assert partition_of(message_id, 4096) == key_slot(routing_key) % 4096
 
 
-def test_partition_0_has_the_same_tag_whatever_their_number() -> None:
+def test_tag_of_partition_0_is_the_same_for_any_number_of_partitions() -> None:
     assert Keys("p").base == "p:{0}:"
     assert len({tag(partition) for partition in range(256)}) == 256
 
 
 @pytest.mark.parametrize("nodes", [3, 4, 5])
 @pytest.mark.parametrize("partitions", [16, 32, 64])
-def test_the_slots_of_the_tags_are_spread_evenly(nodes: int, partitions: int) -> None:
+def test_tag_spreads_partitions_evenly_over_the_nodes(nodes: int, partitions: int) -> None:
     slots = [key_slot(b"%d" % tag(partition)) for partition in range(partitions)]
     shares = Counter(slot * nodes // SLOTS for slot in slots)
     assert len(shares) == nodes
     assert max(shares.values()) - min(shares.values()) <= 2
 
 
-async def test_each_message_is_in_its_partition(divided: Store, redis: Redis) -> None:
+async def test_create_stores_each_message_in_its_partition(divided: Store, redis: Redis) -> None:
     for number in range(30):
         await divided.messages.create(f"m{number}", accepted(scheduleTo=LATER))
     for partition, keys in enumerate(divided.keys):
@@ -96,7 +96,7 @@ async def test_each_message_is_in_its_partition(divided: Store, redis: Redis) ->
         assert {partition_of(message_id, PARTITIONS) for message_id in found} == {partition}
 
 
-async def test_a_message_is_found_and_cancelled_where_it_is(divided: Store) -> None:
+async def test_get_and_cancel_find_a_message_in_its_partition(divided: Store) -> None:
     ids = [f"m{number}" for number in range(10)]
     for message_id in ids:
         await divided.messages.create(message_id, accepted(scheduleTo=LATER))
@@ -112,7 +112,7 @@ async def test_a_message_is_found_and_cancelled_where_it_is(divided: Store) -> N
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 1000])
-async def test_a_list_merges_the_partitions_in_order_of_time_then_id(
+async def test_list_merges_the_partitions_in_order_of_time_then_id(
     divided: Store, limit: int
 ) -> None:
     wanted = []
@@ -124,7 +124,7 @@ async def test_a_list_merges_the_partitions_in_order_of_time_then_id(
     assert (await divided.messages.list(limit, None)).total == 150
 
 
-async def test_a_list_goes_on_while_one_partition_has_most_of_it(divided: Store) -> None:
+async def test_list_continues_if_one_partition_has_most_messages(divided: Store) -> None:
     crowd = [f"m{number}" for number in range(1000) if partition_of(b"m%d" % number, 3) == 1]
     for message_id in crowd:
         await divided.messages.create(message_id, accepted(scheduleTo=LATER))
@@ -133,12 +133,12 @@ async def test_a_list_goes_on_while_one_partition_has_most_of_it(divided: Store)
     assert await listed(divided, 1000) == [*sorted(crowd), "last"]
 
 
-async def test_an_empty_list_has_no_next_page(divided: Store) -> None:
+async def test_list_without_messages_has_no_next_page(divided: Store) -> None:
     page = await divided.messages.list(100, None)
     assert (page.rows, page.total, page.cursor) == ([], 0, None)
 
 
-async def test_the_limit_of_a_destination_is_divided_among_partitions(
+async def test_claim_divides_the_limit_of_a_destination_among_partitions(
     divided: Store, redis: Redis, prefix: str
 ) -> None:
     for number in range(30):
@@ -152,7 +152,7 @@ async def test_the_limit_of_a_destination_is_divided_among_partitions(
     assert [len(claim.messages) for claim in claims] == [2, 2, 1]
 
 
-async def test_each_partition_has_room_for_one_whatever_the_limit(
+async def test_claim_returns_one_message_in_each_partition_even_if_the_limit_is_lower(
     redis: Redis, prefix: str
 ) -> None:
     store = Store(redis, prefix=prefix, partitions=PARTITIONS, concurrency=1)
@@ -163,7 +163,7 @@ async def test_each_partition_has_room_for_one_whatever_the_limit(
 
 
 @pytest.mark.parametrize(("made", "asked"), [(3, 1), (1, 3), (16, 4)])
-async def test_another_number_than_that_of_the_data_is_refused(
+async def test_check_refuses_another_number_of_partitions_than_that_of_the_data(
     redis: Redis, prefix: str, made: int, asked: int
 ) -> None:
     await Store(redis, prefix=prefix, partitions=made).check()
@@ -174,7 +174,7 @@ async def test_another_number_than_that_of_the_data_is_refused(
     assert f"set PARTITIONS={made}" in str(refused.value)
 
 
-async def test_each_partition_is_marked_by_itself(divided: Store, redis: Redis) -> None:
+async def test_check_marks_each_partition_separately(divided: Store, redis: Redis) -> None:
     await divided.check()
     await divided.check(2)
     await redis.hset(divided.keys[2].meta, "schema", "999")
@@ -184,15 +184,13 @@ async def test_each_partition_is_marked_by_itself(divided: Store, redis: Redis) 
     assert not await redis.exists(divided.keys[1].meta)
 
 
-async def test_all_partitions_are_marked_before_any_is_written_to(
-    divided: Store, redis: Redis
-) -> None:
+async def test_check_all_marks_all_partitions(divided: Store, redis: Redis) -> None:
     await divided.check_all()
     marks = [await redis.hget(keys.meta, "schema") for keys in divided.keys]
     assert marks == [str(SCHEMA).encode()] * len(divided.keys)
 
 
-async def test_data_divided_otherwise_keep_the_mark_of_their_schema(
+async def test_check_all_leaves_data_with_another_number_of_partitions_unchanged(
     divided: Store, redis: Redis, prefix: str
 ) -> None:
     await divided.check()
@@ -210,7 +208,7 @@ async def due_everywhere(store: Store) -> None:
         assert (await queue.claim(100)).messages
 
 
-async def test_the_load_of_a_destination_is_that_of_all_partitions(divided: Store) -> None:
+async def test_list_destinations_adds_the_load_of_all_partitions(divided: Store) -> None:
     await due_everywhere(divided)
     (found,) = (await divided.destinations.list(10)).rows
     assert (found.in_flight, found.waiting) == (PARTITIONS, 30 - PARTITIONS)
@@ -218,7 +216,7 @@ async def test_the_load_of_a_destination_is_that_of_all_partitions(divided: Stor
     assert await divided.destinations.get(HERE) == found
 
 
-async def test_a_destination_that_one_partition_may_send_to_is_not_held_up(
+async def test_get_destination_has_no_hold_if_one_partition_may_send(
     divided: Store,
 ) -> None:
     for number in range(3):
@@ -229,7 +227,7 @@ async def test_a_destination_that_one_partition_may_send_to_is_not_held_up(
     assert found.hold is None
 
 
-async def test_a_rate_opens_when_it_does_in_the_first_partition(
+async def test_get_destination_returns_the_time_at_which_the_first_partition_may_send(
     divided: Store, redis: Redis
 ) -> None:
     await divided.destinations.set_limit(HERE, Limits(30, Rate(PARTITIONS, "h")))

@@ -127,7 +127,7 @@ class Run:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_random_changes_of_limits_strand_no_message(
+async def test_set_limit_at_random_times_strands_no_message(
     redis: Redis, store: Store, replica: Replica, clock: Clock, seed: int
 ) -> None:
     run = Run([store, replica()], clock, random.Random(seed))  # noqa: S311

@@ -32,7 +32,7 @@ async def waiting(store: Store, name: str = A) -> int:
     return (await store.destinations.get(name)).waiting
 
 
-async def test_a_slow_destination_gets_twice_what_it_leaves_of_half_of_the_slots(
+async def test_claim_gives_a_slow_destination_twice_the_free_part_of_half_of_the_slots(
     store: Store,
 ) -> None:
     await create(store, "a1", "a2", "a3", "a4")
@@ -40,13 +40,13 @@ async def test_a_slow_destination_gets_twice_what_it_leaves_of_half_of_the_slots
     assert await waiting(store) == 1
 
 
-async def test_a_quick_destination_gets_all_that_its_limit_allows(store: Store) -> None:
+async def test_claim_gives_a_quick_destination_as_many_as_its_limit_allows(store: Store) -> None:
     await create(store, "a1", "a2", "a3", "a4")
     share = Share(slots=8, free=8, open=[A.encode(), -1])
     assert len(ids(await store.queues[0].claim(8, 0.0, share))) == CONCURRENCY
 
 
-async def test_what_is_behind_a_slow_destination_is_claimed_at_once(store: Store) -> None:
+async def test_claim_finds_a_message_behind_those_of_a_slow_destination(store: Store) -> None:
     await create(store, *(f"a{number}" for number in range(300)))
     await create(store, "b", to=B)
     share = Share(slots=64, free=10, open=[A.encode(), 30])
@@ -59,7 +59,7 @@ async def test_what_is_behind_a_slow_destination_is_claimed_at_once(store: Store
     assert await waiting(store) == 300
 
 
-async def test_of_destinations_without_an_open_request_each_gets_one_until_few_slots_are_left(
+async def test_claim_gives_each_destination_without_an_open_request_one_slot_until_few_are_left(
     store: Store,
 ) -> None:
     for number in range(8):
@@ -68,13 +68,15 @@ async def test_of_destinations_without_an_open_request_each_gets_one_until_few_s
     assert len(ids(await store.queues[0].claim(6, 0.0, share))) == 4
 
 
-async def test_a_process_with_nothing_open_sends_one_whatever_it_knows(store: Store) -> None:
+async def test_claim_of_a_process_with_one_slot_returns_one_message_of_a_slow_destination(
+    store: Store,
+) -> None:
     await create(store, "a1", "a2")
     share = Share(slots=1, free=1, open=[A.encode(), 1])
     assert len(ids(await store.queues[0].claim(1, 0.0, share))) == 1
 
 
-async def test_a_claim_that_finds_only_what_it_has_no_slot_for_is_not_repeated_at_once(
+async def test_claim_that_withholds_all_messages_is_repeated_after_a_pause(
     store: Store, clock: Clock
 ) -> None:
     await create(store, "a1", "a2")
@@ -84,7 +86,7 @@ async def test_a_claim_that_finds_only_what_it_has_no_slot_for_is_not_repeated_a
         await clock.advance(250)
 
 
-async def test_another_process_hears_of_it_and_takes_it(
+async def test_claim_that_withholds_messages_notifies_another_process_which_claims_them(
     store: Store, replica: Replica, published: Published
 ) -> None:
     await create(store, "a1", "a2")
@@ -97,7 +99,7 @@ async def test_another_process_hears_of_it_and_takes_it(
     assert await published() == []
 
 
-async def test_it_goes_on_in_the_same_process_once_slots_are_free(
+async def test_claim_returns_withheld_messages_once_slots_are_free(
     store: Store, redis: Redis
 ) -> None:
     await create(store, "a1", "a2", "a3", "a4")
@@ -114,7 +116,7 @@ async def test_it_goes_on_in_the_same_process_once_slots_are_free(
     assert not await redis.exists(f"{store.keys[0].base}withheld")
 
 
-async def test_more_withheld_destinations_than_one_claim_looks_at_all_have_their_turn(
+async def test_claim_unparks_all_withheld_destinations_in_turn(
     store: Store,
 ) -> None:
     hosts = [f"127.0.0.1:{4000 + number}" for number in range(40)]
@@ -128,7 +130,7 @@ async def test_more_withheld_destinations_than_one_claim_looks_at_all_have_their
     assert sorted(found) == [str(4000 + number) for number in range(40)]
 
 
-async def test_a_paused_destination_is_not_looked_at_again_and_again(
+async def test_claim_checks_a_paused_withheld_destination_only_once(
     store: Store,
 ) -> None:
     await create(store, "a1", "a2")
@@ -141,7 +143,7 @@ async def test_a_paused_destination_is_not_looked_at_again_and_again(
     assert ids(await store.queues[0].claim(8, 0.0, ALL_FREE)) == ["a1", "a2"]
 
 
-async def test_a_cancelled_one_does_not_strand_the_others(store: Store, clock: Clock) -> None:
+async def test_cancel_of_a_withheld_message_strands_no_other(store: Store, clock: Clock) -> None:
     await create(store, "a1")
     await clock.advance(1)
     await create(store, "a2")
@@ -150,7 +152,9 @@ async def test_a_cancelled_one_does_not_strand_the_others(store: Store, clock: C
     assert ids(await store.queues[0].claim(8, 0.0, ALL_FREE)) == ["a2"]
 
 
-async def test_the_last_one_that_is_cancelled_leaves_nothing(store: Store, redis: Redis) -> None:
+async def test_cancel_of_the_last_withheld_message_removes_its_destination_from_withheld(
+    store: Store, redis: Redis
+) -> None:
     await create(store, "a1")
     await store.queues[0].claim(1, 0.0, NOTHING_FREE)
     await store.messages.cancel("a1")
@@ -163,7 +167,7 @@ async def due(redis: Redis, store: Store) -> int:
     return int(await redis.zcard(f"{store.keys[0].base}due"))
 
 
-async def test_a_slot_that_opens_lets_go_on_one_of_many_withheld_messages(
+async def test_settle_release_and_cancel_unpark_one_of_many_withheld_messages_each(
     store: Store, redis: Redis
 ) -> None:
     await store.destinations.set_limit(A, Limits(concurrency=64))
@@ -182,7 +186,7 @@ async def test_a_slot_that_opens_lets_go_on_one_of_many_withheld_messages(
     assert await waiting(store) == left - 2
 
 
-async def test_slots_that_open_are_all_handed_on_where_nothing_is_withheld(
+async def test_settle_unparks_a_message_for_each_free_slot_if_none_is_withheld(
     store: Store, redis: Redis
 ) -> None:
     await create(store, *(f"a{number}" for number in range(CONCURRENCY + 9)))
@@ -192,7 +196,7 @@ async def test_slots_that_open_are_all_handed_on_where_nothing_is_withheld(
     assert (await due(redis, store), await waiting(store)) == (4, 5)
 
 
-async def test_what_is_withheld_goes_on_though_the_mark_of_it_was_lost(
+async def test_claim_returns_withheld_messages_although_meta_lost_the_field_withheld(
     store: Store, redis: Redis
 ) -> None:
     await create(store, "a1", "a2")

@@ -26,19 +26,21 @@ from tests.support.valkey import client
 PATIENCE = timedelta(seconds=1)
 
 
-async def test_a_new_data_set_is_marked_with_the_schema(store: Store, redis: Redis) -> None:
+async def test_check_marks_a_new_data_set_with_the_schema(store: Store, redis: Redis) -> None:
     await store.check()
     assert await redis.hget(store.keys[0].meta, "schema") == str(SCHEMA).encode()
 
 
-async def test_a_data_set_of_this_schema_is_accepted_as_it_is(store: Store, redis: Redis) -> None:
+async def test_check_accepts_a_data_set_of_this_schema_unchanged(
+    store: Store, redis: Redis
+) -> None:
     await store.check()
     before = await redis.hgetall(store.keys[0].meta)
     await store.check()
     assert await redis.hgetall(store.keys[0].meta) == before
 
 
-async def test_a_data_set_of_a_newer_version_is_refused_and_left_alone(
+async def test_check_refuses_a_data_set_of_a_newer_version_and_does_not_change_it(
     store: Store, redis: Redis
 ) -> None:
     newer = str(SCHEMA + 1)
@@ -66,14 +68,14 @@ async def test_check_marks_data_that_have_no_mark(store: Store, redis: Redis) ->
     assert meta == {b"schema": str(SCHEMA).encode(), b"partitions": b"1", b"other": b"kept"}
 
 
-async def test_a_claim_tells_of_data_that_lost_their_mark(store: Store, redis: Redis) -> None:
+async def test_claim_reports_data_that_lost_their_mark(store: Store, redis: Redis) -> None:
     await store.check()
     assert not (await store.queues[0].claim(1)).reset
     await redis.hdel(store.keys[0].meta, "schema")
     assert (await store.queues[0].claim(1)).reset
 
 
-async def test_a_store_that_does_not_tell_how_durable_it_is_is_not_taken(tmp_path: Path) -> None:
+async def test_check_refuses_a_store_whose_durability_cannot_be_read(tmp_path: Path) -> None:
     async with server(tmp_path) as address, client(address) as redis:
         await redis.execute_command("ACL", "SETUSER", "default", "-info")  # type: ignore[no-untyped-call]
         with pytest.raises(StoreUnavailable) as refused:
@@ -81,7 +83,7 @@ async def test_a_store_that_does_not_tell_how_durable_it_is_is_not_taken(tmp_pat
     assert isinstance(refused.value.__cause__, exceptions.NoPermissionError)
 
 
-async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
+async def test_open_redis_without_an_address_starts_and_stops_the_embedded_store(
     tmp_path: Path,
 ) -> None:
     async with open_redis(None, tmp_path, PATIENCE) as redis:
@@ -93,14 +95,14 @@ async def test_without_an_address_the_store_of_the_folder_is_started_and_ended(
         await gone.ping()
 
 
-async def test_a_folder_that_cannot_be_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_open_redis_raises_if_the_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreStartFailed):
         async with open_redis(None, tmp_path / "file", PATIENCE):
             pass
 
 
-async def test_the_open_redis_an_address_is_used_and_goes_on(
+async def test_open_redis_uses_the_store_at_an_address_and_leaves_it_running(
     valkey: str, redis: Redis, prefix: str, tmp_path: Path
 ) -> None:
     async with open_redis(valkey, tmp_path, PATIENCE) as client:
@@ -109,7 +111,7 @@ async def test_the_open_redis_an_address_is_used_and_goes_on(
     assert not os.listdir(tmp_path)
 
 
-async def test_a_command_whose_reply_is_lost_is_not_run_again(
+async def test_client_does_not_repeat_a_command_whose_reply_was_lost(
     impatient: Redis, redis: Redis, prefix: str
 ) -> None:
     await impatient.get(prefix)
@@ -119,7 +121,7 @@ async def test_a_command_whose_reply_is_lost_is_not_run_again(
     assert await redis.getdel(prefix) == b"1"
 
 
-async def test_a_command_after_a_dropped_connection_is_run_once(
+async def test_client_runs_a_command_after_a_dropped_connection_once(
     redis: Redis, valkey: str, prefix: str
 ) -> None:
     client = cast("Redis", open_client(valkey))

@@ -106,7 +106,7 @@ async def test_trim_ends_when_the_store_is_below_its_share_of_memory(
     assert await limited.queues[0].trim() == 0
 
 
-async def test_a_store_full_of_finished_messages_takes_new_ones_after_a_trim(
+async def test_trim_of_a_store_full_of_finished_messages_makes_space_for_new_ones(
     limited: Store,
 ) -> None:
     with pytest.raises(StoreFull):
@@ -116,7 +116,7 @@ async def test_a_store_full_of_finished_messages_takes_new_ones_after_a_trim(
     await limited.messages.create("new", accepted(**LATER))
 
 
-async def test_a_store_full_of_pending_messages_loses_none_to_a_trim(limited: Store) -> None:
+async def test_trim_of_a_store_full_of_pending_messages_deletes_none(limited: Store) -> None:
     stored = await limited.messages.create_many([(f"{n}", accepted(**LATER)) for n in range(40)])
     kept = await limited.messages.count()
     assert kept < len(stored)
@@ -124,7 +124,7 @@ async def test_a_store_full_of_pending_messages_loses_none_to_a_trim(limited: St
     assert await limited.messages.count() == kept
 
 
-async def test_a_store_without_a_limit_has_the_memory_of_its_machine(
+async def test_trim_of_a_store_without_a_limit_uses_the_memory_of_its_machine(
     own_store: Store, own_redis: Redis
 ) -> None:
     await own_store.check()
@@ -133,7 +133,7 @@ async def test_a_store_without_a_limit_has_the_memory_of_its_machine(
     assert (await own_redis.info("memory"))["total_system_memory"] > 0
 
 
-async def test_growth_says_when_a_check_is_due(own_store: Store) -> None:
+async def test_growth_sets_check_due_after_enough_stored_bytes(own_store: Store) -> None:
     growth = own_store.growth
     assert growth.check_due.is_set(), "of what is there from before nothing is known"
     growth.reset()
@@ -154,7 +154,7 @@ async def test_create_in_a_full_store_makes_a_check_due(own_store: Store, own_re
     assert own_store.growth.check_due.is_set()
 
 
-async def test_fullness_of_a_store_that_is_away_is_unavailable(absent: Store) -> None:
+async def test_fullness_raises_if_the_store_is_unavailable(absent: Store) -> None:
     with pytest.raises(StoreUnavailable):
         await absent.fullness()
 

@@ -49,7 +49,7 @@ async def test_delete_that_responds_200_prevents_the_attempt(
     assert min(races.deleted, races.sent, races.in_flight) > 0
 
 
-async def test_many_messages_due_in_one_second_arrive_once_each_in_bounded_memory(
+async def test_messages_due_in_one_second_arrive_once_each_in_bounded_memory(
     both: tuple[Server, Server], receiver: Receiver
 ) -> None:
     herd = await stampede(both, receiver, HERD)

@@ -169,7 +169,7 @@ async def added(redis: Redis, name: str) -> set[str]:
     return {field.decode() for field, value in fields.items() if ADDED.encode() in value}
 
 
-async def test_two_versions_at_once_lose_no_message_and_keep_unknown_fields(
+async def test_versions_that_run_at_once_lose_no_message_and_keep_unknown_fields(
     tmp_path: Path, receiver: Receiver, load: Load
 ) -> None:
     later_one = install(tmp_path / "2.1.0", COMPATIBLE)

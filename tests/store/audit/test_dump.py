@@ -168,7 +168,7 @@ async def test_restore_keeps_the_webhook_id(store: Store, other: Store) -> None:
         (b'"timezone":"UTC"', b'"timezone":"Europe/Paris"'),
     ],
 )
-async def test_restore_tells_another_message_from_the_same(
+async def test_restore_distinguishes_another_message_from_the_same(
     store: Store, change: tuple[bytes, bytes]
 ) -> None:
     await store.messages.create("a", accepted(payload=1, delay=60, timezone="UTC"))

@@ -236,7 +236,7 @@ async def test_fsck_does_not_report_messages_that_move_meanwhile(live_store: Sto
     assert looks == [[]] * 10
 
 
-async def test_a_store_that_is_away_is_unavailable(tmp_path: Path) -> None:
+async def test_fsck_raises_if_the_store_is_unavailable(tmp_path: Path) -> None:
     redis = connect(f"unix://{tmp_path}/nobody")
     with pytest.raises(StoreUnavailable):
         await told(Store(redis))

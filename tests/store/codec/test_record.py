@@ -60,7 +60,9 @@ def test_unpack_record_returns_all_that_was_accepted() -> None:
     "fields",
     [{}, {"delay": 0}, {"contentType": "text/plain", "payload": ""}, {"payload": None}],
 )
-def test_unpack_record_tells_a_default_from_nothing(fields: dict[str, object]) -> None:
+def test_unpack_record_distinguishes_an_explicit_default_from_an_absent_option(
+    fields: dict[str, object],
+) -> None:
     asked = accepted(**fields)
     assert unpack_record(INSTANTS + pack_tail(asked)).spec == asked.spec
 

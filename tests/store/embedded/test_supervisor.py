@@ -158,7 +158,7 @@ async def test_stop_works_after_the_folder_was_removed(tmp_path: Path, open_stor
 
 
 @pytest.mark.parametrize("removed", ["owner.lock", "*.lock"])
-async def test_two_processes_never_run_two_stores_after_the_locks_were_removed(
+async def test_supervision_runs_one_store_after_the_locks_were_removed(
     tmp_path: Path, open_store: Open, removed: str
 ) -> None:
     first, second = open_store(tmp_path), open_store(tmp_path)
