@@ -19,7 +19,7 @@ PART = str(partition_of(b"a", PARTITIONS))  # of the damaged message, as in the 
 
 @pytest.fixture
 async def damaged(redis: Redis, live_store: Store) -> Any:
-    """Name of a key that nobody owns; a message has lost its place too."""
+    """Name of a key that is not of this service; a message has lost its place too."""
     await live_store.messages.create("a", accepted(delay=3600))
     await live_store.messages.create("b", accepted(delay=3600))
     base = keys_of(live_store, "a").base
@@ -54,7 +54,7 @@ async def test_fsck_prints_a_table_of_findings_and_exits_1(run: Run, damaged: st
     assert table(done) == [
         ["partition", "invariant", "rule", "subject", "finding", "repair"],
         [PART, "2", "no_place", "a", "has a record, but is in no place", "-"],
-        [PART, "18", "stranger", damaged, "is a key that nobody owns", "-"],
+        [PART, "18", "stranger", damaged, "is not a key of this service", "-"],
     ]
     assert last(done) == f"2 messages checked in {IN_PARTITIONS}: 2 findings, 0 repaired"
 

@@ -91,7 +91,7 @@ async def test_delete_restores_the_defaults(api: Api) -> None:
         assert await response.json() == IDLE | {"default": True}
     async with api.client.delete(f"/destinations/{HOST}") as response:
         found = await problem(response, 404, "destination_not_found")
-        assert found["detail"] == f"{HOST} has no limits of its own; the defaults apply."
+        assert found["detail"] == f"{HOST} has no limits set; the defaults apply."
     async with api.client.get(f"/destinations/{HOST}") as response:
         await problem(response, 404, "destination_not_found")
 
@@ -210,7 +210,7 @@ async def test_get_shows_the_statistics_of_the_attempts(api: Api, live_store: St
     claim = await live_store.queues[0].claim(10)
     *good, bad = claim.messages
     settled = [Outcome(it, attempt(duration_ms=100), Delivered()) for it in good]
-    settled.append(Outcome(bad, attempt(status=500, duration_ms=9_000), Failed("")))
+    settled.append(Outcome(bad, attempt(status=500, duration_ms=9_000), Failed()))
     assert all(await asyncio.gather(*map(live_store.queues[0].settle, settled)))
     shown = await show(api)
     assert (shown["attempts"], shown["successRate"]) == (4, 0.75)
@@ -251,7 +251,7 @@ async def test_why_says_that_the_destination_is_unreachable(api: Api, live_store
     claim = await live_store.queues[0].claim(5)
     for claimed in claim.messages:
         attempt = Attempt(1, claimed.due_at, 1, None, "connect_error", None, 0)
-        assert await live_store.queues[0].settle(Outcome(claimed, attempt, Failed("")))
+        assert await live_store.queues[0].settle(Outcome(claimed, attempt, Failed()))
     await live_store.queues[0].claim(1)
     shown = await show(api, "127.0.0.1:81")
     assert (shown["state"], shown["connectFailures"], shown["waiting"]) == ("unreachable", 5, 1)

@@ -30,9 +30,7 @@ def test_decide_delivers_on_any_2xx_of_any_attempt(status: int, number: int) -> 
 
 @pytest.mark.parametrize("number", [1, 8])
 def test_decide_fails_on_410_of_any_attempt(number: int) -> None:
-    assert decide(number, 410, timedelta(1), 0.0) == Failed(
-        "410 Gone: the receiver refuses further attempts"
-    )
+    assert decide(number, 410, timedelta(1), 0.0) == Failed()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +40,7 @@ def test_decide_retries_everything_else_until_the_last_attempt(
     status: int | None,
 ) -> None:
     outcomes = [decide(number, status, None, 0.0) for number in range(1, 9)]
-    assert outcomes == [*map(Retry, BACKOFF), Failed("no attempts left: 8 of 8 made")]
+    assert outcomes == [*map(Retry, BACKOFF), Failed()]
 
 
 def test_backoff_is_that_of_the_contract() -> None:
@@ -51,7 +49,7 @@ def test_backoff_is_that_of_the_contract() -> None:
 
 
 def test_decide_fails_after_an_attempt_past_the_last() -> None:
-    assert decide(9, 500, None, 0.0) == Failed("no attempts left: 9 of 8 made")
+    assert decide(9, 500, None, 0.0) == Failed()
 
 
 @pytest.mark.parametrize(("jitter", "seconds"), [(-1.0, 4), (-0.5, 4.5), (0.0, 5), (1.0, 6)])

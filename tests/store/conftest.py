@@ -62,12 +62,12 @@ async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
 
 
 @pytest.fixture
-async def looks(store: Store) -> AsyncIterator[list[str]]:
-    """One entry for each time that the dispatcher of `store` would be told to look."""
-    looks: list[str] = []
-    task = asyncio.create_task(store.notifier.listen(lambda _: looks.append("look")))
-    await wait_until("it is subscribed", lambda: looks == ["look"])
-    yield looks
+async def wakes(store: Store) -> AsyncIterator[list[str]]:
+    """One entry for each notification to the dispatcher of `store`."""
+    wakes: list[str] = []
+    task = asyncio.create_task(store.notifier.listen(lambda _: wakes.append("wake")))
+    await wait_until("it is subscribed", lambda: wakes == ["wake"])
+    yield wakes
     task.cancel()
     await asyncio.wait([task])
 

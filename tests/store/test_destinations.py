@@ -178,7 +178,7 @@ async def test_settle_while_the_rate_allows_no_message_unparks_the_next_one_late
 
 
 async def test_sweep_unparks_stranded_messages(
-    redis: Redis, store: Store, looks: list[str]
+    redis: Redis, store: Store, wakes: list[str]
 ) -> None:
     await store.destinations.set_limit(HERE, Limits(concurrency=1))
     await create(store, 3)
@@ -187,12 +187,12 @@ async def test_sweep_unparks_stranded_messages(
     await deliver(store, [first])  # hands the slot to the second, whose record is then lost
     await redis.hdel(f"{store.keys[0].base}payloads", "m-0001")
     assert await claimed(store) == []
-    looks.clear()
+    wakes.clear()
     assert await store.queues[0].sweep() == 1
-    assert looks == ["look"]
+    assert wakes == ["wake"]
     assert [message.id for message in await claimed(store)] == ["m-0002"]
     assert await store.queues[0].sweep() == 0
-    assert looks == ["look"]
+    assert wakes == ["wake"]
 
 
 # Pauses
@@ -259,11 +259,11 @@ async def sent_until(store: Store, clock: Clock, end: int, *others: Store) -> li
     """Sends all that may be sent, whenever a claim says so; the instants, ms since NOW."""
     sent: list[int] = []
     while (now := await clock.now() - NOW) < end:
-        looks = [await one.queues[0].claim(CLAIM_BATCH) for one in (store, *others)]
-        for one, claim in zip((store, *others), looks, strict=True):
+        claims = [await one.queues[0].claim(CLAIM_BATCH) for one in (store, *others)]
+        for one, claim in zip((store, *others), claims, strict=True):
             await deliver(one, claim.messages)
             sent += [now] * len(claim.messages)
-        wait = min((look.due_in for look in looks if look.due_in is not None), default=None)
+        wait = min((it.due_in for it in claims if it.due_in is not None), default=None)
         if wait is None:
             break
         await clock.advance(int(wait * SECOND) or 1)
@@ -299,8 +299,8 @@ async def test_claim_that_comes_late_does_not_slow_a_rate(store: Store, clock: C
     await store.destinations.set_limit(HERE, Limits(100, Rate(10, "s")))
     await create(store, 200)
     sent = 0
-    for beat in range(100):
-        await clock.set(NOW + beat * 100 + 4 * (beat % 2))  # every second look 4 ms late
+    for turn in range(100):
+        await clock.set(NOW + turn * 100 + 4 * (turn % 2))  # every second claim 4 ms late
         messages = await claimed(store)
         await deliver(store, messages)
         sent += len(messages)
@@ -339,9 +339,9 @@ async def test_claim_unparks_more_opened_destinations_than_one_call_looks_at(
     await deliver(store, await claimed(store))
     assert await claimed(store) == []
     await clock.advance(SECOND)
-    looks = [await store.queues[0].claim(CLAIM_BATCH) for _ in range(3)]
-    assert [len(look.messages) for look in looks] == [16, 16, 8]
-    assert [look.due_in for look in looks[:2]] == [0, 0]
+    claims = [await store.queues[0].claim(CLAIM_BATCH) for _ in range(3)]
+    assert [len(claim.messages) for claim in claims] == [16, 16, 8]
+    assert [claim.due_in for claim in claims[:2]] == [0, 0]
 
 
 async def test_claim_keeps_a_rate_after_the_clock_was_set_back(store: Store, clock: Clock) -> None:
@@ -531,18 +531,18 @@ async def test_claim_returns_messages_of_other_destinations_while_one_is_unreach
 
 
 async def test_settle_of_the_fifth_failure_wakes_its_process_for_the_probe(
-    store: Store, looks: list[str]
+    store: Store, wakes: list[str]
 ) -> None:
     await create(store, 20)
     (first,) = await claimed(store, 1)
     await lose(store, 4)
     assert len(await claimed(store)) == CONCURRENCY - 1
     assert (await store.queues[0].claim(1)).due_in is None
-    looks.clear()
+    wakes.clear()
     assert await store.queues[0].settle(
         Outcome(first, attempt(1, status=None, error="dns_error"), Retry(timedelta(hours=1)))
     )
-    assert looks == ["look"]
+    assert wakes == ["wake"]
     assert (await store.queues[0].claim(1)).due_in == 1
 
 

@@ -150,19 +150,19 @@ async def test_settle_unparks_one_message_for_each_freed_slot(store: Store) -> N
 
 
 async def test_settle_notifies_this_process_of_an_unparked_message_or_a_new_head(
-    store: Store, looks: list[str]
+    store: Store, wakes: list[str]
 ) -> None:
     claims = await fill(store)
     await store.messages.create("parked", accepted(delay=0))
     await store.queues[0].claim(10)
-    looks.clear()
+    wakes.clear()
     await store.queues[0].settle(outcome(claims[0]))
-    assert looks == ["look"]
+    assert wakes == ["wake"]
     await store.queues[0].settle(outcome(claims[1], "retry"))  # later than the head
-    assert looks == ["look"]
+    assert wakes == ["wake"]
     await store.queues[0].claim(10)
     await store.queues[0].settle(outcome(claims[2], "retry", timedelta(seconds=1)))
-    assert looks == ["look", "look"]
+    assert wakes == ["wake", "wake"]
 
 
 @pytest.mark.parametrize("state", FINISHED)

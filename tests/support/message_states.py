@@ -37,7 +37,7 @@ def decided(verdict: Verdict, delay: timedelta = RETRY_AFTER) -> Decision:
     """The decision for a word."""
     if verdict == "retry":
         return Retry(delay)
-    return Delivered() if verdict == "delivered" else Failed("for a test")
+    return Delivered() if verdict == "delivered" else Failed()
 
 
 def outcome(

@@ -18,7 +18,7 @@ EXAMPLE_MESSAGE: Final = {
 
 
 def described(description: str, *examples: Any) -> Meta:
-    """What the OpenAPI document says about a field."""
+    """The description of a field in the OpenAPI document."""
     return Meta(description=description, examples=list(examples) or None)
 
 

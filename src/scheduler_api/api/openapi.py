@@ -134,7 +134,7 @@ def _structs(endpoints: Iterable[Endpoint]) -> list[Any]:
 
 
 def _replace_null_by_absence(properties: Mapping[str, dict[str, Any]]) -> None:
-    """Say that what is null by default is left out of a response, which omits defaults."""
+    """Describe fields that are null by default as absent: responses omit defaults."""
     for schema in properties.values():
         if "default" in schema and schema["default"] is None:
             del schema["default"]

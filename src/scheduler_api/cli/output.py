@@ -29,7 +29,7 @@ def progress_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def export_errors(file: str) -> Iterator[None]:
-    """Say in an OSError without a file name which output could not be written."""
+    """Name the output that could not be written in an OSError without a file name."""
     try:
         yield
     except OSError as error:

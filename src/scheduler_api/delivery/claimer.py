@@ -1,8 +1,8 @@
 """The claim loop of one partition: sleep until a message is due, claim it, launch it.
 
-All processes run this loop, though one is enough. The process whose last claim found messages looks
-first; a process that lost that race looks a little later (standby). So nobody elects a leader: when
-the first process is dead or has no free slot, another one finds the messages and looks first.
+All processes run this loop, though one is enough. The process whose last claim found messages
+claims first; a process that lost that race claims a little later (standby). No leader is elected:
+when the first process is dead or has no free slot, another one finds the messages and claims first.
 """
 
 from collections.abc import Awaitable, Callable
@@ -50,7 +50,7 @@ class Claimer:
         self._launch = launch
         self._lease = lease
         self._stopping = False
-        self._standby_s = 0.0  # this process looks so many seconds after the first one
+        self._standby_s = 0.0  # how long after the first process this one claims
         self._wakeup = Wakeup(min(SAFETY_POLL, lease * POLL_SHARE))
 
     def stop(self) -> None:
@@ -59,7 +59,7 @@ class Claimer:
         self._wakeup.now()
 
     def wake(self) -> None:
-        """The earliest due message has changed: look, after the standby if there is one."""
+        """The earliest due message has changed: claim, after the standby if there is one."""
         if self._standby_s:
             self._wakeup.within(self._standby_s)
         else:
@@ -71,13 +71,13 @@ class Claimer:
         try:
             while not self._stopping:
                 await self._wakeup.wait()
-                await self._look_safely()
+                await self._claim_safely()
         finally:
             self._wakeup.close()
 
-    async def _look_safely(self) -> None:
+    async def _claim_safely(self) -> None:
         try:
-            await self._look()
+            await self._claim_until_idle()
         except DataRefused as error:
             log.error("data_refused", reason=str(error))
             raise
@@ -87,8 +87,8 @@ class Claimer:
             self._wakeup.within(ERROR_PAUSE)
             log.exception("dispatcher_error")
 
-    async def _look(self) -> None:
-        """Claim until no slot is free or nothing is due; then set the time of the next look."""
+    async def _claim_until_idle(self) -> None:
+        """Claim until no slot is free or nothing is due; then set the time of the next claim."""
         if not self._health.answers:
             await self._check(self._queue.partition)
         if not self._health.answers or self._slots.free <= 0:  # else the claim asks the store
@@ -134,12 +134,12 @@ class Claimer:
         return claim
 
     def _note_jump(self, seconds: float) -> None:
-        """After a jump ahead every lease looks expired; their holders get time to renew them."""
+        """After a jump ahead every lease seems expired; their holders get time to renew them."""
         self._health.note_disturbance()
         log.warning("store_clock_jumped", partition=self._queue.partition, seconds=seconds)
 
     async def _reap(self) -> bool:
-        """Take back expired claims; False: not yet allowed, and the next look is set."""
+        """Take back expired claims; False: not yet allowed; the next claim is scheduled."""
         wait = await reap(self._queue, self._health, self._lease)
         if wait is not None:
             self._wakeup.within(wait)
@@ -153,7 +153,7 @@ class Claimer:
 
 
 def _next_standby(standby_s: float, claim: Claim) -> float:
-    """Seconds by which this process looks later than the first one."""
+    """Seconds by which this process claims later than the first one."""
     if claim.messages:
         return 0.0
     if claim.lost_race:

@@ -1,8 +1,8 @@
 """Which destinations hold the slots of this process, and which of them respond quickly.
 
 A quick destination may have any slot. The others share, see claim.lua: however many of them hang,
-some slots stay free. What is known is an estimate of this process alone; a wrong one makes a
-destination wait for a moment, no more.
+some slots stay free. Each process estimates this alone; a wrong estimate only makes a destination
+wait for a moment.
 """
 
 import time

@@ -30,7 +30,7 @@ class Slots:
         """`leases`: their open requests hold one slot each; `shares`: of these, by destination.
 
         `memory`: bytes of messages that may be open, at least twice `claim_bytes`;
-        `claim_bytes`: the most that one claim may bring.
+        `claim_bytes`: the maximum of one claim.
         """
         self._count = count
         self._leases = leases
@@ -46,7 +46,7 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Slots neither reserved, nor held, nor kept for other destinations than hold them now.
+        """Slots that are not reserved, not held and not kept for other destinations.
 
         0 if there is no memory for one more claim.
         """
@@ -92,7 +92,7 @@ class Slots:
         return Share(self._count, free, self._shares.named(free))
 
     def give_back(self, reserved: int) -> None:
-        """The claim is done; the messages that it brought hold their own slots."""
+        """The claim is done; the messages that it returned hold their own slots."""
         self._reserved -= reserved
         self._claims -= 1
 

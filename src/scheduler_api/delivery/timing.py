@@ -37,4 +37,4 @@ SHORTAGE_PAUSE: Final = 1.0  # after this machine ran out of sockets
 RECOVERY_INTERVAL: Final = 1.0  # between two checks for dead processes; each costs microseconds
 TRIM_INTERVAL: Final = 0.1  # shortest time between two checks of the store's memory
 PURGE_INTERVAL: Final = 180.0  # between two deletions of records past their retention
-SWEEP_INTERVAL: Final = 180.0  # between two searches for stranded messages
+SWEEP_INTERVAL: Final = 180.0  # between two searches for messages that are parked without a reason

@@ -1,4 +1,4 @@
-"""An attempt to deliver a message: its record, and what each error word says of the destination."""
+"""An attempt to deliver a message: its record, and what each error word means."""
 
 from collections.abc import Mapping
 from datetime import datetime

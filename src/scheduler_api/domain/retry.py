@@ -44,8 +44,6 @@ class Retry(msgspec.Struct, frozen=True):
 class Failed(msgspec.Struct, frozen=True):
     """No further attempt follows."""
 
-    reason: str  # for people
-
 
 Decision = Delivered | Retry | Failed
 
@@ -59,11 +57,10 @@ def decide(
     """
     if status is not None and 200 <= status <= 299:
         return Delivered()
-    # 404 is not final: n8n answers it while a workflow is off.
-    if status == 410:
-        return Failed("410 Gone: the receiver refuses further attempts")
-    if number >= MAX_ATTEMPTS:
-        return Failed(f"no attempts left: {number} of {MAX_ATTEMPTS} made")
+    # 410: the receiver refuses further attempts. 404 is not final: n8n answers it while a workflow
+    # is off.
+    if status == 410 or number >= MAX_ATTEMPTS:
+        return Failed()
     delay = BACKOFF[number - 1] * (1 + JITTER * jitter)
     if retry_after is not None and status in (429, 503):
         delay = max(delay, min(retry_after, RETRY_AFTER_CEILING))

@@ -53,7 +53,7 @@ async def _run(settings: Settings, sock: socket.socket, parent: socket.socket) -
 
 
 async def _follow(parent: Channel, shutdown: Shutdown) -> None:
-    """Stop when the parent says so, or when it is gone."""
+    """Stop when the parent requests it, or has ended."""
     actions = {
         worker_channel.STOP: shutdown.stop,
         worker_channel.FORCE_STOP: shutdown.force_stop,

@@ -203,7 +203,7 @@ class Description(NamedTuple):
 
 
 class _Definition(NamedTuple):
-    """What the annotations of a field of Settings say."""
+    """The annotations of a field of Settings, as an object."""
 
     field: str
     variable: str

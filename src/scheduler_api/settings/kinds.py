@@ -1,6 +1,6 @@
 """Kinds of values: how each is read from text, checked, and shown as text again.
 
-`read` raises ValueError with a text that says what would be right.
+`read` raises ValueError with a text that names the valid values.
 """
 
 import re
@@ -24,7 +24,7 @@ DURATION_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))  # unit, second
 class Kind(NamedTuple):
     """How a setting is read from text, and shown as text again."""
 
-    read: Callable[[str], Any]  # raises ValueError with a text that says what would be right
+    read: Callable[[str], Any]  # raises ValueError with a text that names the valid values
     show: Callable[[Any], str] = str
     secret: bool = False  # never quoted in an error, shown as stars
 

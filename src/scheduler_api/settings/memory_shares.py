@@ -58,7 +58,7 @@ def _limits(root: Path) -> Iterator[int]:
         if not controllers or "memory" in controllers.split(","):
             directory, names = _HIERARCHIES[bool(controllers)]
             # In a container the path may be that on the host, but its own cgroup is mounted at the
-            # root: so we look at all parents too.
+            # root: so all parents are read too.
             for group in (PurePosixPath(path), *PurePosixPath(path).parents):
                 for name in names:
                     yield from _limit(root / directory / group.relative_to("/") / name)

@@ -12,7 +12,7 @@ Source = Mapping[str, str | None]  # variable → text
 
 
 class SettingsError(ValueError):
-    """A setting is wrong; the text names the variable and what would be right."""
+    """A setting is wrong; the text names the variable and the valid values."""
 
 
 class Found(NamedTuple):

@@ -38,9 +38,9 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Share(NamedTuple):
-    """The slots of a process, so that a claim gives none too many to one destination."""
+    """The slots of a process: a claim limits how many of them one destination gets."""
 
-    slots: int = 0  # that the process has; 0: it does not ration them
+    slots: int = 0  # that the process has; 0: claims do not divide them
     free: int = 0  # of these
     open: Sequence[bytes | int] = ()  # destination, its open requests (-1: it answers quickly) …
 

@@ -19,7 +19,7 @@ READ_FOR_A_PAGE: Final = 2_000  # destinations, after which a page ends, however
 
 
 def share(concurrency: int, partition: int, partitions: int) -> int:
-    """A partition's share of a destination's limit: at least 1, or its messages would never go."""
+    """A partition's share of a destination's limit: at least 1, else nothing is sent."""
     whole, rest = divmod(concurrency, partitions)
     return max(1, whole + (partition < rest))
 
@@ -72,7 +72,7 @@ class Destinations:
             if not had:
                 raise
             raise OutcomeUnknown from error
-        raise DestinationNotFound(f"{name} has no limits of its own; the defaults apply.")
+        raise DestinationNotFound(f"{name} has no limits set; the defaults apply.")
 
     def _share(self, partition: int) -> int:
         return share(self._concurrency, partition, len(self._partitions))

@@ -1,8 +1,8 @@
 """The keyspace, drawn; the name of every key is made here.
 
 All keys of a partition have its hash tag, so that one script may use them on a cluster.
-A message is in the partition that the checksum of its routing key says (see `partition_of`), so
-that no directory is needed.
+The checksum of a message's routing key gives its partition (see `partition_of`), so that no
+directory is needed.
 The prefix and the tag come first, text from callers (a destination) comes last.
 
     key                      type   content
@@ -47,7 +47,7 @@ SCHEMA: Final = 2
 OLDEST_READABLE: Final = 2  # the oldest schema that this version can read
 
 # The finished states, in the order in which lua/queue/trim.lua forgets their messages; each is the
-# name of its key. STATES of lua/lib/finished.lua is the same list: a new state is one word in each.
+# name of its key. STATES of lua/lib/finished.lua is the same list: add a new state to both.
 FINISHED: Final = ("delivered", "failed")
 
 # The order in which lua/lib/keys.lua takes them from KEYS.

@@ -28,7 +28,7 @@ CLAIM_BYTES: Final = 4 * 1024**2  # of records in a claim, and one record more: 
 CLAIM_BATCH: Final = 100  # messages; a claim of 100 holds up the store for about 1 ms
 SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
 MAX_CRASHES: Final = 5  # processes that died while they held a message, until it has failed
-MAX_KEPT: Final = 100_000  # messages of each finished state, whatever their age
+MAX_KEPT: Final = 100_000  # messages of each finished state, of any age
 KEEP_BELOW: Final = 75  # percent of the store's memory; above it pending messages come first
 WORKER_TTL: Final = timedelta(days=1)  # since its last claim, until a process is forgotten
 SWEEP_BATCH: Final = 100  # destinations
@@ -114,11 +114,11 @@ class Queue:
         return not head.fence and last is not None and head.last_fence > last
 
     def now(self) -> datetime:
-        """The store's clock, as claims have shown it: hardly behind."""
+        """The store's clock, estimated from the replies to claims: at most a little behind."""
         return from_ms(int(self._clock.store_ms(time.monotonic())))
 
     def instant(self, at: datetime) -> float:
-        """When that is by this process's monotonic clock, seconds: hardly later."""
+        """That instant by this process's monotonic clock, seconds: at most a little later."""
         return self._clock.local_time(to_ms(at))
 
     async def settle(self, outcome: Outcome) -> bool:
@@ -147,11 +147,11 @@ class Queue:
         return [word == b"ok" for word in words]
 
     async def note_restart(self) -> float:
-        """Note whether the store was restarted. Seconds until a reap is allowed again."""
+        """Note whether the store was restarted → seconds until a reap is allowed again."""
         return int(await self._scripts.run("note_restart", self._lease_ms)) / 1000
 
     async def reap(self, within: timedelta | None = None) -> tuple[int, list[str]]:
-        """Take back expired leases: how many messages are due again, the ids of the failed ones.
+        """Take back expired leases → number of messages due again, ids of the failed ones.
 
         `within`: of our last claim; the call does nothing if the store runs it later, after an
         outage for example.
@@ -174,20 +174,20 @@ class Queue:
         return total, [message_id.decode() for message_id in all_failed]
 
     def _take_back_args(self) -> tuple[int, ...]:
-        """What reap.lua and recover.lua begin with."""
+        """The first arguments of reap.lua and recover.lua."""
         keep_ms = self._keep_ms["failed"]
         return CLAIM_BATCH, self._limit_share, MAX_CRASHES, keep_ms, MAX_KEPT
 
     async def purge(self) -> int:
-        """Forget finished messages whose retention is over: how many."""
+        """Forget finished messages whose retention is over → how many."""
         return int(await self._scripts.run("purge", CLAIM_BATCH, milliseconds(WORKER_TTL)))
 
     async def trim(self, percent: int = KEEP_BELOW) -> int:
-        """Forget finished messages while the store uses more of its memory: how many."""
+        """Forget finished messages while more of the store's memory is used → how many."""
         return int(await self._scripts.run("trim", CLAIM_BATCH, percent))
 
     async def sweep(self) -> int:
-        """Look again at destinations with parked messages: how many messages were unparked."""
+        """Unpark messages that are parked without a reason → how many."""
         unparked = await self._scripts.run(
             "sweep", SWEEP_BATCH, self._limit_share, milliseconds(FAILURES_TTL), self._lease_ms
         )

@@ -54,7 +54,7 @@ class GetReply(NamedTuple):
     record: bytes
     progress: bytes
     hold: bytes  # why it is parked; b"" if it is not, or may be sent now
-    hold_until: int  # ms; -1 if that is no matter of time
+    hold_until: int  # ms; -1 if time alone does not end it
 
 
 class ListHead(NamedTuple):
@@ -98,7 +98,7 @@ class ClaimRow(NamedTuple):
 class RecoverHead(NamedTuple):
     """The beginning of a reply of recover.lua."""
 
-    cursor: bytes  # of the next call; b"0": all claims were looked at
+    cursor: bytes  # of the next call; b"0": all claims were checked
     returned: int  # how many messages are due again
 
 
@@ -131,10 +131,10 @@ class DestinationRow(NamedTuple):
     name: bytes
     in_flight: int  # claims
     parked: int  # messages
-    settings: bytes  # b"" if it has none of its own
+    settings: bytes  # b"" if none are set
     failures: int  # to connect, in a row
     hold: bytes  # why no more messages may be leased now; b"" if more may be leased
-    hold_until: int  # ms; -1 if that is no matter of time
+    hold_until: int  # ms; -1 if time alone does not end it
     results: bytes  # of attempts in this hour and the last one
 
 
@@ -151,7 +151,7 @@ class ClaimsRow(NamedTuple):
     """A destination in a reply of read_claims.lua."""
 
     parked: int  # messages
-    settings: bytes  # b"" if it has none of its own
+    settings: bytes  # b"" if none are set
     failures: bytes  # to connect, as they are stored; b"" if there are none
     watched: int  # 1 if it is in `opens` or `withheld`
     listed: int  # 1 if it is in `parking`

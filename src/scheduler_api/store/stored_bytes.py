@@ -13,7 +13,7 @@ class Growth:
     def __init__(self) -> None:
         self.bytes = 0
         self.check_due = asyncio.Event()
-        self.check_due.set()  # how full the store is at the start is not known
+        self.check_due.set()  # the memory in use at the start is unknown
 
     def reset(self) -> None:
         """Count from 0 again: a check begins."""

@@ -158,7 +158,7 @@ def _configure_logging(level: str, render: list[Processor], stream: TextIO) -> N
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    for name in UVICORN_LOGGERS:  # uvicorn's own command has set up handlers of its own
+    for name in UVICORN_LOGGERS:  # uvicorn's own command has set up its handlers
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True

@@ -1,6 +1,6 @@
 """What happens to messages, claims and destinations: one function a transition, which logs it.
 
-Whatever else a transition causes, a count or a published event, belongs in its function.
+Every other effect of a transition, a count or a published event, belongs in its function.
 """
 
 import structlog
@@ -61,7 +61,7 @@ def claims_recovered(returned: int, worker_id: str) -> None:
 
 
 def messages_unparked(unparked: int) -> None:
-    """Parked messages were stranded, and are due again."""
+    """Messages were parked without a reason, and are due again."""
     log.info("messages_unparked", unparked=unparked)
 
 

@@ -169,7 +169,7 @@ PLANTED: Final = (
     ),
     Planted(
         "an error of the store ends the claim loop",
-        claimer.Claimer._look_safely,
+        claimer.Claimer._claim_safely,
         "self._wakeup.within(self._health.note_failure(error))",
         "raise",
     ),

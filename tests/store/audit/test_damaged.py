@@ -118,7 +118,7 @@ async def damage(redis: Redis, base: str, damages: tuple[Damage, ...]) -> None:
 
 
 def wrong(finding: Finding) -> bool:
-    """Whether it is a finding about the data; the tests' clock is a key that nobody owns."""
+    """Whether it is a finding about the data; the tests' clock is not a key of this service."""
     return finding.rule != "stranger"
 
 

@@ -84,7 +84,7 @@ _MANY_FIELDS: Final = NewMessages.__struct_encode_fields__
 async def create_many(request: Request) -> Response:
     """Schedule up to 1,000 messages.
 
-    Each message is checked and stored for itself: the response is 200 if some or all are refused.
+    Each message is checked and stored separately: the response is 200 if some or all are refused.
     """
     ours = context(request)
     asked = decode(await read_body(request, ours.max_body, ours.bodies), _MANY, _MANY_FIELDS)

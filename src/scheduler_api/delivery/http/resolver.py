@@ -25,7 +25,7 @@ RESOLVE_TIMEOUT: Final = 10.0  # seconds: the system tries the next name server 
 QUEUE_TIMEOUT: Final = 4.0  # seconds that a lookup waits for a thread
 QUICK_LOOKUP: Final = 1.0  # seconds: a name that takes longer is slow
 MAX_NAMES: Final = 4096  # remembered, of quick and slow ones each
-MAX_ADDRESSES: Final = 4  # tried for a name; fifty dead ones would take the whole timeout
+MAX_ADDRESSES: Final = 4  # tried for a name; fifty without a response would take the whole timeout
 HOSTS_FILE: Final = "/etc/hosts"
 
 

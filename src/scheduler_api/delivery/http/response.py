@@ -1,4 +1,4 @@
-"""Reads the response to one request from bytes: its status line decides, whatever follows it.
+"""Reads the response to one request from bytes: its status line alone decides the result.
 
 A receiver that responded with 200 has the message. So nothing after the status line fails the
 attempt: invalid headers, contradictory lengths and broken bodies only close the connection. The

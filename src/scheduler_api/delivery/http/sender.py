@@ -93,7 +93,7 @@ class Sender:
         with EgressReport(url.raw_host or "") as report:
             try:
                 response = await self._request(url, claimed, start)
-            except Exception as caught:  # an attempt that fails is recorded, whatever the reason
+            except Exception as caught:  # every failed attempt is recorded
                 return Sent(self._failed(caught, report, claimed, start))
         attempt = self._attempt(claimed, start, response, None)
         if not response.status or response.status < 400:
@@ -189,9 +189,8 @@ def _override(headers: dict[str, str], given: dict[str, str]) -> None:
 def _forget_frames(error: BaseException) -> None:
     """Remove the tracebacks of an error and its causes.
 
-    Their frames hold the request. Whatever keeps the error, a task or a reference cycle in aiohttp
-    (aio-libs/aiohttp#6408), would keep the request until the garbage collector runs, which is
-    seldom.
+    Their frames hold the request. A task or a reference cycle in aiohttp that holds the error
+    (aio-libs/aiohttp#6408) would keep the request until the garbage collector runs: that is seldom.
     """
     errors: list[BaseException | None] = [error]
     while errors:
@@ -210,7 +209,7 @@ def _lookup_was_postponed(error: Exception, report: EgressReport, transport: Tra
 
 
 def _nothing_sent(error: Exception, report: EgressReport) -> bool:
-    """Whether it failed because no socket was free; a resolver without one does not say so."""
+    """Whether it failed because no socket was free; an error of the resolver does not show that."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return out_of_sockets()
     return report.out_of_sockets and not report.opened

@@ -1,4 +1,4 @@
-"""Tasks that repeat one step until they are cancelled, whatever the step raises."""
+"""Tasks that repeat one step until they are cancelled, also after a step that failed."""
 
 import asyncio
 import random

@@ -11,7 +11,7 @@ from scheduler_api.telemetry import transitions
 async def reap(queue: Queue, health: StoreHealth, lease: float) -> float | None:
     """Take back expired claims → None, or the seconds until that is allowed.
 
-    After an outage, or a jump of the store's clock, every lease looks expired: processes that hold
+    After an outage, or a jump of the store's clock, every lease seems expired: processes that hold
     one get `lease` seconds to settle or renew. Raises: StoreUnavailable.
     """
     wait = max(lease - health.steady_for(), await queue.note_restart())

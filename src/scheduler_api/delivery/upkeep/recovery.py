@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def recovering(processes: Processes, queues: Sequence[Queue]) -> AsyncIterator[None]:
-    """Within, this process is registered as alive, and recovers the claims of dead ones."""
+    """Register this process as alive, and recover claims of dead ones, until the block ends."""
     try:
         processes.join()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Unparks messages that no settled attempt will unpark."""
+"""Unparks messages that are parked without a reason."""
 
 from scheduler_api.delivery.timing import SWEEP_INTERVAL
 from scheduler_api.delivery.upkeep.periodic import repeat
@@ -7,7 +7,7 @@ from scheduler_api.telemetry import transitions
 
 
 async def sweep(queue: Queue) -> None:
-    """Unpark stranded messages, until cancelled: a backstop, as every change unparks."""
+    """Unpark such messages, until cancelled. There should be none, as every change unparks."""
 
     async def step() -> None:
         if unparked := await queue.sweep():

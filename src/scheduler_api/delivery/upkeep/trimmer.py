@@ -12,7 +12,7 @@ from scheduler_api.telemetry import transitions
 
 
 async def trim(queues: Sequence[Queue], growth: Growth) -> None:
-    """Check the memory whenever `growth` says that much was stored, until cancelled."""
+    """Check the memory each time `growth` has counted enough bytes, until cancelled."""
 
     async def step() -> None:
         await growth.check_due.wait()

@@ -17,7 +17,7 @@ from scheduler_api.api.http import problem
 from scheduler_api.domain.errors import TooManyConnections
 
 TICK: Final = 1.0  # seconds between two checks
-MAX_SEARCH_SHARE: Final = 0.1  # of the time, for searches for connections to close
+MAX_SEARCH_SHARE: Final = 0.1  # of the time; spent on searches for connections to close
 ALWAYS_ANSWERED: Final = "/health/live"  # else a busy process would seem dead
 
 

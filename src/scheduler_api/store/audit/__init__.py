@@ -1,1 +1,1 @@
-"""Looks at whole data sets: invariants, fsck, export, the original service's Redis."""
+"""Work on whole data sets: invariants, fsck, export, the original service's Redis."""

@@ -71,7 +71,7 @@ class Fsck:
                 yield finding
         for name in names:
             if not self._keys.owns(name):
-                yield Finding("stranger", name, "is a key that nobody owns")
+                yield Finding("stranger", name, "is not a key of this service")
 
     async def _names(self) -> list[bytes]:
         try:
@@ -119,8 +119,8 @@ class Fsck:
         found = await self._counts(parked)
         stranded = {it.subject for it in found if it.rule == "stranded"}
         if stranded:
-            # A due message of theirs may be claimed next, which unparks them: look for one, then
-            # whether they are still stranded.
+            # The claim of a due message of the destination would unpark them: search for one, then
+            # check again.
             stranded -= await self._due_of(stranded)
             still = {it.subject for it in await self._counts(parked) if it.rule == "stranded"}
             stranded &= still
@@ -135,8 +135,8 @@ class Fsck:
             yield replace(finding, repair=act)
 
     async def _counts(self, parked: Sequence[bytes]) -> list[Finding]:
-        claims, in_flight, told = await self._scripts.run("read_claims", *parked)
-        counts = dict(zip(parked, rows(told, ClaimsRow), strict=True))
+        claims, in_flight, parked_rows = await self._scripts.run("read_claims", *parked)
+        counts = dict(zip(parked, rows(parked_rows, ClaimsRow), strict=True))
         snapshot = replace(
             _snapshot([], b""),
             claims=dict(zip(claims[::2], claims[1::2], strict=True)),

@@ -70,7 +70,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: Mapping[bytes, bytes] = {}
     opens: Set[bytes] = frozenset()  # destinations
     withheld: Set[bytes] = frozenset()  # destinations; empty if `meta` does not say that it exists
-    strangers: Set[bytes] = frozenset()  # keys with the prefix of the partition that nobody owns
+    strangers: Set[bytes] = frozenset()  # other keys with the prefix of the partition
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -90,7 +90,7 @@ def findings(snapshot: Snapshot, limit_share: int) -> list[Finding]:
     return [
         *of_messages(snapshot),
         *of_destinations(snapshot, limit_share),
-        *(Finding("stranger", key, "is a key that nobody owns") for key in snapshot.strangers),
+        *(Finding("stranger", key, "is not a key of this service") for key in snapshot.strangers),
     ]
 
 

@@ -17,7 +17,7 @@ Original = tuple[str, bytes]  # id and value
 async def originals(address: str) -> AsyncIterator[list[Original]]:
     """Pages of the string keys `message:*` of the Redis at `address`.
 
-    A key may come twice, as in every SCAN. Raises: StoreUnavailable.
+    A key may be returned twice, as by every SCAN. Raises: StoreUnavailable.
     """
     redis = connect(address)
     try:

@@ -23,8 +23,8 @@ class StoreClock:
     def observe(self, now_ms: int, sent: float, received: float) -> float:
         """Record that the store's clock showed `now_ms` between two local times (seconds).
 
-        Returns the seconds by which it was certainly set since the last reply, whatever the
-        network delays; negative: backward.
+        Returns the seconds by which it was set since the last reply, without what network delays
+        could explain; negative: backward.
         """
         lowest, highest = now_ms - received * 1000, now_ms + 1 - sent * 1000
         least = self._offset_ms - (received - self._updated) * 1000 * MAX_CLOCK_DRIFT

@@ -21,7 +21,7 @@ Command = tuple[str | int, ...]
 
 
 class ServerInfo(NamedTuple):
-    """What one server of the store says about itself."""
+    """What one server of the store reports about itself."""
 
     name: str  # of a node of a cluster; empty otherwise
     info: Mapping[str, Any]  # the reply to INFO
@@ -126,7 +126,7 @@ def _weaknesses(info: Mapping[str, Any], fsync: str, replica: bool) -> Iterator[
 def _wait_commands(info: Mapping[str, Any]) -> tuple[Command, ...]:
     """For the disk of the server, if it has WAITAOF, and for the memory of a replica.
 
-    Not for the disk of a replica: it reports only once per second, whatever its appendfsync.
+    Not for the disk of a replica: it reports only once per second, with any appendfsync.
     """
     replica: Command = ("WAIT", 1, COPY_TIMEOUT_MS)
     version = tuple(int(part) for part in info["redis_version"].split(".")[:2])

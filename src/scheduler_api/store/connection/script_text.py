@@ -83,7 +83,7 @@ def _used(script: str, statements: Sequence[_Statement]) -> list[str]:
     """The statements that a script uses, by itself or through others, in their order."""
     words = set(_WORD.findall(_COMMENT.sub("", script)))
     used: list[str] = []
-    for statement in reversed(statements):  # whatever uses a name stands after its definition
+    for statement in reversed(statements):  # a statement that uses a name follows its definition
         if statement.defines & words:
             words |= statement.words
             used.append(statement.text)
@@ -103,5 +103,5 @@ def path_of(name: str) -> str:
 
 @cache
 def is_read_only(name: str) -> bool:
-    """Whether a script says that it writes nothing."""
+    """Whether a script declares that it writes nothing."""
     return "flags=no-writes" in lua_text(path_of(name)).partition("\n")[0]

@@ -58,7 +58,7 @@ class Scripts:
         partitions: int = 1,
         first: "Scripts | None" = None,
     ) -> None:
-        """`libs`: texts that replace files of lua/lib, by name: tests put in a clock of their own.
+        """`libs`: texts that replace files of lua/lib, by name; tests replace the clock.
 
         `partitions`: of the data set; `first`: the scripts of partition 0; None for itself.
         """
@@ -162,9 +162,9 @@ class Scripts:
         return replies
 
     async def _pipelined(self, command: str, script: str, args: Sequence[Any]) -> list[Any]:
-        """On one connection: WAIT waits for the writes of its own connection."""
+        """On one connection, because WAIT waits only for the writes of its connection."""
         waits = await self._durability.wait_commands()
-        CURRENT_CALL.get().sending_began = False  # the question how to wait was no part of the call
+        CURRENT_CALL.get().sending_began = False  # reading the wait commands is no part of the call
         redis = cast("Redis", self._redis)  # the settings refuse it on a cluster
         async with redis.pipeline(transaction=False) as pipeline:
             pipeline.execute_command(command, script, len(self._keys), *self._keys, *args)

@@ -27,7 +27,7 @@ class Processes:
         self._folder.mkdir(0o700, parents=True, exist_ok=True)
         self._own.acquire()
         # The file gets its name after it is locked; otherwise another process could find it
-        # unlocked and take this one for dead.
+        # unlocked and regard this one as dead.
         self._own.path.rename(self._path(self._worker_id))
 
     def leave(self) -> None:

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Reads the messages of one step through a key, with everything that the keys have about each.
+-- Reads the messages of one step of a scan of a key, and what all keys contain about each.
 --
 -- ARGV[1] name of the key: due, taken, leases, claims, payloads, progress, parked or a finished state
 -- ARGV[2] destination, if parked

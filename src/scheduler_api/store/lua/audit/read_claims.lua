@@ -9,7 +9,7 @@
 --   in_flight  {(destination, count)…}
 --   rows       {(parked, settings, failures, watched, listed)…} of each destination of ARGV:
 --   parked     number of messages
---   settings   '' if it has none of its own
+--   settings   '' if none are set
 --   failures   to connect, as they are stored; '' if there are none
 --   watched    1 if it is in `opens` or `withheld`
 --   listed     1 if it is in `parking`

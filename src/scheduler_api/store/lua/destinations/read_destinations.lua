@@ -6,10 +6,10 @@
 -- Returns {(name, in_flight, parked, settings, failures, hold, hold_until, results)…}
 --   in_flight   number of claims
 --   parked      number of messages
---   settings    '' if it has none of its own
+--   settings    '' if none are set
 --   failures    to connect, in a row
 --   hold        why no more messages may be leased now; '' if more may be leased
---   hold_until  ms; -1 if that is no matter of time
+--   hold_until  ms; -1 if time alone does not end it
 --   results     of attempts in this hour and the last one, one after the other
 -- needs: keys data arguments clock in_flight limits hours flow
 check_data()

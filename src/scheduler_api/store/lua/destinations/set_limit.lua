@@ -11,7 +11,7 @@ local old, field = stored_settings(dest)
 if field == dest and old == own or not old and own == '' then return old and 1 or 0 end
 if old then call('HDEL', LIMITS, unpack(spellings(dest))) end
 if own ~= '' then call('HSET', LIMITS, dest, own) end
--- With another rate nothing waits for the old one any more.
+-- A new rate starts now: the instant at which the old one allows a message no longer counts.
 local INTERVAL = '^%d+ (%S+)'
 if (old or ''):match(INTERVAL) ~= own:match(INTERVAL) then call('HDEL', RATE, dest) end
 if still_parked(dest) then

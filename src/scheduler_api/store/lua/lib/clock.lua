@@ -1,8 +1,8 @@
 -- The clock of the store, and how far an instant that it gave may be ahead.
 -- needs: keys
 
--- The store's clock may be set back. An instant that was stored before and is then further ahead than
--- it can ever have been is not believed: it would hold up messages for as long as the clock jumped.
+-- The store's clock may be set back. A stored instant that is then further ahead than its maximum is
+-- ignored: it would delay messages for as long as the clock jumped.
 local MAX_LEASE = 3600000 -- ms
 local MAX_PAUSE = 60000 -- ms, until the next probe of an unreachable destination
 

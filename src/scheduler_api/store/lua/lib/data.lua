@@ -8,7 +8,7 @@ local OLDEST_READABLE, NEWEST_SCHEMA, PARTITIONS = __OLDEST_READABLE__, __SCHEMA
 
 -- Raises SCHEMA if the schema is not one of these, PARTITIONS if the data have another number
 -- of partitions than the process, UNMARKED if the number is missing: the caller would otherwise use a
--- partition that nobody else looks at. `may_be_unmarked`: the number may be missing.
+-- partition that no other process reads. `may_be_unmarked`: the number may be missing.
 -- Returns the schema (0: none) and, as they are in the same hash, the last fence of any process, and
 -- whether `withheld` has entries.
 local function check_data(may_be_unmarked)

@@ -2,7 +2,7 @@
 -- needs: keys
 
 -- The finished states, in the order in which trim.lua forgets their messages. FINISHED of
--- store/keys.py is the same list; their keys are the last ones. A new state is one word in each.
+-- store/keys.py is the same list; their keys are the last ones. Add a new state to both.
 local STATES = {'delivered', 'failed'}
 local FINISHED = {} -- state → its key
 for i = 1, #STATES do FINISHED[STATES[i]] = KEYS[#KEYS - #STATES + i] end

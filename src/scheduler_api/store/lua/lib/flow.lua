@@ -52,8 +52,8 @@ local function room(dest, limit_share, now)
 end
 
 -- Puts parked messages of a destination back into `due`: one for each slot that is free. Called after
--- every change that can free a slot. (One message alone would strand the others if it is cancelled
--- before its claim.) Writes into `opens` when to look again, if that is a matter of time.
+-- every change that can free a slot. (If only one were unparked and then cancelled before its claim,
+-- the others would stay parked.) Writes into `opens` when to try again, if that depends on time alone.
 -- `max_count`: no more messages than this. `opened`: how many slots this change freed; where claims
 -- withhold the other parked messages, no more than these. (Only a claim knows the shares of a
 -- process: it would read most of the others, and park them again.)

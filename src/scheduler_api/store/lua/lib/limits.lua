@@ -24,7 +24,7 @@ local function stored_settings(dest)
   end
 end
 
--- A destination's concurrency in this partition (`limit_share` if it has none of its own), ms between
+-- A destination's concurrency in this partition (`limit_share` if none is set), ms between
 -- two messages (0: no rate), and whether it is paused.
 local function settings(dest, limit_share)
   local own = has_rules() and stored_settings(dest)

@@ -7,7 +7,7 @@
 --   place       due, leased, parked, a finished state, or missing
 --   due         ms; -1 if it is finished or missing
 --   hold        why it is parked; '' if it is not, or may be sent now
---   hold_until  ms; -1 if that is no matter of time
+--   hold_until  ms; -1 if time alone does not end it
 -- needs: keys data arguments clock record places flow
 check_data()
 local id, limit_share = ARGV[1], number(ARGV[2])

@@ -7,7 +7,7 @@
 -- ARGV[4] nonce: a call with the nonce of the last one returns the same messages again
 -- ARGV[5] limit_share: concurrency of a destination without settings, in this partition
 -- ARGV[6] ahead: ms before it is due that a message may be leased
--- ARGV[7] slots of the process; 0: it does not ration them
+-- ARGV[7] slots of the process; 0: claims do not divide them
 -- ARGV[8] free_slots of these
 -- ARGV[9…] (destination, open)… of each destination that the process knows
 --   open  its requests to the destination; -1: the destination answers quickly and may have any slot
@@ -25,12 +25,12 @@ local schema, last_fence, withholds = check_data(true)
 local count, lease, worker_id, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit_share, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
 local slots, free_slots = number(ARGV[7]), number(ARGV[8])
-local early = math.floor(ahead / 2) -- ms before the head is due that a claim is made: it may get several
-local LOOK = 128 -- ids looked at from each end of what is due
-local OPENED = 16 -- destinations that may have opened, looked at in one call
-local LOOK_AGAIN = 250 -- ms until a process looks again at destinations that it has no slot for
+local early = math.floor(ahead / 2) -- ms before the head is due: the next claim, which may get several
+local LOOK = 128 -- ids read from each end of what is due
+local OPENED = 16 -- destinations that may have opened, checked in one call
+local LOOK_AGAIN = 250 -- ms until a process checks destinations again that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
-local AT_ONE_INSTANT = 1000 -- leases that end in one ms, among which those of a lost claim are sought
+local AT_ONE_INSTANT = 1000 -- leases that end in one ms, searched for those of a lost claim
 local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies cannot block the store
 
 local ids, dues, records = {}, {}, {} -- of the messages that are returned
@@ -110,8 +110,8 @@ local function due_now()
   return both
 end
 
--- Most calls of an idle process find nothing, and must cost next to nothing: where nobody holds a
--- lease, no reply with leases was lost.
+-- Most calls of an idle process find nothing, and must be cheap: if there is no lease, no reply
+-- with leases was lost.
 local next_lease_end = head(LEASES)
 local last_claim = next_lease_end >= 0 and call('HGET', WORKERS, worker_id)
 local last_at, last_nonce = (last_claim or ''):match('^(%d+) (%S+)$')
@@ -149,7 +149,7 @@ local function unpark_withheld()
   if not withholds then call('HDEL', META, 'withheld') end
 end
 
--- Notes that messages were parked for want of a slot of this process; another process may have one.
+-- Notes that messages were parked because this process has no slot; another process may have one.
 local function withhold(dest)
   if withholds and call('ZSCORE', WITHHELD, dest) then return end
   call('ZADD', WITHHELD, now, dest)
@@ -158,7 +158,7 @@ local function withhold(dest)
   withholds = true
 end
 
--- Charges leased messages to their destination's rate; whether it has one.
+-- Counts leased messages against their destination's rate. Returns whether it has one.
 local function spend(dest, leased_count)
   local _, interval = settings(dest, limit_share)
   if interval == 0 then return false end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes back the claims of a dead process before their leases end, as reap does after that.
 --
--- ARGV[1] count: claims to look at (1–100)
+-- ARGV[1] count: claims to check (1–100)
 -- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
 -- ARGV[3] max_crashes of a message
 -- ARGV[4] keep: how long a failed message is kept, ms
@@ -9,7 +9,7 @@
 -- ARGV[6] worker_id of the process that died
 -- ARGV[7] cursor: '0' at first, then what the last call returned
 -- Returns {cursor, returned, failed…}
---   cursor    of the next call; '0': all claims were looked at
+--   cursor    of the next call; '0': all claims were checked
 --   returned  how many messages are due again
 --   failed    ids of those that have failed
 -- needs: keys data arguments clock claims crashes

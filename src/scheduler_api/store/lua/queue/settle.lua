@@ -28,7 +28,7 @@ local places = {retry = {}} -- verdict → due, or end of the retention, id …
 for _, state in ipairs(STATES) do places[state] = {} end
 local results = {} -- destination → its marks, and each mark's count, of this call
 
--- Any answer ends the count of failures to connect.
+-- Any response sets the count of failures to connect back to 0.
 local function reached(dest)
   local failed = failures(dest, now)
   if failed > 0 then call('HDEL', UNREACHABLE, dest) end
@@ -48,7 +48,7 @@ local function forget_unreachable()
   if still_parked(first) then call('ZADD', OPENS, now, first) end
 end
 
--- A pause counts once: requests that were open when the destination broke say nothing new.
+-- A pause counts once: requests that were open when it began do not lengthen it.
 local function missed(dest)
   local failed, probe_at = failures(dest, now)
   if failed >= BREAKS_AT and now < probe_at then return 'ok' end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Looks again at destinations with parked messages, in case one was stranded; forgets old failures to
--- connect; shortens leases that a clock set back made too long.
+-- Unparks messages that are parked without a reason; forgets old failures to connect; shortens leases
+-- that became too long when the clock was set back.
 --
 -- ARGV[1] count: destinations, at random, and leases (1–100)
 -- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
