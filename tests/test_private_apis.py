@@ -92,7 +92,7 @@ USED: tuple[Private, ...] = (
         TCPConnector,
         "_create_connection",
         "delivery.http.proxy",
-        "the destination is not checked before the proxy is told to connect to it",
+        "the destination is not checked before the proxy gets its name",
     ),
     Private(
         TCPConnector,
@@ -379,7 +379,7 @@ def test_library_with_private_uses_is_pinned_to_tested_minor_versions(
     )
 
 
-def test_cycle_of_uvicorn_takes_what_a_refusal_gives_it() -> None:
+def test_request_cycle_of_uvicorn_accepts_the_arguments_of_a_refusal() -> None:
     given = {
         node.arg
         for node in ast.walk(ast.parse(SOURCES["server.protocol.http_protocol"]))

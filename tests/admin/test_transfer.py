@@ -89,7 +89,7 @@ async def test_progress_bar_is_shown_on_a_terminal(
     await create(live_store, *(f"m{number}" for number in range(RESTORE_BATCH)))
     own = {"REDIS_URL": valkey, "REDIS_PREFIX": prefix, "PARTITIONS": str(PARTITIONS)}
     own |= {"EGRESS_ALLOW": "127.0.0.1"}
-    for command, told in (
+    for command, printed in (
         ("export", f"{RESTORE_BATCH} messages exported"),
         ("import", "0 imported"),
     ):
@@ -99,7 +99,7 @@ async def test_progress_bar_is_shown_on_a_terminal(
         assert code == 0, shown
         assert "ing  [" in shown
         assert "100%" in shown
-        assert told in shown
+        assert printed in shown
 
 
 async def test_export_that_fails_leaves_a_part_to_resume(tmp_path: Path) -> None:
@@ -160,11 +160,11 @@ async def test_import_with_one_invalid_line_imports_nothing(
     (tmp_path / "in").write_bytes(b"".join(lines))
     done = await run("import", "in")
     assert done.returncode == 1
-    told = done.stderr.decode().splitlines()
-    assert told[0] == "0 imported, 0 existed already"
-    assert told[1].startswith("refused: line 2: Object missing required field")
-    assert told[2].startswith("refused: line 4: /webhookUrl: ")
-    assert told[3:] == ["Error: 2 refused"]
+    printed = done.stderr.decode().splitlines()
+    assert printed[0] == "0 imported, 0 existed already"
+    assert printed[1].startswith("refused: line 2: Object missing required field")
+    assert printed[2].startswith("refused: line 4: /webhookUrl: ")
+    assert printed[3:] == ["Error: 2 refused"]
     assert await live_store.messages.count() == 0
 
 
@@ -177,10 +177,10 @@ async def test_import_refuses_an_id_of_another_message_and_imports_the_others(
     (tmp_path / "in").write_bytes(b"".join([*taken, *(line(f"m{n}") for n in range(600))]))
     done = await run("import", "in")
     assert done.returncode == 1
-    told = done.stderr.decode().splitlines()
-    assert told[0] == "600 imported, 0 existed already"
-    assert told[1:21] == ["refused: a: another message has this id"] * 20
-    assert told[21:] == ["Error: 30 refused"]
+    printed = done.stderr.decode().splitlines()
+    assert printed[0] == "600 imported, 0 existed already"
+    assert printed[1:21] == ["refused: a: another message has this id"] * 20
+    assert printed[21:] == ["Error: 30 refused"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("-", "--from-original", "redis://127.0.0.1:1")])
@@ -221,10 +221,10 @@ async def test_import_from_the_original_copies_each_message_once_and_leaves_it_t
     await redis.hset("message:other-type", "a", "1")
     for restored, same in ((251, 0), (0, 251)):
         done = await run("import", "--from-original", address)
-        told = done.stderr.decode().splitlines()
-        assert told[0] == f"{restored} imported, {same} existed already"
-        assert told[1].startswith("refused: bad: Object missing required field")
-        assert (done.returncode, told[2:]) == (1, ["Error: 1 refused"])
+        printed = done.stderr.decode().splitlines()
+        assert printed[0] == f"{restored} imported, {same} existed already"
+        assert printed[1].startswith("refused: bad: Object missing required field")
+        assert (done.returncode, printed[2:]) == (1, ["Error: 1 refused"])
     assert await redis.dbsize() == 254
     claim = await queue_of(live_store, "past").claim(10)
     assert [message.id for message in claim.messages] == ["past"]
@@ -234,8 +234,8 @@ async def test_import_from_the_original_copies_each_message_once_and_leaves_it_t
 
 async def test_export_and_import_use_the_embedded_store(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(line("a"))
-    for arguments, told in (("import", b"1 imported"), ("export", b"1 message exported")):
+    for arguments, printed in (("import", b"1 imported"), ("export", b"1 message exported")):
         file = "in" if arguments == "import" else "out"
         done = await run_in(tmp_path, arguments, file, EGRESS_ALLOW="127.0.0.1")
-        assert told in done.stderr
+        assert printed in done.stderr
     assert json.loads((tmp_path / "out").read_text())["id"] == "a"

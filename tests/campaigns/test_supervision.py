@@ -156,10 +156,12 @@ async def test_start_that_is_refused_prints_a_reason_and_fails(
     codes["broken data"] = refused_start(tmp_path, "", WORKERS=workers)
     (tmp_path / "data" / "token").touch()
     codes["empty token file"] = refused_start(tmp_path, "", WORKERS=workers, API_TOKEN="")
-    told = {name: (done.returncode, done.stderr.splitlines()[-1:]) for name, done in codes.items()}
+    refusals = {
+        name: (done.returncode, done.stderr.splitlines()[-1:]) for name, done in codes.items()
+    }
     wrong = {"wrong setting", "empty token file"}
-    assert {name: code for name, (code, _) in told.items()} == {
-        name: 2 if name in wrong else 1 for name in told
-    }, told
-    assert all(line for _, line in told.values())
-    print(f"\nsupervision, {workers} workers: {len(told)} kinds of refused starts")
+    assert {name: code for name, (code, _) in refusals.items()} == {
+        name: 2 if name in wrong else 1 for name in refusals
+    }, refusals
+    assert all(line for _, line in refusals.values())
+    print(f"\nsupervision, {workers} workers: {len(refusals)} kinds of refused starts")

@@ -265,13 +265,13 @@ async def _wrong(fleet: Fleet, history: History) -> list[str]:
     """Messages that were acknowledged and are not stored as delivered."""
     found, delivered = [], set[str]()
     for partition in range(PARTITIONS):
-        shelf: Any = await fleet.look.zrange(f"{Keys(PREFIX, partition).base}delivered", 0, -1)
-        delivered |= {it.decode() for it in shelf}
+        kept: Any = await fleet.redis.zrange(f"{Keys(PREFIX, partition).base}delivered", 0, -1)
+        delivered |= {it.decode() for it in kept}
     for message_id, offer in history.offers.items():
         gone = message_id in history.deleted_at or message_id in history.maybe_deleted
         if offer.outcome == "ok" and not gone and message_id not in delivered:
-            _, told, _ = await fleet.replicas[0].server.ask("GET", f"/messages/{message_id}")
+            _, shown, _ = await fleet.replicas[0].server.ask("GET", f"/messages/{message_id}")
             came = [it for it in history.arrivals if it.id == message_id]
             struck = [it.what for it in history.kills if message_id in it.in_flight]
-            found.append(f"{message_id} was acknowledged; now {told}; {came}; in flight {struck}")
+            found.append(f"{message_id} was acknowledged; now {shown}; {came}; in flight {struck}")
     return found

@@ -83,10 +83,10 @@ def _target(link: Path) -> Path:
 class Fleet:
     """Replicas and their store: what is in flight, and how to end each."""
 
-    def __init__(self, replicas: list[Replica], look: Redis, store: ExternalStore | None) -> None:
-        """`look`: a connection without a proxy; `store`: None if it is embedded."""
+    def __init__(self, replicas: list[Replica], redis: Redis, store: ExternalStore | None) -> None:
+        """`redis`: a connection without a proxy; `store`: None if it is embedded."""
         self.replicas = replicas
-        self.look = look
+        self.redis = redis
         self._store = store
 
     async def start(self) -> None:
@@ -103,7 +103,7 @@ class Fleet:
         found: dict[str, str] = {}
         for partition in range(PARTITIONS):
             key = f"{Keys(PREFIX, partition).base}claims"
-            claims: Any = await self.look.hgetall(key)
+            claims: Any = await self.redis.hgetall(key)
             found |= {it.decode(): claim.split(b" ")[1].decode() for it, claim in claims.items()}
         return found
 
@@ -201,12 +201,12 @@ async def embedded_fleet(folder: Path, count: int, lease: float) -> AsyncIterato
 async def _started(
     replicas: list[Replica], address: str, store: ExternalStore | None
 ) -> AsyncIterator[Fleet]:
-    look = connect(address)
-    fleet = Fleet(replicas, look, store)
+    redis = connect(address)
+    fleet = Fleet(replicas, redis, store)
     try:
         await fleet.start()
         yield fleet
     finally:
         await fleet.clear()
-        await look.aclose()
-        await look.connection_pool.disconnect()
+        await redis.aclose()
+        await redis.connection_pool.disconnect()

@@ -62,10 +62,10 @@ async def stampede(servers: Sequence[Server], receiver: Receiver, count: int) ->
 
 
 async def _create(server: Server, hook: str, ids: Sequence[str], due: float) -> None:
-    moments = (due + n / len(ids) for n in range(len(ids)))
+    instants = (due + n / len(ids) for n in range(len(ids)))
     messages = [
         {"id": it, "webhookUrl": hook, "scheduleTo": datetime.fromtimestamp(at, UTC).isoformat()}
-        for it, at in zip(ids, moments, strict=True)
+        for it, at in zip(ids, instants, strict=True)
     ]
     status, body, _ = await server.ask("POST", "/messages/batch", {"messages": messages})
     assert status == 200, body

@@ -23,11 +23,11 @@ AFTER: Final = 0.1  # latest DELETE, seconds after it
 SLOWEST: Final = 0.05  # longest time that the receiver takes, seconds
 PATIENCE: Final = 30.0  # seconds until everything that was not deleted has arrived
 
-Told = tuple[int, str]  # status and code of a DELETE
-DELETED: Final[Told] = (200, "")
+Reply = tuple[int, str]  # status and code of a DELETE
+DELETED: Final[Reply] = (200, "")
 # Answers of a DELETE that deletes nothing.
-IN_FLIGHT: Final[Told] = (409, "in_flight")
-SENT: Final[Told] = (404, "message_finished")
+IN_FLIGHT: Final[Reply] = (409, "in_flight")
+SENT: Final[Reply] = (404, "message_finished")
 
 
 class Races(msgspec.Struct):
@@ -53,18 +53,18 @@ async def race(urls: Sequence[str], receiver: Receiver, count: int, seed: int) -
         return web.Response()
 
     receiver.answer = slowly
-    told: dict[str, Told] = {}
+    replies: dict[str, Reply] = {}
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(headers=headers) as session:
         for start in range(0, count, CONCURRENT_RACES):
             ids = [str(n) for n in range(start, min(start + CONCURRENT_RACES, count))]
             due = time.time() + LEAD
             await _create(session, randomly.choice(urls), receiver.url, ids, due)
-            moments = [due + randomly.uniform(-BEFORE, AFTER) for _ in ids]
+            instants = [due + randomly.uniform(-BEFORE, AFTER) for _ in ids]
             places = [randomly.choice(urls) for _ in ids]
-            deletes = map(_delete, [session] * len(ids), places, ids, moments)
-            told |= dict(zip(ids, await asyncio.gather(*deletes), strict=True))
-    return await _judged(told, receiver)
+            deletes = map(_delete, [session] * len(ids), places, ids, instants)
+            replies |= dict(zip(ids, await asyncio.gather(*deletes), strict=True))
+    return await _judged(replies, receiver)
 
 
 async def _create(
@@ -77,23 +77,25 @@ async def _create(
     assert {it["status"] for it in body["results"]} == {201}, body
 
 
-async def _delete(session: aiohttp.ClientSession, url: str, message_id: str, moment: float) -> Told:
+async def _delete(
+    session: aiohttp.ClientSession, url: str, message_id: str, moment: float
+) -> Reply:
     await asyncio.sleep(moment - time.time())
     async with session.delete(f"{url}/messages/{message_id}") as answer:
         return answer.status, (await answer.json()).get("code", "")
 
 
-async def _judged(told: dict[str, Told], receiver: Receiver) -> Races:
-    left = {it for it, one in told.items() if one != DELETED}
+async def _judged(replies: dict[str, Reply], receiver: Receiver) -> Races:
+    left = {it for it, one in replies.items() if one != DELETED}
     await wait_until("what was not deleted", lambda: left <= {*receiver.ids()}, PATIENCE)
-    arrived, ends = Counter(receiver.ids()), Counter(told.values())
+    arrived, ends = Counter(receiver.ids()), Counter(replies.values())
     return Races(
         deleted=ends[DELETED],
         in_flight=ends[IN_FLIGHT],
         sent=ends[SENT],
         wrong=[
             f"{it}: DELETE answered {one}, sent {arrived[it]} times"
-            for it, one in told.items()
+            for it, one in replies.items()
             if one not in (DELETED, IN_FLIGHT, SENT) or arrived[it] != (it in left)
         ],
     )

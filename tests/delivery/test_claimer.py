@@ -36,16 +36,16 @@ async def stores(valkey: str, prefix: str) -> AsyncIterator[list[Store]]:
         ]
 
 
-Look = tuple[str, bool]  # the process, and whether its claim found messages
+ClaimCall = tuple[str, bool]  # the process, and whether its claim found messages
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+def claims(monkeypatch: pytest.MonkeyPatch) -> list[ClaimCall]:
     """Records every claim."""
-    made, claim = list[Look](), Queue.claim
+    made, claim = list[ClaimCall](), Queue.claim
 
-    async def noted(self: Queue, most: int, ahead: float, share: Share) -> Claim:
-        found = await claim(self, most, ahead, share)
+    async def noted(self: Queue, limit: int, ahead: float, share: Share) -> Claim:
+        found = await claim(self, limit, ahead, share)
         made.append((self.worker_id, bool(found.messages)))
         return found
 
@@ -75,7 +75,7 @@ async def test_claimers_send_each_message_once_and_most_stand_by(
     stores: list[Store],  # first, so that they are closed last
     start: Start,
     receiver: Receiver,
-    looks: list[Look],
+    claims: list[ClaimCall],
     processes: int,
 ) -> None:
     for store in stores[:processes]:
@@ -83,24 +83,24 @@ async def test_claimers_send_each_message_once_and_most_stand_by(
     await create(stores[0], receiver, MESSAGES)
     await until_all_are_delivered(stores[0])
     assert sorted(map(int, receiver.bodies())) == list(range(MESSAGES))
-    in_vain = sum(not found for _, found in looks)
-    # If each process looked for each message: up to 1,800. A process in standby looks at least ten
-    # times a second and partition, and more often before that.
+    in_vain = sum(not found for _, found in claims)
+    # If each process claimed for each message: up to 1,800. A process in standby claims at least
+    # ten times a second and partition, and more often before that.
     assert in_vain < 0.8 * MESSAGES * engines.PARTITIONS
 
 
 async def test_claimers_replace_the_first_one_when_it_stops(
-    stores: list[Store], start: Start, receiver: Receiver, looks: list[Look]
+    stores: list[Store], start: Start, receiver: Receiver, claims: list[ClaimCall]
 ) -> None:
     dispatchers = {store.worker_id: await start(store) for store in stores[:2]}
     await create(stores[0], receiver, 100)
     await until_all_are_delivered(stores[0])
-    first = next(worker_id for worker_id, found in reversed(looks) if found)
+    first = next(worker_id for worker_id, found in reversed(claims) if found)
     dispatchers.pop(first).stop()
-    looks.clear()
+    claims.clear()
     await create(stores[2], receiver, 20, "later")
     await until_all_are_delivered(stores[2])
-    assert {worker_id for worker_id, found in looks if found} == set(dispatchers)
+    assert {worker_id for worker_id, found in claims if found} == set(dispatchers)
     messages = [await stores[2].messages.get(f"later{n}") for n in range(20)]
     late = [attempt.lateness_ms for message in messages for attempt in message.attempts]
     assert len(late) == 20

@@ -620,7 +620,7 @@ async def test_dispatcher_settles_after_an_outage_of_the_store(
     assert len(receiver.requests) == 1
 
 
-async def test_dispatcher_at_rest_reconnects_after_an_outage(
+async def test_dispatcher_without_messages_reconnects_after_an_outage(
     own_server: EmbeddedStore, own_store: Store, start: Start, receiver: Receiver
 ) -> None:
     await start(own_store)

@@ -72,7 +72,7 @@ def test_named_counts_requests_of_a_destination_whose_last_response_was_late(
     assert named(shares) == {b"a": 1}
 
 
-def test_named_has_slow_destinations_at_rest_when_few_slots_are_free(
+def test_named_has_slow_destinations_without_open_requests_when_few_slots_are_free(
     shares: SlotShares, clock: Clock
 ) -> None:
     send(shares, clock, b"slow", QUICK_REQUEST)

@@ -239,9 +239,9 @@ def test_accept_keeps_valid_headers(headers: dict[str, str]) -> None:
     ],
 )
 def test_accept_refuses_an_invalid_header(name: str, value: str, message: str) -> None:
-    path, told = only_error(headers={name: value})
+    path, detail = only_error(headers={name: value})
     assert path == f"/headers/{name}"
-    assert told.startswith(message)
+    assert detail.startswith(message)
 
 
 def test_accept_escapes_the_name_of_an_invalid_header_in_its_path() -> None:

@@ -51,7 +51,7 @@ def right_in_time(request: Received) -> bool:
 
 
 @pytest.mark.parametrize("jumps", [[HOUR], [-HOUR], [0, HOUR, -HOUR]])
-async def test_replica_with_a_wrong_clock_sends_when_the_store_says(
+async def test_replica_with_a_wrong_clock_sends_by_the_clock_of_the_store(
     upstream: Valkey, clock: WrongClock, receiver: Receiver, tmp_path: Path, jumps: list[int]
 ) -> None:
     """F33. Each jump happens while messages wait and are retried."""
@@ -122,7 +122,7 @@ async def test_jump_of_the_stores_clock_loses_nothing_and_sends_nothing_twice(
     assert sorted(receiver.ids()) == sorted(["early", *opened, "put-off", "after"])
 
 
-async def test_leases_of_a_clock_that_was_set_back_end_with_their_process(
+async def test_leases_from_before_the_clock_was_set_back_end_with_their_process(
     store: Valkey,
     clock: WrongClock,
     receiver: Receiver,

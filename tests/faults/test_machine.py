@@ -25,7 +25,7 @@ BLOCK: Final = 3.0  # seconds that the event loop is blocked
 LEASE: Final = "8s"  # longer than BLOCK and a third of it together
 
 
-async def test_loop_that_stands_still_for_less_than_its_leases_sends_nothing_twice(
+async def test_event_loop_that_is_blocked_for_less_than_its_leases_sends_nothing_twice(
     tmp_path: Path, upstream: Valkey, receiver: Receiver
 ) -> None:
     """F12. With open requests, and another replica that would take over late messages."""
@@ -98,7 +98,7 @@ async def test_open_files_are_shared_by_deliveries_and_callers_if_few(
 ) -> None:
     """F51. Claims pause, idle callers make room for others; then everything continues."""
     async with serving(tmp_path, ("prlimit", "--nofile=64", *SERVE)) as server:
-        told = await server.event("open_files_limited")
+        limited = await server.event("open_files_limited")
         await server.create(id="first", webhookUrl=receiver.url)
         await server.reach("first", "delivered")  # a host that answered quickly may use every slot
         receiver.requests.clear()
@@ -106,12 +106,12 @@ async def test_open_files_are_shared_by_deliveries_and_callers_if_few(
         ids = [f"m{number}" for number in range(30)]
         batch = {"messages": [{"id": one, "webhookUrl": receiver.url} for one in ids]}
         assert (await server.ask("POST", "/messages/batch", batch))[0] == 200
-        await wait_until("a few", lambda: len(receiver.requests) == told["max_in_flight"])
+        await wait_until("a few", lambda: len(receiver.requests) == limited["max_in_flight"])
         async with AsyncExitStack() as stack:
             await open_connections(stack, server, 16)
             assert await status_of_a_create(server) == 201
         await server.ready()
-        assert len(receiver.requests) == told["max_in_flight"]
+        assert len(receiver.requests) == limited["max_in_flight"]
         receiver.hold.set()
         for message_id in ids:
             await server.reach(message_id, "delivered")

@@ -53,7 +53,7 @@ async def test_reset_connection_is_an_unavailable_store_and_the_next_call_works(
         writer.close()
 
 
-async def test_connections_that_the_server_ends_are_replaced_unseen(
+async def test_connections_that_the_server_ends_are_replaced_without_an_error(
     service: Service, proxy: FaultProxy, admin: Redis, receiver: Receiver
 ) -> None:
     """F27. CLIENT KILL and the idle timeout both send a FIN."""
@@ -90,7 +90,7 @@ async def test_slow_store_delays_and_loses_nothing(
     assert sorted(receiver.ids()) == sorted(ids)
 
 
-async def test_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
+async def test_store_slower_than_the_timeout_is_503_and_a_repeat_is_safe(
     service: Service, proxy: FaultProxy, receiver: Receiver
 ) -> None:
     """F20, longer than the timeout: the outcome is unknown, and a second call shows it."""
@@ -106,7 +106,7 @@ async def test_store_slower_than_our_patience_is_503_and_a_repeat_is_safe(
     assert receiver.ids() == ["a"]
 
 
-async def test_frozen_store_is_503_and_what_was_due_is_sent_once_after_it(
+async def test_stopped_store_is_503_and_due_messages_are_sent_once_afterwards(
     service: Service, upstream: Valkey, receiver: Receiver
 ) -> None:
     """F21. Claims that timed out run after the store resumes; all have the same nonce."""

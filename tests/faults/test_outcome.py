@@ -81,8 +81,8 @@ async def test_batch_reports_each_message_as_stored_unknown_or_not_tried(
     proxy.swallow_reply("create", nth=2)
     messages = [LATER] * (3 * CREATE_BATCH)
     _, found = await ask(known, "POST", "/messages/batch", {"messages": messages})
-    told = [(one["status"], one["body"].get("code")) for one in found["results"]]
-    assert told == [
+    outcomes = [(one["status"], one["body"].get("code")) for one in found["results"]]
+    assert outcomes == [
         *[(201, None)] * CREATE_BATCH,
         *[(503, "outcome_unknown")] * CREATE_BATCH,
         *[(503, "store_unavailable")] * CREATE_BATCH,

@@ -63,7 +63,7 @@ async def whole(tmp_path: Path) -> tuple[Path, dict[str, int]]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_file_cut_off_anywhere_has_all_that_was_answered_before(
+async def test_append_only_file_cut_off_at_any_byte_has_all_that_was_answered_before(
     whole: tuple[Path, dict[str, int]], tmp_path: Path, seed: int
 ) -> None:
     """F31. Also in the middle of a script's writes: all of them are there, or none."""

@@ -127,7 +127,7 @@ async def test_store_without_its_replicas_is_unavailable(
     await recovers(service, receiver)
 
 
-async def test_scripts_that_the_store_forgot_are_sent_again_unseen(
+async def test_scripts_that_the_store_forgot_are_sent_again_without_an_error(
     service: Service, admin: Redis, receiver: Receiver
 ) -> None:
     """F24. SCRIPT FLUSH before each step, as after a restart."""
@@ -162,7 +162,7 @@ async def holding_up(admin: Redis, address: str) -> AsyncIterator[None]:
     await running
 
 
-async def test_store_that_runs_somebody_elses_script_is_unavailable_and_left_alone(
+async def test_store_that_runs_a_script_of_another_client_is_unavailable_and_not_killed(
     service: Service, admin: Redis, upstream: Valkey, receiver: Receiver
 ) -> None:
     """F25. BUSY: we wait for the script, and do not kill it."""

@@ -106,7 +106,7 @@ class Callers:
 
     def _repeat(self) -> None:
         """Repeat a create that got no answer, or whose message has finished."""
-        offers = [offer for offer in self._ledger.offers if not offer.told]
+        offers = [offer for offer in self._ledger.offers if not offer.acknowledged]
         finished = [offer for offer in self._ledger.stored.values() if offer.ended]
         if finished and self._rng.random() < 0.5:
             offers = finished
@@ -130,7 +130,7 @@ class Callers:
             replies = at_once(self._messages._create(partition, batch))
         except (StoreUnavailable, StoreFull):
             for offer in offers:
-                offer.told = not self._world.rules.answers_what_was_written
+                offer.acknowledged = not self._world.rules.answers_what_was_written
             return
         answered = not self._world.faults.loses_reply()
         for offer, reply in zip(offers, replies, strict=True):
@@ -146,7 +146,7 @@ class Callers:
             self._require(offer.is_new_again(now_ms), "one create, stored twice")
             stored = self._ledger.asked_again(offer)
         self._ledger.created(stored, scheduled_ms, now_ms)
-        stored.told = offer.told or answered
+        stored.acknowledged = offer.acknowledged or answered
 
     def _restore(self) -> None:
         """Import a message of another store, in which it may have been tried."""
@@ -162,7 +162,7 @@ class Callers:
             return
         if word == "ok":
             self._ledger.created(offer, due, self._world.store_ms)
-            offer.retries, offer.reaps, offer.told = attempts, crashes, True
+            offer.retries, offer.reaps, offer.acknowledged = attempts, crashes, True
         else:
             self._ledger.refused(offer, self._world.store_ms)
 

@@ -111,7 +111,7 @@ class Checks:
             raise Broken("a claim has left messages that are due")
 
     def looks_again(self, partition: int, due_in: float | None) -> None:
-        """A claim says when to look again at what it had no slot for."""
+        """A claim returns when to claim again what it had no slot for."""
         late = due_in is None or due_in > MAX_LOOK_AGAIN
         withheld = late and self._world.stored_in(partition, "withheld")
-        self.require(not withheld, "nobody looks again at what waits for a slot")
+        self.require(not withheld, "no claim is planned for what waits for a slot")

@@ -187,7 +187,7 @@ class Faults:
         world.counts["repairs"] += 1
         partition = self._rng.randrange(world.data.partitions)
         world.server.full = False
-        self._damage(partition)  # once: a second time could make a message look finished
+        self._damage(partition)  # once: a second time could put a message into a finished state
         if self._rng.random() < 0.7:
             self._upkeep(partition)
         at_once(self._repair(partition))

@@ -32,7 +32,16 @@ class Offer:
 
     __slots__ = (
         *("accepted", "answers", "cancelled", "deadly", "ended", "holder", "message_id"),
-        *("created_ms", "not_before", "number", "reaps", "retries", "sends", "stored", "told"),
+        *(
+            "created_ms",
+            "not_before",
+            "number",
+            "reaps",
+            "retries",
+            "sends",
+            "stored",
+            "acknowledged",
+        ),
     )
 
     def __init__(
@@ -43,7 +52,7 @@ class Offer:
         self.message_id = message_id
         self.accepted = accepted
         self.answers = answers
-        self.told = False  # whether the caller got a 201
+        self.acknowledged = False  # whether the caller got a 201
         self.stored = False  # whether the store ever had it
         self.begin(0, 0)
         self.stored = False
@@ -226,7 +235,7 @@ class Ledger:
     def close(self) -> None:
         """Every message that was answered 201 or written was sent, deleted, or failed."""
         for offer in self.offers:
-            if offer.told and not offer.stored:
-                raise Broken(f"lost: offer {offer.number} was told 201 and never written")
+            if offer.acknowledged and not offer.stored:
+                raise Broken(f"lost: offer {offer.number} was answered 201 and never written")
             if offer.pending and self.stored.get(offer.message_id) is offer:
                 raise Broken(f"lost: {offer.message_id!r}, offer {offer.number}, never ended")

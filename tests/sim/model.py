@@ -158,12 +158,12 @@ class Server:
         return self._stored
 
     def _look(self) -> None:
-        self._looked, _, *told = self._changed()
+        self._looked, _, *changes = self._changed()
         at = 0
-        while at < len(told):
-            key, size = told[at : at + 2]
+        while at < len(changes):
+            key, size = changes[at : at + 2]
             end = at + 2 + 2 * size
-            members = iter(told[at + 2 : end])
+            members = iter(changes[at + 2 : end])
             self._stored[key] = dict(zip(members, members, strict=True))
             if not size:
                 del self._stored[key]

@@ -162,7 +162,7 @@ class Liveness:
         for queue in world.data.queues("sweeper", options.concurrency, options.retention_ms):
             if options.sets_limits or options.loses_destinations:
                 at_once(queue.sweep())
-            at_once(queue.claim(1))  # it looks at what earlier claims withheld
+            at_once(queue.claim(1))  # it claims what earlier claims withheld
             at_once(queue.purge())
         left = world.server.stored().keys() - {keys.meta.encode() for keys in world.data.keys}
         if left:

@@ -134,7 +134,7 @@ PLANTED: Final = (
         "",
     ),
     Planted(
-        "claims are not told that `withheld` has entries",
+        "claims do not read that `withheld` has entries",
         "claim",
         "  call('HSET', META, 'withheld', 1)\n",
         "",

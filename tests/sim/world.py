@@ -61,7 +61,7 @@ class World:
             self._start(slots)
 
     def run(self) -> None:
-        """The whole schedule. Raises: Broken, and whatever a script raises."""
+        """The whole schedule. Raises: Broken, and any error that a script raises."""
         phases.Safety(self).run()
         phases.Liveness(self).run()
 
@@ -112,7 +112,7 @@ class World:
         self._start(self.rng.randrange(1, 5))
 
     def excuse(self, replica: Replica) -> None:
-        """Whatever it holds may be sent a second time."""
+        """All that it holds may be sent a second time."""
         for lease in (*replica.leases, *replica.given_up):
             lease.excused = True
             self.ledger.expose(lease)

@@ -54,11 +54,11 @@ async def test_cancel_of_an_unknown_id_is_not_found(store: Store, redis: Redis) 
 
 async def test_cancel_succeeds_once_of_many_calls_at_the_same_time(store: Store) -> None:
     await bring(store, "scheduled")
-    told = await asyncio.gather(
+    results = await asyncio.gather(
         *(store.messages.cancel("a") for _ in range(20)), return_exceptions=True
     )
-    assert told.count(None) == 1
-    assert sum(isinstance(each, MessageNotFound) for each in told) == 19
+    assert results.count(None) == 1
+    assert sum(isinstance(each, MessageNotFound) for each in results) == 19
 
 
 async def test_cancel_of_the_last_parked_message_leaves_no_key(store: Store, redis: Redis) -> None:

@@ -148,9 +148,9 @@ async def test_create_accepts_another_instant_with_the_id_of_a_finished_message(
 
 async def test_create_stores_one_of_many_with_the_same_id_at_the_same_time(store: Store) -> None:
     calls = (store.messages.create("a", accepted(delay="1m")) for _ in range(50))
-    told = await asyncio.gather(*calls, return_exceptions=True)
-    assert told.count(MINUTE) == 1
-    assert sum(isinstance(each, DuplicateMessage) for each in told) == 49
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results.count(MINUTE) == 1
+    assert sum(isinstance(each, DuplicateMessage) for each in results) == 49
     assert await store.messages.count() == 1
 
 

@@ -146,12 +146,12 @@ async def test_create_many_loses_no_reported_message_when_the_store_is_killed(
         await server.stop(signal.SIGKILL)
         stored = await creating
         await server.start()
-        told = [number for number, one in enumerate(stored) if isinstance(one, datetime)]
-        assert 0 < len(told) < count
-        for number in told:
+        numbers = [number for number, one in enumerate(stored) if isinstance(one, datetime)]
+        assert 0 < len(numbers) < count
+        for number in numbers:
             assert (await store.messages.get(str(number))).state == "scheduled"
         # The call that the kill cut off may have run: its answer was "unknown, repeating is safe".
-        assert len(told) <= await store.messages.count() <= len(told) + CREATE_BATCH
+        assert len(numbers) <= await store.messages.count() <= len(numbers) + CREATE_BATCH
 
 
 async def any_stored(store: Store) -> bool:

@@ -162,8 +162,8 @@ async def test_create_in_an_emptied_store_stores_the_message_and_logs_the_loss_o
     with capture_logs() as logs:
         await store.messages.create(id_in(2), later())
         await store.messages.create(id_in(2) + "-", later())
-    told = [entry for entry in logs if entry["event"] == "store_reset"]
-    assert told == [{"event": "store_reset", "partition": 2, "log_level": "error"}]
+    resets = [entry for entry in logs if entry["event"] == "store_reset"]
+    assert resets == [{"event": "store_reset", "partition": 2, "log_level": "error"}]
     assert await redis.hget(Keys(prefix, 2).meta, "partitions") == str(OTHER).encode()
 
 

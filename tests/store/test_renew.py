@@ -33,8 +33,8 @@ async def test_renew_returns_false_for_each_lost_claim(store: Store) -> None:
     await store.queues[0].settle(outcome(claims[0]))
     await store.queues[0].release(claims[2:3])
     forged = msgspec.structs.replace(claims[3], fence=claims[3].fence + 1)
-    told = await store.queues[0].renew([claims[0], claims[1], claims[2], forged])
-    assert told == [False, True, False, False]
+    results = await store.queues[0].renew([claims[0], claims[1], claims[2], forged])
+    assert results == [False, True, False, False]
 
 
 async def test_renew_of_an_earlier_claim_does_not_extend_a_later_one(

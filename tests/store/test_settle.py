@@ -120,10 +120,10 @@ async def test_settle_refuses_a_claim_with_another_fence(store: Store) -> None:
 async def test_settle_of_a_stale_claim_leaves_the_others_of_the_call(store: Store) -> None:
     claims = await fill(store)
     forged = msgspec.structs.replace(claims[1], fence=claims[1].fence + 1)
-    told = await asyncio.gather(
+    results = await asyncio.gather(
         *(store.queues[0].settle(outcome(one)) for one in (claims[0], forged, claims[2]))
     )
-    assert told == [True, False, True]
+    assert results == [True, False, True]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)

@@ -179,20 +179,20 @@ async def test_dispatcher_trims_a_grown_store_and_logs_it_once(
         trimming = asyncio.create_task(trim(limited.queues, limited.growth))
         await wait_until("the event", lambda: len(logs) > 0)
         await cancel_all([trimming])
-    (told,) = logs
-    assert (told["event"], told["reason"]) == ("finished_messages_forgotten", "memory")
-    assert told["forgotten"] > 0
+    (event,) = logs
+    assert (event["event"], event["reason"]) == ("finished_messages_forgotten", "memory")
+    assert event["forgotten"] > 0
 
 
 async def test_dispatcher_checks_again_after_the_store_was_unavailable(absent: Store) -> None:
     class Counting(Growth):
-        looks = 0
+        checks = 0
 
         def reset(self) -> None:
             super().reset()
-            self.looks += 1
+            self.checks += 1
 
     growth = Counting()
     trimming = asyncio.create_task(trim(absent.queues, growth))
-    await wait_until("the second look", lambda: growth.looks == 2)
+    await wait_until("the second check", lambda: growth.checks == 2)
     await cancel_all([trimming])

@@ -232,12 +232,12 @@ async def _join(nodes: Sequence[Server]) -> None:
         await nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
 
     async def whole() -> bool:
-        told = [await node.ask("CLUSTER", "INFO") for node in nodes]
-        return all(b"cluster_state:ok" in info for info in told)
+        replies = [await node.ask("CLUSTER", "INFO") for node in nodes]
+        return all(b"cluster_state:ok" in info for info in replies)
 
     async def known() -> bool:
-        told = [await node.ask("CLUSTER", "NODES") for node in nodes]
-        return all(lines.count(b"\n") == len(nodes) for lines in told)
+        replies = [await node.ask("CLUSTER", "NODES") for node in nodes]
+        return all(lines.count(b"\n") == len(nodes) for lines in replies)
 
     await wait_until("nodes that know each other", known, PATIENCE)
     await wait_until("a whole cluster", whole, PATIENCE)
@@ -275,10 +275,10 @@ async def watched_pair(
             return bool(found.get("slave0", {}).get("state") == "online")
 
         async def known() -> bool:
-            told = [await one.ask("SENTINEL", "MASTER", MASTER) for one in watchers]
+            replies = [await one.ask("SENTINEL", "MASTER", MASTER) for one in watchers]
             return all(
                 (int(it[b"num-slaves"]), int(it[b"num-other-sentinels"])) == (1, sentinels - 1)
-                for it in told
+                for it in replies
             )
 
         await wait_until("a replica in step", in_step, PATIENCE)
@@ -292,8 +292,8 @@ async def promoted(replica: Server, sentinel: Server) -> None:
     async def called() -> bool:
         _, port = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         with suppress(RedisError):  # a promotion closes its connections
-            told = await replica.ask("INFO", "replication")
-            return int(port) == replica.port and bool(told["role"] == "master")
+            replies = await replica.ask("INFO", "replication")
+            return int(port) == replica.port and bool(replies["role"] == "master")
         return False
 
     await wait_until("the replica in its master's place", called, PATIENCE)

@@ -1,4 +1,4 @@
-"""The fault proxy makes the faults that it is told to make, and no others."""
+"""The fault proxy makes the faults that it is set to make, and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -30,8 +30,8 @@ class Commands:
 
     async def since(self) -> Counter[str]:
         """Command → number of runs since `forget`."""
-        told: dict[str, Any] = await self._redis.info("commandstats")
-        counts = {name.removeprefix("cmdstat_"): it["calls"] for name, it in told.items()}
+        stats: dict[str, Any] = await self._redis.info("commandstats")
+        counts = {name.removeprefix("cmdstat_"): it["calls"] for name, it in stats.items()}
         return Counter({name: n for name, n in counts.items() if not name.startswith(_BESIDE)})
 
 

@@ -22,14 +22,14 @@ class Reader:
 
 @pytest.mark.parametrize("scope", get_args(Scope))
 @pytest.mark.parametrize("credentials", [(OWNER,), (OWNER, Reader()), (Reader(), OWNER)])
-def test_requires_lets_the_api_token_do_everything(
+def test_requires_accepts_the_api_token_for_every_scope(
     scope: Scope, credentials: tuple[Credential, ...]
 ) -> None:
     assert requires(scope, b"Bearer owner", credentials).scopes == set(get_args(Scope))
 
 
 @pytest.mark.parametrize("credentials", [(Reader(),), (OWNER, Reader()), (Reader(), OWNER)])
-def test_requires_returns_the_caller_that_any_kind_of_credential_knows(
+def test_requires_returns_the_caller_of_any_kind_of_credential(
     credentials: tuple[Credential, ...],
 ) -> None:
     assert requires("read", b"Bearer reader", credentials) is READER
@@ -42,7 +42,7 @@ def test_requires_refuses_a_caller_without_the_scope(scope: Scope) -> None:
 
 
 @pytest.mark.parametrize("credentials", [(), (OWNER,), (OWNER, Reader())])
-def test_requires_refuses_a_header_that_no_kind_of_credential_knows(
+def test_requires_refuses_a_header_that_no_kind_of_credential_accepts(
     credentials: tuple[Credential, ...],
 ) -> None:
     with pytest.raises(Unauthenticated):

@@ -156,5 +156,7 @@ async def test_create_many_requires_a_token(api: Api) -> None:
 async def test_create_many_logs_one_event(api: Api) -> None:
     with capture_logs() as logs:
         await results(api, GOOD, GOOD, {})
-    told = [entry for entry in logs if entry["event"] == "messages_created"]
-    assert told == [{"event": "messages_created", "log_level": "info", "created": 2, "refused": 1}]
+    created = [entry for entry in logs if entry["event"] == "messages_created"]
+    assert created == [
+        {"event": "messages_created", "log_level": "info", "created": 2, "refused": 1}
+    ]

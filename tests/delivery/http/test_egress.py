@@ -181,7 +181,7 @@ async def test_resolve_asks_the_system_for_localhost() -> None:
             assert await send(client, f"http://localhost:{here.port}/") == 200
 
 
-async def test_resolve_of_forty_slow_names_does_not_delay_another(
+async def test_resolve_of_forty_slow_names_does_not_delay_another_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answered = threading.Event()

@@ -266,7 +266,7 @@ async def test_send_fails_with_proxy_error_if_the_proxy_refuses_the_login(
         assert await result(sender, claim, "http://127.0.0.1:2/") == (None, "proxy_error")
 
 
-async def test_send_takes_another_status_of_the_proxy_for_the_receivers(
+async def test_send_records_another_status_of_the_proxy_as_that_of_the_receiver(
     proxy: ForwardProxy, claim: Claims
 ) -> None:
     proxy.instead = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
@@ -274,7 +274,7 @@ async def test_send_takes_another_status_of_the_proxy_for_the_receivers(
         assert await result(sender, claim, "http://127.0.0.1:2/") == (502, None)
 
 
-async def test_send_without_proxy_takes_407_for_the_receivers(
+async def test_send_without_proxy_records_407_as_the_status_of_the_receiver(
     claim: Claims, receiver: Receiver
 ) -> None:
     receiver.statuses = [407]

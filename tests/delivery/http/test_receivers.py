@@ -289,7 +289,7 @@ def peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-async def test_send_succeeds_at_the_timeout_if_the_body_drips(
+async def test_send_succeeds_at_the_timeout_if_the_body_arrives_too_slowly(
     sender: Sender, claim: Claims
 ) -> None:
     answer = HEAD + b"\r\n"
@@ -330,7 +330,7 @@ async def test_send_ends_at_once_if_the_body_is_invalid(
 
 
 @pytest.mark.parametrize("more", [b"X: y\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
-async def test_send_fails_with_timeout_if_the_head_drips(
+async def test_send_fails_with_timeout_if_the_head_arrives_too_slowly(
     sender: Sender, claim: Claims, more: bytes
 ) -> None:
     begin = b"" if more.startswith(b"HTTP") else HEAD

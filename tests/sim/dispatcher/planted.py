@@ -37,7 +37,7 @@ class Planted(msgspec.Struct, frozen=True):
 
 @contextmanager
 def planted(mistake: Planted) -> Iterator[None]:
-    """Within, the function runs with the mistake, by whatever name it was imported."""
+    """Run the function with the mistake, under any name of an import, until the block ends."""
     function, right = mistake.function, mistake.function.__code__
     function.__code__ = mistake.code()
     try:

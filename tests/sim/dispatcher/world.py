@@ -177,7 +177,7 @@ class SimProcess(Process):
         self.dispatcher._leases.sending = cast("set[Lease]", InOrder())
 
     async def run(self) -> None:
-        """What a process does until it is told to stop."""
+        """What a process does until it is requested to stop."""
         self.dispatcher.start()
 
     async def drain(self) -> None:
@@ -187,7 +187,7 @@ class SimProcess(Process):
 
 
 class SimSender:
-    """Makes no request, and tells the judge of each; answers as the seed says."""
+    """Makes no request, but reports each to the judge; answers as the seed decides."""
 
     def __init__(self, process: SimProcess) -> None:
         self._process = process
@@ -240,7 +240,7 @@ class World:
         self._messages = self.data.messages(self.options.concurrency)
 
     def run(self) -> None:
-        """The whole schedule. Raises: Broken, and whatever the dispatcher lets through."""
+        """The whole schedule. Raises: Broken, and any error that the dispatcher does not handle."""
         self.store.server.reset()
         self.store.server.forget_scripts()  # else the first world would differ from the others
         self.store.world = self
@@ -355,7 +355,7 @@ class World:
             self.fail(task.exception())
 
     def fail(self, error: BaseException | None) -> None:
-        """Keep the first error, to be raised by whoever drives the world."""
+        """Keep the first error, to be raised by the caller that runs the world."""
         self._failure = self._failure or error
 
     def _create(self) -> None:

@@ -33,7 +33,7 @@ async def checked(store: Store, *, repair: bool = False) -> list[Finding]:
     ]
 
 
-async def told(store: Store) -> list[tuple[str, bytes]]:
+async def findings(store: Store) -> list[tuple[str, bytes]]:
     return sorted((one.rule, one.subject) for one in await checked(store))
 
 
@@ -57,7 +57,7 @@ async def sound(redis: Redis, prefix: str) -> AsyncIterator[Store]:
 
 
 async def test_fsck_of_a_sound_store_has_no_findings(sound: Store) -> None:
-    assert await told(sound) == []
+    assert await findings(sound) == []
     check = sound.fsck(0)
     assert [one async for one in check.run(repair=False)] == []
     assert check.messages == LIMIT + 4
@@ -157,13 +157,13 @@ async def test_fsck_finds_and_repairs_a_damage(
     repair: str | None,
 ) -> None:
     await damage(redis, sound.keys[0].base)
-    first = await told(sound)
+    first = await findings(sound)
     assert set(found) <= set(first)
-    assert await told(sound) == first  # a look changes nothing
+    assert await findings(sound) == first  # a check without repair changes nothing
     repaired = await checked(sound, repair=True)
     assert all(one.repair for one in repaired)
     assert repair is None or repair in [one.repair for one in repaired]
-    assert await told(sound) == []
+    assert await findings(sound) == []
 
 
 async def strand(redis: Redis, store: Store) -> None:
@@ -180,7 +180,7 @@ async def test_fsck_finds_and_unparks_a_stranded_destination(redis: Redis, sound
     await strand(redis, sound)
     (one,) = await checked(sound, repair=True)
     assert (one.rule, one.subject) == ("stranded", HOST)
-    assert await told(sound) == []
+    assert await findings(sound) == []
     assert [it.id for it in (await sound.queues[0].claim(9)).messages] == ["parked"]
 
 
@@ -189,7 +189,7 @@ async def test_fsck_does_not_report_parked_messages_that_a_due_one_will_unpark(
 ) -> None:
     await strand(redis, sound)
     await sound.messages.create("next", accepted(delay=3600))
-    assert await told(sound) == []
+    assert await findings(sound) == []
 
 
 async def test_fsck_reports_an_unknown_key_and_leaves_it(redis: Redis, sound: Store) -> None:
@@ -211,7 +211,7 @@ async def test_fsck_checks_many_messages_of_all_partitions_in_steps(
         await redis.zrem(f"{keys.base}due", *lost)
     found = await checked(store, repair=True)
     assert {one.subject.decode() for one in found} == lost
-    assert await told(store) == []
+    assert await findings(store) == []
     for keys in store.keys:
         await invariants.check(redis, keys, LIMIT)
 
@@ -229,15 +229,15 @@ async def test_fsck_does_not_report_messages_that_move_meanwhile(live_store: Sto
 
     moving = [asyncio.create_task(traffic(name)) for name in "abc"]
     try:
-        looks = [await told(live_store) for _ in range(10)]
+        rounds = [await findings(live_store) for _ in range(10)]
     finally:
         done.set()
         await asyncio.gather(*moving)
-    assert looks == [[]] * 10
+    assert rounds == [[]] * 10
 
 
 async def test_fsck_raises_if_the_store_is_unavailable(tmp_path: Path) -> None:
     redis = connect(f"unix://{tmp_path}/nobody")
     with pytest.raises(StoreUnavailable):
-        await told(Store(redis))
+        await findings(Store(redis))
     await redis.aclose()

@@ -90,7 +90,7 @@ async def test_submit_after_an_error_makes_the_next_call() -> None:
             await batcher.submit(1)
 
 
-async def test_submit_that_is_cancelled_leaves_the_call_of_others_alone() -> None:
+async def test_submit_that_is_cancelled_does_not_cancel_the_call_of_others() -> None:
     calls = Calls()
     calls.open.clear()
     batcher = Batcher(calls.double)

@@ -44,18 +44,13 @@ class FileLock:
         """Whether the open file is still the file at the path."""
         return file_identity(self.path) == file_identity(self.descriptor)
 
-    async def acquire_when_free(
-        self,
-        mode: int = fcntl.LOCK_EX,
-        timeout: float = math.inf,
-        interval: float = LOCK_POLL_INTERVAL,
-    ) -> bool:
+    async def acquire_when_free(self, mode: int = fcntl.LOCK_EX, timeout: float = math.inf) -> bool:
         """Take the lock as soon as it is free → whether that was within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self.acquire(mode):
             if time.monotonic() >= deadline:
                 return False
-            await asyncio.sleep(interval)
+            await asyncio.sleep(LOCK_POLL_INTERVAL)
         return True
 
     def release(self) -> None:
