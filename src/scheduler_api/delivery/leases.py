@@ -114,11 +114,11 @@ class Leases:
         if lease in self.sending:
             if has_started(lease.task):
                 lease.task.cancel()
+                log.warning("lease_lost", message_id=lease.claimed.id)
             else:
                 # Cancelled now, it would run no line of its code: nobody would release the claim,
-                # which would count as a crash. It releases it when it finds the lease ended.
+                # which would count as a crash. It finds the lease ended, logs it and releases it.
                 lease.deadline = -math.inf
-            log.warning("lease_lost", message_id=lease.claimed.id)
 
 
 def has_started(task: asyncio.Task[None]) -> bool:

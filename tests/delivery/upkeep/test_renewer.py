@@ -6,6 +6,7 @@ import time
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.slot_shares import SlotShares
@@ -132,10 +133,13 @@ async def test_leases_abort_expired_cancels_no_task_that_has_not_started(store: 
     leases = Leases(LEASE, SlotShares(8))
     lease, task = Lease(store.queues[0], await claim(store, "a"), 0), working()
     leases.hold(lease, task)
-    leases.abort_expired()  # the task would run no line of its code, and release no claim
-    assert not task.cancelling()
-    assert not leases.usable(lease)
-    await asyncio.sleep(0)
-    leases.abort_expired()
+    with capture_logs() as logged:
+        leases.abort_expired()  # the task would run no line of its code, and release no claim
+        assert not task.cancelling()
+        assert not leases.usable(lease)
+        assert logged == []  # the task logs it, when it finds that its lease has ended
+        await asyncio.sleep(0)
+        leases.abort_expired()
     assert task.cancelling()
+    assert [entry["event"] for entry in logged] == ["lease_lost"]
     await cancel_all(leases.tasks)
