@@ -1,6 +1,8 @@
 """The store opened, external and embedded; the mark of its data written and read."""
 
+import asyncio
 import os
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -15,9 +17,10 @@ from scheduler_api.domain.errors import (
     StoreStartFailed,
     StoreUnavailable,
 )
+from scheduler_api.settings import Settings
 from scheduler_api.store.connection.client import close, connect, open_client
 from scheduler_api.store.keys import OLDEST_READABLE, SCHEMA
-from scheduler_api.store.store import Store, open_redis
+from scheduler_api.store.store import Store, open_redis, open_store
 from tests.support import engines
 from tests.support.configured_store import server
 from tests.support.lost_replies import lose_next_reply
@@ -93,6 +96,21 @@ async def test_open_redis_without_an_address_starts_and_stops_the_embedded_store
     gone = connect(f"unix://{address}")
     with pytest.raises(exceptions.ConnectionError):
         await gone.ping()
+
+
+async def test_open_store_stops_the_embedded_store_after_others_have_settled(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data_dir=tmp_path, shutdown_grace=timedelta(0))
+    async with AsyncExitStack() as owning, AsyncExitStack() as joined:
+        await owning.enter_async_context(open_store(settings))
+        other = await joined.enter_async_context(open_store(settings))
+        stopping = asyncio.create_task(owning.aclose())
+        await asyncio.wait([stopping], timeout=0.3)  # longer than the grace
+        assert await other.messages.count() == 0
+        assert not stopping.done()
+        await joined.aclose()
+        await asyncio.wait_for(stopping, 2)
 
 
 async def test_open_redis_raises_if_the_folder_cannot_be_created(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from scheduler_api.settings import Settings
@@ -23,6 +24,10 @@ from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
 from scheduler_api.store.stored_bytes import Growth
+
+# After their grace, other processes store the outcome of the requests that they cut off: the
+# embedded store must not stop in that moment.
+SETTLE_TIME: Final = timedelta(seconds=2)
 
 
 class Store:
@@ -113,7 +118,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     async with open_redis(
         settings.redis_address,
         settings.data_dir,
-        settings.shutdown_grace,
+        settings.shutdown_grace + SETTLE_TIME,
         memory_shares(settings).store,
     ) as redis:
         yield Store(
