@@ -162,7 +162,7 @@ async def test_import_with_one_invalid_line_imports_nothing(
     assert done.returncode == 1
     printed = done.stderr.decode().splitlines()
     assert printed[0] == "0 imported, 0 existed already"
-    assert printed[1].startswith("refused: line 2: Object missing required field")
+    assert printed[1].startswith("refused: line 2: /id: this field is required")
     assert printed[2].startswith("refused: line 4: /webhookUrl: ")
     assert printed[3:] == ["Error: 2 refused"]
     assert await live_store.messages.count() == 0
@@ -223,7 +223,7 @@ async def test_import_from_the_original_copies_each_message_once_and_leaves_it_t
         done = await run("import", "--from-original", address)
         printed = done.stderr.decode().splitlines()
         assert printed[0] == f"{restored} imported, {same} existed already"
-        assert printed[1].startswith("refused: bad: Object missing required field")
+        assert printed[1].startswith("refused: bad: /webhookUrl: this field is required")
         assert (done.returncode, printed[2:]) == (1, ["Error: 1 refused"])
     assert await redis.dbsize() == 254
     claim = await queue_of(live_store, "past").claim(10)

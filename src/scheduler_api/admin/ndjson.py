@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType, field
@@ -12,6 +12,8 @@ from scheduler_api.domain.accept import accept, check_delay
 from scheduler_api.domain.attempt import ATTEMPTS_KEPT, Attempt
 from scheduler_api.domain.content_type import JSON_TYPE
 from scheduler_api.domain.egress import EgressRules
+from scheduler_api.domain.errors import Invalid
+from scheduler_api.domain.field_errors import field_error
 from scheduler_api.domain.instant import format_instant, parse_instant
 from scheduler_api.domain.message import (
     Accepted,
@@ -23,6 +25,8 @@ from scheduler_api.domain.message import (
 )
 from scheduler_api.store.audit.dump import Dumped, Position, Restorable
 from scheduler_api.store.codec.record import from_ms, to_ms
+
+Decoded = TypeVar("Decoded", bound=msgspec.Struct)
 
 UTC: Final = "UTC"
 Count = Annotated[int, Meta(ge=0)]
@@ -63,8 +67,8 @@ class _Original(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Line).decode
-_decode_original = msgspec.json.Decoder(_Original).decode
+_LINE: Final = msgspec.json.Decoder(Line)
+_ORIGINAL: Final = msgspec.json.Decoder(_Original)
 
 
 def pack_line(message: Dumped) -> bytes:
@@ -96,7 +100,7 @@ def pack_line(message: Dumped) -> bytes:
 def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
     """The message of a line, after the checks of the API. Raises: ValueError, Invalid."""
     text.decode()  # raises for bytes that are not UTF-8: msgspec does not look into raw values
-    line = _in_seconds(_decode(text))
+    line = _in_seconds(_decode(_LINE, text))
     accepted = _accepted(_asked(line), UTC, rules)
     delay = None if line.delay is None else check_delay(line.delay)
     scheduled = to_ms(parse_instant(line.schedule_to, UTC))
@@ -112,6 +116,15 @@ def unpack_line(text: bytes, rules: EgressRules) -> Restorable:
     )
 
 
+def _decode(decoder: msgspec.json.Decoder[Decoded], text: bytes) -> Decoded:
+    """Raises: Invalid (JSON that the decoder refuses), msgspec.DecodeError (not JSON)."""
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        names = decoder.type.__struct_encode_fields__
+        raise Invalid([field_error(str(error), decoder.type, names)]) from None
+
+
 def _in_seconds(line: Line) -> Line:
     """The line with its durations in the members of today."""
     delay = line.delay if line.delay_ms is None else line.delay_ms / 1000
@@ -121,7 +134,7 @@ def _in_seconds(line: Line) -> Line:
 
 def position_of(text: bytes) -> Position:
     """The position of a line in an export. Raises: msgspec.MsgspecError, ValueError."""
-    line = _decode(text)
+    line = _LINE.decode(text)
     return _due_ms(line), line.id.encode()
 
 
@@ -158,7 +171,7 @@ def unpack_original(key: str, value: bytes, zone: str, rules: EgressRules) -> Re
     `zone`: of a scheduleTo without an offset. Raises: ValueError, Invalid.
     """
     value.decode()  # as in unpack_line
-    original = _decode_original(value)
+    original = _decode(_ORIGINAL, value)
     asked = NewMessage(
         webhook_url=original.webhook_url,
         id=key,

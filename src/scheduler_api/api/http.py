@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from scheduler_api.api.field_errors import field_error
 from scheduler_api.domain.errors import (
     Conflict,
     FieldError,
@@ -25,6 +24,7 @@ from scheduler_api.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from scheduler_api.domain.field_errors import field_error
 
 T = TypeVar("T")
 

@@ -42,7 +42,8 @@ def listen(host: str, port: int) -> None:
     try:
         asyncio.run(_listen(host, port, secrets))
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from None
+        reason = f"cannot listen on {host}:{port} ({error.strerror}): set --host or --port"
+        raise click.ClickException(reason) from None
 
 
 def _notice(dropped: int) -> bytes:

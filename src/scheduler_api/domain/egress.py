@@ -187,6 +187,8 @@ def _reason(network: _BlockedNetwork, address: str, host: str) -> str:
 
 def _rule(entry: str) -> _AddressRule | _HostRule:
     try:
+        if "://" in entry:
+            raise ValueError("write HOST or HOST:PORT, without http://")
         encoded = ascii_host(entry).lower()
         return _network_rule(encoded) if "/" in encoded else _host_rule(encoded)
     except ValueError as error:

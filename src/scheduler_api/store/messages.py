@@ -242,8 +242,8 @@ def _unknown(message_id: str, error: OutcomeUnknown) -> OutcomeUnknown:
     """The message may have been stored; with the reason, unless there was only no reply."""
     reason = "" if str(error) == str(OutcomeUnknown()) else f"{error} "
     return OutcomeUnknown(
-        f"{reason}Whether the message was stored is unknown; "
-        "repeating the request with this `messageId` as its `id` is safe.",
+        f"{reason}It is not known whether the message was stored. "
+        "It is safe to repeat the request with this `messageId` as its `id`.",
         messageId=message_id,
     )
 

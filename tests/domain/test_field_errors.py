@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from scheduler_api.api.field_errors import field_error
 from scheduler_api.domain.destination import NewLimits
+from scheduler_api.domain.field_errors import field_error
 from scheduler_api.domain.message import NewMessage
 
 HOOK = b'"webhookUrl": "http://example.com"'
