@@ -3,18 +3,17 @@
 Then the same for the real dispatcher. Prints the figures, and writes them to .guarantee/sim.json.
 """
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from tests.sim.campaign import Catch, Figures, broken, campaign, catch_all
+from tests.sim.campaign import Catch, Figures, campaign, catch_all
+from tests.sim.command_line import parse, replay, show_caught
 from tests.sim.dispatcher import __main__ as dispatcher
-from tests.sim.options import shown
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
@@ -25,13 +24,11 @@ SEEDS_A_DISPATCHER: Final = 50  # schedules of the scripts for one of the real d
 
 def main() -> int:
     """0 if nothing was broken and each mistake was caught."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="number of schedules")
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--seed", type=int, help="run one schedule, and show each call")
-    chosen = parser.parse_args()
+    chosen = parse("python -m tests.sim", __doc__, SEEDS)
     if chosen.seed is not None:
-        return replay(chosen.seed)
+        machine = StoreOnModel()
+        world = World(machine, chosen.seed)
+        return replay(chosen.seed, world, world.options, machine.server, lambda: world.now)
     began = time.monotonic()
     figures = run(chosen.first, chosen.seeds)
     seconds = time.monotonic() - began
@@ -41,21 +38,6 @@ def main() -> int:
     write(figures, seconds, caught)
     unsound = bool(figures.failures) or any(one.reason is None for one in caught)
     return dispatcher.run(chosen.first, max(1, chosen.seeds // SEEDS_A_DISPATCHER)) or int(unsound)
-
-
-def replay(seed: int) -> int:
-    """One schedule, call by call."""
-    machine = StoreOnModel()
-    world = World(machine, seed)
-
-    def show(script: str, args: list[bytes], reply: Any) -> None:
-        print(f"{world.now} {script} {args} → {reply}")
-
-    print(f"seed={seed} {shown(world.options)}")
-    machine.server.trace = show
-    reason = broken(world)
-    print(reason or "nothing was broken")
-    return int(reason is not None)
 
 
 def run(first: int, seeds: int) -> Figures:
@@ -85,16 +67,6 @@ def show(figures: Figures, seconds: float) -> None:
     for failure in figures.failures[:10]:
         print(f"  make sim SEED={failure.seed}  # {failure.reason.splitlines()[0]}")
         print(f"    {failure.options}")
-
-
-def show_caught(caught: list[Catch]) -> None:
-    """Print which planted mistakes were caught."""
-    for one in caught:
-        if one.reason is None:
-            print(f"  not caught: {one.name}")
-    found = [one.schedules for one in caught if one.reason is not None]
-    slowest = max(found, default=0)
-    print(f"planted bugs caught {len(found)} of {len(caught)}, slowest after {slowest:,} schedules")
 
 
 def write(figures: Figures, seconds: float, caught: list[Catch]) -> None:

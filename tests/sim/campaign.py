@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from structlog.testing import capture_logs
@@ -80,8 +80,15 @@ def simulate(first: int, count: int) -> Figures:
     return figures
 
 
-def broken(world: World) -> str | None:
-    """The promise that a schedule broke, or the error of a script; None: nothing."""
+class Schedule(Protocol):
+    """A schedule of either simulation."""
+
+    def run(self) -> None:
+        """All of it. Raises: Broken, or an error of the code that runs in it."""
+
+
+def broken(world: Schedule) -> str | None:
+    """The promise that a schedule broke, or the error of the code in it; None: nothing."""
     try:
         with capture_logs():  # writing the log would cost more than the schedule
             world.run()

@@ -1,15 +1,13 @@
 """python -m tests.sim.dispatcher: schedules of the real dispatcher, then the planted mistakes."""
 
-import argparse
 import sys
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
-from tests.sim.campaign import Catch
-from tests.sim.dispatcher.campaign import Figures, broken, campaign, catch_all
+from tests.sim.command_line import parse, replay, show_caught
+from tests.sim.dispatcher.campaign import Figures, campaign, catch_all
 from tests.sim.dispatcher.world import SimStore, World
-from tests.sim.options import shown
 
 SEEDS: Final = 2_000
 BUDGET: Final = 1_000  # schedules in which each planted mistake has to be caught
@@ -17,13 +15,11 @@ BUDGET: Final = 1_000  # schedules in which each planted mistake has to be caugh
 
 def main() -> int:
     """0 if nothing was broken and each mistake was caught."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim.dispatcher", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="number of schedules")
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--seed", type=int, help="run one schedule, and show each call")
-    chosen = parser.parse_args()
+    chosen = parse("python -m tests.sim.dispatcher", __doc__, SEEDS)
     if chosen.seed is not None:
-        return replay(chosen.seed)
+        store = SimStore()
+        world = World(store, chosen.seed)
+        return replay(chosen.seed, world, world.options, store.server, lambda: world.store_ms)
     return run(chosen.first, chosen.seeds)
 
 
@@ -37,21 +33,6 @@ def run(first: int, seeds: int) -> int:
     return int(bool(figures.failures) or any(one.reason is None for one in caught))
 
 
-def replay(seed: int) -> int:
-    """One schedule, call by call."""
-    store = SimStore()
-    world = World(store, seed)
-
-    def show(script: str, args: list[bytes], reply: Any) -> None:
-        print(f"{world.store_ms} {script} {args} → {reply}")
-
-    print(f"seed={seed} {shown(world.options)}")
-    store.server.trace = show
-    reason = broken(world)
-    print(reason or "nothing was broken")
-    return int(reason is not None)
-
-
 def show(figures: Figures, seconds: float) -> None:
     """Print the figures."""
     print(
@@ -63,16 +44,6 @@ def show(figures: Figures, seconds: float) -> None:
     for failure in figures.failures[:10]:
         print(f"  python -m tests.sim.dispatcher --seed {failure.seed}  # {failure.reason}")
         print(f"    {failure.options}")
-
-
-def show_caught(caught: list[Catch]) -> None:
-    """Print how the planted mistakes fared."""
-    for one in caught:
-        if one.reason is None:
-            print(f"  not caught: {one.name}")
-    found = [one.schedules for one in caught if one.reason is not None]
-    slowest = max(found, default=0)
-    print(f"planted bugs caught {len(found)} of {len(caught)}, slowest after {slowest:,} schedules")
 
 
 if __name__ == "__main__":

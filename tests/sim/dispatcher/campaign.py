@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-from structlog.testing import capture_logs
 
-from tests.sim.campaign import Catch, Failure, pool
+from tests.sim.campaign import Catch, Failure, broken, pool
 from tests.sim.dispatcher.planted import PLANTED, Planted, planted
 from tests.sim.dispatcher.world import SimStore, World
 from tests.sim.options import shown
@@ -17,7 +16,7 @@ CHUNK: Final = 50  # schedules of one task
 
 
 class Figures(msgspec.Struct):
-    """What schedules came to."""
+    """The figures of many schedules."""
 
     schedules: int = 0
     sends: int = 0
@@ -25,7 +24,7 @@ class Figures(msgspec.Struct):
     failures: list[Failure] = []
 
     def add(self, other: "Figures") -> None:
-        """Sum both up."""
+        """Add the figures of other schedules."""
         self.schedules += other.schedules
         self.sends += other.sends
         self.events = dict(Counter(self.events) + Counter(other.events))
@@ -35,16 +34,6 @@ class Figures(msgspec.Struct):
 @functools.cache
 def _store() -> SimStore:
     return SimStore()
-
-
-def broken(world: World) -> str | None:
-    """What a schedule broke, in words."""
-    try:
-        with capture_logs():  # the log would cost more than the schedule
-            world.run()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 def simulate(first: int, count: int) -> Figures:

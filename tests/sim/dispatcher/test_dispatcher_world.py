@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.sim.dispatcher.campaign import broken, catch, simulate
+from tests.sim.campaign import broken
+from tests.sim.dispatcher.campaign import catch, simulate
 from tests.sim.dispatcher.planted import PLANTED, Planted
 from tests.sim.dispatcher.world import SimStore, World
 
