@@ -45,10 +45,15 @@ async def test_strict_service_refuses_a_weak_store_and_names_the_setting(tmp_pat
     )
 
 
-def test_strict_service_refuses_an_unreachable_store(tmp_path: Path) -> None:
-    ended = refused_start(tmp_path, f"redis://127.0.0.1:{free_port()}", STRICT="1")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_strict_service_refuses_an_unreachable_store_and_names_it(
+    tmp_path: Path, workers: str
+) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    ended = refused_start(tmp_path, f"redis://{place}", STRICT="1", WORKERS=workers)
     assert ended.returncode == 1
     assert "Error: The store cannot be reached" in ended.stderr
+    assert place in ended.stderr.splitlines()[-1]
 
 
 async def test_check_waits_for_a_store_that_refuses_the_login_unless_strict(tmp_path: Path) -> None:

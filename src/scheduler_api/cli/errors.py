@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import click
 
-from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.domain.errors import SchedulerError, text_with_cause
 from scheduler_api.settings import SettingsError
 
 
@@ -23,10 +23,4 @@ def reported_errors() -> Iterator[None]:
     except SettingsError as error:
         raise InvalidSettings(" ".join(str(error).splitlines())) from None
     except (OSError, SchedulerError) as error:  # a used port; a store that does not start
-        raise click.ClickException(_with_cause(error)) from None
-
-
-def _with_cause(error: Exception) -> str:
-    """The text of the error and of its cause: a store's address, or why it is refused."""
-    text, cause = str(error), str(error.__cause__ or "")
-    return text if cause in text else f"{text} ({' '.join(cause.splitlines())})"
+        raise click.ClickException(text_with_cause(error)) from None

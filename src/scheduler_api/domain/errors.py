@@ -73,6 +73,12 @@ class SchedulerError(Exception):
         self.facts = facts
 
 
+def text_with_cause(error: Exception) -> str:
+    """The text of the error and of its cause: a store's address, or why it is refused."""
+    text, cause = str(error), str(error.__cause__ or "")
+    return text if cause in text else f"{text} ({' '.join(cause.splitlines())})"
+
+
 class Malformed(SchedulerError):
     """The body is not valid JSON in UTF-8."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from scheduler_api.domain.errors import SchedulerError
+from scheduler_api.domain.errors import SchedulerError, text_with_cause
 from scheduler_api.server import worker_channel
 from scheduler_api.server.run import new_runner, run
 from scheduler_api.server.shutdown import Shutdown
@@ -42,7 +42,7 @@ async def _run(settings: Settings, sock: socket.socket, parent: socket.socket) -
         to_parent.send(worker_channel.WRONG_SETTINGS, str(error))
         return 1
     except (SchedulerError, OSError) as error:
-        to_parent.send(worker_channel.START_REFUSED, str(error))
+        to_parent.send(worker_channel.START_REFUSED, text_with_cause(error))
         return 1
     else:
         return 0
