@@ -48,6 +48,12 @@ def test_source_takes_a_replaced_lib() -> None:
     assert "local time = call('TIME')" in source("claim")
 
 
+@pytest.mark.parametrize("statement", ["ruled = nil", "local ruled\nforget({})"])
+def test_source_refuses_a_statement_of_a_lib_that_it_would_leave_out(statement: str) -> None:
+    with pytest.raises(ValueError, match="must begin with `local NAME`"):
+        source("claim", {"clock": f"-- needs: keys\n\n{statement}\n"})
+
+
 def test_is_read_only_is_what_the_first_line_says() -> None:
     assert {name for name in NAMES if is_read_only(name)} == {
         *("get", "list", "inspect", "read_claims", "list_destinations", "read_destinations"),

@@ -72,11 +72,12 @@ class _Statement(NamedTuple):
 
 
 def _statements(lib: str) -> Iterator[_Statement]:
-    code = _COMMENT.sub("", lib)
-    for text in _NEXT_STATEMENT.split(code):
-        if defined := _DEFINED.match(text):
-            names = set(_WORD.findall(defined[1] or defined[2]))
-            yield _Statement(text.rstrip(), names, set(_WORD.findall(text)))
+    code = _COMMENT.sub("", lib).strip()
+    for text in filter(None, _NEXT_STATEMENT.split(code)):
+        if not (defined := _DEFINED.match(text)):  # it would be missing in every script
+            raise ValueError(f"a statement of lua/lib must begin with `local NAME`, not {text!r}")
+        names = set(_WORD.findall(defined[1] or defined[2]))
+        yield _Statement(text.rstrip(), names, set(_WORD.findall(text)))
 
 
 def _used(script: str, statements: Sequence[_Statement]) -> list[str]:
