@@ -137,7 +137,7 @@ def lead(options: Options, count: int) -> float:
 
 
 def lead_of(count: int) -> float:
-    """The default of that, for so many messages."""
+    """The default of that, for this many messages."""
     return 3 + count / CREATED_A_SECOND
 
 

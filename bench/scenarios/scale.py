@@ -31,7 +31,7 @@ SECONDS = 10  # of lateness
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """The figures with so many messages pending."""
+    """The figures with this many messages pending."""
 
     created: float  # messages/s over HTTP
     refused: int

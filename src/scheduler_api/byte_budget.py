@@ -18,7 +18,7 @@ class ByteBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # bytes, granted
 
     def try_acquire(self, size: int) -> bool:
-        """Acquire so many bytes now; False if they are held or others wait for bytes."""
+        """Acquire this many bytes now; False if they are held or others wait for bytes."""
         if self._waiting or not self._fits(size):
             return False
         self.held += size
@@ -32,7 +32,7 @@ class ByteBudget:
         return True
 
     async def acquire(self, size: int, timeout: float | None = None) -> None:
-        """Wait for so many bytes. Raises: TimeoutError after `timeout` seconds."""
+        """Wait for this many bytes. Raises: TimeoutError after `timeout` seconds."""
         if self.try_acquire(size):
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -53,7 +53,7 @@ def full_backlog() -> Iterator[str]:
 
 @asynccontextmanager
 async def steady(seconds: float) -> AsyncIterator[str]:
-    """A server that answers each request after so many seconds."""
+    """A server that answers each request after this many seconds."""
 
     async with receiving() as one:
 

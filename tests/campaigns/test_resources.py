@@ -116,7 +116,7 @@ class Campaign:
         return ids
 
     async def attempted(self, urls: list[str], count: int, timeout: str) -> Counter[int | str]:
-        """Create, attempt and forget so many messages → count of each event."""
+        """Create, attempt and forget this many messages → count of each event."""
         before = self.outcomes.counts.copy()
         ids = await self.create(urls, count, timeout)
         total = before.total() + count

@@ -31,7 +31,7 @@ class Fired:
         self.timer = Timer(self._fired.set)
 
     async def fires(self, within: float = 5) -> bool:
-        """Whether it fires within so many seconds."""
+        """Whether it fires within this many seconds."""
         try:
             async with asyncio.timeout(within):
                 await self._fired.wait()

@@ -154,7 +154,7 @@ async def test_claim_without_a_free_descriptor_does_not_run_and_uses_no_attempt(
 
 
 def take_memory(pid: int, left: int) -> None:
-    """Limit a process to so many further bytes of address space."""
+    """Limit a process to this many further bytes of address space."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + left
     resource.prlimit(pid, resource.RLIMIT_AS, (most, most))

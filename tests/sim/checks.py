@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.replica import Replica
     from tests.sim.world import World
 
-MAX_LOOK_AGAIN: Final = 0.25  # seconds; see lua/queue/claim.lua
+MAX_RECHECK: Final = 0.25  # seconds; see lua/queue/claim.lua
 IMAGES: Final = 6  # checks back to which a store that is not durable may fall
 
 
@@ -112,6 +112,6 @@ class Checks:
 
     def looks_again(self, partition: int, due_in: float | None) -> None:
         """A claim returns when to claim again what it had no slot for."""
-        late = due_in is None or due_in > MAX_LOOK_AGAIN
+        late = due_in is None or due_in > MAX_RECHECK
         withheld = late and self._world.stored_in(partition, "withheld")
         self.require(not withheld, "no claim is planned for what waits for a slot")

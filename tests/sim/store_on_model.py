@@ -36,7 +36,7 @@ class StoreOnModel:
 
 
 class Divided:
-    """The parts of a store with so many partitions."""
+    """The parts of a store with this many partitions."""
 
     def __init__(self, server: Server, partitions: int) -> None:
         self.server = server

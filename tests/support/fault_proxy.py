@@ -44,7 +44,7 @@ class _Way:
     """The faults of one direction."""
 
     latency: float = 0.0  # seconds
-    jitter: float = 0.0  # at most so many seconds more
+    jitter: float = 0.0  # at most this many seconds more
     rate: float = math.inf  # bytes a second
     limit: float = math.inf  # bytes after which a connection ends
     flows: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,11 +100,11 @@ class FaultProxy:
         return f"redis://127.0.0.1:{self.port}"
 
     def latency(self, seconds: float, jitter: float = 0.0, direction: Direction = "down") -> None:
-        """Delay everything by so many seconds."""
+        """Delay everything by this many seconds."""
         self.ways[direction].latency, self.ways[direction].jitter = seconds, jitter
 
     def rate(self, bytes_per_second: float, direction: Direction = "down") -> None:
-        """Limit each connection to so many bytes a second."""
+        """Limit each connection to this many bytes a second."""
         self.ways[direction].rate = bytes_per_second
 
     def black_hole(self, *directions: Direction) -> None:
@@ -113,7 +113,7 @@ class FaultProxy:
             self.ways[direction].flows.clear()
 
     def cut_after(self, count: int, direction: Direction = "down") -> None:
-        """End each connection after so many further bytes."""
+        """End each connection after this many further bytes."""
         self.ways[direction].limit = count
         for connection in self.connections:
             connection.passed[direction] = 0

@@ -18,6 +18,6 @@ def keys_of(store: Store, message_id: str) -> Keys:
 
 
 def neighbours(store: Store, number: int, prefix: str = "m") -> list[str]:
-    """So many ids of partition 0, each with this prefix."""
+    """This many ids of partition 0, each with this prefix."""
     ids = (f"{prefix}{n:03}" for n in count())
     return list(islice((one for one in ids if queue_of(store, one) is store.queues[0]), number))

@@ -121,7 +121,7 @@ class _Connection:
         await self._until_read()
 
     async def receive(self, enough: Callable[[list[Response]], bool]) -> list[Response]:
-        """Wait for so many responses, or for the end of the connection → all responses."""
+        """Wait for this many responses, or for the end of the connection → all responses."""
         while not self._ended and not enough(responses(self._received, self._methods)):
             try:
                 receiving = self._loop.sock_recv(self._sock, 65536)

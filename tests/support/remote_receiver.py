@@ -17,7 +17,7 @@ HERE: Final = "192.0.2.1"  # TEST-NET-1, used by no network
 THERE: Final = "192.0.2.2"
 PORT: Final = 8080
 
-# Tells of each request. Answers it with 200, but not the first one to /silent.
+# Reports each request. Answers it with 200, but not the first one to /silent.
 PROGRAM: Final = f"""
 import sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

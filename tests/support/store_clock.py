@@ -32,7 +32,7 @@ class Clock:
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def advance(self, ms: int) -> None:
-        """Move it ahead by so many ms."""
+        """Move it ahead by this many ms."""
         await self.set(await self.now() + ms)
 
 

@@ -16,7 +16,7 @@ class WrongClock:
         self.set(0)
 
     def set(self, seconds: int) -> None:
-        """Set the error: ahead by so many seconds, or behind."""
+        """Set the error: ahead by this many seconds, or behind."""
         new = self._told.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.rename(self._told)  # so that no process reads half of it

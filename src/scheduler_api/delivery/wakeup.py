@@ -24,14 +24,14 @@ class Wakeup:
         self._event.set()
 
     def at(self, instant: float) -> None:
-        """Wake at that instant, in monotonic seconds; of several the earliest counts."""
+        """Wake at that instant, in monotonic seconds; the earliest of several counts."""
         if self._set_to is None or instant < self._set_to:
             self._timer = self._timer or Timer(self._event.set)
             self._timer.set(instant)
             self._set_to = instant
 
     def within(self, seconds: float) -> None:
-        """Wake after so many seconds; of several the earliest counts."""
+        """Wake after this many seconds; the earliest of several counts."""
         self.at(time.monotonic() + seconds)
 
     async def wait(self) -> None:

@@ -31,7 +31,7 @@ def read(pieces: Iterable[bytes]) -> Found:
 
 
 def cut(answer: bytes, size: int) -> list[bytes]:
-    """Packets of so many bytes."""
+    """Packets of this many bytes."""
     return [answer[at : at + size] for at in range(0, len(answer), size)]
 
 

@@ -137,7 +137,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 class _Time:
-    """Stands where a module of the product has imported `time`."""
+    """Replaces in a module of the product the imported `time`."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self.monotonic = monotonic
@@ -147,7 +147,7 @@ class _Time:
 
 
 class _Secrets:
-    """Stands where a module of the product has imported `secrets`."""
+    """Replaces in a module of the product the imported `secrets`."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng

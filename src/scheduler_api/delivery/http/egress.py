@@ -18,7 +18,7 @@ import aiohttp
 from scheduler_api.delivery.http.resolver import Resolver
 from scheduler_api.domain.egress import EgressRules
 
-# Idle connections are kept so many seconds: less than the 5 s after which many servers close them,
+# Idle connections are kept for this long, s: less than the 5 s after which many servers close them,
 # so that a request seldom meets a connection that is just being closed.
 KEEP_ALIVE: Final = 4.0
 DNS_TTL: Final = 10  # seconds that resolved addresses are cached

@@ -2,7 +2,7 @@
 -- Stores new messages. One is not stored if its id is that of a pending message, or of a finished one
 -- of which the request is a repeat.
 --
--- ARGV[1] horizon: a new head of `due` within so many ms is announced
+-- ARGV[1] horizon: a new head of `due` within this many ms is announced
 -- ARGV[2…] (id, asked, tail)… of each message (1–100)
 --   asked  when it is due: "=ms" at an instant, "+ms" after now
 --   tail   its record from the 14th byte on

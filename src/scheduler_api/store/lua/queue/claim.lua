@@ -26,9 +26,9 @@ local count, lease, worker_id, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3]
 local limit_share, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
 local slots, free_slots = number(ARGV[7]), number(ARGV[8])
 local early = math.floor(ahead / 2) -- ms before the head is due: the next claim, which may get several
-local LOOK = 128 -- ids read from each end of what is due
+local READ_IDS = 128 -- ids read from each end of what is due
 local OPENED = 16 -- destinations that may have opened, checked in one call
-local LOOK_AGAIN = 250 -- ms until a process checks destinations again that it has no slot for
+local RECHECK = 250 -- ms until a process checks destinations again that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
 local AT_ONE_INSTANT = 1000 -- leases that end in one ms, searched for those of a lost claim
 local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies cannot block the store
@@ -37,7 +37,7 @@ local ids, dues, records = {}, {}, {} -- of the messages that are returned
 local bytes, missing = 0, {} -- of the records; ids without one
 
 local function answer(fence, next_at, next_lease_end, last)
-  local again_at = now + LOOK_AGAIN
+  local again_at = now + RECHECK
   if withholds and (next_at < 0 or next_at > again_at) then next_at = again_at end
   local reply = {now, tonumber(fence), next_at, next_lease_end, #missing, schema, last}
   local progress = #ids > 0 and call('HMGET', PROGRESS, unpack(ids))
@@ -93,13 +93,13 @@ end
 -- Due messages, alternately the oldest and the newest: a backlog must not hide fresh messages.
 local function due_now()
   local latest = now + ahead
-  local old = call('ZRANGE', DUE, '-inf', latest, 'BYSCORE', 'LIMIT', 0, LOOK, 'WITHSCORES')
-  if #old < 2 * LOOK then return old end
+  local old = call('ZRANGE', DUE, '-inf', latest, 'BYSCORE', 'LIMIT', 0, READ_IDS, 'WITHSCORES')
+  if #old < 2 * READ_IDS then return old end
   -- With so many overdue, nothing is leased ahead: it would wait in a slot that another could use.
-  local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, LOOK, 'WITHSCORES')
-  if #new < 2 * LOOK then return old end -- most of them are due in a moment only, and none is hidden
+  local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, READ_IDS, 'WITHSCORES')
+  if #new < 2 * READ_IDS then return old end -- most are due only in a moment; none is hidden
   local both, seen = {}, {}
-  for i = 1, 2 * LOOK, 2 do
+  for i = 1, 2 * READ_IDS, 2 do
     for _, from in ipairs({old, new}) do
       if not seen[from[i]] then
         seen[from[i]] = true
@@ -128,7 +128,7 @@ local function unpark_opened()
   for _, dest in ipairs(call('ZRANGE', OPENS, '-inf', now, 'BYSCORE', 'LIMIT', 0, OPENED)) do
     call('ZREM', OPENS, dest)
     moved = moved + unpark(dest, limit_share, now)
-    if moved > 2 * LOOK then return end
+    if moved > 2 * READ_IDS then return end
   end
 end
 
