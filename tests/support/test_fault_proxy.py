@@ -128,7 +128,7 @@ async def test_watch_gets_commands_and_replies_by_name_before_they_pass(
 async def test_lose_reply_loses_that_reply_only(
     proxy: FaultProxy, redis: Redis, prefix: str
 ) -> None:
-    patient = connect(f"{proxy.address}?socket_timeout=0.2")
+    patient = connect(f"{proxy.address}?socket_timeout=1")
     store = Store(patient, prefix=prefix)
     await store.messages.create("a", accepted())
     proxy.swallow_reply("create", nth=2)

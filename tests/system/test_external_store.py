@@ -12,7 +12,7 @@ import trustme
 from tests.support.command_line import run_in
 from tests.support.external_store import PASSWORD, ExternalStore
 from tests.support.receiver import Receiver
-from tests.system.processes import SERVE, Server, serving, started
+from tests.system.processes import SERVE, Server, free_port, serving, started
 
 
 @asynccontextmanager
@@ -74,7 +74,10 @@ async def test_external_store_with_an_untrusted_certificate_is_reported_at_start
     trustme.CA().cert_pem.write_to_path(stranger)
     async with tls_in_front_of(external_store.port, tmp_path) as (port, _):
         store = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={quote(str(stranger))}"
-        done = await run_in(tmp_path, "serve", REDIS_URL=store, STRICT="1", API_TOKEN="t")
+        own_port = str(free_port())
+        done = await run_in(
+            tmp_path, "serve", REDIS_URL=store, STRICT="1", API_TOKEN="t", API_PORT=own_port
+        )
     assert done.returncode == 1
     assert (
         done.stderr.decode()
