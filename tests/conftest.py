@@ -24,7 +24,7 @@ from tests.support.store_clock import Clock, clock_lib
 
 CONCURRENCY = 4  # a destination's, in tests of the store
 PARTITIONS = engines.PARTITIONS  # of `live_store`
-NOW = 1_800_000_000_000  # ms; where the tests' clock stands at first
+NOW = 1_800_000_000_000  # ms; what the tests' clock shows at first
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -32,7 +32,7 @@ from tests.support.waiting import wait_until
 from tests.support.work_counter import Commands, our_calls
 
 MANY = 100  # messages per call
-CALLS = 2_000  # enough to tell one leaked object per call from a table that grew once
+CALLS = 2_000  # enough to distinguish one leaked object per call from a table that grew once
 PENDING = 20_000  # messages whose memory is measured
 PAYLOAD = {"text": "." * 270}  # 281 bytes of JSON
 IDLE = 300  # seconds

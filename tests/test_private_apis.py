@@ -275,7 +275,7 @@ def set_by_methods(owner: type) -> set[str]:
     }
 
 
-_DOCUMENTED = {"_fields", "_make"}  # of named tuples: public, whatever they look like
+_DOCUMENTED = {"_fields", "_make"}  # of named tuples: public in spite of the underscore
 
 
 def others_private(text: str) -> Iterator[str]:

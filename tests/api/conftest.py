@@ -30,7 +30,7 @@ BODIES = 4 * MAX_BODY  # bytes, of all requests together
 
 @dataclass
 class Scheduler:
-    """Stands for the dispatcher: the test sets whether it runs."""
+    """Replaces the dispatcher: the test sets whether it runs."""
 
     running: bool = True
 
@@ -131,7 +131,7 @@ async def api(live_store: Store) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def stranded() -> AsyncIterator[Api]:
+async def without_store() -> AsyncIterator[Api]:
     """The API with a store that cannot be reached: nothing listens at its address."""
     with socket.socket() as closed:  # bound but not listening: connections are refused
         closed.bind(("127.0.0.1", 0))

@@ -52,14 +52,14 @@ async def test_health_reports_data_of_a_newer_version(
     assert "start the newer version" in found["detail"]
 
 
-async def test_health_reports_an_unreachable_store(stranded: Api) -> None:
+async def test_health_reports_an_unreachable_store(without_store: Api) -> None:
     body = {
         "status": "unhealthy",
         "redis": "disconnected",
         "scheduler": "running",
         "scheduled_jobs": 0,
     }
-    assert await health(stranded) == (503, body, "1")
+    assert await health(without_store) == (503, body, "1")
 
 
 async def test_health_lists_settings_of_the_store_that_may_lose_messages(
@@ -73,9 +73,9 @@ async def test_health_lists_settings_of_the_store_that_may_lose_messages(
     assert warning.startswith("appendfsync is no: ")
 
 
-async def test_live_answers_without_store_and_scheduler(stranded: Api) -> None:
-    stranded.scheduler.running = False
-    async with stranded.client.get("/health/live") as response:
+async def test_live_answers_without_store_and_scheduler(without_store: Api) -> None:
+    without_store.scheduler.running = False
+    async with without_store.client.get("/health/live") as response:
         assert (response.status, await response.json()) == (200, {"status": "alive"})
 
 
@@ -92,6 +92,6 @@ async def test_ready_answers_503_while_the_scheduler_is_stopped(api: Api) -> Non
         assert response.headers["Retry-After"] == "1"
 
 
-async def test_ready_answers_503_without_a_store(stranded: Api) -> None:
-    async with stranded.client.get("/health/ready") as response:
+async def test_ready_answers_503_without_a_store(without_store: Api) -> None:
+    async with without_store.client.get("/health/ready") as response:
         await problem(response, 503, "store_unavailable")

@@ -356,11 +356,11 @@ async def test_body_one_byte_over_the_limit_is_refused(
     ],
 )
 async def test_request_without_a_store_gets_503_with_retry_after(
-    stranded: Api, method: str, path: str
+    without_store: Api, method: str, path: str
 ) -> None:
     data = body(b'"id": "a"') if method == "POST" else None
     with capture_logs() as logs:
-        async with stranded.client.request(method, path, data=data) as response:
+        async with without_store.client.request(method, path, data=data) as response:
             await problem(response, 503, "store_unavailable")
             assert response.headers["Retry-After"] == "1"
     assert "request_failed" not in [entry["event"] for entry in logs]

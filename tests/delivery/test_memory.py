@@ -1,4 +1,4 @@
-"""Whatever the result of an attempt, its body is freed without the garbage collector."""
+"""After any result of an attempt, its body is freed without the garbage collector."""
 
 import asyncio
 import gc

@@ -31,7 +31,7 @@ def only_error(**fields: Any) -> tuple[str, str]:
 
 
 def raw(body: bytes) -> Accepted:
-    """Accepted as it stands in the bytes."""
+    """Accepted as it is in the bytes."""
     new = msgspec.json.decode(body, type=NewMessage)
     return accept(new, "UTC", EgressRules.parse("127.0.0.0/8").refusal_of_literal)
 

@@ -18,7 +18,7 @@ from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
 CHUNK: Final = 500  # schedules of one task
-GARBAGE: Final = 200_000  # new objects after which Python looks for reference cycles
+GARBAGE: Final = 200_000  # new objects after which Python searches for reference cycles
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """A store in this process: the shipped scripts in Lua, over a model of the Redis commands.
 
-It stands where redis-py's client stands, so that the product's own Scripts, Messages and Queue
+It is used where redis-py's client stands, so that the product's own Scripts, Messages and Queue
 run on it. A call is one coroutine that never waits: `at_once` runs it. The model is in model.lua,
 as most of a schedule's time would otherwise go on the way from Lua to Python and back.
 """

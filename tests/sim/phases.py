@@ -54,7 +54,7 @@ class Safety:
         if not acting:
             return
         one = self._rng.choice(acting)
-        # A process that was stopped finds all its timers rung: nobody else comes between.
+        # A process that was stopped finds all its timers expired: no other step comes between.
         for _ in range(self._rng.randrange(2, 7) if one.stopped else 1):
             if one.acts:
                 self._step_of(one)

@@ -12,7 +12,7 @@ from scheduler_api.store.connection.script_text import NAMES, lua_text, path_of,
 from tests.sim.model import OTHER, PARTITIONS
 from tests.sim.replica import Rules
 
-SEAM: Final = "call('ECHO', 'seam')"  # where one script stands for two calls
+SEAM: Final = "call('ECHO', 'seam')"  # where one script acts as two calls
 
 
 class Planted(msgspec.Struct, frozen=True):

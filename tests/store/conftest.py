@@ -45,7 +45,7 @@ def replica(redis: Redis, prefix: str, clock: Clock) -> Replica:
 
 @pytest.fixture
 async def published(redis: Redis, store: Store) -> AsyncIterator[Published]:
-    """Tells what was published since it was asked last."""
+    """Returns what was published since its last call."""
     async with redis.pubsub() as subscription:
         await subscription.ssubscribe(store.keys[0].wakeup)
         own = node_subscription(subscription)

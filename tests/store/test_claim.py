@@ -32,7 +32,7 @@ def ids(claim: Claim) -> list[str]:
 
 
 def host(number: int) -> str:
-    """A URL of a destination of its own."""
+    """A URL of a new destination."""
     return f"http://127.0.0.1:{3000 + number}/hook"
 
 

@@ -1,4 +1,4 @@
-"""The list of destinations: bounded pages, each destination once, whatever is stored."""
+"""The list of destinations: bounded pages, each destination once, for any data."""
 
 import base64
 from collections.abc import AsyncIterator

@@ -128,7 +128,7 @@ async def test_set_limit_does_not_change_other_destinations(store: Store) -> Non
     assert len(await claimed(store)) == CONCURRENCY
 
 
-# The bug to remember: a slot handed to one that then vanishes strands the others.
+# An earlier bug: the slot went to one message, and the others stayed parked when it was cancelled.
 
 
 async def test_cancel_passes_a_free_slot_to_the_next_parked_message(store: Store) -> None:
@@ -652,7 +652,7 @@ async def test_get_returns_the_hold_of_a_message_only_while_it_is_parked(store: 
 
 # How attempts went
 
-HOUR = 3_600_000  # ms; the tests' clock stands at the beginning of one
+HOUR = 3_600_000  # ms; the tests' clock begins at one
 
 
 async def results(store: Store, host: str = HERE) -> AttemptStats:

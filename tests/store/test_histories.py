@@ -1,6 +1,6 @@
-"""Histories: random calls of several processes, some of which die or never hear a reply.
+"""Histories: random calls of several processes, some of which die or never get a reply.
 
-After every call the store must be as a model of it says, and the invariants must hold.
+After every call the store must equal a model of it, and the invariants must hold.
 """
 
 import asyncio
@@ -236,7 +236,7 @@ class History:
         lost = self.lost.pop(store.worker_id, set())
         if lost:
             assert set(fences) == lost & self.model.held_by(store.worker_id), "12: nonce"
-            for name in fences:  # leased anew, as its deadline is reckoned from this call
+            for name in fences:  # leased again, as its deadline counts from this call
                 self.model.messages[name].until = self.model.now + LEASE
         else:
             self.model.lease(store.worker_id, fences, most)
@@ -322,7 +322,7 @@ async def succeeds(call: Awaitable[object]) -> bool:
 
 
 async def unheard(asking: Redis, watching: Redis, queue: Queue, most: int) -> None:
-    """A claim that the server has run, and whose reply the process never hears."""
+    """A claim that the server has run, and whose reply the process never gets."""
     before = await script_calls(watching)
     await lose_next_reply(asking, CLOCK)
     task = asyncio.ensure_future(queue.claim(most))
@@ -342,7 +342,7 @@ async def script_calls(redis: Redis) -> int:
 
 @pytest.fixture
 async def clients(valkey: str) -> AsyncIterator[tuple[Redis, Redis]]:
-    """Two, of a database of their own where there is one: each look scans it whole."""
+    """Two, in a separate database where there is one: each check scans all of it."""
     own = "" if "cluster" in engines.CHOSEN else f"{'&' if '?' in valkey else '?'}db=1"
     address = f"{valkey}{own}"
     asking, watching = (cast("Redis", open_client(address)) for _ in range(2))

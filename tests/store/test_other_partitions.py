@@ -39,7 +39,7 @@ async def all_data(redis: Redis, prefix: str) -> dict[bytes, Any]:
 
 
 def id_in(partition: int) -> str:
-    """One that the process with OTHER partitions looks for there."""
+    """One that the process with OTHER partitions searches for there."""
     return next(f"m{n}" for n in range(99) if partition_of(b"m%d" % n, OTHER) == partition)
 
 

@@ -1,4 +1,4 @@
-"""Limits, rates, pauses and failures change at random while messages move; none is stranded."""
+"""Limits, rates, pauses and failures change at random while messages move; none stays parked."""
 
 import random
 from collections import Counter

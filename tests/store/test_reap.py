@@ -42,7 +42,7 @@ async def test_reap_takes_back_a_lease_at_its_end_and_not_before(
 async def test_reap_does_nothing_if_an_outage_delayed_the_call(store: Store, clock: Clock) -> None:
     await bring(store, "delivering")
     await clock.advance(LEASE)
-    await store.queues[0].claim(1)  # finds nothing, but tells the time
+    await store.queues[0].claim(1)  # finds nothing, but returns the time
     await clock.advance(1_001)
     assert await store.queues[0].reap(within=timedelta(seconds=1)) == (0, [])
     await store.queues[0].claim(1)

@@ -14,7 +14,7 @@ from tests.support.message_states import outcome
 from tests.support.store_clock import Clock
 
 A, B = "127.0.0.1:3001", "127.0.0.1:3002"
-AGAIN = 0.25  # seconds until a process looks again at what it had no slot for
+AGAIN = 0.25  # seconds until a process claims again what it had no slot for
 NOTHING_FREE = Share(slots=8, free=1, open=[A.encode(), 3])  # a process to which A is slow
 ALL_FREE = Share(slots=8, free=8)
 
@@ -52,7 +52,7 @@ async def test_claim_finds_a_message_behind_those_of_a_slow_destination(store: S
     share = Share(slots=64, free=10, open=[A.encode(), 30])
     found = []
     claim = await store.queues[0].claim(8, 0.0, share)
-    while claim.due_in == 0:  # each looks at 256
+    while claim.due_in == 0:  # each reads 256
         found += ids(claim)
         claim = await store.queues[0].claim(8, 0.0, share)
     assert [*found, *ids(claim)] == ["b"]

@@ -36,7 +36,7 @@ async def raw_server(
 async def endless_server(
     begin: bytes, more: bytes, every: float = 0.0
 ) -> AsyncIterator[tuple[str, list[int]]]:
-    """Writes `begin`, then `more` `every` this many seconds, until its caller leaves
+    """Writes `begin`, then `more` every `every` seconds, until its caller leaves
     → its URL, and the sizes of what it could write."""
     written: list[int] = []
 

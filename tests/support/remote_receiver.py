@@ -1,6 +1,6 @@
 """A receiver in its own network namespace, as on another machine: its network can be cut.
 
-It has a network of its own, and so must the test: what is made here must not touch the machine's.
+It has its own network, and so must the test: what is made here must not touch the machine's.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ async def peer() -> AsyncIterator[Peer]:
     machines = os.environ.get(
         "MACHINE_NETWORK"
     )  # set by `make faults`, which then leaves that network
-    assert machines not in (None, _network("self")), "Only in a network of its own: make faults"
+    assert machines not in (None, _network("self")), "Only in a separate network: make faults"
     process = await asyncio.create_subprocess_exec(
         *("unshare", "--net", sys.executable, "-c", PROGRAM),
         stdin=subprocess.PIPE,
@@ -103,7 +103,7 @@ async def peer() -> AsyncIterator[Peer]:
     )
     try:
         one = Peer(process)
-        await wait_until("a network of its own", lambda: one.apart)
+        await wait_until("a separate network", lambda: one.apart)
         one.lay()
         assert await one.heard() == "listening"
         yield one

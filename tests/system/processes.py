@@ -1,4 +1,4 @@
-"""The service as real processes: each in a directory of its own, and always ended."""
+"""The service as real processes: each in its own directory, and always ended."""
 
 import asyncio
 import fcntl

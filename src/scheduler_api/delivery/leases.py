@@ -116,8 +116,8 @@ class Leases:
                 lease.task.cancel()
                 log.warning("lease_lost", message_id=lease.claimed.id)
             else:
-                # Cancelled now, it would run no line of its code: nobody would release the claim,
-                # which would count as a crash. It finds the lease ended, logs it and releases it.
+                # A task that is cancelled now runs no line of its code: its claim would not be
+                # released, and would count as a crash. Started, it sees the end and releases it.
                 lease.deadline = -math.inf
 
 

@@ -68,9 +68,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def unpack_claimed(fence: int, row: ClaimRow) -> Claimed | None:
-    """The message; None if its record cannot be read, which must not hold up the others.
+    """The message; None if its record cannot be read, which must not delay the others.
 
-    Its lease then ends again and again, until it counts as having killed too many processes.
+    Its lease then expires repeatedly, until the message fails by its number of crashes.
     """
     try:
         record, progress = unpack_record(row.record), unpack_progress(row.progress)

@@ -14,7 +14,7 @@ from scheduler_api.store.codec.limits import pack_limits, unpack_hold, unpack_li
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.replies import DestinationRow, rows
 
-READ_BATCH: Final = 100  # destinations; such a call holds up the store for less than 1 ms
+READ_BATCH: Final = 100  # destinations; such a call blocks the store for less than 1 ms
 READ_FOR_A_PAGE: Final = 2_000  # destinations, after which a page ends, however few belong on it
 
 

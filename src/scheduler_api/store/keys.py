@@ -102,8 +102,8 @@ class Keys:
 def partition_of(message_id: bytes, partitions: int) -> int:
     """The partition that keeps the message, by its routing key.
 
-    That is what stands before the first `@` of the id, so that `a@b` is in the partition of `a`;
-    all of the id if there is no `@` or it comes first.
+    The routing key is the part of the id before the first `@`, so that `a@b` is in the partition of
+    `a`. It is the whole id if the id has no `@` or begins with it.
     """
     return crc_hqx(message_id.partition(b"@")[0] or message_id, 0) % partitions
 
@@ -111,7 +111,7 @@ def partition_of(message_id: bytes, partitions: int) -> int:
 def tag(partition: int) -> int:
     """The number in the braces of the keys; 0 for partition 0.
 
-    The slots of any number of partitions lie evenly, so that each node of a cluster has its share.
+    Any number of partitions is spread evenly over the slots, so that each node has its share.
     """
     place = _slot(0) + partition * STRIDE
     return next(number for number in count() if (_slot(number) - place) % SLOTS < NEAR)

@@ -41,8 +41,8 @@ from scheduler_api.store.stored_bytes import CHECK_AFTER, MESSAGE_OVERHEAD, Grow
 log = structlog.get_logger()
 
 NOTIFY_WITHIN: Final = 30_000  # ms until due; the safety poll finds later heads in time
-CREATE_BATCH: Final = 100  # messages; such a call holds up the store for 1–2 ms
-ROWS_A_CALL: Final = 100  # of a list; a call of 100 holds up the store for less than 1 ms
+CREATE_BATCH: Final = 100  # messages; such a call blocks the store for 1–2 ms
+ROWS_A_CALL: Final = 100  # of a list; a call of 100 blocks the store for less than 1 ms
 
 Position = tuple[int, bytes]  # in a list: due ms and id of a message; valid in every partition
 WAITING: Final = (b"due", b"parked")  # places

@@ -25,7 +25,7 @@ from scheduler_api.store.replies import ClaimHead, ClaimRow, RecoverHead, head_a
 from scheduler_api.telemetry import transitions
 
 CLAIM_BYTES: Final = 4 * 1024**2  # of records in a claim, and one record more: MAX_BYTES, claim.lua
-CLAIM_BATCH: Final = 100  # messages; a claim of 100 holds up the store for about 1 ms
+CLAIM_BATCH: Final = 100  # messages; a claim of 100 blocks the store for about 1 ms
 SETTLE_WITHIN: Final = 0.002  # seconds that an outcome waits for others
 MAX_CRASHES: Final = 5  # processes that died while they held a message, until it has failed
 MAX_KEPT: Final = 100_000  # messages of each finished state, of any age

@@ -136,15 +136,17 @@ async def test_create_many_refuses_a_body_over_max_body(api: Api) -> None:
         await problem(response, 413, "payload_too_large")
 
 
-async def test_create_many_without_a_store_is_answered_as_a_single_create(stranded: Api) -> None:
+async def test_create_many_without_a_store_is_answered_as_a_single_create(
+    without_store: Api,
+) -> None:
     body = {"messages": [GOOD, {"id": "wrong"}, GOOD]}
-    async with stranded.client.post("/messages/batch", json=body) as response:
+    async with without_store.client.post("/messages/batch", json=body) as response:
         await problem(response, 503, StoreUnavailable.code)
         assert response.headers["Retry-After"]
 
 
-async def test_create_many_does_not_call_the_store_if_all_are_invalid(stranded: Api) -> None:
-    assert [one["status"] for one in await results(stranded, {}, 7)] == [422, 422]
+async def test_create_many_does_not_call_the_store_if_all_are_invalid(without_store: Api) -> None:
+    assert [one["status"] for one in await results(without_store, {}, 7)] == [422, 422]
 
 
 async def test_create_many_requires_a_token(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""A step is repeated whatever it raises; a task is cancelled until it has ended."""
+"""A step is repeated also after an error; a task is cancelled until it has ended."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Stranded messages are unparked."""
+"""Messages that are parked without a reason are unparked."""
 
 import asyncio
 

@@ -18,7 +18,7 @@ from scheduler_api.server.protocol import HttpProtocol
 from scheduler_api.server.protocol.http_protocol import MAX_HEAD
 from tests.support.waiting import wait_until
 
-END = b""  # stands for the end of the connection, among its writes
+END = b""  # marks the end of the connection, among its writes
 
 
 class Connection(asyncio.Transport):

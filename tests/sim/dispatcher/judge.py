@@ -9,7 +9,7 @@ from tests.sim.ledger import Broken
 if TYPE_CHECKING:
     from tests.sim.dispatcher.world import SimProcess, World
 
-# Seconds, where nothing fails and slots are plenty: a claim looks again after 0.25 s at what the
+# Seconds, where nothing fails and slots are plenty: a claim reads again after 0.25 s what the
 # other partition's claim left no slot for (lua/queue/claim.lua).
 MAX_LATENESS: Final = 0.5
 ABORTED_AFTER: Final = 0.5  # seconds after a pause, within which lost requests are aborted

@@ -31,7 +31,7 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
     "a lease of what is done": (("ZADD", "leases", 1, "done"),),
     "claims without leases": (("ZREM", "leases", "taken-0", "taken-3"),),
     "a claim of nobody": (("HSET", "claims", "nobody", f"2 worker_id before {HOST}"),),
-    "a claim that says nothing": (("HSET", "claims", "taken-0", "x"),),
+    "a claim that cannot be read": (("HSET", "claims", "taken-0", "x"),),
     "a claim without a destination": (("HSET", "claims", "taken-0", "2 worker_id before"),),
     "claims that `taken` has lost": (("ZREM", "taken", "taken-0", "taken-1", "taken-2"),),
     "`taken` has lost all": (("DEL", "taken"),),
@@ -53,16 +53,16 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
     "in flight is no number": (("HSET", "inflight", HOST, "x"),),
     "in flight is a fraction": (("HSET", "inflight", HOST, "1.5"),),
     "nothing is in flight": (("DEL", "inflight"),),
-    "settings that say nothing": (("HSET", "limits", HOST, "x"),),
+    "settings that cannot be read": (("HSET", "limits", HOST, "x"),),
     "settings whose interval is no number": (("HSET", "limits", HOST, "0 - 0 [null,null,false]"),),
-    "failures to connect that say nothing": (("HSET", "unreachable", HOST, "x"),),
-    "a beat that is no number": (
+    "failures to connect that cannot be read": (("HSET", "unreachable", HOST, "x"),),
+    "an instant of a rate that is no number": (
         ("HSET", "limits", HOST, '0 1000 0 [null,"1/s",false]'),
         ("HSET", "rate", HOST, "x"),
     ),
-    "a progress that says nothing": (("HSET", "progress", "taken-0", "x"),),
-    "a process that says nothing": (("HSET", "workers", "worker_id", "x", "other", ""),),
-    "results that say nothing": (
+    "a progress that cannot be read": (("HSET", "progress", "taken-0", "x"),),
+    "a process that cannot be read": (("HSET", "workers", "worker_id", "x", "other", ""),),
+    "results that cannot be read": (
         ("HSET", "even", "", "x", HOST, "x d:x :"),
         ("HSET", "odd", "", (NOW + 2 * DAY) // HOUR, HOST, "x d:x :"),
     ),
@@ -151,7 +151,7 @@ async def test_scripts_do_not_raise_on_damaged_data_and_fsck_repairs_it(
     assert "sound" in [row.id for row in page.rows]
     await store.destinations.list(100)
     await store.destinations.get(HOST)
-    for _ in range(2):  # what the first lets go on may be damaged too
+    for _ in range(2):  # what the first unparks may be damaged too
         assert all(one.repair for one in await checked(store, repair=True) if wrong(one))
     assert await findings(store) == []
 

@@ -101,7 +101,7 @@ async def test_lease_of_the_longest_allowed_duration_is_kept(store: Store, clock
 
 
 async def test_claim_keeps_the_order_when_the_clock_is_set_back(store: Store, clock: Clock) -> None:
-    """The order of the due instants, whatever the clock was at their creation."""
+    """The order of the due instants, for any clock at their creation."""
     await store.messages.create("first", accepted())
     await clock.advance(-HOUR)
     assert (await store.queues[0].claim(10)).messages == [], "never early, by the store's clock"

@@ -165,7 +165,7 @@ async def test_supervision_runs_one_store_after_the_locks_were_removed(
     await first.start()
     await call(first.socket, "SET", "key", "kept")
     remove(tmp_path, removed)
-    await second.start()  # before the first one looks again
+    await second.start()  # before the first one checks again
     assert await call(second.socket, "INCR", "count") == 1
     await wait_until("one owner", lambda: first.owner != second.owner)
     assert len(servers(tmp_path)) == 1

@@ -1,7 +1,7 @@
 """Checks the data of a running store against the invariants, and repairs them.
 
-One script reads all keys about a message at once, so that a message that moves meanwhile is not
-taken for damage. Each step is small, so that it holds up no other call.
+One script reads all keys about a message at once: otherwise a message that moves meanwhile would
+seem damaged. Each step is small, so that it delays no other call.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence

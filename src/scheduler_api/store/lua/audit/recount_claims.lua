@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Corrects the count of claims of destinations, and unparks their messages that nothing holds up.
+-- Corrects the count of claims of destinations, and unparks their messages that may be sent.
 -- Reads all claims, as a count would be wrong again if others changed it meanwhile. They are no more
 -- than the requests that all processes have open.
 --

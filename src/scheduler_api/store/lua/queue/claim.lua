@@ -133,7 +133,7 @@ local function unpark_opened()
 end
 
 -- Unparks messages that wait for a slot of a process, if this one has slots for them. The destinations
--- looked at last come last, so that all get their turn.
+-- that were checked last come last, so that each is checked in turn.
 local function unpark_withheld()
   if not withholds then return end
   for _, dest in ipairs(call('ZRANGE', WITHHELD, 0, OPENED - 1)) do

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Gives back claims that were not sent; their attempts do not change. A call without claims removes
 -- the process from `workers`, which has the nonce of its last claim. A call with claims leaves it
--- there: the process may yet repeat a claim whose reply was lost.
+-- there: the process may still repeat a claim whose reply was lost.
 --
 -- ARGV[1] worker_id
 -- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
