@@ -91,3 +91,24 @@ def test_invalid_names_every_wrong_field_in_its_detail() -> None:
 @pytest.mark.parametrize(("name", "step"), [("a", "a"), ("a/b~c", "a~1b~0c"), ("~1", "~01")])
 def test_pointer_step_escapes_tilde_and_slash(name: str, step: str) -> None:
     assert pointer_step(name) == step
+
+
+def caused(error: SchedulerError, cause: str) -> SchedulerError:
+    error.__cause__ = OSError(cause)
+    return error
+
+
+def test_text_with_cause_adds_the_cause_on_one_line() -> None:
+    error = caused(errors.StoreUnavailable("It is away."), "127.0.0.1:1\nrefused")
+    assert errors.text_with_cause(error) == "It is away. (127.0.0.1:1 refused)"
+
+
+def test_text_with_cause_leaves_out_what_the_text_already_has() -> None:
+    assert errors.text_with_cause(errors.StoreUnavailable("It is away.")) == "It is away."
+    error = caused(errors.StoreUnavailable("It is away: refused"), "refused")
+    assert errors.text_with_cause(error) == "It is away: refused"
+
+
+def test_text_with_cause_leaves_out_the_words_of_a_script() -> None:
+    error = caused(errors.OtherPartitions("Set PARTITIONS=1."), "PARTITIONS 1 4 script: on @x:13.")
+    assert errors.text_with_cause(error) == "Set PARTITIONS=1."

@@ -1,7 +1,9 @@
 """Trim forgets finished messages early while the store is short of memory, and no others."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -182,6 +184,21 @@ async def test_dispatcher_trims_a_grown_store_and_logs_it_once(
     (event,) = logs
     assert (event["event"], event["reason"]) == ("finished_messages_forgotten", "memory")
     assert event["forgotten"] > 0
+
+
+async def test_dispatcher_logs_what_it_trimmed_before_a_partition_was_unavailable(
+    limited: Store, absent: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "sample", lambda queues, _: list(queues))
+    await deliver(limited, 27)
+    with capture_logs() as logs:
+        trimming = asyncio.create_task(trim([*limited.queues, *absent.queues], limited.growth))
+        await wait_until("the event", lambda: "finished_messages_forgotten" in events(logs))
+        await cancel_all([trimming])
+
+
+def events(logs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [entry["event"] for entry in logs]
 
 
 async def test_dispatcher_checks_again_after_the_store_was_unavailable(absent: Store) -> None:

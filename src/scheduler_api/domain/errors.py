@@ -74,9 +74,14 @@ class SchedulerError(Exception):
 
 
 def text_with_cause(error: Exception) -> str:
-    """The text of the error and of its cause: a store's address, or why it is refused."""
+    """The text of the error and of its cause: a store's address, or why it is refused.
+
+    A refusal of the data is complete; its cause is a script's words.
+    """
     text, cause = str(error), str(error.__cause__ or "")
-    return text if cause in text else f"{text} ({' '.join(cause.splitlines())})"
+    if cause in text or isinstance(error, DataRefused):
+        return text
+    return f"{text} ({' '.join(cause.splitlines())})"
 
 
 class Malformed(SchedulerError):

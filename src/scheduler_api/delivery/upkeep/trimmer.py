@@ -26,7 +26,8 @@ async def trim(queues: Sequence[Queue], growth: Growth) -> None:
         except Unavailable:
             growth.check_due.set()
             raise
-        if deleted:
-            transitions.finished_messages_forgotten(deleted)
+        finally:
+            if deleted:
+                transitions.finished_messages_forgotten(deleted)
 
     await repeat(step, TRIM_INTERVAL, first=0, retry=MAX_BACKOFF)
