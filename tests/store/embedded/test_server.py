@@ -5,7 +5,9 @@ import os
 import signal
 import socket as socketlib
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from structlog.testing import LogCapture
 
 from scheduler_api.domain.errors import StoreStartFailed
 from scheduler_api.store.embedded import server as server_module
+from scheduler_api.store.embedded import supervisor
 from scheduler_api.store.embedded.server import Watch, send_command
 from tests.support.embedded_store import (
     Members,
@@ -83,6 +86,34 @@ async def test_killed_store_is_started_again(
     assert await pid_of(store.socket) != killed
     assert await call(store.socket, "GET", "key") == "kept"
     assert {"event": "store_exited", "exit_code": -9, "log_level": "error"} in log.entries
+
+
+async def test_store_that_ran_for_long_is_started_again_after_the_shortest_delay(
+    tmp_path: Path, open_store: Open, log: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "MIN_STORE_RESTART_DELAY", 0.2)
+    monkeypatch.setattr(supervisor, "MAX_STORE_RESTART_DELAY", 0.0)  # any run is a long one
+    store = open_store(tmp_path)
+    await store.start()
+    for times in (2, 3):
+        killed_at = time.monotonic()
+        os.kill(await pid_of(store.socket), signal.SIGKILL)
+        await wait_until("the store is back", partial(started, log, times))
+        assert time.monotonic() - killed_at > 0.2
+
+
+def started(log: LogCapture, times: int) -> bool:
+    return event_names(log).count("store_started") == times
+
+
+async def test_wait_for_failure_returns_when_the_folder_is_not_owned(
+    tmp_path: Path, open_store: Open, log: LogCapture
+) -> None:
+    store = open_store(tmp_path)
+    await store.start()
+    await store._server.wait_for_failure(lambda: False)
+    assert event_names(log) == ["store_started"]
+    assert await replies(store.socket)
 
 
 def remove_socket(folder: Path) -> None:
