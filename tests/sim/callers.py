@@ -152,9 +152,11 @@ class Callers:
         """Import a message of another store, in which it may have been tried."""
         offer = self._new_offer()
         due = self._world.now + self._rng.choice((-1000, 0, 4000))
+        asked = offer.accepted.due_at
+        scheduled = due if asked is None else to_ms(asked)  # a repeat of the create asks for it
         attempts, crashes = self._rng.choice(((0, 0), (0, 0), (2, 1)))
         message = Restorable(
-            offer.message_id, due, None, due, offer.accepted, attempts, crashes, ()
+            offer.message_id, due, None, scheduled, offer.accepted, attempts, crashes, ()
         )
         try:
             [word] = at_once(self._world.data.dump.restore([message]))
