@@ -22,7 +22,7 @@ from scheduler_api.store.codec.cursor import pack_cursor, unpack_cursor
 from scheduler_api.store.codec.limits import unpack_hold
 from scheduler_api.store.codec.progress import unpack_log, unpack_progress
 from scheduler_api.store.codec.record import from_ms, pack_tail, to_ms, unpack_head, unpack_record
-from scheduler_api.store.connection.batching import Batcher
+from scheduler_api.store.connection.batching import Batcher, all_results
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.connection.scripts import ERRORS, Scripts
 from scheduler_api.store.connection.uploads import SMALL_CALL, Uploads, split_calls
@@ -209,7 +209,7 @@ class Messages:
         self, after: Position, limit: int
     ) -> Sequence[tuple[ListHead, Sequence[ListRow]]]:
         calls = (scripts.run("list", *after, limit) for scripts in self._scripts)
-        return [head_and_rows(reply, ListHead, ListRow) for reply in await asyncio.gather(*calls)]
+        return [head_and_rows(reply, ListHead, ListRow) for reply in await all_results(calls)]
 
     async def count(self) -> int:
         """How many are pending. Raises: StoreUnavailable."""

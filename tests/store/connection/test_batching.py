@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from scheduler_api.domain.errors import OutcomeUnknown, StoreFull, StoreUnavailable
-from scheduler_api.store.connection.batching import MAX_BATCH_CALLS, Batcher
+from scheduler_api.store.connection.batching import MAX_BATCH_CALLS, Batcher, all_results
 from scheduler_api.store.connection.uploads import CALL_BYTES
 from tests.support.waiting import wait_until
 
@@ -198,3 +198,20 @@ async def test_submit_leaves_no_reference_to_an_item_after_an_error() -> None:
         assert there() is None
     finally:
         gc.enable()
+
+
+async def test_all_results_raises_the_first_error_after_all_calls_have_ended() -> None:
+    ended: list[int] = []
+
+    async def call(number: int, turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended.append(number)
+        if number:
+            raise ValueError(number)
+        return number
+
+    with pytest.raises(ValueError, match="1"):
+        await all_results([call(0, 3), call(1, 2), call(2, 1)])
+    assert ended == [2, 1, 0]
+    assert await all_results([call(0, 1), call(0, 2)]) == [0, 0]

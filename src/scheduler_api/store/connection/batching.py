@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.connection.uploads import CALL_BYTES
@@ -110,6 +110,18 @@ class Batcher(Generic[Item, Result]):
             _, size, future = self._waiting.popleft()
             self._bytes -= size
             _fail([future], StoreUnavailable())
+
+
+async def all_results(calls: Iterable[Awaitable[Result]]) -> list[Result]:
+    """The results of calls that run together. Raises: the first error, once all calls have ended.
+
+    `gather` alone raises at once, and leaves the other calls running with their connections.
+    """
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("list[Result]", results)
 
 
 def _fail(futures: Iterable[asyncio.Future[Result]], error: Exception) -> None:
