@@ -3,11 +3,10 @@
 import functools
 import gc
 import os
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Final, Protocol
+from typing import Final, Protocol, Self, TypeVar
 
 import msgspec
 from structlog.testing import capture_logs
@@ -107,15 +106,36 @@ def _collect_seldom() -> None:
     gc.set_threshold(GARBAGE)
 
 
-def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:
-    """Run all schedules; yields the figures so far after each chunk."""
-    total = Figures()
-    chunks = range(first, first + count, CHUNK)
-    sizes = [min(CHUNK, first + count - start) for start in chunks]
+class Addable(Protocol):
+    """The figures of either simulation."""
+
+    def add(self, other: Self) -> None:
+        """Add the figures of other schedules."""
+
+
+Sum = TypeVar("Sum", bound=Addable)
+
+
+def in_chunks(
+    simulate: Callable[[int, int], Sum],
+    total: Sum,
+    chunk: int,
+    first: int,
+    count: int,
+    processes: int | None,
+) -> Iterator[Sum]:
+    """Run `count` schedules, `chunk` in a task; yields the total so far after each task."""
+    chunks = range(first, first + count, chunk)
+    sizes = [min(chunk, first + count - start) for start in chunks]
     with pool(processes) as workers:
         for figures in workers.map(simulate, chunks, sizes):
             total.add(figures)
             yield total
+
+
+def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:
+    """Run all schedules; yields the figures so far after each chunk."""
+    return in_chunks(simulate, Figures(), CHUNK, first, count, processes)
 
 
 def catch(planted: Planted, budget: int) -> Catch:
@@ -132,8 +152,3 @@ def catch_all(budget: int, processes: int | None = None) -> list[Catch]:
     """Each planted mistake."""
     with pool(processes) as workers:
         return list(workers.map(catch, PLANTED, [budget] * len(PLANTED)))
-
-
-def timed(figures: Figures, began: float) -> float:
-    """Schedules a second."""
-    return figures.schedules / (time.monotonic() - began)

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from tests.sim.campaign import Catch, Failure, broken, pool
+from tests.sim.campaign import Catch, Failure, broken, in_chunks, pool
 from tests.sim.dispatcher.planted import PLANTED, Planted, planted
 from tests.sim.dispatcher.world import SimStore, World
 from tests.sim.options import shown
@@ -50,14 +50,8 @@ def simulate(first: int, count: int) -> Figures:
 
 
 def campaign(first: int, count: int, processes: int | None = None) -> Iterator[Figures]:
-    """The figures so far, again and again until all schedules have run."""
-    total = Figures()
-    chunks = range(first, first + count, CHUNK)
-    sizes = [min(CHUNK, first + count - start) for start in chunks]
-    with pool(processes) as workers:
-        for figures in workers.map(simulate, chunks, sizes):
-            total.add(figures)
-            yield total
+    """Run all schedules; yields the figures so far after each chunk."""
+    return in_chunks(simulate, Figures(), CHUNK, first, count, processes)
 
 
 def catch(number: int, budget: int) -> Catch:
