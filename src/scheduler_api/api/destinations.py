@@ -80,7 +80,7 @@ class DestinationView(msgspec.Struct, rename="camel"):
     rate: Annotated[str | None, described("Maximum rate; null if there is no limit.", "300/m")]
     paused: Annotated[bool, described("Whether sending is paused.", False)]
     default: Annotated[
-        bool, described("Whether it has no limits of its own: the defaults apply.", False)
+        bool, described("Whether the default limits apply, because none are set.", False)
     ]
 
 

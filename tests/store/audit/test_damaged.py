@@ -26,11 +26,11 @@ Damage = tuple[str | bytes | int, ...]  # a command; its key without what all ke
 
 DAMAGES: dict[str, tuple[Damage, ...]] = {
     "leases without claims": (("HDEL", "claims", "taken-0", "taken-3"),),
-    "a lease of nobody": (("ZADD", "leases", 1, "nobody"),),
+    "a lease without a message": (("ZADD", "leases", 1, "nobody"),),
     "a lease of what waits": (("ZADD", "leases", 1, "waits"),),
     "a lease of what is done": (("ZADD", "leases", 1, "done"),),
     "claims without leases": (("ZREM", "leases", "taken-0", "taken-3"),),
-    "a claim of nobody": (("HSET", "claims", "nobody", f"2 worker_id before {HOST}"),),
+    "a claim without a message": (("HSET", "claims", "nobody", f"2 worker_id before {HOST}"),),
     "a claim that cannot be read": (("HSET", "claims", "taken-0", "x"),),
     "a claim without a destination": (("HSET", "claims", "taken-0", "2 worker_id before"),),
     "claims that `taken` has lost": (("ZREM", "taken", "taken-0", "taken-1", "taken-2"),),
@@ -66,8 +66,11 @@ DAMAGES: dict[str, tuple[Damage, ...]] = {
         ("HSET", "even", "", "x", HOST, "x d:x :"),
         ("HSET", "odd", "", (NOW + 2 * DAY) // HOUR, HOST, "x d:x :"),
     ),
-    "parking of nobody": (("SADD", "parking", "nobody:1"), ("ZADD", "opens", 1, "nobody:1")),
-    "withheld of nobody": (
+    "parking of a destination without messages": (
+        ("SADD", "parking", "nobody:1"),
+        ("ZADD", "opens", 1, "nobody:1"),
+    ),
+    "withheld destination without messages": (
         ("ZADD", "withheld", 1, "nobody:1"),
         ("HSET", "meta", "withheld", 1),
     ),
