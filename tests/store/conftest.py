@@ -73,10 +73,11 @@ async def wakes(store: Store) -> AsyncIterator[list[str]]:
 
 
 @pytest.fixture
-async def impatient(valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
-    """A client that soon gives up waiting for an answer."""
-    monkeypatch.setattr(client_module, "STORE_TIMEOUT", 0.2)
-    client = cast("Redis", open_client(valkey))
+async def impatient(valkey: str) -> AsyncIterator[Redis]:
+    """A client that soon gives up waiting for a reply, unlike every other client of the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_module, "STORE_TIMEOUT", 1.0)
+        client = cast("Redis", open_client(valkey))
     yield client
     await close(client)
 
