@@ -13,6 +13,7 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
+from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
@@ -79,8 +80,10 @@ def socket(valkey: str) -> Path:
 
 @pytest.fixture
 async def redis(valkey: str) -> AsyncIterator[Redis]:
-    """A client as the product opens it."""
-    client = open_client(valkey)
+    """A client as the product opens it, but patient: a busy machine may stall for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_module, "STORE_TIMEOUT", 10.0)
+        client = open_client(valkey)
     await client.initialize()
     yield cast("Redis", client)  # a cluster's answers the same calls
     await close(client)
