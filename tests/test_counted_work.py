@@ -361,9 +361,9 @@ async def test_delivery_calls_few_functions(
         await deliver(own_store, receiver, delivered, "before", 20)
         with our_calls() as found:
             await deliver(own_store, receiver, delivered, "a", MANY)
-    # 93 with the create, and a few more for additional claims and settles. 20 of them read the
-    # response, for which aiohttp's reader needs 35.
-    assert 72 < found.total() / MANY < 95
+    # 93 with the create, and a few more for additional claims and settles, of which a busy machine
+    # needs more. 20 of them read the response, for which aiohttp's reader needs 35.
+    assert 72 < found.total() / MANY < 110
 
 
 def blocks() -> int:
