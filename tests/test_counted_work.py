@@ -359,11 +359,14 @@ async def test_delivery_calls_few_functions(
 ) -> None:
     async with dispatching(own_store):
         await deliver(own_store, receiver, delivered, "before", 20)
-        with our_calls() as found:
-            await deliver(own_store, receiver, delivered, "a", MANY)
-    # 93 with the create, and a few more for additional claims and settles, of which a busy machine
-    # needs more. 20 of them read the response, for which aiohttp's reader needs 35.
-    assert 72 < found.total() / MANY < 110
+        totals = []
+        for name in ("a", "b", "c"):
+            with our_calls() as found:
+                await deliver(own_store, receiver, delivered, name, MANY)
+            totals.append(found.total())
+    # 93 with the create, and a few more for additional claims and settles: the least of three, as a
+    # busy machine needs more of them. 20 read the response, for which aiohttp's reader needs 35.
+    assert 72 < min(totals) / MANY < 95
 
 
 def blocks() -> int:
