@@ -13,8 +13,7 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
-from scheduler_api.store.connection import client as client_module
-from scheduler_api.store.connection.client import close, open_client
+from scheduler_api.store.connection.client import close
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.store import Store
 from scheduler_api.telemetry.logging import UVICORN_LOGGERS
@@ -81,9 +80,7 @@ def socket(valkey: str) -> Path:
 @pytest.fixture
 async def redis(valkey: str) -> AsyncIterator[Redis]:
     """A client as the product opens it, but patient: a busy machine may stall for seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_module, "STORE_TIMEOUT", 10.0)
-        client = open_client(valkey)
+    client = engines.open_with_timeout(valkey, 10.0)
     await client.initialize()
     yield cast("Redis", client)  # a cluster's answers the same calls
     await close(client)

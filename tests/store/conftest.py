@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.store.connection import client as client_module
-from scheduler_api.store.connection.client import close, connect, open_client
+from scheduler_api.store.connection.client import close, connect
 from scheduler_api.store.connection.notifier import node_subscription
 from scheduler_api.store.connection.scripts import Scripts
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
+from tests.support import engines
 from tests.support.store_clock import Clock, clock_lib
 from tests.support.waiting import wait_until
 
@@ -75,9 +75,7 @@ async def wakes(store: Store) -> AsyncIterator[list[str]]:
 @pytest.fixture
 async def impatient(valkey: str) -> AsyncIterator[Redis]:
     """A client that soon gives up waiting for a reply, unlike every other client of the test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_module, "STORE_TIMEOUT", 1.0)
-        client = cast("Redis", open_client(valkey))
+    client = cast("Redis", engines.open_with_timeout(valkey, 1.0))
     yield client
     await close(client)
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import trustme
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
+from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.connection.client import Client, close, connect, open_client
 from scheduler_api.store.embedded.launch import find_binary
 from scheduler_api.store.embedded.supervisor import EmbeddedStore
@@ -138,6 +140,13 @@ def at(redis: Client, key: str) -> dict[str, Any]:
     if not isinstance(redis, RedisCluster):
         return {}
     return {"target_nodes": redis.get_node_from_key(key)}
+
+
+def open_with_timeout(address: str, seconds: float) -> Client:
+    """A client as the product opens it, but with another time limit of its calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_module, "STORE_TIMEOUT", seconds)
+        return open_client(address)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import structlog
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.timing import MARGIN_SHARE
 from scheduler_api.store.claims import Claimed
+from scheduler_api.store.connection.batching import all_results
 from scheduler_api.store.queue import CLAIM_BATCH, Queue
 
 if TYPE_CHECKING:
@@ -85,10 +86,7 @@ class Leases:
             if lease.deadline <= soon:
                 old.setdefault(lease.queue, []).append(lease)
         # All partitions are tried, even if one does not answer.
-        renewing = (self._renew_all(queue, leases) for queue, leases in old.items())
-        for error in await asyncio.gather(*renewing, return_exceptions=True):
-            if error:
-                raise error
+        await all_results(self._renew_all(queue, leases) for queue, leases in old.items())
 
     async def _renew_all(self, queue: Queue, leases: list[Lease]) -> None:
         for i in range(0, len(leases), CLAIM_BATCH):
