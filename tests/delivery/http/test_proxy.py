@@ -286,7 +286,7 @@ async def test_send_fails_with_connect_timeout_if_the_proxy_is_silent(
     proxy: ForwardProxy, claim: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.silent = True
-    soon = aiohttp.ClientTimeout(total=None, connect=0.2, sock_connect=0.1)
+    soon = aiohttp.ClientTimeout(total=None, connect=0.2, sock_connect=2)
     monkeypatch.setattr(transport_module, "_TIMEOUT", soon)
     async with sending(proxy.url) as sender:
         assert await result(sender, claim, "https://127.0.0.1:2/") == (None, "connect_timeout")
