@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.support.dropping_server import dropping
 from tests.support.raw_server import endless_server, mute_server, raw_server
+from tests.support.stream_server import tcp_server
 
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -41,10 +42,9 @@ async def resetting() -> AsyncIterator[str]:
         await reader.readuntil(b"\r\n\r\n")
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.close()
 
-    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with tcp_server(reset) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @asynccontextmanager
@@ -76,10 +76,9 @@ async def plain() -> AsyncIterator[str]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(OK)
-        writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with tcp_server(answer) as port:
+        yield f"https://127.0.0.1:{port}/"
 
 
 @asynccontextmanager

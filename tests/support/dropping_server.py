@@ -6,6 +6,8 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.stream_server import tcp_server
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -25,7 +27,6 @@ class Dropping:
         if self.reset:
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.close()
 
     async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         try:
@@ -44,7 +45,5 @@ class Dropping:
 async def dropping(answers: int = 99, *, reset: bool = False) -> AsyncIterator[Dropping]:
     """Run one on a free port of loopback."""
     here = Dropping(answers, reset)
-    server = await asyncio.start_server(here.serve, "127.0.0.1", 0)
-    here.port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with tcp_server(here.serve) as here.port:
         yield here

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from scheduler_api.store.connection.script_text import NAMES, source
+from tests.support.stream_server import Connections
 
 Direction = Literal["up", "down"]
 Upstream = tuple[str, int] | Path  # host and port, or a unix socket
@@ -93,6 +94,7 @@ class FaultProxy:
         self._losses: list[_Loss] = []
         self.connections: set[_Connection] = set()  # open ones
         self._server: asyncio.Server | None = None
+        self._accepted = Connections(self._serve)  # of that server
 
     @property
     def address(self) -> str:
@@ -133,12 +135,10 @@ class FaultProxy:
 
     async def refuse(self) -> None:
         """Refuse new connections, and end the open ones."""
-        if self._server:
-            self._server.close()
-            self._server = None
-        ending = [connection.task for connection in self.connections]
+        server, self._server = self._server, None
         self.reset()
-        await asyncio.gather(*ending, return_exceptions=True)
+        if server:
+            await self._accepted.end(server)
 
     async def heal(self) -> None:
         """End all faults; the port stays the same."""
@@ -147,7 +147,8 @@ class FaultProxy:
             way.flows.set()
             self.ways[direction] = _Way()
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._accepted = Connections(self._serve)
+            self._server = await asyncio.start_server(self._accepted.accept, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def name_of(self, words: list[bytes]) -> str:
@@ -169,6 +170,7 @@ class FaultProxy:
         finally:
             connection.close()
             self.connections.discard(connection)
+        await connection.closed()
 
 
 class _Connection:
@@ -178,7 +180,6 @@ class _Connection:
         self, proxy: FaultProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}  # bytes
-        self.task = cast("asyncio.Task[None]", asyncio.current_task())
         self._proxy = proxy
         self._readers: dict[Direction, asyncio.StreamReader] = {"up": reader}
         self._writers: dict[Direction, asyncio.StreamWriter] = {"down": writer}
@@ -191,8 +192,20 @@ class _Connection:
         with suppress(OSError):
             self._readers["down"], self._writers["up"] = await _dial(self._proxy.upstream)
             self._copies = [asyncio.create_task(self._copy(direction)) for direction in BOTH]
-            await asyncio.wait(self._copies, return_when=asyncio.FIRST_COMPLETED)
-            await _end(self._copies)
+            try:
+                await asyncio.wait(self._copies, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(self._copies)
+
+    async def closed(self) -> None:
+        """Wait until both sides are closed; if cancelled, unsent data is dropped."""
+        try:
+            for writer in self._writers.values():
+                with suppress(OSError):
+                    await writer.wait_closed()
+        finally:
+            for writer in self._writers.values():
+                writer.transport.abort()
 
     def close(self) -> None:
         """End both sides."""

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from tests.support.stream_server import Streams, connected, tcp_server
 
 
 @dataclass
@@ -25,13 +27,6 @@ class ForwardProxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                await self._serve(reader, writer)
-        finally:
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
         if self.silent:
@@ -46,34 +41,37 @@ class ForwardProxy:
     async def _tunnel(
         self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        far_reader, far_writer = await self._dial(f"//{head.split()[1]}")
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+        async with self._dial(f"//{head.split()[1]}") as (far_reader, far_writer):
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
 
     async def _forward(
         self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Forward a request in origin form, without the login; then copy both ways."""
-        url = head.split()[1]
-        far_reader, far_writer = await self._dial(url)
-        back = asyncio.create_task(_pass_on(far_reader, writer))
-        while True:
-            lines = head.replace(url, urlsplit(url)._replace(scheme="", netloc="").geturl(), 1)
-            kept = [it for it in lines.split("\r\n") if not it.startswith("Proxy-")]
-            far_writer.write("\r\n".join(kept).encode())
-            length = head.lower().partition("content-length: ")[2].split("\r\n")[0]
-            far_writer.write(await reader.readexactly(int(length or 0)))
-            try:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            except asyncio.IncompleteReadError:
-                far_writer.close()
-                await back
-                return
-            self.heads.append(head)
+        """Forward requests in origin form, without the login, and the responses."""
+        async with self._dial(head.split()[1]) as (far_reader, far_writer):
+            await asyncio.gather(
+                self._forward_requests(head, reader, far_writer), _pass_on(far_reader, writer)
+            )
 
-    async def _dial(self, url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _forward_requests(
+        self, head: str, reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter
+    ) -> None:
+        url = head.split()[1]
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                lines = head.replace(url, urlsplit(url)._replace(scheme="", netloc="").geturl(), 1)
+                kept = [it for it in lines.split("\r\n") if not it.startswith("Proxy-")]
+                far_writer.write("\r\n".join(kept).encode())
+                length = head.lower().partition("content-length: ")[2].split("\r\n")[0]
+                far_writer.write(await reader.readexactly(int(length or 0)))
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                self.heads.append(head)
+        far_writer.close()
+
+    def _dial(self, url: str) -> AbstractAsyncContextManager[Streams]:
         host, port = self.place or (urlsplit(url).hostname, urlsplit(url).port)
-        return await asyncio.open_connection(host, port)
+        return connected(port or 0, host or "")
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,7 +86,6 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 async def forward_proxy() -> AsyncIterator[ForwardProxy]:
     """Run one until the block ends."""
     proxy = ForwardProxy()
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
+    async with tcp_server(proxy.serve) as port:
+        proxy.url = f"http://127.0.0.1:{port}"
         yield proxy

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.stream_server import tcp_server
+
 MINE = b"HTTP/1.1 299 Mine\r\nContent-Length: 4\r\n\r\nmine"  # answer to every further request
 
 
@@ -24,22 +26,17 @@ class Cutting:
         mine = len(self.connections)
         self.connections.append(0)
         ends = False
-        try:
-            while not ends and await reader.readuntil(b"\r\n\r\n"):
-                self.connections[mine] += 1
-                pieces, ends = self.answers.pop(0) if self.answers else ([MINE], False)
-                for piece in pieces:
-                    writer.write(piece)
-                    await asyncio.sleep(0)  # one turn of the loop, so that the piece is sent alone
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has closed the connection
-        writer.close()
+        while not ends and await reader.readuntil(b"\r\n\r\n"):
+            self.connections[mine] += 1
+            pieces, ends = self.answers.pop(0) if self.answers else ([MINE], False)
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0)  # one turn of the loop, so that the piece is sent alone
 
 
 @asynccontextmanager
 async def cutting() -> AsyncIterator[Cutting]:
     """Run one on a free port of loopback."""
     here = Cutting()
-    async with await asyncio.start_server(here.serve, "127.0.0.1", 0) as server:
-        here.port = server.sockets[0].getsockname()[1]
+    async with tcp_server(here.serve) as here.port:
         yield here

@@ -2,11 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support.stream_server import tcp_server
 
 LATE = 0.05  # seconds
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -28,8 +29,8 @@ async def raw_server(
             await asyncio.sleep(LATE)
             writer.write(late)
 
-    async with _serving(handle, tls) as url:
-        yield url
+    async with tcp_server(handle, tls) as port:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{port}/"
 
 
 @asynccontextmanager
@@ -43,16 +44,15 @@ async def endless_server(
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         part = begin
-        with suppress(ConnectionError):
-            while not writer.is_closing():
-                writer.write(part)
-                await writer.drain()
-                written.append(len(part))
-                part = more
-                await asyncio.sleep(every)
+        while not writer.is_closing():
+            writer.write(part)
+            await writer.drain()
+            written.append(len(part))
+            part = more
+            await asyncio.sleep(every)
 
-    async with _serving(handle) as url:
-        yield url, written
+    async with tcp_server(handle) as port:
+        yield f"http://127.0.0.1:{port}/", written
 
 
 @asynccontextmanager
@@ -63,19 +63,5 @@ async def mute_server() -> AsyncIterator[str]:
         while await reader.read(65_536):
             pass
 
-    async with _serving(handle) as url:
-        yield url.split("/")[2]
-
-
-@asynccontextmanager
-async def _serving(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await handle(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    host, port = server.sockets[0].getsockname()
-    async with server:
-        yield f"http{'s' if tls else ''}://{host}:{port}/"
+    async with tcp_server(handle) as port:
+        yield f"127.0.0.1:{port}"

@@ -15,9 +15,9 @@ from scheduler_api.store.store import Store
 from tests.support import fault_proxy
 from tests.support.factories import accepted
 from tests.support.fault_proxy import FaultProxy, frame_end, proxying
+from tests.support.stream_server import Streams, tcp_server
 
 SOON = 0.05  # seconds after which missing bytes count as held back
-Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture
@@ -40,18 +40,17 @@ async def echo() -> AsyncIterator[FaultProxy]:
     """A proxy in front of a server that echoes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-        writer.close()
+        while data := await reader.read(65_536):
+            writer.write(data)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with proxying(("127.0.0.1", server.sockets[0].getsockname()[1]), resp=False) as proxy:
+    async with (
+        tcp_server(answer) as port,
+        proxying(("127.0.0.1", port), resp=False) as proxy,
+    ):
         yield proxy
-    server.close()
 
 
-async def dial(proxy: FaultProxy) -> Wire:
+async def dial(proxy: FaultProxy) -> Streams:
     return await asyncio.open_connection("127.0.0.1", proxy.port)
 
 

@@ -12,6 +12,7 @@ import trustme
 from tests.support.command_line import run_in
 from tests.support.external_store import PASSWORD, ExternalStore
 from tests.support.receiver import Receiver
+from tests.support.stream_server import connected, tcp_server
 from tests.system.processes import SERVE, Server, free_port, serving, started
 
 
@@ -32,14 +33,11 @@ async def tls_in_front_of(port: int, folder: Path) -> AsyncIterator[tuple[int, P
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, behind[1]), copy(behind[0], writer))
+        async with connected(port) as behind:
+            await asyncio.gather(copy(reader, behind[1]), copy(behind[0], writer))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1], trusted
-    finally:
-        server.close()
+    async with tcp_server(serve, context) as front:
+        yield front, trusted
 
 
 async def deliver_one(server: Server, receiver: Receiver) -> None:

@@ -25,6 +25,7 @@ from tests.support.factories import LOOPBACK
 from tests.support.forward_proxy import ForwardProxy, forward_proxy
 from tests.support.raw_server import raw_server
 from tests.support.receiver import Receiver
+from tests.support.stream_server import tcp_server
 
 LOGIN = "us%40er:pass%20word"
 ENCODED = "Proxy-Authorization: Basic dXNAZXI6cGFzcyB3b3Jk"
@@ -129,14 +130,14 @@ async def test_send_reuses_the_tunnel_to_a_destination(
         while head := await read_request(reader):
             heads.append(head)
             writer.write(EMPTY)
-        writer.close()
 
-    tls = serving_as(ca, "127.0.0.1")
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    async with server, sending(proxy.url.replace("//", f"//{login}"), ca_file=file) as sender:
+    async with (
+        tcp_server(serve, serving_as(ca, "127.0.0.1")) as port,
+        sending(proxy.url.replace("//", f"//{login}"), ca_file=file) as sender,
+    ):
         for number in range(3):
-            assert await result(sender, claim, url, f"m{number}") == (200, None)
+            found = await result(sender, claim, f"https://127.0.0.1:{port}/", f"m{number}")
+            assert found == (200, None)
     assert (len(heads), proxy.connections) == (3, 1)
 
 

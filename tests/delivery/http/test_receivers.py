@@ -24,6 +24,7 @@ from tests.support.fault_proxy import proxying
 from tests.support.fragmenting_server import cutting
 from tests.support.raw_server import endless_server, mute_server, raw_server
 from tests.support.receiver import Receiver
+from tests.support.stream_server import tcp_server
 from tests.support.waiting import wait_until
 
 BUFFERED = 16 * 1024 * 1024  # bytes: more than the sockets between two processes hold
@@ -191,11 +192,9 @@ async def test_send_does_not_reuse_a_connection_that_the_receiver_closed(
         writer.write(HEAD + b"Content-Length: 0\r\n\r\n")
         writer.write_eof()
         left.append(await reader.read())
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with tcp_server(serve) as port:
+        url = f"http://127.0.0.1:{port}/"
         for number in range(3):
             found = await ends(sender, claim, url, message_id=f"m{number}", method="GET")
             assert found == (200, None)

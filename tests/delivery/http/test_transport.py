@@ -19,6 +19,7 @@ from tests.support.dropping_server import dropping
 from tests.support.factories import LOOPBACK
 from tests.support.fragmenting_server import cutting
 from tests.support.raw_server import raw_server
+from tests.support.stream_server import tcp_server
 from tests.support.waiting import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -163,13 +164,10 @@ async def test_stray_bytes_close_an_idle_connection_and_fail_no_attempt(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         idle.append(writer)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\nbody"):
-                writer.write(ANSWER)
-        writer.close()
+        while await reader.readuntil(b"\r\n\r\nbody"):
+            writer.write(ANSWER)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with tcp_server(serve) as port:
         assert await send(transport, "POST", port) == 200
         ((protocol, _),) = next(iter(transport._connector._conns.values()))
         idle[0].write(stray)
@@ -217,10 +215,9 @@ async def test_send_does_not_reuse_a_connection_with_half_a_request(
             while chunk := await reader.read(65536):
                 size += len(chunk)
         taken.append(size)
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with tcp_server(refuse) as port:
+        url = f"http://127.0.0.1:{port}/"
         for _ in range(2):
             assert (await send_to(transport, url, body=body)).status == 413
         go.set()

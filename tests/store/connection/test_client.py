@@ -15,6 +15,7 @@ from scheduler_api.store.connection import client as client_module
 from scheduler_api.store.store import Store
 from tests.support import engines
 from tests.support.factories import accepted
+from tests.support.stream_server import tcp_server
 
 PASSWORD = "pass word/of:the@store"
 QUOTED = "pass%20word%2Fof%3Athe%40store"
@@ -123,16 +124,15 @@ async def test_connect_sentinel_logs_in_to_sentinels_and_master_separately(tmp_p
 async def test_open_client_uses_tls_for_rediss(kind: str) -> None:
     first_bytes: list[bytes] = []
 
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         first_bytes.append(await reader.read(1))
-        writer.close()
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        async with engines.opened(kind.format(f"127.0.0.1:{port}")) as client:
-            with pytest.raises(StoreUnavailable):
-                await Store(client).check()
+    async with (
+        tcp_server(hang_up) as port,
+        engines.opened(kind.format(f"127.0.0.1:{port}")) as client,
+    ):
+        with pytest.raises(StoreUnavailable):
+            await Store(client).check()
     assert first_bytes[0] == HANDSHAKE
 
 
@@ -144,9 +144,12 @@ async def test_certificate_of_another_issuer_is_reported_as_not_trusted(
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
-    server = await asyncio.start_server(lambda _, out: out.close(), "127.0.0.1", 0, ssl=context)
-    async with server:
-        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}?ssl_ca_certs={stranger}"
+
+    async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        pass
+
+    async with tcp_server(hang_up, context) as port:
+        place = f"127.0.0.1:{port}?ssl_ca_certs={stranger}"
         async with engines.opened(kind.format(place)) as client:
             with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
                 await Store(client).check()

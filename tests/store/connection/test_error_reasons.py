@@ -14,6 +14,7 @@ from scheduler_api.store.connection.error_reasons import explain
 from scheduler_api.store.store import Store
 from tests.support import engines
 from tests.support.factories import accepted
+from tests.support.stream_server import tcp_server
 from tests.support.valkey import valkey_server
 from tests.support.waiting import wait_until
 from tests.system.processes import free_port
@@ -134,10 +135,9 @@ async def answering(reply: bytes, *, hang_up: bool) -> AsyncIterator[str]:
         writer.write(reply + b"\r\n")
         if not hang_up:
             await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with tcp_server(answer) as port:
+        yield f"redis://127.0.0.1:{port}"
 
 
 async def test_create_reports_protected_mode() -> None:

@@ -29,6 +29,7 @@ from tests.support.embedded_store import (
     servers,
     start_orphan,
 )
+from tests.support.stream_server import unix_server
 from tests.support.waiting import wait_until
 
 
@@ -196,9 +197,8 @@ async def test_start_fails_if_another_server_on_the_socket_does_not_stop(
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
             writer.write(b"-ERR Errors trying to SHUTDOWN\r\n")
-        writer.close()
 
-    async with await asyncio.start_unix_server(deaf, tmp_path / "store.sock"):
+    async with unix_server(deaf, tmp_path / "store.sock"):
         with pytest.raises(StoreStartFailed, match="An earlier store still runs"):
             await store.start()
     assert servers(tmp_path) == []

@@ -1,0 +1,108 @@
+"""Servers and connections of tests, of which none is open after the block that uses it.
+
+A transport that is still open when its loop closes makes uvloop fail, or wait without end.
+"""
+
+import asyncio
+import gc
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds; a server that ends waits for open TLS handshakes
+TRANSPORTS = ("TCPServer", "TCPTransport", "UnixServer", "UnixTransport")  # of uvloop
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Connections:
+    """The connections of one server, each with the task that handles it."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._ending = False
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Handle a new connection."""
+        if self._ending:
+            asyncio.get_running_loop().call_soon(writer.transport.abort)
+            return
+        task = asyncio.create_task(self._run(reader, writer))
+        self._open[task] = writer
+        task.add_done_callback(self._open.pop)
+
+    async def end(self, server: asyncio.Server) -> None:
+        """Stop listening, abort every connection, cancel its handler, wait until all is closed."""
+        self._ending = True
+        closed = asyncio.create_task(server.wait_closed())
+        await asyncio.sleep(0)  # it must begin to wait before `close`: later it returns at once
+        server.close()
+        tasks = list(self._open)
+        for task in tasks:
+            self._open[task].transport.abort()
+            task.cancel()
+        await asyncio.wait([closed, *tasks])
+
+    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(OSError, EOFError):  # the client has left
+                await self._handle(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+@asynccontextmanager
+async def tcp_server(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Calls `handle` for each connection, then closes it → its port on 127.0.0.1."""
+    connections, timeout = Connections(handle), HANDSHAKE_TIMEOUT if tls else None
+    server = await asyncio.start_server(
+        connections.accept, "127.0.0.1", 0, ssl=tls, ssl_handshake_timeout=timeout
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        await connections.end(server)
+
+
+@asynccontextmanager
+async def unix_server(handle: Handle, path: Path) -> AsyncIterator[None]:
+    """The same at a Unix socket."""
+    connections = Connections(handle)
+    server = await asyncio.start_unix_server(connections.accept, path)
+    try:
+        yield
+    finally:
+        await connections.end(server)
+
+
+@asynccontextmanager
+async def connected(port: int, host: str = "127.0.0.1") -> AsyncIterator[Streams]:
+    """A connection to a server; it is closed after its unsent data, or at once by an exception."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        yield reader, writer
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    finally:
+        writer.transport.abort()
+
+
+def open_transports() -> set[str]:
+    """Every server and connection of uvloop in this process that is not closed, as shown."""
+    return {_show(one) for one in _found(*TRANSPORTS) if "closed=False" in repr(one)}
+
+
+def _show(transport: Any) -> str:
+    protocol = getattr(transport, "get_protocol", str)()  # a server has none
+    return f"{type(transport).__name__} {id(transport):#x} {protocol}"
+
+
+def _found(*kinds: str) -> list[Any]:
+    found = [one for one in gc.get_objects() if type(one).__name__ in kinds]
+    return [one for one in found if type(one).__module__ == "uvloop.loop"]
