@@ -21,6 +21,7 @@ from tests.support import engines, invariants
 from tests.support.command_line import Done, Run, run_in
 from tests.support.receiver import Receiver, receiving
 from tests.support.store_clock import Clock, clock_lib
+from tests.support.stream_server import end_transports
 
 CONCURRENCY = 4  # a destination's, in tests of the store
 PARTITIONS = engines.PARTITIONS  # of `live_store`
@@ -40,6 +41,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not engines.concerns(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def closed_transports() -> AsyncIterator[None]:
+    """Nothing is open when the loop closes next: it would fail, and not say why."""
+    yield
+    if left_open := await end_transports():
+        pytest.fail("\n".join(["left open, perhaps by an earlier test:", *left_open]))
 
 
 @pytest.fixture(autouse=True)

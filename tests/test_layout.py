@@ -49,6 +49,11 @@ def is_too_long(text: str) -> bool:
     return len(text.splitlines()) > MAX_LINES and not reason
 
 
+def starts_servers(text: str) -> bool:
+    """Whether a module starts servers of asyncio itself."""
+    return re.search(r"(?<!socket)\.(start|create)(_unix)?_server\(", text) is not None
+
+
 def constants(text: str) -> dict[str, str]:
     """Name → expression of each constant of a module, public or not."""
     found = {}
@@ -132,6 +137,28 @@ def test_is_mirrored_needs_a_module_in_the_same_room() -> None:
     assert is_mirrored("store/test_claim.py", modules, {"claim"})
     assert not is_mirrored("domain/test_keys.py", modules, set())
     assert not is_mirrored("domain/test_claim.py", modules, {"claim"})
+
+
+def test_tests_start_servers_that_end_their_connections() -> None:
+    """Whoever starts a server uses Connections, which ends them."""
+    others = [path for path in TESTS.rglob("*.py") if path != Path(__file__)]
+    starting = [path for path in others if starts_servers(path.read_text())]
+    found = {path.relative_to(TESTS).as_posix() for path in starting}
+    assert found == {"support/fault_proxy.py", "support/stream_server.py"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("await asyncio.start_server(f, host, 0)", True),
+        ("await asyncio.start_unix_server(f, path)", True),
+        ("await loop.create_server(f)", True),
+        ("with socket.create_server(address): ...", False),
+        ("async with tcp_server(f): ...", False),
+    ],
+)
+def test_starts_servers_finds_servers_of_asyncio(text: str, *, found: bool) -> None:
+    assert starts_servers(text) is found
 
 
 def test_constant_has_the_same_value_in_all_modules() -> None:

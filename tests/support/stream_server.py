@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import wait_until
+
 HANDSHAKE_TIMEOUT = 10.0  # seconds; a server that ends waits for open TLS handshakes
 TRANSPORTS = ("TCPServer", "TCPTransport", "UnixServer", "UnixTransport")  # of uvloop
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -96,6 +98,20 @@ async def connected(port: int, host: str = "127.0.0.1") -> AsyncIterator[Streams
 def open_transports() -> set[str]:
     """Every server and connection of uvloop in this process that is not closed, as shown."""
     return {_show(one) for one in _found(*TRANSPORTS) if "closed=False" in repr(one)}
+
+
+async def end_transports() -> list[str]:
+    """End the servers and connections that do not end soon by themselves → what they were."""
+    with suppress(AssertionError):
+        await wait_until("the end of every connection", lambda: not open_transports(), 5.0)
+    left_open = open_transports()
+    if left_open:
+        for server in _found("Server"):
+            server.close()
+        for transport in _found("TCPTransport", "UnixTransport"):
+            transport.abort()
+        await asyncio.sleep(0)  # the loop's next turn closes them
+    return sorted(left_open)
 
 
 def _show(transport: Any) -> str:
