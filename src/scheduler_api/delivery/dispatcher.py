@@ -1,7 +1,6 @@
 """Claim → send → settle, within the slots of this process; drains on stop."""
 
 import asyncio
-import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +19,7 @@ from scheduler_api.delivery.http.sender import (
     Sent,
 )
 from scheduler_api.delivery.leases import Lease, Leases
+from scheduler_api.delivery.outcomes import Outcomes
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.store_health import StoreHealth
@@ -30,12 +30,10 @@ from scheduler_api.delivery.upkeep.renewer import abort_expired, renew
 from scheduler_api.delivery.upkeep.sweeper import sweep
 from scheduler_api.delivery.upkeep.trimmer import trim
 from scheduler_api.domain.errors import DataRefused, Unavailable
-from scheduler_api.domain.retry import Delivered, Retry, decide
-from scheduler_api.store.claims import Claim, Claimed, Outcome
+from scheduler_api.store.claims import Claim
 from scheduler_api.store.connection.notifier import Notifier
 from scheduler_api.store.queue import CLAIM_BYTES, Queue
 from scheduler_api.store.stored_bytes import Growth
-from scheduler_api.telemetry import transitions
 
 log = structlog.get_logger()
 
@@ -67,6 +65,7 @@ class Dispatcher:
         self._growth = growth
         self._lease = lease.total_seconds()
         self._health = [StoreHealth(it.partition, self._lease * OUTAGE_SHARE) for it in queues]
+        self._outcomes = Outcomes(self._health)
         shares = SlotShares(slots)
         self._leases = Leases(self._lease, shares)
         self._slots = Slots(
@@ -117,6 +116,7 @@ class Dispatcher:
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
+        self._outcomes.stop()
         for claimer in self._claimers:
             claimer.stop()
 
@@ -160,7 +160,7 @@ class Dispatcher:
             await self._delay_queue.wait(lease.queue.instant(lease.claimed.due_at))
         except asyncio.CancelledError:  # the lease was lost, or the process stops
             self._free_slot(lease)
-            await self._release(lease)
+            await self._outcomes.release(lease.queue, [lease.claimed])
         else:
             await self._deliver(lease)
 
@@ -176,9 +176,9 @@ class Dispatcher:
         finally:
             self._free_slot(lease)
         if sent:
-            await self._settle(lease, sent)
+            await self._outcomes.settle(lease.queue, lease.claimed, sent)
         else:
-            await self._release(lease)
+            await self._outcomes.release(lease.queue, [lease.claimed])
 
     async def _send(self, lease: Lease) -> Sent | None:
         """The attempt; None if there was none, or the lease was lost."""
@@ -194,60 +194,11 @@ class Dispatcher:
                 return None
             return self._sender.cut_off(claimed, start)
 
-    async def _release(self, lease: Lease) -> None:
-        # A claim whose lease expires counts as a crash, though no process died. If the lease is
-        # lost, another process has the message, and this changes nothing.
-        while True:
-            try:
-                await lease.queue.release([lease.claimed])
-            except Unavailable as error:
-                if self._stopping:
-                    return
-                await self._wait_for_store(lease.queue, error)
-            else:
-                return
-
     def _free_slot(self, lease: Lease) -> None:
         self._leases.sent(lease)
         self._slots.wake_next()
-
-    async def _settle(self, lease: Lease, sent: Sent) -> None:
-        outcome = _outcome(lease.claimed, sent)
-        while True:
-            try:
-                settled = await lease.queue.settle(outcome)
-            except Unavailable as error:
-                if self._stopping:
-                    log.error("settle_failed", message_id=lease.claimed.id)
-                    return
-                await self._wait_for_store(lease.queue, error)
-            else:
-                _log_outcome(outcome, settled)
-                return
-
-    async def _wait_for_store(self, queue: Queue, error: Unavailable) -> None:
-        await asyncio.sleep(self._health[queue.partition].note_failure(error))
 
 
 async def _unregister(queue: Queue) -> None:
     with suppress(Unavailable):
         await queue.release([])
-
-
-def _outcome(claimed: Claimed, sent: Sent) -> Outcome:
-    attempt = sent.attempt
-    jitter = random.uniform(-1, 1)  # noqa: S311
-    decision = decide(attempt.number, attempt.status, sent.retry_after, jitter)
-    return Outcome(claimed, attempt, decision)
-
-
-def _log_outcome(outcome: Outcome, settled: bool) -> None:
-    message_id, attempt, decision = outcome.claimed.id, outcome.attempt, outcome.decision
-    if not settled:
-        transitions.settle_refused(message_id, attempt)
-    elif isinstance(decision, Delivered):
-        transitions.message_delivered(message_id, attempt)
-    elif isinstance(decision, Retry):
-        transitions.attempt_failed(message_id, attempt, decision.delay.total_seconds())
-    else:
-        transitions.message_failed(message_id, attempt)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from scheduler_api.delivery import claimer, delay_queue, dispatcher, leases, slots, wakeup
+from scheduler_api.delivery import claimer, delay_queue, dispatcher, leases, outcomes, slots, wakeup
 from scheduler_api.delivery.upkeep import periodic, reaper, renewer
 from scheduler_api.store import queue
 
@@ -91,26 +91,26 @@ PLANTED: Final = (
     ),
     Planted(
         "an outcome is dropped when the store is away",
-        dispatcher.Dispatcher._settle,
+        outcomes.Outcomes.settle,
         "if self._stopping:",
         "if True:",
     ),
     Planted(
         "a message that was not sent is not given back when the store is away",
-        dispatcher.Dispatcher._release,
+        outcomes.Outcomes.release,
         "if self._stopping:",
         "if True:",
     ),
     Planted(
         "a message that was not sent is not given back",
         dispatcher.Dispatcher._deliver,
-        "await self._release(lease)",
+        "await self._outcomes.release(lease.queue, [lease.claimed])",
         "pass",
     ),
     Planted(
         "a message that waits for its instant is dropped when the process stops",
         dispatcher.Dispatcher._deliver_when_due,
-        "await self._release(lease)",
+        "await self._outcomes.release(lease.queue, [lease.claimed])",
         "pass",
     ),
     Planted(
