@@ -185,8 +185,8 @@ def test_reply_of_several_fields_has_a_named_tuple() -> None:
         ("claim", "destination", "open"),
         ("read_claims", "claims", "in_flight", "rows"),
         ("read_claims", "id", "claim"),
-        ("read_claims", "destination", "count"),
-        ("release", "id", "fence"),
+        ("read_claims", "destination", "counts"),
+        ("release", "id", "fence", "permit"),
         ("renew", "id", "fence"),
         ("repair", "state", "keep"),
     }

@@ -355,15 +355,16 @@ async def test_dispatcher_aborts_a_request_whose_claim_was_taken(
     dispatcher = await start(store, lease=SHORT_LEASE)
     await store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
-    theirs = b"99 another worker " + authority(receiver)
-    await redis.hset(f"{store.keys[0].base}claims", "a", theirs)
+    await take_claim(redis, store.keys[0].base, receiver)
     await wait_until("the aborted request", lambda: not dispatcher.busy)
     assert await state(store, "a") == "delivering"
 
 
-def authority(receiver: Receiver) -> bytes:
-    """The name of the destination."""
-    return receiver.url.split("/")[2].encode()
+async def take_claim(redis: Redis, base: str, receiver: Receiver) -> None:
+    """Let another process have the claim of the message `a` to this receiver."""
+    destination = receiver.url.split("/")[2]
+    await redis.hset(f"{base}claims", "a", f"99 another nonce {destination} 1")
+    await redis.hset(f"{base}inflight", destination, "another 1 1")
 
 
 async def test_dispatcher_does_not_send_under_a_lease_that_is_about_to_end(
@@ -405,8 +406,7 @@ async def test_dispatcher_changes_nothing_by_an_outcome_of_a_lost_claim(
     dispatcher = await start()
     await live_store.messages.create("a", accepted(webhookUrl=receiver.url))
     await wait_until("the request", lambda: len(receiver.requests) == 1)
-    theirs = b"99 another worker " + authority(receiver)
-    await redis.hset(f"{keys_of(live_store, 'a').base}claims", "a", theirs)
+    await take_claim(redis, keys_of(live_store, "a").base, receiver)
     receiver.hold.set()
     await wait_until("the refused outcome", lambda: not dispatcher.busy)
     assert await state(live_store, "a") == "delivering"

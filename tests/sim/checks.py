@@ -66,7 +66,7 @@ class Checks:
                 if key.startswith(parked)
             },
             claims=of("claims"),
-            inflight={dest: int(count) for dest, count in of("inflight").items()},
+            inflight=of("inflight"),
             payloads=of("payloads"),
             progress=of("progress").keys(),
             parking=of("parking").keys(),

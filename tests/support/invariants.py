@@ -43,7 +43,7 @@ async def snapshot(redis: Redis, keys: Keys) -> Snapshot:
             for key in parked
         },
         claims=await fields("claims"),
-        inflight={dest: int(count) for dest, count in (await fields("inflight")).items()},
+        inflight=await fields("inflight"),
         payloads=await fields("payloads"),
         progress=set(await fields("progress")),
         parking=await _set_members(redis, f"{base}parking"),

@@ -19,7 +19,7 @@ from scheduler_api.store.replies import ClaimRow, SettleArgs
 log = structlog.get_logger()
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct):
     """A message leased to this process."""
 
     id: str
@@ -35,6 +35,7 @@ class Claimed(msgspec.Struct, frozen=True):
     crashes: int  # processes that died while they held it
     log: bytes  # the attempts made before, packed
     size: int = 0  # bytes of its record
+    permit: bool = True  # whether its request may be open: the permit of another may pass to it
 
 
 class Share(NamedTuple):
@@ -43,6 +44,7 @@ class Share(NamedTuple):
     slots: int = 0  # that the process has; 0: claims do not divide them
     free: int = 0  # of these
     open: Sequence[bytes | int] = ()  # destination, its open requests (-1: it answers quickly) …
+    queued: int = 0  # leases that wait for a permit; a claim adds no more than are free
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -91,6 +93,7 @@ def unpack_claimed(fence: int, row: ClaimRow) -> Claimed | None:
         crashes=progress.crashes,
         log=progress.log,
         size=len(row.record),
+        permit=row.permit == 1,
     )
 
 
@@ -111,4 +114,5 @@ def pack_outcome(outcome: Outcome, keep_ms: Mapping[str, int]) -> SettleArgs:
         log=append_attempt(claimed.log, attempt),
         reached=_REACHED_WORD[reached(attempt.status, attempt.error)],
         bucket="" if was_cut_off(attempt) else bucket(attempt.duration_ms),
+        permit=int(claimed.permit),
     )

@@ -10,8 +10,10 @@ The prefix and the tag come first, text from callers (a destination) comes last.
     …:taken                  ZSET   id → due ms: messages taken out of `due`, leased or parked,
                                     so that a list merges two sets only
     …:leases                 ZSET   id → lease expiry ms
-    …:claims                 HASH   id → "fence worker_id nonce destination"; exists iff in `leases`
-    …:inflight               HASH   destination → number of claims; no zero fields
+    …:claims                 HASH   id → "fence worker_id nonce destination permit" (1 if the claim
+                                    got a permit, otherwise 0); exists iff in `leases`
+    …:inflight               HASH   destination → "worker_id permits claims" of each process that
+                                    has claims, with spaces between; a permit: to open a request
     …:parked:DESTINATION     ZSET   id → due ms: due messages held up by their destination
     …:parking                SET    destinations with parked messages
     …:limits                 HASH   destination → "concurrency interval paused asked": its own

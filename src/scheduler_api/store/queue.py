@@ -91,6 +91,7 @@ class Queue:
             int(ahead * 1000),
             share.slots,
             share.free,
+            share.queued,
             *share.open,
         )
         head, rows = head_and_rows(reply, ClaimHead, ClaimRow)
@@ -139,7 +140,10 @@ class Queue:
 
     async def release(self, claims: Sequence[Claimed]) -> None:
         """Give back claims that were not sent; with none, unregister. Raises: StoreUnavailable."""
-        await self._scripts.run("release", self.worker_id, self._limit_share, *_held(claims))
+        args: list[bytes | int] = [self.worker_id.encode(), self._limit_share]
+        for claimed in claims:
+            args += claimed.id.encode(), claimed.fence, int(claimed.permit)
+        await self._scripts.run("release", *args)
 
     async def renew(self, claims: Sequence[Claimed]) -> list[bool]:
         """Extend leases to a full one; False for each that is lost. Raises: StoreUnavailable."""

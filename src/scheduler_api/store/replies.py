@@ -93,6 +93,7 @@ class ClaimRow(NamedTuple):
     due: int  # ms
     record: bytes
     progress: bytes  # b"" if it was never tried
+    permit: int  # 1: its request may be opened; 0: only when the process passes it a permit
 
 
 class RecoverHead(NamedTuple):
@@ -113,6 +114,7 @@ class SettleArgs(NamedTuple):
     log: bytes
     reached: str  # whether the destination was reached: yes, no, or "" if that is unknown
     bucket: int | str  # number of the duration's bucket; "": the attempt is not counted
+    permit: int  # 1: the process gives a permit back with it; 0: it had none, or passed it on
 
 
 class RestoreArgs(NamedTuple):
@@ -129,7 +131,7 @@ class DestinationRow(NamedTuple):
     """A destination in a reply of read_destinations.lua."""
 
     name: bytes
-    in_flight: int  # claims
+    in_flight: int  # permits: open requests
     parked: int  # messages
     settings: bytes  # b"" if none are set
     failures: int  # to connect, in a row

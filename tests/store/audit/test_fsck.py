@@ -112,7 +112,7 @@ async def park_elsewhere(redis: Redis, base: str) -> None:
 
 
 async def miscount(redis: Redis, base: str) -> None:
-    await redis.hset(f"{base}inflight", mapping={"127.0.0.1:2": 7, "nobody:1": 1})
+    await redis.hset(f"{base}inflight", mapping={"127.0.0.1:2": "w 7 7", "nobody:1": "w 1 1"})
 
 
 @pytest.mark.parametrize(

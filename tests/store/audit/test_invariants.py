@@ -23,8 +23,8 @@ def snapshot(**changed: Any) -> Snapshot:
         "finished": FINISHED,
         "parked": {HOST: {b"parked"}},
         "parking": {HOST},
-        "claims": {b"leased": b"1 e n " + HOST},
-        "inflight": {HOST: 1},
+        "claims": {b"leased": b"1 w n " + HOST + b" 1"},
+        "inflight": {HOST: b"w 1 1"},
         "payloads": dict.fromkeys((b"due", b"leased", b"parked", b"delivered", b"failed"), RECORD),
         "progress": {b"delivered", b"failed"},
     }
@@ -53,8 +53,8 @@ def test_findings_of_a_sound_snapshot_are_empty() -> None:
         ),
         ({"taken": {b"parked"}}, [("taken", b"leased")]),
         ({"taken": {b"leased", b"parked", b"due"}}, [("taken", b"due")]),
-        ({"inflight": {HOST: 2}}, [("inflight", HOST)]),
-        ({"inflight": {HOST: 1, b"other": 0}}, [("inflight", b"other")]),
+        ({"inflight": {HOST: b"w 1 2"}}, [("inflight", HOST)]),
+        ({"inflight": {HOST: b"w 1 1", b"other": b""}}, [("inflight", b"other")]),
         (
             {"parked": {HOST: {b"parked"}, b"other": set()}, "parking": {HOST, b"other"}},
             [("parked_empty", b"other")],
@@ -117,6 +117,7 @@ def test_findings_accept_parked_messages_behind_a_due_one() -> None:
 
 
 def test_finding_names_the_invariant_of_the_design() -> None:
-    (found,) = findings(snapshot(inflight={HOST: 2}), CONCURRENCY)
+    (found,) = findings(snapshot(inflight={HOST: b"w 1 2"}), CONCURRENCY)
     number = NUMBERS[found.rule]
-    assert str(found) == f"{number} inflight: {HOST!r} has 1 in flight, but its count is 2"
+    detail = "has the claims {'w': 1}, but its counts are b'w 1 2'"
+    assert str(found) == f"{number} inflight: {HOST!r} {detail}"

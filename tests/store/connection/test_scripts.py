@@ -39,15 +39,15 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "cancel": ("waits", CONCURRENCY),
     "check_schema": (SCHEMA, 1, 1),
     "note_restart": (LEASE,),
-    "claim": (100, LEASE, WORKER_ID, "nonce", CONCURRENCY, 0, 0, 0),
+    "claim": (100, LEASE, WORKER_ID, "nonce", CONCURRENCY, 0, 0, 0, 0),
     "settle": (
         *(WORKER_ID, CONCURRENCY, 2),
-        *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes", 7),
-        *("taken-1", FENCE, "failed", DAY, "1 0", LOG, "", 0),
-        *("taken-2", FENCE, "retry", 1_000, "1 0", LOG, "no", ""),
-        *("taken-3", STALE, "delivered", DAY, "1 0", LOG, "yes", 7),
+        *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes", 7, 1),
+        *("taken-1", FENCE, "failed", DAY, "1 0", LOG, "", 0, 1),
+        *("taken-2", FENCE, "retry", 1_000, "1 0", LOG, "no", "", 0),
+        *("taken-3", STALE, "delivered", DAY, "1 0", LOG, "yes", 7, 1),
     ),
-    "release": (WORKER_ID, CONCURRENCY, "taken-0", FENCE, "taken-1", STALE),
+    "release": (WORKER_ID, CONCURRENCY, "taken-0", FENCE, 1, "taken-1", STALE, 1),
     "renew": (WORKER_ID, LEASE, "taken-0", FENCE, "taken-1", STALE),
     "reap": (100, CONCURRENCY, 1, DAY, 10, -1),
     "recover": (100, CONCURRENCY, 1, DAY, 10, WORKER_ID, "0"),
@@ -81,9 +81,9 @@ NUMBERS = [
     ("cancel", 1),
     *[("check_schema", i) for i in range(2)],
     ("note_restart", 0),
-    *[("claim", i) for i in (0, 1, 4, 5, 6, 7)],
-    *[("settle", i) for i in (1, 2, 6, 14, 22, 30)],
-    ("release", 1),
+    *[("claim", i) for i in (0, 1, 4, 5, 6, 7, 8)],
+    *[("settle", i) for i in (1, 2, 6, 15, 24, 33, 11, 20, 29, 38)],
+    *[("release", i) for i in (1, 4, 7)],
     ("renew", 1),
     *[("reap", i) for i in range(6)],
     *[("recover", i) for i in range(5)],
@@ -105,7 +105,8 @@ async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
     await store.queues[0].release([])
     names = [f"taken-{number}" for number in range(CONCURRENCY)] + ["parked-1", "parked-2"]
     await scripts.run("create", 0, *(part for name in names for part in (name, "+0", TAIL)))
-    _, fence, *_ = await scripts.run("claim", 100, LEASE, WORKER_ID, "before", CONCURRENCY, 0, 0, 0)
+    asked = (100, LEASE, WORKER_ID, "before", CONCURRENCY, 0, 0, 0, 0)
+    _, fence, *_ = await scripts.run("claim", *asked)
     assert fence == FENCE
     await store.messages.create("waits", accepted(webhookUrl="http://127.0.0.1:3/"))
     await clock.advance(2 * DAY)
@@ -166,7 +167,7 @@ async def test_script_that_ends_claims_works_on_data_of_a_newer_schema(
 
 
 @pytest.mark.usefixtures("busy")
-@pytest.mark.parametrize("name", ["create", "settle"])
+@pytest.mark.parametrize("name", ["create", "settle", "release"])
 async def test_script_with_missing_arguments_changes_nothing(
     store: Store, redis: Redis, scripts: Scripts, name: str
 ) -> None:

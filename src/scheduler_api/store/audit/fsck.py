@@ -140,10 +140,7 @@ class Fsck:
         snapshot = replace(
             _snapshot([], b""),
             claims=dict(zip(claims[::2], claims[1::2], strict=True)),
-            inflight={
-                dest: int(count) if count.isdigit() else -1
-                for dest, count in zip(in_flight[::2], in_flight[1::2], strict=True)
-            },
+            inflight=dict(zip(in_flight[::2], in_flight[1::2], strict=True)),
             parked={
                 dest: {b"%d" % n for n in range(row.parked)}
                 for dest, row in counts.items()

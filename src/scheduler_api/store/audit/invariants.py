@@ -8,7 +8,7 @@ the number in flight.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -48,7 +48,8 @@ NUMBERS: Final[Mapping[Rule, int]] = {
 BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/lib/flow.lua
 
 # The fields, as the scripts read them.
-_CLAIM: Final = re.compile(rb"[0-9]+ \S+ \S+ (\S+)")
+_CLAIM: Final = re.compile(rb"[0-9]+ (\S+) \S+ (\S+)")
+_COUNTS: Final = re.compile(rb"(?<!\S)(\S+) ([0-9]+) ([0-9]+)(?!\S)")
 _LIMITS: Final = re.compile(rb"([0-9]+) [0-9.e+-]+ ([0-9])")
 _UNREACHABLE: Final = re.compile(rb"([0-9]+) ([0-9]+)$")
 
@@ -62,7 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     finished: Mapping[str, Set[bytes]]  # finished state → ids
     parked: Mapping[bytes, Set[bytes]]  # destination → ids
     claims: Mapping[bytes, bytes]
-    inflight: Mapping[bytes, int]
+    inflight: Mapping[bytes, bytes]
     payloads: Mapping[bytes, bytes]  # id → record, or as much of it as ends after its URL
     progress: Set[bytes]
     parking: Set[bytes] = frozenset()  # destinations
@@ -149,13 +150,7 @@ def _out_of_due(snapshot: Snapshot) -> Set[bytes]:
 
 def of_destinations(snapshot: Snapshot, limit_share: int) -> Iterator[Finding]:
     """What is wrong with the counts and the parked of destinations."""
-    claimed = map(destination_claimed, snapshot.claims.values())
-    claims = Counter(dest for dest in claimed if dest)
-    for dest in claims.keys() | snapshot.inflight.keys():
-        if (counted := snapshot.inflight.get(dest)) != (claims[dest] or None):
-            yield Finding(
-                "inflight", dest, f"has {claims[dest]} in flight, but its count is {counted}"
-            )
+    yield from _miscounted(snapshot)
     for dest in snapshot.parking ^ snapshot.parked.keys():
         yield Finding(
             "parking", dest, "has parked messages, and is not in `parking`; or the reverse"
@@ -170,13 +165,51 @@ def of_destinations(snapshot: Snapshot, limit_share: int) -> Iterator[Finding]:
                 yield Finding("stranded", dest, f"has room, but {len(ids)} stay parked")
 
 
+def _miscounted(snapshot: Snapshot) -> Iterator[Finding]:
+    """The destinations whose counts are not those of their claims."""
+    held = Counter(_destination_and_holder(claim) for claim in snapshot.claims.values())
+    claims: dict[bytes, list[tuple[bytes, int]]] = {}
+    for (dest, worker_id), number in held.items():
+        if dest:
+            claims.setdefault(dest, []).append((worker_id, number))
+    for dest in claims.keys() | snapshot.inflight.keys():
+        text = snapshot.inflight.get(dest, b"")
+        counts = _counts(text)
+        counted = [(it.worker_id, it.claims) for it in counts]
+        whole = b" ".join(b"%b %d %d" % it for it in counts) == text
+        if sorted(counted) != sorted(claims.get(dest, [])) or not (counts and whole):
+            its = {worker_id.decode(): number for worker_id, number in claims.get(dest, [])}
+            yield Finding("inflight", dest, f"has the claims {its}, but its counts are {text!r}")
+        elif any(it.permits > it.claims for it in counts):
+            yield Finding("inflight", dest, f"has more permits than claims: {text!r}")
+
+
+class Counts(NamedTuple):
+    """What `inflight` has of a destination for one process."""
+
+    worker_id: bytes
+    permits: int
+    claims: int
+
+
+def _counts(text: bytes) -> list[Counts]:
+    """A field of `inflight`; what is damaged is left out, as in the scripts."""
+    found = _COUNTS.findall(text)
+    return [Counts(worker_id, int(permits), int(claims)) for worker_id, permits, claims in found]
+
+
+def in_flight(text: bytes) -> int:
+    """The permits of all processes in a field of `inflight`."""
+    return sum(counts.permits for counts in _counts(text))
+
+
 def _held_up(snapshot: Snapshot, dest: bytes, limit_share: int) -> bool:
     """Whether messages may be parked: paused, at its limit, or claims will look at it again."""
     own, paused = _numbers(_LIMITS, snapshot.limits.get(dest, b""))
     failures, _ = _numbers(_UNREACHABLE, snapshot.unreachable.get(dest, b""))
     max_leased = 1 if failures >= BREAKS_AT else own or limit_share
     looked_at = dest in snapshot.opens or dest in snapshot.withheld
-    return paused == 1 or snapshot.inflight.get(dest, 0) >= max_leased or looked_at
+    return paused == 1 or in_flight(snapshot.inflight.get(dest, b"")) >= max_leased or looked_at
 
 
 def _numbers(pattern: re.Pattern[bytes], field: bytes) -> tuple[int, int]:
@@ -193,5 +226,10 @@ def _waiting(snapshot: Snapshot) -> Set[bytes]:
 
 def destination_claimed(claim: bytes) -> bytes:
     """The destination in a field of `claims`; b'' if the field is damaged."""
+    return _destination_and_holder(claim)[0]
+
+
+def _destination_and_holder(claim: bytes) -> tuple[bytes, bytes]:
+    """The destination and the worker id in a field of `claims`; b"" if the field is damaged."""
     found = _CLAIM.match(claim)
-    return found[1] if found else b""
+    return (found[2], found[1]) if found else (b"", b"")

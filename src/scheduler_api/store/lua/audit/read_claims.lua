@@ -1,12 +1,12 @@
 #!lua flags=no-writes
--- Reads all claims and counts in flight, and what is known of some destinations.
+-- Reads all claims and what is counted of them, and what is known of some destinations.
 -- All in one call, as counts and claims of two instants would not agree. They are no more than the
--- requests that all processes have open.
+-- messages that all processes hold.
 --
 -- ARGV[1…] destination… (0–100)
 -- Returns {claims, in_flight, rows}
 --   claims     {(id, claim)…}
---   in_flight  {(destination, count)…}
+--   in_flight  {(destination, counts)…}; counts as they are stored
 --   rows       {(parked, settings, failures, watched, listed)…} of each destination of ARGV:
 --   parked     number of messages
 --   settings   '' if none are set

@@ -4,7 +4,7 @@
 -- ARGV[1] limit_share: concurrency of a destination without settings, in this partition
 -- ARGV[2…] name… (1–100)
 -- Returns {(name, in_flight, parked, settings, failures, hold, hold_until, results)…}
---   in_flight   number of claims
+--   in_flight   number of permits: open requests
 --   parked      number of messages
 --   settings    '' if none are set
 --   failures    to connect, in a row

@@ -9,14 +9,14 @@ local function one_more_crash(id)
   return attempts or 0, (crashes or 0) + 1, log or '\144'
 end
 
--- Ends one claim: the message is due again, or has failed after `max_crashes` crashes. A failed one is
--- kept for `keep` ms. Returns whether it is due again.
-local function take_back(id, dest, now, max_crashes, keep, max_kept)
+-- Ends one claim of a process: the message is due again, or has failed after `max_crashes` crashes. A
+-- failed one is kept for `keep` ms. Returns whether it is due again.
+local function take_back(id, dest, worker_id, now, max_crashes, keep, max_kept)
   local due = due_of(id, now)
   local attempts, crashes, log = one_more_crash(id)
   local outcome = crashes >= max_crashes and 'failed' or 'retry'
   local progress = table.concat({attempts, ' ', crashes, ' ', outcome, ' ', now, '\n', log})
-  drop_claims({id}, {[dest] = 1})
+  drop_claims({id}, {dest}, worker_id, {0})
   if outcome == 'failed' and keep <= 0 then
     forget({id})
     return false
@@ -30,13 +30,13 @@ local function take_back(id, dest, now, max_crashes, keep, max_kept)
   return true
 end
 
--- Ends the claims of these messages, and unparks what may then be claimed. `dests`: id → destination.
--- Returns how many messages are due again, and the ids of those that have failed.
-local function take_back_all(ids, dests, limit_share, now, max_crashes, keep, max_kept)
+-- Ends the claims of these messages, and unparks what may then be claimed. `dests`: id → destination;
+-- `holders`: id → worker id. Returns how many messages are due again, and the ids of those that failed.
+local function take_back_all(ids, dests, holders, limit_share, now, max_crashes, keep, max_kept)
   local returned, failed, opened = 0, {}, {}
   for _, id in ipairs(ids) do
     opened[dests[id]] = true
-    if take_back(id, dests[id], now, max_crashes, keep, max_kept) then
+    if take_back(id, dests[id], holders[id], now, max_crashes, keep, max_kept) then
       returned = returned + 1
     else
       append(failed, id)

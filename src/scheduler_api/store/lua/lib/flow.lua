@@ -34,8 +34,9 @@ local function next_by_rate(dest, interval, now)
   return believed and math.max(now, next_at) or now, ahead
 end
 
--- How many more messages of a destination may be leased now. If none: why, and from when on, ms, if
--- it is only a matter of time.
+-- How many more requests to a destination may be opened now. If none: why, and from when on, ms, if
+-- it is only a matter of time. Fourth, whether processes may lease more messages than that, which wait
+-- for the permits of their open requests: not above a lowered limit, nor where time decides.
 local function room(dest, limit_share, now)
   local max_leased, interval, paused = settings(dest, limit_share)
   if paused then return 0, 'paused' end
@@ -43,8 +44,9 @@ local function room(dest, limit_share, now)
   local broken = failed >= BREAKS_AT
   if broken and now < probe_at then return 0, 'unreachable', probe_at end
   local free = (broken and 1 or max_leased) - in_flight(dest)
-  if free <= 0 then return 0, broken and 'unreachable' or 'full' end
-  if interval == 0 then return free end
+  local may_queue = free >= 0 and interval == 0 and not broken
+  if free <= 0 then return 0, broken and 'unreachable' or 'full', nil, may_queue end
+  if interval == 0 then return free, nil, nil, may_queue end
   local next_at, ahead = next_by_rate(dest, interval, now)
   local in_time = math.floor((now + ahead - next_at) / interval) + 1
   if in_time <= 0 then return 0, 'rate', math.ceil(next_at - ahead / 2) end
@@ -56,10 +58,12 @@ end
 -- the others would stay parked.) Writes into `opens` when to try again, if that depends on time alone.
 -- `max_count`: no more messages than this. `opened`: how many slots this change freed; where claims
 -- withhold the other parked messages, no more than these. (Only a claim knows the shares of a
--- process: it would read most of the others, and park them again.)
+-- process: it would read most of the others, and park them again.) `queued`: how many messages more
+-- a process may lease without a permit, as it passed on so many.
 -- Returns how many messages.
-local function unpark(dest, limit_share, now, max_count, opened)
-  local free, _, opens_at = room(dest, limit_share, now)
+local function unpark(dest, limit_share, now, max_count, opened, queued)
+  local free, _, opens_at, may_queue = room(dest, limit_share, now)
+  if may_queue then free = free + (queued or 0) end
   if free == 0 then
     if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end
     return 0

@@ -9,10 +9,11 @@
 -- ARGV[6] ahead: ms before it is due that a message may be leased
 -- ARGV[7] slots of the process; 0: claims do not divide them
 -- ARGV[8] free_slots of these
--- ARGV[9…] (destination, open)… of each destination that the process knows
+-- ARGV[9] queued: leases of the process that wait for a permit
+-- ARGV[10…] (destination, open)… of each destination that the process knows
 --   open  its requests to the destination; -1: the destination answers quickly and may have any slot
 -- Returns {now, fence, next_at, next_lease_end, dropped, schema, last_fence,
---          (id, due, record, progress)…}
+--          (id, due, record, progress, permit)…}
 --   fence           of these claims; 0 if nothing was due
 --   next_at         when anything may be claimed next, ms; -1: nothing waits
 --   next_lease_end  when the next lease of any process ends, ms; -1: there is none
@@ -20,20 +21,23 @@
 --   schema          of the data; 0: they have no mark
 --   last_fence      of the last claim of any process
 --   progress        '' if the message was never tried
+--   permit          1: its request may be opened; 0: only when the process passes it a permit
 -- needs: keys data arguments clock record finished places in_flight limits claims flow
 local schema, last_fence, withholds = check_data(true)
 local count, lease, worker_id, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit_share, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
-local slots, free_slots = number(ARGV[7]), number(ARGV[8])
+local slots, free_slots, queued = number(ARGV[7]), number(ARGV[8]), number(ARGV[9])
 local early = math.floor(ahead / 2) -- ms before the head is due: the next claim, which may get several
 local READ_IDS = 128 -- ids read from each end of what is due
 local OPENED = 16 -- destinations that may have opened, checked in one call
 local RECHECK = 250 -- ms until a process checks destinations again that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
+local LEASES_PER_PERMIT = 4 -- of a process: more messages wait for each permit than end at once
 local AT_ONE_INSTANT = 1000 -- leases that end in one ms, searched for those of a lost claim
 local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies cannot block the store
 
-local ids, dues, records = {}, {}, {} -- of the messages that are returned
+local ids, dues, records, permits = {}, {}, {}, {} -- of the messages that are returned
+local opening = 0 -- how many of these have a permit
 local bytes, missing = 0, {} -- of the records; ids without one
 
 local function answer(fence, next_at, next_lease_end, last)
@@ -44,28 +48,31 @@ local function answer(fence, next_at, next_lease_end, last)
   for i, id in ipairs(ids) do
     append(reply, id, dues[i])
     append(reply, records[i], progress[i] or '')
+    append(reply, permits[i])
   end
   return reply
 end
 
 local open = {} -- requests of the process to each destination, with those of this call
-for i = 9, #ARGV, 2 do open[ARGV[i]] = number(ARGV[i + 1]) end
+for i = 10, #ARGV, 2 do open[ARGV[i]] = number(ARGV[i + 1]) end
 
 -- How many more requests the process may open to a destination. Slow destinations share half of the
 -- slots: each may have twice as many as it leaves free of that half, so that some stay free however
 -- many slow destinations there are. Of the other half each destination gets one to begin with.
 local function share(dest)
-  local opened, left = open[dest] or 0, free_slots - #ids
+  local opened, left = open[dest] or 0, free_slots - opening
   if slots == 0 or opened < 0 then return math.huge end
   local more = math.ceil((2 * left - slots - opened) / 3)
   if opened == 0 and left > KEPT or left == slots then return math.max(1, more) end
   return math.max(0, more)
 end
 
-local function take(id, due, record)
+local function take(id, due, record, permit)
   append(ids, id)
   append(dues, tonumber(due))
   append(records, record)
+  append(permits, permit)
+  opening = opening + permit
 end
 
 -- The claim that the process made at `at`, and whose reply was lost. Its leases still end at one
@@ -76,13 +83,13 @@ local function again(at)
     call('ZRANGE', LEASES, lease_end, lease_end, 'BYSCORE', 'LIMIT', 0, AT_ONE_INSTANT)
   local claims = #leased > 0 and call('HMGET', CLAIMS, unpack(leased))
   for i, id in ipairs(leased) do
-    local its_fence, its_worker_id, its_nonce = split_claim(claims[i])
+    local its_fence, its_worker_id, its_nonce, _, permit = split_claim(claims[i])
     local is_its_own = its_worker_id == worker_id and its_nonce == nonce
     local record = is_its_own and call('HGET', PAYLOADS, id)
     if record then
       fence = its_fence
       append(ends, now + lease, id)
-      take(id, due_of(id, now), record)
+      take(id, due_of(id, now), record, permit)
     end
   end
   set_leases(ends) -- whole again: the process counts the leases from this call, not from the lost one
@@ -158,18 +165,19 @@ local function withhold(dest)
   withholds = true
 end
 
--- Counts leased messages against their destination's rate. Returns whether it has one.
-local function spend(dest, leased_count)
+-- Counts messages against their destination's rate. Returns whether it has one.
+local function spend(dest, granted_count)
   local _, interval = settings(dest, limit_share)
   if interval == 0 then return false end
-  local next_at = next_by_rate(dest, interval, now) + leased_count * interval
+  local next_at = next_by_rate(dest, interval, now) + granted_count * interval
   call('HSET', RATE, dest, string.format('%.3f', next_at))
   return true
 end
 
 unpark_opened()
 unpark_withheld()
-local rooms, leased, parked, withheld = {}, {}, {}, {} -- each by destination
+local rooms, may_queue, granted = {}, {}, {} -- each by destination, as the next two
+local parked, withheld = {}, {}
 local gone, taken, ends, claims = {}, {}, {}, {} -- ids; due, id …; lease end, id …; id, claim …
 local found, candidates = due_now(), {}
 for i = 1, #found, 2 do append(candidates, found[i]) end
@@ -190,6 +198,27 @@ local function record_of(i)
   return read[i - first_read + 1]
 end
 
+-- Whether the process may lease a message that gets no permit.
+local function may_wait(dest)
+  if open[dest] ~= -1 or not may_queue[dest] or #ids >= free_slots - queued then return false end
+  local counts = counts_of(dest, worker_id)
+  return counts and counts.claims < LEASES_PER_PERMIT * counts.permits
+end
+
+-- 1 if the process gets a permit for a message, 0 if it may lease it without one; nil: neither.
+local function permit_for(dest)
+  if not rooms[dest] then
+    local free, _, _, may = room(dest, limit_share, now)
+    rooms[dest], may_queue[dest] = free, may
+  end
+  if rooms[dest] > 0 and share(dest) > 0 then
+    rooms[dest], granted[dest] = rooms[dest] - 1, (granted[dest] or 0) + 1
+    if (open[dest] or 0) >= 0 then open[dest] = (open[dest] or 0) + 1 end
+    return 1
+  end
+  return rooms[dest] == 0 and may_wait(dest) and 0 or nil
+end
+
 for i, id in ipairs(candidates) do
   if #ids >= count or bytes > MAX_BYTES then break end
   local due, record = found[2 * i], record_of(i)
@@ -199,18 +228,17 @@ for i, id in ipairs(candidates) do
   else
     local dest = destination_of(record)
     bytes = bytes + #record
-    rooms[dest] = rooms[dest] or room(dest, limit_share, now)
     append(taken, due, id)
-    if rooms[dest] == 0 or share(dest) == 0 then
+    local permit = permit_for(dest)
+    if permit then
+      append(ends, now + lease, id)
+      append(claims, id, table.concat({fence, worker_id, nonce, dest, permit}, ' '))
+      add_claim(dest, worker_id, permit)
+      take(id, due, record, permit)
+    else
       withheld[dest] = rooms[dest] > 0 or nil
       parked[dest] = parked[dest] or {}
       append(parked[dest], due, id)
-    else
-      rooms[dest], leased[dest] = rooms[dest] - 1, (leased[dest] or 0) + 1
-      append(ends, now + lease, id)
-      append(claims, id, table.concat({fence, worker_id, nonce, dest}, ' '))
-      if (open[dest] or 0) >= 0 then open[dest] = (open[dest] or 0) + 1 end
-      take(id, due, record)
     end
   end
 end
@@ -220,11 +248,11 @@ set_leases(ends)
 if #claims > 0 then
   call('HSET', CLAIMS, unpack(claims))
   call('HSET', WORKERS, worker_id, now .. ' ' .. nonce)
+  write_counts()
 end
 local timed = {} -- destinations for which time decides when the next message may go
-for dest, leased_count in pairs(leased) do
-  add_in_flight(dest, leased_count)
-  timed[dest] = has_rules() and spend(dest, leased_count) or nil
+for dest, granted_count in pairs(granted) do
+  timed[dest] = has_rules() and spend(dest, granted_count) or nil
 end
 for dest, waiting in pairs(parked) do
   park(dest, waiting)

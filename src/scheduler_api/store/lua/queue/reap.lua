@@ -23,15 +23,19 @@ if latest >= 0 and now > latest then return {0} end
 local run, known, outage_until = runs(now)
 if known and (run ~= known or now < outage_until) then return {0} end
 
-local function claimed_for(id)
-  local _, _, _, dest = split_claim(call('HGET', CLAIMS, id))
-  if dest then return dest end
-  remove_finished({id})
-  return destination_of(call('HGET', PAYLOADS, id) or '')
-end
-
 local ids = call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
-local dests = {}
-for _, id in ipairs(ids) do dests[id] = claimed_for(id) end
-local returned, failed = take_back_all(ids, dests, limit_share, now, max_crashes, keep, max_kept)
+local dests, holders = {}, {} -- by id
+local miscounted = {} -- destinations of leases without a claim
+for _, id in ipairs(ids) do
+  local _, worker_id, _, dest = split_claim(call('HGET', CLAIMS, id))
+  if not dest then
+    dest = destination_of(call('HGET', PAYLOADS, id) or '')
+    append(miscounted, dest)
+    remove_finished({id})
+  end
+  dests[id], holders[id] = dest, worker_id
+end
+if #miscounted > 0 then recount(miscounted) end
+local returned, failed =
+  take_back_all(ids, dests, holders, limit_share, now, max_crashes, keep, max_kept)
 return {returned, unpack(failed)}

@@ -17,17 +17,18 @@ check_data()
 local limit_share, max_crashes = number(ARGV[2]), number(ARGV[3])
 local keep, max_kept, worker_id, now = number(ARGV[4]), number(ARGV[5]), ARGV[6], clock()
 local found = call('HSCAN', CLAIMS, ARGV[7], 'COUNT', ARGV[1])
-local cursor, claims, ids, dests = found[1], found[2], {}, {}
+local cursor, claims, ids, dests, holders = found[1], found[2], {}, {}, {}
 
 for i = 1, #claims, 2 do
   local id = claims[i]
   local _, its_worker_id, _, dest = split_claim(claims[i + 1])
   if its_worker_id == worker_id and not dests[id] then -- HSCAN may return an entry twice
     append(ids, id)
-    dests[id] = dest
+    dests[id], holders[id] = dest, worker_id
   end
 end
-local returned, failed = take_back_all(ids, dests, limit_share, now, max_crashes, keep, max_kept)
+local returned, failed =
+  take_back_all(ids, dests, holders, limit_share, now, max_crashes, keep, max_kept)
 call('HDEL', WORKERS, worker_id)
 if #ids > 0 then call('SPUBLISH', WAKEUP, now) end
 return {cursor, returned, unpack(failed)}

@@ -5,23 +5,34 @@
 --
 -- ARGV[1] worker_id
 -- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
--- ARGV[3…] (id, fence)… of each message (0–100)
+-- ARGV[3…] (id, fence, permit)… of each message (0–100)
+--   permit  1: the process gives a permit back with it; 0: it had none, or passed it on
 -- Returns {word…}
 --   word  'ok', or 'stale' for a claim that is no longer held
 -- needs: keys arguments clock places claims flow
 local worker_id, limit_share, now = ARGV[1], number(ARGV[2]), clock()
-local reply, opened = {}, {}
-for i = 3, #ARGV, 2 do
+assert(#ARGV % 3 == 2, 'three arguments a message')
+for i = 5, #ARGV, 3 do number(ARGV[i]) end
+
+local asked, reply, opened = {}, {}, {}
+local ended, dests, permits, dues = {}, {}, {}, {} -- of the claims that end
+for i = 3, #ARGV, 3 do append(asked, ARGV[i]) end
+local claims = claims_of(asked)
+for i = 3, #ARGV, 3 do
   local id = ARGV[i]
-  local dest = held(call('HGET', CLAIMS, id), ARGV[i + 1], worker_id)
+  local dest = held(claims[id], ARGV[i + 1], worker_id)
   if dest then
-    local due = due_of(id, now)
-    drop_claims({id}, {[dest] = 1})
-    enqueue({due, id})
+    claims[id] = nil
+    append(ended, id)
+    append(dests, dest)
+    append(permits, tonumber(ARGV[i + 2]))
+    append(dues, due_of(id, now), id)
     opened[dest] = (opened[dest] or 0) + 1
   end
   append(reply, dest and 'ok' or 'stale')
 end
+drop_claims(ended, dests, worker_id, permits)
+enqueue(dues)
 for dest, count in pairs(opened) do unpark(dest, limit_share, now, nil, count) end
 if #reply > 0 then
   call('SPUBLISH', WAKEUP, now)

@@ -4,13 +4,15 @@
 -- ARGV[1] worker_id
 -- ARGV[2] limit_share: concurrency of a destination without settings, in this partition
 -- ARGV[3] max_kept: messages kept in a finished state
--- ARGV[4…] (id, fence, verdict, ms, counts, log, reached, bucket)… of each message (1–100)
+-- ARGV[4…] (id, fence, verdict, ms, counts, log, reached, bucket, permit)… of each message
+--          (1–100)
 --   verdict  a finished state, or retry
 --   ms       how long the message is kept, or until its next attempt
 --   counts   "attempts crashes"
 --   log      of its attempts
 --   reached  whether the destination was reached: yes, no, or '' if that is unknown
 --   bucket   number of the duration's bucket; '': the attempt is not counted
+--   permit   1: the process gives a permit back with it; 0: it had none, or passed it on
 -- Returns {sooner, word…}
 --   sooner  1 if something may be claimed sooner than before
 --   word    'stale' if the claim is no longer held; else 'ok', or what became of the destination:
@@ -21,8 +23,9 @@ local now = clock()
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
 local MAX_UNREACHABLE = 10000 -- destinations of which failures to connect are known
 local reply, unparked, old = {0}, 0, soonest()
-local claims = {} -- id → its claim
-local ended, freed = {}, {} -- ids of the claims that end; destination → how many
+local claims -- id → its claim
+local ended, dests, permits = {}, {}, {} -- of the claims that end
+local freed, passed_on = {}, {} -- destination → how many end; how many of these keep their permit here
 local forgotten, progress = {}, {} -- ids; id, progress …
 local places = {retry = {}} -- verdict → due, or end of the retention, id …
 for _, state in ipairs(STATES) do places[state] = {} end
@@ -96,12 +99,15 @@ local function add_results()
 end
 
 -- Decides what becomes of a message; `settle_all` writes it.
-local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket)
+local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket, permit)
   local dest = held(claims[id], fence, worker_id)
   if not dest then return 'stale' end
   claims[id] = nil -- another outcome of it is stale
   append(ended, id)
+  append(dests, dest)
+  append(permits, permit)
   freed[dest] = (freed[dest] or 0) + 1
+  passed_on[dest] = (passed_on[dest] or 0) + 1 - permit
   if bucket ~= '' then note(dest, bucket) end
   if bucket ~= '' and verdict == 'delivered' then note(dest, 'd') end
   if verdict ~= 'retry' and ms <= 0 then
@@ -114,27 +120,29 @@ local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket)
 end
 
 local function settle_all()
-  drop_claims(ended, freed)
+  drop_claims(ended, dests, worker_id, permits)
   forget(forgotten)
   if #progress > 0 then call('HSET', PROGRESS, unpack(progress)) end
   enqueue(places.retry)
   for _, state in ipairs(STATES) do finish(state, places[state], max_kept) end
 end
 
-assert(#ARGV % 8 == 3, 'eight arguments a message')
-for i = 7, #ARGV, 8 do number(ARGV[i]) end
+assert(#ARGV % 9 == 3, 'nine arguments a message')
+for i = 7, #ARGV, 9 do number(ARGV[i]) end
+for i = 12, #ARGV, 9 do number(ARGV[i]) end
 
 local ids = {}
-for i = 4, #ARGV, 8 do append(ids, ARGV[i]) end
-for i, claim in ipairs(call('HMGET', CLAIMS, unpack(ids))) do claims[ids[i]] = claim end
-for i = 4, #ARGV, 8 do
-  local id, fence, verdict, ms, counts, log, was_reached, bucket = unpack(ARGV, i, i + 7)
-  append(reply, settle(id, fence, verdict, tonumber(ms), counts, log, was_reached, bucket))
+for i = 4, #ARGV, 9 do append(ids, ARGV[i]) end
+claims = claims_of(ids)
+for i = 4, #ARGV, 9 do
+  local id, fence, verdict, ms, counts, log, was_reached, bucket, permit = unpack(ARGV, i, i + 8)
+  ms, permit = tonumber(ms), tonumber(permit)
+  append(reply, settle(id, fence, verdict, ms, counts, log, was_reached, bucket, permit))
 end
 settle_all()
 add_results()
 for dest, opened in pairs(freed) do
-  unparked = unparked + unpark(dest, limit_share, now, nil, opened)
+  unparked = unparked + unpark(dest, limit_share, now, nil, opened, passed_on[dest])
 end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
