@@ -24,6 +24,7 @@ SUBJECTS: Mapping[str, str] = {
     "delivery/http/test_connections.py": "number of connections, open and idle",
     "delivery/http/test_receivers.py": "receivers that misbehave",
     "delivery/http/test_response_cases.py": "a table of responses, also read by aiohttp",
+    "delivery/test_concurrency.py": "open requests to one destination, on the wire",
     "delivery/test_fairness.py": "slow receivers beside fast ones",
     "delivery/test_memory.py": "memory that deliveries take",
     "delivery/test_slot_memory.py": "memory that slots take",

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -20,6 +20,7 @@ from scheduler_api.delivery.http.sender import (
 )
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.outcomes import Outcomes
+from scheduler_api.delivery.permits import Permits
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.store_health import StoreHealth
@@ -68,6 +69,7 @@ class Dispatcher:
         self._outcomes = Outcomes(self._health)
         shares = SlotShares(slots)
         self._leases = Leases(self._lease, shares)
+        self._permits = Permits(self._leases, shares, self._outcomes, self._start)
         self._slots = Slots(
             slots, self._leases, shares, memory=memory, claim_bytes=CLAIM_BYTES + max_body
         )
@@ -117,6 +119,7 @@ class Dispatcher:
         """Claim nothing more."""
         self._stopping = True
         self._outcomes.stop()
+        self._permits.stop()
         for claimer in self._claimers:
             claimer.stop()
 
@@ -137,6 +140,7 @@ class Dispatcher:
         for lease in self._leases.sending:
             lease.task.cancel()
         await asyncio.gather(*self._leases.tasks, return_exceptions=True)
+        await self._permits.released()
         self._delay_queue.close()
         await asyncio.gather(*(_unregister(queue) for queue in self._queues))
         await cancel_all(self._upkeep)
@@ -149,22 +153,31 @@ class Dispatcher:
         hurry.cancel()
 
     def _launch(self, queue: Queue, claim: Claim) -> None:
-        now = queue.now()
+        now, queued = queue.now(), []
         for claimed in claim.messages:
             lease = Lease(queue, claimed, claim.deadline)
-            deliver = self._deliver if claimed.due_at <= now else self._deliver_when_due
-            self._leases.hold(lease, asyncio.create_task(deliver(lease)))
+            if claimed.permit:
+                self._start(lease, now)
+            else:
+                queued.append(lease)
+        if queued:
+            self._permits.queue(queued)
+
+    def _start(self, lease: Lease, now: datetime) -> None:
+        deliver = self._deliver if lease.claimed.due_at <= now else self._deliver_when_due
+        self._leases.hold(lease, asyncio.create_task(deliver(lease)))
 
     async def _deliver_when_due(self, lease: Lease) -> None:
         try:
             await self._delay_queue.wait(lease.queue.instant(lease.claimed.due_at))
         except asyncio.CancelledError:  # the lease was lost, or the process stops
-            self._free_slot(lease)
+            self._end_request(lease, None)
             await self._outcomes.release(lease.queue, [lease.claimed])
         else:
             await self._deliver(lease)
 
     async def _deliver(self, lease: Lease) -> None:
+        sent = None
         try:
             sent = await self._send(lease)
         except NothingSent as reason:
@@ -172,9 +185,8 @@ class Dispatcher:
                 log.info("lookup_postponed", message_id=lease.claimed.id)
             else:
                 self._slots.pause()
-            sent = None
         finally:
-            self._free_slot(lease)
+            self._end_request(lease, sent)
         if sent:
             await self._outcomes.settle(lease.queue, lease.claimed, sent)
         else:
@@ -194,8 +206,13 @@ class Dispatcher:
                 return None
             return self._sender.cut_off(claimed, start)
 
-    def _free_slot(self, lease: Lease) -> None:
+    def _end_request(self, lease: Lease, sent: Sent | None) -> None:
+        """`sent`: None if there was no attempt."""
         self._leases.sent(lease)
+        if self._leases.queued:
+            answered = sent is not None and sent.attempt.status is not None
+            if self._permits.pass_on(lease, answered=answered):
+                return
         self._slots.wake_next()
 
 

@@ -43,10 +43,11 @@ class Leases:
         self._shares = shares
         self._held: dict[asyncio.Task[None], Lease] = {}
         self.sending: set[Lease] = set()  # with an open request: each holds a slot
-        self.bytes = 0  # of the messages in `sending`
+        self.queued: set[Lease] = set()  # without a permit: each waits for a request to end
+        self.bytes = 0  # of the messages in both sets
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + len(self.queued)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -72,6 +73,16 @@ class Leases:
         self.bytes -= lease.claimed.size
         self._shares.end(lease.claimed.destination, lease)
 
+    def queue(self, lease: Lease) -> None:
+        """Renew the lease until `unqueue`; no task sends the message."""
+        self.queued.add(lease)
+        self.bytes += lease.claimed.size
+
+    def unqueue(self, lease: Lease) -> None:
+        """It is sent, or was given back."""
+        self.queued.remove(lease)
+        self.bytes -= lease.claimed.size
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         # It may still be in `sending`: a task that is cancelled before it starts calls nothing.
         lease = self._held.pop(task)
@@ -82,7 +93,7 @@ class Leases:
         """Renew leases that end within `left` seconds. Raises: StoreUnavailable."""
         soon = time.monotonic() + left
         old: dict[Queue, list[Lease]] = {}
-        for lease in self._held.values():
+        for lease in (*self._held.values(), *self.queued):
             if lease.deadline <= soon:
                 old.setdefault(lease.queue, []).append(lease)
         # All partitions are tried, even if one does not answer.
@@ -117,6 +128,8 @@ class Leases:
                 # A task that is cancelled now runs no line of its code: its claim would not be
                 # released, and would count as a crash. Started, it sees the end and releases it.
                 lease.deadline = -math.inf
+        elif lease in self.queued:
+            lease.deadline = -math.inf
 
 
 def has_started(task: asyncio.Task[None]) -> bool:

@@ -14,7 +14,7 @@ from scheduler_api.delivery.store_health import StoreHealth
 from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.retry import Delivered, Retry, decide
 from scheduler_api.store.claims import Claimed, Outcome
-from scheduler_api.store.queue import Queue
+from scheduler_api.store.queue import CLAIM_BATCH, Queue
 from scheduler_api.telemetry import transitions
 
 log = structlog.get_logger()
@@ -48,7 +48,11 @@ class Outcomes:
                 return
 
     async def release(self, queue: Queue, claims: Sequence[Claimed]) -> None:
-        """Give back claims that were not sent."""
+        """Give back claims of one partition that were not sent."""
+        for first in range(0, len(claims), CLAIM_BATCH):
+            await self._release(queue, claims[first : first + CLAIM_BATCH])
+
+    async def _release(self, queue: Queue, claims: Sequence[Claimed]) -> None:
         # A claim whose lease expires counts as a crash, though no process died. If the lease is
         # lost, another process has the message, and this changes nothing.
         while True:

@@ -75,6 +75,11 @@ class SlotShares:
             del self._open[destination]
             _remember(self._quick if requests.quick else self._slow, destination)
 
+    def is_quick(self, destination: bytes) -> bool:
+        """Whether the destination responds quickly; False if it is not known."""
+        requests = self._open.get(destination)
+        return requests.quick if requests else destination in self._quick
+
     def _toggle(self, requests: _Requests) -> None:
         requests.quick = not requests.quick
         self._held_by_quick += len(requests.began) * (1 if requests.quick else -1)

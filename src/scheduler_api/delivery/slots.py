@@ -89,7 +89,7 @@ class Slots:
     def share(self, reserved: int) -> Share:
         """How the slots are shared, as a claim for `reserved` messages sends it to the store."""
         free = self._left + reserved
-        return Share(self._count, free, self._shares.named(free), queued=self._count)
+        return Share(self._count, free, self._shares.named(free), len(self._leases.queued))
 
     def give_back(self, reserved: int) -> None:
         """The claim is done; the messages that it returned hold their own slots."""

@@ -97,7 +97,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a message that was not sent is not given back when the store is away",
-        outcomes.Outcomes.release,
+        outcomes.Outcomes._release,
         "if self._stopping:",
         "if True:",
     ),
