@@ -115,6 +115,7 @@ async def test_promise_a_pause_stops_queued_messages_soon(
 async def test_queued_messages_of_a_host_that_hangs_are_given_back(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
+    Counting(receiver, 0.05)
     await create(live_store, receiver)
     dispatcher = await start(slots=SLOTS)
     await wait_until("requests", lambda: len(receiver.requests) > 200)
@@ -130,7 +131,7 @@ async def test_queued_messages_of_a_host_that_hangs_are_given_back(
 async def test_drain_gives_queued_messages_back_and_sends_none_of_them(
     start: Start, live_store: Store, receiver: Receiver
 ) -> None:
-    Counting(receiver)
+    Counting(receiver, 0.05)
     await create(live_store, receiver)
     dispatcher = await start(slots=SLOTS)
     await wait_until("some queued", lambda: bool(dispatcher._leases.queued), 10)

@@ -15,6 +15,7 @@ from scheduler_api.delivery.permits import Permits
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.store_health import StoreHealth
 from scheduler_api.delivery.timing import QUICK_REQUEST
+from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.store import Store
 from tests.support.factories import accepted
@@ -34,6 +35,7 @@ class Process:
         self.health = [StoreHealth(0, LEASE)]
         self.outcomes = Outcomes(self.health)
         self.started: list[str] = []
+        self.later: Awaitable[None] | None = None  # what the last ended request waits for
         self.permits = Permits(self.leases, self.shares, self.outcomes, self.start)
 
     def start(self, lease: Lease, now: datetime) -> None:
@@ -70,7 +72,8 @@ class Process:
     def end(self, lease: Lease, *, answered: bool = True) -> bool:
         """The request has ended → whether its permit was passed on."""
         self.leases.sent(lease)
-        return self.permits.pass_on(lease, answered=answered)
+        self.later = self.permits.pass_on(lease, answered=answered)
+        return not lease.claimed.permit
 
     async def due_again(self) -> set[str]:
         """The ids of messages that were given back."""
@@ -81,6 +84,8 @@ class Process:
 
 @pytest.fixture
 async def process(store: Store) -> AsyncIterator[Process]:
+    for url in (HOST, OTHER):
+        await store.destinations.set_limit(url.split("/")[2], Limits(concurrency=10))
     process = Process(store)
     yield process
     process.permits.stop()
@@ -165,8 +170,67 @@ async def test_queue_gives_back_messages_that_wait_too_long(
     await process.queued("b")
     await process.queued("c", url=OTHER)
     await wait_until("all are given back", lambda: not process.leases.queued)
-    assert time.monotonic() - began >= 0.2
+    assert time.monotonic() - began >= 0.1
     assert await process.due_again() == {"b", "c"}
+
+
+async def test_pass_on_keeps_the_permit_for_messages_of_a_claim_under_way(
+    process: Process,
+) -> None:
+    a, b = await process.sending("a"), await process.sending("b")
+    await process.queued("c")
+    c, d = await process.leased("d", "e")
+    c.claimed.permit = d.claimed.permit = False
+    with process.permits.awaiting(process.store.queues[0]):
+        assert process.end(a)
+        assert not process.end(b)
+        assert process.later is not None
+        process.permits.queue([c, d])
+        assert process.started == ["a", "b", "c", "d"]
+        assert not b.claimed.permit
+        await asyncio.wait_for(asyncio.ensure_future(process.later), 1)
+    assert process.permits.waiting(process.store.queues[0]) == {c.claimed.destination: 1}
+
+
+async def test_awaiting_lets_ended_requests_be_settled_after_a_claim_without_messages(
+    process: Process,
+) -> None:
+    a, b = await process.sending("a"), await process.sending("b")
+    await process.queued("c")
+    assert process.end(a)
+
+    def claim() -> None:
+        with process.permits.awaiting(process.store.queues[0]):
+            assert not process.end(b)
+            raise StoreUnavailable
+
+    with pytest.raises(StoreUnavailable):
+        claim()
+    assert process.later is not None
+    await asyncio.wait_for(asyncio.ensure_future(process.later), 1)
+    assert b.claimed.permit
+
+
+async def test_pass_on_does_not_keep_the_permit_without_a_claim_under_way(
+    process: Process,
+) -> None:
+    a, b = await process.sending("a"), await process.sending("b")
+    await process.queued("c")
+    process.end(a)
+    assert not process.end(b)
+    assert process.later is None
+
+
+async def test_a_line_that_is_not_used_is_forgotten(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED", 0.1)
+    a = await process.sending("a")
+    await process.queued("b")
+    process.end(a)
+    assert process.permits.waiting(process.store.queues[0]) == {a.claimed.destination: 0}
+    await wait_until("it is forgotten", lambda: not process.permits.lines)
+    assert process.permits.waiting(process.store.queues[0]) == {}
 
 
 async def test_stop_gives_back_all(process: Process) -> None:

@@ -34,7 +34,7 @@ def shares(clock: Clock) -> SlotShares:
 
 
 def named(shares: SlotShares, free: int = SLOTS) -> dict[bytes, int]:
-    names = shares.named(free)
+    names = shares.named(free, {})
     return dict(zip(names[::2], names[1::2], strict=True))  # type: ignore[arg-type]  # in turn
 
 
@@ -54,13 +54,24 @@ def test_named_counts_open_requests_of_a_destination_without_a_response(
     assert named(shares) == {b"new": 3}
 
 
+def test_named_counts_messages_that_wait_for_a_quick_destination(
+    shares: SlotShares, clock: Clock
+) -> None:
+    for name in (b"a", b"b", b"at rest"):
+        send(shares, clock, name)
+    for name in (b"a", b"b", b"slow"):
+        shares.begin(name, "request")
+    names = shares.named(SLOTS, {b"a": 7, b"at rest": 0, b"slow": 1})
+    assert names == [b"a", -10, b"b", -2, b"slow", 1, b"at rest", -1]
+
+
 def test_named_marks_a_destination_that_responded_soon_as_quick(
     shares: SlotShares, clock: Clock
 ) -> None:
     send(shares, clock, b"a", QUICK_REQUEST / 2)
     assert named(shares) == {b"a": -1}
     shares.begin(b"a", "next")
-    assert named(shares) == {b"a": -1}
+    assert named(shares) == {b"a": -2}
 
 
 def test_named_counts_requests_of_a_destination_whose_last_response_was_late(
@@ -90,7 +101,7 @@ def test_mark_slow_allows_a_quick_destination_a_few_long_requests(
     clock.now += 2 * QUICK_REQUEST
     shares.begin(b"a", "of now")
     shares.mark_slow()
-    assert named(shares) == {b"a": -1}
+    assert named(shares) == {b"a": -2}
     shares.end(b"a", "of now")
     shares.begin(b"a", "one more")
     clock.now += 2 * QUICK_REQUEST
@@ -132,7 +143,7 @@ def test_kept_counts_open_requests_of_a_destination_that_becomes_quick(
         shares.begin(b"a", request)
     shares.end(b"a", 0)
     assert shares.kept == SLOTS // 16
-    assert named(shares) == {b"a": -1}
+    assert named(shares) == {b"a": -2}
 
 
 def test_named_has_the_latest_quick_destinations(shares: SlotShares, clock: Clock) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from scheduler_api.delivery.permits import Permits
 from scheduler_api.delivery.slots import Slots
 from scheduler_api.delivery.store_health import StoreHealth
 from scheduler_api.delivery.timing import (
@@ -40,6 +41,7 @@ class Claimer:
         health: StoreHealth,
         check: Callable[[int], Awaitable[None]],
         launch: Callable[[Queue, Claim], None],
+        permits: Permits,
         lease: float,
     ) -> None:
         """`launch`: sends the claimed messages; `lease`: seconds; `check`: see Dispatcher."""
@@ -48,6 +50,7 @@ class Claimer:
         self._health = health
         self._check = check
         self._launch = launch
+        self._permits = permits
         self._lease = lease
         self._stopping = False
         self._standby_s = 0.0  # how long after the first process this one claims
@@ -116,22 +119,27 @@ class Claimer:
 
     async def _claim(self, reserved: int) -> Claim:
         try:
-            claim = await self._queue.claim(reserved, AHEAD, self._slots.share(reserved))
-            self._health.note_answer()
-            if abs(claim.jump) > self._lease * JUMP_SHARE:
-                self._note_jump(claim.jump)
-            if self._stopping and claim.messages:
-                await self._queue.release(claim.messages)
-            else:
-                self._launch(self._queue, claim)
-            if claim.dropped:
-                log.error("records_missing", dropped=claim.dropped)
+            with self._permits.awaiting(self._queue):
+                share = self._slots.share(reserved, self._permits.waiting(self._queue))
+                claim = await self._queue.claim(reserved, AHEAD, share)
+                await self._take(claim)
         finally:
             self._slots.give_back(reserved)
         if claim.reset:
             log.error("store_reset", partition=self._queue.partition)
             await self._check(self._queue.partition)
         return claim
+
+    async def _take(self, claim: Claim) -> None:
+        self._health.note_answer()
+        if abs(claim.jump) > self._lease * JUMP_SHARE:
+            self._note_jump(claim.jump)
+        if self._stopping and claim.messages:
+            await self._queue.release(claim.messages)
+        else:
+            self._launch(self._queue, claim)
+        if claim.dropped:
+            log.error("records_missing", dropped=claim.dropped)
 
     def _note_jump(self, seconds: float) -> None:
         """After a jump ahead every lease seems expired; their holders get time to renew them."""

@@ -75,7 +75,7 @@ class Dispatcher:
         )
         self._delay_queue = DelayQueue()
         self._claimers = [
-            Claimer(queue, self._slots, health, check, self._launch, self._lease)
+            Claimer(queue, self._slots, health, check, self._launch, self._permits, self._lease)
             for queue, health in zip(queues, self._health, strict=True)
         ]
         self._stopping = False
@@ -186,7 +186,9 @@ class Dispatcher:
             else:
                 self._slots.pause()
         finally:
-            self._end_request(lease, sent)
+            before_settle = self._end_request(lease, sent)
+        if before_settle is not None:
+            await before_settle
         if sent:
             await self._outcomes.settle(lease.queue, lease.claimed, sent)
         else:
@@ -206,14 +208,15 @@ class Dispatcher:
                 return None
             return self._sender.cut_off(claimed, start)
 
-    def _end_request(self, lease: Lease, sent: Sent | None) -> None:
-        """`sent`: None if there was no attempt."""
+    def _end_request(self, lease: Lease, sent: Sent | None) -> Awaitable[None] | None:
+        """Returns what to wait for before the claim is ended; `sent`: None without an attempt."""
         self._leases.sent(lease)
-        if self._leases.queued:
+        later = None
+        if self._permits.lines:
             answered = sent is not None and sent.attempt.status is not None
-            if self._permits.pass_on(lease, answered=answered):
-                return
+            later = self._permits.pass_on(lease, answered=answered)
         self._slots.wake_next()
+        return later
 
 
 async def _unregister(queue: Queue) -> None:

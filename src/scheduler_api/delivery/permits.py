@@ -9,7 +9,8 @@ on: the store may have given the permit of a lost lease to another process.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from scheduler_api.delivery.leases import Lease, Leases
@@ -18,11 +19,22 @@ from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.timing import MAX_QUEUED
 from scheduler_api.store.queue import Queue
 
-_Line = tuple[Queue, bytes]  # a partition's queue, and a destination
+
+class _Line:
+    """The messages that wait for the permits of one destination in one partition."""
+
+    __slots__ = ("ended", "used_at", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[float, Lease]] = deque()  # with the time of queueing
+        # Requests that ended while none waited, each with what it waits for: they keep their
+        # permits until the claim under way has brought messages, or none.
+        self.ended: deque[tuple[Lease, asyncio.Future[None]]] = deque()
+        self.used_at = time.monotonic()  # when a claim last brought messages
 
 
 class Permits:
-    """The queued messages of a process: a line for each destination of a partition."""
+    """The queued messages of a process."""
 
     def __init__(
         self,
@@ -36,65 +48,100 @@ class Permits:
         self._shares = shares
         self._outcomes = outcomes
         self._start = start
-        self._lines: dict[_Line, deque[tuple[float, Lease]]] = {}  # with the time of queueing
+        self.lines: dict[tuple[Queue, bytes], _Line] = {}  # of those used in the last moment
+        self._claiming: set[Queue] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._releasing: set[asyncio.Task[None]] = set()
 
-    def queue(self, queued: Iterable[Lease]) -> None:
-        """Let messages wait for the permits of open requests.
+    def waiting(self, queue: Queue) -> dict[bytes, int]:
+        """Destination → number of its messages that wait in this partition."""
+        if not self.lines:
+            return {}
+        return {key[1]: len(it.waiting) for key, it in self.lines.items() if key[0] is queue}
 
-        Those whose destination has no open request here any more are given back.
+    @contextmanager
+    def awaiting(self, queue: Queue) -> Iterator[None]:
+        """While a claim is under way: requests that end keep their permits for its messages."""
+        self._claiming.add(queue)
+        try:
+            yield
+        finally:
+            self._claiming.remove(queue)
+            for key, line in self.lines.items():
+                if key[0] is queue:
+                    _settle(line)
+
+    def queue(self, queued: Iterable[Lease]) -> None:
+        """Start messages with the permits of ended requests; let the others wait for open ones.
+
+        Those whose destination has no request any more are given back.
         """
         now = time.monotonic()
         for lease in queued:
+            key = (lease.queue, lease.claimed.destination)
+            line = self.lines.get(key)
+            if line is None:
+                line = self.lines[key] = _Line()
+            line.used_at = now
             self._leases.queue(lease)
-            self._lines.setdefault(_line(lease), deque()).append((now, lease))
-        open_lines = {_line(lease) for lease in self._leases.sending}
-        for line in [it for it in self._lines if it not in open_lines]:
-            self._give_back(line)
+            line.waiting.append((now, lease))
+            while line.ended and line.waiting:
+                ended, settled = line.ended.popleft()
+                self._pass(ended, line)
+                settled.set_result(None)
+        open_lines = {(it.queue, it.claimed.destination) for it in self._leases.sending}
+        for key in self.lines.keys() - open_lines:
+            self._give_back(key)
         self._set_timer()
 
-    def pass_on(self, ended: Lease, *, answered: bool) -> bool:
+    def pass_on(self, ended: Lease, *, answered: bool) -> Awaitable[None] | None:
         """Start the first message that waits behind `ended`, with the permit of `ended`.
 
-        False: `ended` keeps its permit, because none waits, or because the destination did not
-        answer or is slow. In these two cases the waiting messages are given back.
+        Returns what to wait for before `ended` is settled, if there may soon be such a message. If
+        the destination did not answer, or is slow, the waiting messages are given back.
         """
-        line = _line(ended)
-        if line not in self._lines:
-            return False
-        first = self._lines[line][0][1]
-        quick = answered and self._shares.is_quick(ended.claimed.destination)
-        if not (quick and self._leases.usable(ended) and self._leases.usable(first)):
-            self._give_back(line)
-            return False
-        self._pop(line)
+        key = (ended.queue, ended.claimed.destination)
+        line = self.lines.get(key)
+        if line is None:
+            return None
+        if not (answered and self._shares.is_quick(ended.claimed.destination)):
+            self._give_back(key)
+        elif line.waiting:
+            self._pass(ended, line)
+        elif ended.queue in self._claiming:
+            settled = asyncio.get_running_loop().create_future()
+            line.ended.append((ended, settled))
+            return settled
+        return None
+
+    def _pass(self, ended: Lease, line: _Line) -> None:
+        """Pass the permit on, unless one of both leases is lost."""
+        first = line.waiting[0][1]
+        if not (self._leases.usable(ended) and self._leases.usable(first)):
+            self._give_back((first.queue, first.claimed.destination))
+            return
+        line.waiting.popleft()
         self._leases.unqueue(first)
         ended.claimed.permit, first.claimed.permit = False, True
         self._start(first, first.queue.now())
-        return True
 
     def stop(self) -> None:
         """Give back all waiting messages."""
-        for line in list(self._lines):
-            self._give_back(line)
+        for key in list(self.lines):
+            self._give_back(key)
+            _settle(self.lines.pop(key))
 
     async def released(self) -> None:
         """Wait until all calls that give messages back have ended."""
         await asyncio.gather(*self._releasing)
 
-    def _pop(self, line: _Line) -> Lease:
-        waiting = self._lines[line]
-        _, lease = waiting.popleft()
-        if not waiting:
-            del self._lines[line]
-        return lease
-
-    def _give_back(self, line: _Line) -> None:
-        leases = [lease for _, lease in self._lines.pop(line)]
-        task = asyncio.create_task(self._release(line[0], leases))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+    def _give_back(self, key: tuple[Queue, bytes]) -> None:
+        leases = [lease for _, lease in self.lines[key].waiting]
+        self.lines[key].waiting.clear()
+        if leases:
+            task = asyncio.create_task(self._release(key[0], leases))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
 
     async def _release(self, queue: Queue, leases: list[Lease]) -> None:
         try:
@@ -104,18 +151,23 @@ class Permits:
                 self._leases.unqueue(lease)
 
     def _set_timer(self) -> None:
-        if self._timer is None and self._lines:
-            oldest = min(waiting[0][0] for waiting in self._lines.values())
-            delay = max(0.0, oldest + MAX_QUEUED - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._give_back_old)
+        if self._timer is None and self.lines:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(MAX_QUEUED / 2, self._give_back_old)
 
     def _give_back_old(self) -> None:
+        """Give back what waits for long, and forget the lines that are not used any more."""
         self._timer = None
-        then = time.monotonic() - MAX_QUEUED
-        for line in [it for it, waiting in self._lines.items() if waiting[0][0] <= then]:
-            self._give_back(line)
+        then = time.monotonic() - MAX_QUEUED / 2
+        for key, line in list(self.lines.items()):
+            if line.waiting and line.waiting[0][0] <= then:
+                self._give_back(key)
+            if line.used_at <= then and not line.ended:
+                del self.lines[key]
         self._set_timer()
 
 
-def _line(lease: Lease) -> _Line:
-    return lease.queue, lease.claimed.destination
+def _settle(line: _Line) -> None:
+    """Let the ended requests of a line be settled with their permits."""
+    while line.ended:
+        line.ended.popleft()[1].set_result(None)

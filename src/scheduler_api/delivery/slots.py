@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 
 import structlog
 
@@ -86,10 +87,14 @@ class Slots:
         self._claims += reserved > 0
         return reserved
 
-    def share(self, reserved: int) -> Share:
-        """How the slots are shared, as a claim for `reserved` messages sends it to the store."""
+    def share(self, reserved: int, waiting: Mapping[bytes, int]) -> Share:
+        """How the slots are shared, as a claim for `reserved` messages sends it to the store.
+
+        `waiting`: see SlotShares.named.
+        """
         free = self._left + reserved
-        return Share(self._count, free, self._shares.named(free), len(self._leases.queued))
+        named = self._shares.named(free, waiting)
+        return Share(self._count, free, named, len(self._leases.queued))
 
     def give_back(self, reserved: int) -> None:
         """The claim is done; the messages that it returned hold their own slots."""

@@ -115,7 +115,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a claim that comes after the stop is dropped",
-        claimer.Claimer._claim,
+        claimer.Claimer._take,
         "await self._queue.release(claim.messages)",
         "pass",
     ),

@@ -58,12 +58,10 @@ end
 -- the others would stay parked.) Writes into `opens` when to try again, if that depends on time alone.
 -- `max_count`: no more messages than this. `opened`: how many slots this change freed; where claims
 -- withhold the other parked messages, no more than these. (Only a claim knows the shares of a
--- process: it would read most of the others, and park them again.) `queued`: how many messages more
--- a process may lease without a permit, as it passed on so many.
+-- process: it would read most of the others, and park them again.)
 -- Returns how many messages.
-local function unpark(dest, limit_share, now, max_count, opened, queued)
-  local free, _, opens_at, may_queue = room(dest, limit_share, now)
-  if may_queue then free = free + (queued or 0) end
+local function unpark(dest, limit_share, now, max_count, opened)
+  local free, _, opens_at = room(dest, limit_share, now)
   if free == 0 then
     if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end
     return 0

@@ -11,7 +11,9 @@
 -- ARGV[8] free_slots of these
 -- ARGV[9] queued: leases of the process that wait for a permit
 -- ARGV[10…] (destination, open)… of each destination that the process knows
---   open  its requests to the destination; -1: the destination answers quickly and may have any slot
+--   open  its requests to the destination; negative: the destination answers quickly and may have any
+--         slot. -1: it has no request now; -2: it has some; -3 - n: and n leases of this partition
+--         wait for the permits of these requests, or waited a moment ago
 -- Returns {now, fence, next_at, next_lease_end, dropped, schema, last_fence,
 --          (id, due, record, progress, permit)…}
 --   fence           of these claims; 0 if nothing was due
@@ -32,12 +34,13 @@ local READ_IDS = 128 -- ids read from each end of what is due
 local OPENED = 16 -- destinations that may have opened, checked in one call
 local RECHECK = 250 -- ms until a process checks destinations again that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
-local LEASES_PER_PERMIT = 4 -- of a process: more messages wait for each permit than end at once
+local QUEUED_PER_PERMIT = 3 -- messages that may wait in a process for each of its permits
 local AT_ONE_INSTANT = 1000 -- leases that end in one ms, searched for those of a lost claim
 local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies cannot block the store
 
 local ids, dues, records, permits = {}, {}, {}, {} -- of the messages that are returned
 local opening = 0 -- how many of these have a permit
+local queueing = {} -- destination → how many have none
 local bytes, missing = 0, {} -- of the records; ids without one
 
 local function answer(fence, next_at, next_lease_end, last)
@@ -54,7 +57,11 @@ local function answer(fence, next_at, next_lease_end, last)
 end
 
 local open = {} -- requests of the process to each destination, with those of this call
-for i = 10, #ARGV, 2 do open[ARGV[i]] = number(ARGV[i + 1]) end
+local lines = {} -- destinations of which messages wait, or waited a moment ago, in the process
+for i = 10, #ARGV, 2 do
+  open[ARGV[i]] = number(ARGV[i + 1])
+  if open[ARGV[i]] <= -3 then append(lines, ARGV[i]) end
+end
 
 -- How many more requests the process may open to a destination. Slow destinations share half of the
 -- slots: each may have twice as many as it leaves free of that half, so that some stay free however
@@ -125,7 +132,7 @@ local last_at, last_nonce = (last_claim or ''):match('^(%d+) (%S+)$')
 if last_nonce == nonce then return again(tonumber(last_at)) end
 
 local first = soonest(early)
-if not withholds and (first < 0 or first > now) then
+if not withholds and #lines == 0 and (first < 0 or first > now) then
   return answer(0, first, next_lease_end, last_fence)
 end
 
@@ -174,8 +181,31 @@ local function spend(dest, granted_count)
   return true
 end
 
+-- How many more messages of a destination may wait for its permits in the process.
+local function wanted(dest)
+  local counts, waiting = counts_of(dest, worker_id), math.max(0, -3 - open[dest])
+  return counts and QUEUED_PER_PERMIT * counts.permits - waiting - (queueing[dest] or 0) or 0
+end
+
+-- Unparks messages that may wait for permits in this process, unless enough others are due.
+local function unpark_wanted()
+  if #lines == 0 then return end
+  local left = math.min(count, free_slots - queued) - call('ZCOUNT', DUE, '-inf', now + ahead)
+  for _, dest in ipairs(lines) do
+    local _, _, _, may_wait = room(dest, limit_share, now)
+    local wanted_count = may_wait and math.min(left, wanted(dest)) or 0
+    if wanted_count > 0 then
+      local popped = pop_parked(dest, wanted_count)
+      left = left - #popped / 2
+      if #popped > 0 then enqueue_parked(popped) end
+      still_parked(dest)
+    end
+  end
+end
+
 unpark_opened()
 unpark_withheld()
+unpark_wanted()
 local rooms, may_queue, granted = {}, {}, {} -- each by destination, as the next two
 local parked, withheld = {}, {}
 local gone, taken, ends, claims = {}, {}, {}, {} -- ids; due, id …; lease end, id …; id, claim …
@@ -200,9 +230,8 @@ end
 
 -- Whether the process may lease a message that gets no permit.
 local function may_wait(dest)
-  if open[dest] ~= -1 or not may_queue[dest] or #ids >= free_slots - queued then return false end
-  local counts = counts_of(dest, worker_id)
-  return counts and counts.claims < LEASES_PER_PERMIT * counts.permits
+  if (open[dest] or 0) > -2 or not may_queue[dest] or #ids >= free_slots - queued then return false end
+  return wanted(dest) > 0
 end
 
 -- 1 if the process gets a permit for a message, 0 if it may lease it without one; nil: neither.
@@ -216,7 +245,9 @@ local function permit_for(dest)
     if (open[dest] or 0) >= 0 then open[dest] = (open[dest] or 0) + 1 end
     return 1
   end
-  return rooms[dest] == 0 and may_wait(dest) and 0 or nil
+  if rooms[dest] > 0 or not may_wait(dest) then return nil end
+  queueing[dest] = (queueing[dest] or 0) + 1
+  return 0
 end
 
 for i, id in ipairs(candidates) do

@@ -142,7 +142,9 @@ end
 settle_all()
 add_results()
 for dest, opened in pairs(freed) do
-  unparked = unparked + unpark(dest, limit_share, now, nil, opened, passed_on[dest])
+  unparked = unparked + unpark(dest, limit_share, now, nil, opened)
+  -- The process may queue parked messages in the place of those that it has sent.
+  if passed_on[dest] > 0 and still_parked(dest) then reply[1] = 1 end
 end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
