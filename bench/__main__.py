@@ -57,7 +57,11 @@ ANYWHERE = ("create", "batch", "deliver", "lateness")  # scenarios that can meas
 )
 @click.option("--lead", type=float, help="Seconds for creating the messages before they are due.")
 @click.option(
-    "--peer", type=click.Choice(list(PEERS)), help="Another scheduler to measure in the same runs."
+    "--peer",
+    "peers",
+    multiple=True,
+    type=click.Choice(list(PEERS)),
+    help="Another scheduler to measure in the same runs; can be given several times.",
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), help="File for the raw results.")
 def main(
@@ -104,18 +108,17 @@ def _measure(name: str, options: Options, wrong: list[str]) -> list[Any]:
 def _table(name: str, runs: list[Any], options: Options) -> str:
     scenario = SCENARIOS[name]
     title = f"{name}, {options.count:,}" if options.count else name
-    return table(title, scenario.rows(runs) if runs else [], scenario.BESIDE, options.peer)
+    return table(title, scenario.rows(runs) if runs else [], scenario.BESIDE)
 
 
 def _settings(runs: dict[str, list[Any]], url: str | None) -> str:
     if url:
         return f"those of {url}"
-    given = {name: SCENARIOS[name].SETTINGS for name in runs}
-    own = ", ".join(
-        f"{name}: " + (" ".join(f"{key}={value}" for key, value in own.items()) or "defaults")
-        for name, own in given.items()
-    )
-    return f"fsync always, one process where nothing else is said; {own}"
+    parts = ["fsync always; the defaults, except in a column that is named by a setting"]
+    for name in runs:
+        own = " ".join(f"{key}={value}" for key, value in SCENARIOS[name].SETTINGS.items())
+        parts += [f"{name}: {own}"] * bool(own)
+    return "; ".join(parts)
 
 
 def _json(found: dict[str, str], options: Options, runs: dict[str, list[Any]]) -> bytes:

@@ -3,7 +3,9 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +15,7 @@ from scheduler_api import __version__
 from scheduler_api.store.embedded.launch import find_binary
 
 PACKAGES = ("aiohttp", "uvloop", "uvicorn", "starlette", "redis", "hiredis", "msgspec")
+NEVER = "never"  # cell of an infinite time: of a message that was lost
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -24,33 +27,52 @@ class Options(msgspec.Struct, frozen=True):
     count: int  # messages in a run
     seconds: int  # duration of lateness and idle
     lead: float | None  # seconds from the first create to the first due instant
-    peer: str | None  # another scheduler to measure in the same runs
+    peers: tuple[str, ...]  # other schedulers to measure in the same runs
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A figure over all runs: ours, and the one beside it from the same runs."""
+    """A figure over all runs: ours with default settings, and those beside it in the same runs."""
 
     name: str
     ours: list[float]
     beside: list[float] = []  # what it is compared with, usually a ceiling
-    peer: list[float] = []
+    others: dict[str, list[float]] = {}  # ours with other settings, by these settings
+    peers: dict[str, list[float]] = {}  # other schedulers, by name
 
-    def cells(self) -> list[str]:
+    def cells(self, columns: Mapping[str, list[float]]) -> list[str]:
         """The cells as text; ratios are taken run by run."""
         found = [self.name, _spread(self.ours)]
-        for other in (self.beside, self.peer):
-            pairs = zip(self.ours, other, strict=False)
-            ratios = [ours / theirs for ours, theirs in pairs if theirs]
-            found += [_spread(other), _spread(ratios, ".2f")]
+        for column in columns.values():
+            pairs = zip(self.ours, column, strict=False)
+            ratios = [ours / theirs for ours, theirs in pairs if theirs and isfinite(theirs)]
+            found += [_spread(column), _spread(ratios, ".2f")]
         return found
 
 
-def table(title: str, rows: list[Row], beside: str, peer: str | None) -> str:
-    """A Markdown table; cells: median [minimum–maximum]."""
-    lines = [[title, "ours", beside, "ratio", peer or "peer", "ratio"]]
-    lines += [row.cells() for row in rows]
-    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
-    return "\n".join(map(_line_of, zip(*map(_padded, columns), strict=True)))
+def figures(sides: Iterable[object], field: str) -> list[float]:
+    """One field of each run, without those that have none."""
+    found = [getattr(side, field) for side in sides]
+    return [float(value) for value in found if value is not None]
+
+
+def figures_by_name(runs: Sequence[Mapping[str, object]], field: str) -> dict[str, list[float]]:
+    """The same for each name; every run has the same names."""
+    return {name: figures([run[name] for run in runs], field) for name in runs[0]}
+
+
+def table(title: str, rows: list[Row], beside: str) -> str:
+    """A Markdown table, and one beside the peers; cells: median [minimum–maximum]."""
+    found = [_table(title, [(row, {beside: row.beside} | row.others) for row in rows])]
+    compared = [(row, row.peers) for row in rows if row.peers]
+    return "\n\n".join(found + [_table(title, compared)] * bool(compared))
+
+
+def _table(title: str, rows: list[tuple[Row, dict[str, list[float]]]]) -> str:
+    names = list(dict.fromkeys(name for _, columns in rows for name in columns))
+    lines = [[title, "ours", *(head for name in names for head in (name, "ratio"))]]
+    lines += [row.cells({name: columns.get(name, []) for name in names}) for row, columns in rows]
+    shown = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    return "\n".join(map(_line_of, zip(*map(_padded, shown), strict=True)))
 
 
 def _padded(column: tuple[str, ...]) -> list[str]:
@@ -67,7 +89,8 @@ def _spread(values: list[float], form: str = "") -> str:
     if not values:
         return ""
     middle, least, most = (
-        format(value, form or _form(value)) for value in (median(values), min(values), max(values))
+        format(value, form or _form(value)) if isfinite(value) else NEVER
+        for value in (median(values), min(values), max(values))
     )
     return middle if len(values) == 1 or least == most else f"{middle} [{least}–{most}]"
 

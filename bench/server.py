@@ -69,13 +69,12 @@ def fresh(settings: dict[str, str]) -> Iterator[Target]:
 def serving(folder: Path, settings: dict[str, str]) -> Iterator[Target]:
     """A server on the data in `folder` or at REDIS_URL; it may be killed meanwhile."""
     port = free_port()
-    given = {
+    given = {  # else the defaults
         "API_HOST": HOST,
         "API_PORT": str(port),
         "API_TOKEN": TOKEN,
         "DATA_DIR": f"{folder}/data",
         "EGRESS_ALLOW": f"{HOST}/32",
-        "LOG_LEVEL": "WARNING",
     }
     command = [sys.executable, "-m", "scheduler_api", "serve"]
     with started(command, port, "/health/ready", folder, given | settings) as pid:

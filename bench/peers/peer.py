@@ -4,8 +4,10 @@ All have `IN_FLIGHT` requests under way, a timeout of 30 s, 5 attempts, and keep
 store syncs every second, which is less work than ours promises.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,7 @@ PEERS: Final[dict[str, tuple[str, ...]]] = {
 class Order(msgspec.Struct, frozen=True):
     """What to create: message n is due at due_ms[n]."""
 
+    prefix: str  # of the ids, of which a peer accepts each once
     hook: str
     due_ms: Sequence[int]
     payloads: list[msgspec.Raw]
@@ -45,13 +48,18 @@ class Peer:
 
     def __init__(self, name: str, store: ExternalStore) -> None:
         self._name = name
+        self._orders = count()
         self.store = store
 
     def create(self, hook: str, due_ms: Sequence[int]) -> Made:
-        """Create all messages of an order. Raises: RuntimeError."""
+        """Create all messages. Raises: RuntimeError, also if the first was due before the end."""
         payloads = [msgspec.Raw(payload(n)) for n in range(len(due_ms))]
+        order = Order(f"bench-{next(self._orders)}", hook, due_ms, payloads)
         with self._program("create") as producer:
-            return msgspec.convert(producer.ask(Order(hook, due_ms, payloads)), Made)
+            made = msgspec.convert(producer.ask(order), Made)
+        if time.time() * 1000 > min(due_ms):
+            raise RuntimeError("messages were due before all were created: give a longer --lead")
+        return made
 
     @contextmanager
     def working(self) -> Iterator[int]:

@@ -5,49 +5,70 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from bench.create_load import Load, load
 from bench.processes import ROOT, Foreign
-from bench.report import Options, Row
-from bench.server import HOST, TOKEN, Target, free_port, server, started
+from bench.report import Options, Row, figures, figures_by_name
+from bench.server import HOST, TOKEN, Target, free_port, fresh, server, started
+from bench.turns import Sides, in_turn
 
 COUNT = 20_000
 BESIDE = "ceiling"
 SETTINGS: dict[str, str] = {}  # the defaults
+# Column → settings, each for a new server in the same run.
+OTHERS = {"LOG_LEVEL=WARNING": {"LOG_LEVEL": "WARNING"}}  # else a line a message
+OURS, BARE = "ours", "bare"  # sides of a run, next to BESIDE and OTHERS
 HOOK = f"http://{HOST}:2/hook"  # never called, as the messages are due tomorrow
 DAY_MS = 24 * 3600 * 1000
 
 
 class Run(msgspec.Struct, frozen=True):
-    """All three within a minute of each other."""
+    """All within some minutes of each other."""
 
     ours: Load
+    others: dict[str, Load]
     ceiling: Load  # one grouped script call a loop turn, fsync always
     bare: Load  # no store at all
     foreign: float  # CPU of other processes, % of one core; with --url the server too
 
 
+# Row → field.
+FIGURES = {"messages/s": "rate", "p50, ms": "p50_ms", "p99, ms": "p99_ms"}
+
+
 def run(options: Options, index: int) -> Run:
-    """One run; in every second run the ceiling goes first."""
+    """One run; in every second run the order is reversed."""
     foreign = Foreign()
-    ceiling = _ceiling(options, with_store=True) if index % 2 else None
-    with server(options.url, options.token, SETTINGS) as target:
-        ours = _fill(target, options)
-    ceiling = ceiling or _ceiling(options, with_store=True)
-    bare = _ceiling(options, with_store=False)
-    return Run(ours, ceiling, bare, foreign.percent())
+    others = {} if options.url else OTHERS
+    sides: Sides = {
+        OURS: lambda: _ours(options),
+        **{name: partial(_other, others[name], options) for name in others},
+        BESIDE: lambda: _ceiling(options, with_store=True),
+        BARE: lambda: _ceiling(options, with_store=False),
+    }
+    found = in_turn(index, sides)
+    return Run(
+        found[OURS],
+        {name: found[name] for name in others},
+        found[BESIDE],
+        found[BARE],
+        foreign.percent(),
+    )
 
 
 def rows(runs: list[Run]) -> list[Row]:
     """The rows of the table."""
-    sides = [(run.ours, run.ceiling) for run in runs]
+    ours, ceiling = [run.ours for run in runs], [run.ceiling for run in runs]
+    others = [run.others for run in runs]
     found = [
-        Row("messages/s", [a.rate for a, _ in sides], [b.rate for _, b in sides]),
-        Row("p50, ms", [a.p50_ms for a, _ in sides], [b.p50_ms for _, b in sides]),
-        Row("p99, ms", [a.p99_ms for a, _ in sides], [b.p99_ms for _, b in sides]),
+        *(
+            Row(name, figures(ours, it), figures(ceiling, it), figures_by_name(others, it))
+            for name, it in FIGURES.items()
+        ),
         _cpu("server CPU, s/1,000", runs, 0),
         _cpu("store CPU, s/1,000", runs, 1),
         Row(
@@ -63,16 +84,32 @@ def rows(runs: list[Run]) -> list[Row]:
 
 def problems(run: Run) -> list[str]:
     """Problems that make the run invalid."""
-    sides = {"ours": run.ours, "ceiling": run.ceiling, "bare": run.bare}
+    sides = {OURS: run.ours, **run.others, BESIDE: run.ceiling, BARE: run.bare}
     return [f"{name}: statuses {made.statuses}" for name, made in sides.items() if made.refused]
 
 
 def _cpu(name: str, runs: list[Run], part: int) -> Row:
-    def each(made: Load) -> list[float]:
-        return [1000 * made.cpu_s[part] / sum(made.statuses.values())] if made.cpu_s else []
+    def each(sides: list[Load]) -> list[float]:
+        return [
+            1000 * made.cpu_s[part] / sum(made.statuses.values()) for made in sides if made.cpu_s
+        ]
 
-    ours = [cpu for run in runs for cpu in each(run.ours)]
-    return Row(name, ours, [cpu for run in runs for cpu in each(run.ceiling)])
+    return Row(
+        name,
+        each([run.ours for run in runs]),
+        each([run.ceiling for run in runs]),
+        {other: each([run.others[other] for run in runs]) for other in runs[0].others},
+    )
+
+
+def _ours(options: Options) -> Load:
+    with server(options.url, options.token, SETTINGS) as target:
+        return _fill(target, options)
+
+
+def _other(settings: dict[str, str], options: Options) -> Load:
+    with fresh(settings) as target:
+        return _fill(target, options)
 
 
 def _fill(target: Target, options: Options) -> Load:

@@ -7,21 +7,24 @@ The figures are those of the fast host, beside the same without the other.
 
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import msgspec
 
 from bench.peers.peer import peer
 from bench.processes import Foreign
 from bench.receiver import Receiver
-from bench.report import Options, Row
+from bench.report import Options, Row, figures, figures_by_name
 from bench.scenarios import deliver
 from bench.scenarios.deliver import PATIENCE
 from bench.scenarios.lateness import Late, late
 from bench.server import fresh
+from bench.turns import Sides, in_turn
 
 COUNT = 2_000  # messages to the fast host, and to all hosts that hang together
 SEVERAL = 4  # hosts that hang
 BESIDE = "fast host alone"
+HANGING, HANGING_SEVERAL = "hanging", "several"  # sides of a run, next to BESIDE and the peers
 # Else the defaults; at the end nobody waits for requests to hosts that hang.
 SETTINGS = {"SHUTDOWN_GRACE": "1s"}
 
@@ -32,55 +35,62 @@ class Run(msgspec.Struct, frozen=True):
     beside_hanging: Late
     beside_several: Late
     alone: Late
-    peer: Late | None  # beside the host that hangs
+    peers: dict[str, Late]  # beside the host that hangs
     foreign: float  # CPU of other processes, % of one core
 
 
+# Row → field.
+FIGURES = {
+    "p50, ms": "p50_ms",
+    "p99, ms": "p99_ms",
+    "max, ms": "max_ms",
+    "early": "early",
+    "lost or not within the patience": "lost",
+    "duplicates": "duplicates",
+}
+
+
 def run(options: Options, index: int) -> Run:
-    """One run; in every second run the fast host goes first."""
+    """One run; in every second run the order is reversed."""
     foreign = Foreign()
     with ExitStack() as stack:
         fast = stack.enter_context(Receiver())
         several = [stack.enter_context(Receiver("hang")) for _ in range(SEVERAL)]
-        hanging = several[0]
-        alone = _fast([fast], options) if index % 2 else None
-        both = _fast([hanging, fast], options)
-        beside_several = _fast([*several, fast], options)
-        alone = alone or _fast([fast], options)
-        theirs = _peer(options.peer, [hanging, fast], options) if options.peer else None
-    return Run(both, beside_several, alone, theirs, foreign.percent())
+        both = [several[0], fast]
+        sides: Sides = {
+            HANGING: lambda: _fast(both, options),
+            HANGING_SEVERAL: lambda: _fast([*several, fast], options),
+            BESIDE: lambda: _fast([fast], options),
+            **{name: partial(_peer, name, both, options) for name in options.peers},
+        }
+        found = in_turn(index, sides)
+    peers = {name: found[name] for name in options.peers}
+    return Run(found[HANGING], found[HANGING_SEVERAL], found[BESIDE], peers, foreign.percent())
 
 
 def rows(runs: list[Run]) -> list[Row]:
     """The rows of the table."""
-    names = {
-        "p50, ms": "p50_ms",
-        "p99, ms": "p99_ms",
-        "max, ms": "max_ms",
-        "early": "early",
-        "lost or not within the patience": "lost",
-        "duplicates": "duplicates",
-    }
-    return [
-        *(
-            Row(
-                name,
-                [float(getattr(run.beside_hanging, field)) for run in runs],
-                [float(getattr(run.alone, field)) for run in runs],
-                [float(getattr(run.peer, field)) for run in runs if run.peer],
-            )
-            for name, field in names.items()
-        ),
-        *(
-            Row(
-                f"{name}, beside {SEVERAL} hosts that hang",
-                [float(getattr(run.beside_several, field)) for run in runs],
-                [float(getattr(run.alone, field)) for run in runs],
-            )
-            for name, field in names.items()
-        ),
-        Row("foreign CPU, %", [run.foreign for run in runs]),
+    alone = [run.alone for run in runs]
+    peers = [run.peers for run in runs]
+    beside_hanging = [
+        Row(
+            name,
+            figures([run.beside_hanging for run in runs], field),
+            figures(alone, field),
+            peers=figures_by_name(peers, field),
+        )
+        for name, field in FIGURES.items()
     ]
+    beside_several = [
+        Row(
+            f"{name}, beside {SEVERAL} hosts that hang",
+            figures([run.beside_several for run in runs], field),
+            figures(alone, field),
+        )
+        for name, field in FIGURES.items()
+    ]
+    foreign = Row("foreign CPU, %", [run.foreign for run in runs])
+    return [*beside_hanging, *beside_several, foreign]
 
 
 def problems(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from bench.external_store import ExternalStore, external_store
 from bench.fill_store import DAY_MS, fill, tomorrow
 from bench.peers.peer import peer
-from bench.report import Options, Row
+from bench.report import Options, Row, figures_by_name
 from bench.scenarios.create import HOOK
 from scheduler_api.store.embedded.launch import find_binary
 
@@ -31,15 +31,15 @@ class Run(msgspec.Struct, frozen=True):
     """Each store."""
 
     ours: list[Taken]
-    peer: Taken | None
+    peers: dict[str, Taken]
 
 
 def run(options: Options, _: int) -> Run:
     """One run."""
     redis = shutil.which(REDIS)
     binaries = [find_binary(), *([Path(redis)] if redis else [])]
-    theirs = _peer(options.peer, options.count) if options.peer else None
-    return Run([_ours(binary, options.count) for binary in binaries], theirs)
+    peers = {name: _peer(name, options.count) for name in options.peers}
+    return Run([_ours(binary, options.count) for binary in binaries], peers)
 
 
 def rows(runs: list[Run]) -> list[Row]:
@@ -47,12 +47,12 @@ def rows(runs: list[Run]) -> list[Row]:
     found = []
     for number, first in enumerate(runs[0].ours):
         each = [run.ours[number] for run in runs]
-        # The peer used the first of our stores.
-        peers = [run.peer for run in runs if run.peer and number == 0]
         used, resident = [one.used for one in each], [one.resident for one in each]
+        # The peers used the first of our stores.
+        peers = [run.peers if number == 0 else {} for run in runs]
         found += [
-            Row(f"bytes a message, {first.store}", used, [], [one.used for one in peers]),
-            Row("the same, resident", resident, [], [one.resident for one in peers]),
+            Row(f"bytes a message, {first.store}", used, peers=figures_by_name(peers, "used")),
+            Row("the same, resident", resident, peers=figures_by_name(peers, "resident")),
         ]
     return found
 

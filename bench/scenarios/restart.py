@@ -4,6 +4,8 @@ import os
 import signal
 import tempfile
 import time
+from functools import partial
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -12,15 +14,17 @@ from bench.external_store import external_store
 from bench.peers.peer import peer
 from bench.processes import Foreign
 from bench.receiver import Arrivals, Receiver
-from bench.report import Options, Row
+from bench.report import Options, Row, figures, figures_by_name
 from bench.scenarios import deliver
 from bench.scenarios.replicas import replicas
 from bench.server import serving
+from bench.turns import Sides, in_turn
 
 COUNT = 4_000
 BESIDE = "other replica"
 SETTINGS: dict[str, str] = {}  # the defaults
-IN_FLIGHT = 256  # open requests at the kill, which may arrive twice
+RESTARTED = "restarted"  # a side of a run, next to BESIDE and the peers
+MAX_DUPLICATES = 256  # requests that are open or not yet settled at the kill: MAX_IN_FLIGHT
 LIMIT = 60.0  # longest time until the kill, seconds
 PATIENCE = 120.0  # seconds without an arrival after which the rest is lost; BullMQ takes 60
 LOOK_EVERY = 0.002  # seconds
@@ -29,7 +33,7 @@ LOOK_EVERY = 0.002  # seconds
 class Recovered(msgspec.Struct, frozen=True):
     """The arrivals despite the kill."""
 
-    last_s: float  # last arrival − kill
+    last_s: float  # last arrival − kill; infinite if a message was lost
     lost: int
     duplicates: int
     early: int
@@ -40,42 +44,45 @@ class Run(msgspec.Struct, frozen=True):
 
     restarted: Recovered  # the same command on the same machine, at once
     replaced: Recovered  # by a replica that ran already
-    peer: Recovered | None
+    peers: dict[str, Recovered]  # restarted
     foreign: float  # CPU of other processes, % of one core
 
 
-def run(options: Options, _: int) -> Run:
-    """One run."""
+# Row → field.
+FIGURES = {
+    "last arrival − kill, s": "last_s",
+    "lost or not within the patience": "lost",
+    "duplicates": "duplicates",
+    "early": "early",
+}
+
+
+def run(options: Options, index: int) -> Run:
+    """One run; in every second run the order is reversed."""
     foreign = Foreign()
     with Receiver() as receiver:
-        restarted = _restarted(receiver, options)
-        replaced = _replaced(receiver, options)
-        theirs = _peer(options.peer, receiver, options) if options.peer else None
-    return Run(restarted, replaced, theirs, foreign.percent())
+        sides: Sides = {
+            RESTARTED: lambda: _restarted(receiver, options),
+            BESIDE: lambda: _replaced(receiver, options),
+            **{name: partial(_peer, name, receiver, options) for name in options.peers},
+        }
+        found = in_turn(index, sides)
+    peers = {name: found[name] for name in options.peers}
+    return Run(found[RESTARTED], found[BESIDE], peers, foreign.percent())
 
 
 def rows(runs: list[Run]) -> list[Row]:
     """The rows of the table."""
-    sides = [(run.restarted, run.replaced) for run in runs]
-    peers = [run.peer for run in runs if run.peer]
-    found = {
-        "last arrival − kill, s": "last_s",
-        "lost": "lost",
-        "duplicates": "duplicates",
-        "early": "early",
-    }
-    return [
-        *(
-            Row(
-                name,
-                [float(getattr(a, field)) for a, _ in sides],
-                [float(getattr(b, field)) for _, b in sides],
-                [float(getattr(a, field)) for a in peers],
-            )
-            for name, field in found.items()
-        ),
-        Row("foreign CPU, %", [run.foreign for run in runs]),
+    found = [
+        Row(
+            name,
+            figures([run.restarted for run in runs], field),
+            figures([run.replaced for run in runs], field),
+            peers=figures_by_name([run.peers for run in runs], field),
+        )
+        for name, field in FIGURES.items()
     ]
+    return [*found, Row("foreign CPU, %", [run.foreign for run in runs])]
 
 
 def problems(run: Run) -> list[str]:
@@ -85,7 +92,7 @@ def problems(run: Run) -> list[str]:
         wrong = {
             f"{side.lost} lost": side.lost,
             f"{side.early} early": side.early,
-            f"{side.duplicates} duplicates": side.duplicates > IN_FLIGHT,
+            f"{side.duplicates} duplicates": side.duplicates > MAX_DUPLICATES,
         }
         found += [f"{name}: {text}" for text, count in wrong.items() if count]
     return found
@@ -143,9 +150,10 @@ def _kill_midway(pid: int, receiver: Receiver, count: int) -> float:
 
 def _recovered(arrivals: Arrivals, due: int, killed_at: float, count: int) -> Recovered:
     late = arrivals.lateness_ms([due] * count)
+    lost = arrivals.lost(count)
     return Recovered(
-        last_s=round(max(arrivals.at_ns, default=0) / 1e9 - killed_at, 3),
-        lost=arrivals.lost(count),
+        last_s=inf if lost else round(max(arrivals.at_ns) / 1e9 - killed_at, 3),
+        lost=lost,
         duplicates=arrivals.duplicates,
         early=sum(value < 0 for value in late),
     )
