@@ -95,6 +95,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def family_cpu_seconds(pid: int) -> float:
+    """CPU time of a process and all its descendants, also of those that have ended."""
+    ticks = 0
+    for one in family(pid):
+        with suppress(OSError):  # it has ended since
+            ticks += sum(map(int, _stat(one)[11:15]))
+    return ticks / TICKS
+
+
 def resident_mib(pid: int) -> float:
     """Resident memory of one process, MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

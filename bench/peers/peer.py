@@ -1,12 +1,13 @@
 """A peer under test: its worker, its producer and its own store.
 
 All have `IN_FLIGHT` requests under way, a timeout of 30 s, 5 attempts, and keep no results. Their
-store syncs every second, which is less work than ours promises.
+store syncs every second, PostgreSQL at least that often, which is less work than ours promises.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -15,15 +16,26 @@ import msgspec
 
 from bench.external_store import ExternalStore, external_store
 from bench.payloads import payload
+from bench.postgres import Postgres, postgres
 from bench.processes import Program, cpu_seconds
 
 HERE: Final = Path(__file__).parent
 IN_FLIGHT: Final = 256
 
-# Name → command; its arguments are a role, the store's address and the requests in flight.
-PEERS: Final[dict[str, tuple[str, ...]]] = {
-    "bullmq": ("node", str(HERE / "bullmq.mjs")),
-    "arq": (str(HERE / ".installed/arq/bin/python"), str(HERE / "arq_app.py")),
+Store = ExternalStore | Postgres
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """How one of the peers is run."""
+
+    command: tuple[str, ...]  # its arguments: a role, the store's address, the requests in flight
+    store: Callable[[], AbstractContextManager[Store]] = partial(external_store, fsync="everysec")
+
+
+PEERS: Final = {
+    "bullmq": Kind(("node", str(HERE / "bullmq.mjs"))),
+    "arq": Kind((str(HERE / ".installed/arq/bin/python"), str(HERE / "arq_app.py"))),
+    "graphile": Kind(("node", str(HERE / "graphile.mjs")), postgres),
 }
 
 
@@ -46,7 +58,7 @@ class Made(msgspec.Struct, frozen=True):
 class Peer:
     """One peer and its store."""
 
-    def __init__(self, name: str, store: ExternalStore) -> None:
+    def __init__(self, name: str, store: Store) -> None:
         self._name = name
         self._orders = count()
         self.store = store
@@ -75,11 +87,11 @@ class Peer:
     def _program(self, role: str) -> Program:
         if not (HERE / ".installed" / self._name).exists():
             raise RuntimeError(f"{self._name} is not installed: bench/peers/setup {self._name}")
-        return Program(*PEERS[self._name], role, self.store.address, str(IN_FLIGHT))
+        return Program(*PEERS[self._name].command, role, self.store.address, str(IN_FLIGHT))
 
 
 @contextmanager
 def peer(name: str) -> Iterator[Peer]:
     """A peer with an empty store."""
-    with external_store(fsync="everysec") as store:
+    with PEERS[name].store() as store:
         yield Peer(name, store)

@@ -31,7 +31,7 @@ class Run(msgspec.Struct, frozen=True):
     """Each store."""
 
     ours: list[Taken]
-    peers: dict[str, Taken]
+    peers: dict[str, Taken]  # without those whose store keeps pending messages on disk
 
 
 def run(options: Options, _: int) -> Run:
@@ -39,7 +39,10 @@ def run(options: Options, _: int) -> Run:
     redis = shutil.which(REDIS)
     binaries = [find_binary(), *([Path(redis)] if redis else [])]
     peers = {name: _peer(name, options.count) for name in options.peers}
-    return Run([_ours(binary, options.count) for binary in binaries], peers)
+    return Run(
+        [_ours(binary, options.count) for binary in binaries],
+        {name: taken for name, taken in peers.items() if taken},
+    )
 
 
 def rows(runs: list[Run]) -> list[Row]:
@@ -69,12 +72,15 @@ def _ours(binary: Path, count: int) -> Taken:
         return _taken(store, before, count)
 
 
-def _peer(name: str, count: int) -> Taken:
+def _peer(name: str, count: int) -> Taken | None:
     with peer(name) as theirs:
-        before = theirs.store.info()
+        store = theirs.store
+        if not isinstance(store, ExternalStore):
+            return None
+        before = store.info()
         first = time.time_ns() // 1_000_000 + DAY_MS
         theirs.create(HOOK, [first + n for n in range(count)])
-        return _taken(theirs.store, before, count)
+        return _taken(store, before, count)
 
 
 def _taken(store: ExternalStore, before: dict[str, int], count: int) -> Taken:
