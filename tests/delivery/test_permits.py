@@ -221,6 +221,24 @@ async def test_pass_on_does_not_keep_the_permit_without_a_claim_under_way(
     assert process.later is None
 
 
+async def test_pass_on_gives_a_permit_back_to_the_store_after_many_passes(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PASSES", 2)
+    first, other = await process.sending("a"), await process.sending("other")
+    b, c, _, _ = await process.queued("b", "c", "d", "e")
+    assert process.end(first)
+    assert process.end(b)
+    assert not process.end(c)
+    assert c.claimed.permit
+    assert process.started == ["a", "other", "b", "c"]
+    assert process.end(other)
+    (d,) = process.leases.sending
+    d.passes = 2
+    assert not process.end(d)
+    assert await process.due_again() == {"e"}, "no open request is left"
+
+
 async def test_a_line_that_is_not_used_is_forgotten(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 class Lease:
     """One claim, and the task that sends and settles it."""
 
-    __slots__ = ("claimed", "deadline", "queue", "task")
+    __slots__ = ("claimed", "deadline", "passes", "queue", "task")
 
     task: asyncio.Task[None]  # set by Leases.hold
 
@@ -32,6 +32,7 @@ class Lease:
         self.queue = queue
         self.claimed = claimed
         self.deadline = deadline
+        self.passes = 0  # how often its permit was passed on since a claim granted it
 
 
 class Leases:

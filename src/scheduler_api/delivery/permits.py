@@ -12,12 +12,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Final
 
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.outcomes import Outcomes
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.timing import MAX_QUEUED
 from scheduler_api.store.queue import Queue
+
+MAX_PASSES: Final = 32  # then the permit goes back to the store, where other processes get it too
 
 
 class _Line:
@@ -89,9 +92,7 @@ class Permits:
                 ended, settled = line.ended.popleft()
                 self._pass(ended, line)
                 settled.set_result(None)
-        open_lines = {(it.queue, it.claimed.destination) for it in self._leases.sending}
-        for key in self.lines.keys() - open_lines:
-            self._give_back(key)
+        self._give_back_without_request(*self.lines)
         self._set_timer()
 
     def pass_on(self, ended: Lease, *, answered: bool) -> Awaitable[None] | None:
@@ -106,6 +107,8 @@ class Permits:
             return None
         if not (answered and self._shares.is_quick(ended.claimed.destination)):
             self._give_back(key)
+        elif ended.passes == MAX_PASSES:
+            self._give_back_without_request(key)
         elif line.waiting:
             self._pass(ended, line)
         elif ended.queue in self._claiming:
@@ -123,6 +126,7 @@ class Permits:
         line.waiting.popleft()
         self._leases.unqueue(first)
         ended.claimed.permit, first.claimed.permit = False, True
+        first.passes = ended.passes + 1
         self._start(first, first.queue.now())
 
     def stop(self) -> None:
@@ -134,6 +138,13 @@ class Permits:
     async def released(self) -> None:
         """Wait until all calls that give messages back have ended."""
         await asyncio.gather(*self._releasing)
+
+    def _give_back_without_request(self, *keys: tuple[Queue, bytes]) -> None:
+        """Of these lines, give back those that have no open request."""
+        open_lines = {(it.queue, it.claimed.destination) for it in self._leases.sending}
+        for key in keys:
+            if key not in open_lines:
+                self._give_back(key)
 
     def _give_back(self, key: tuple[Queue, bytes]) -> None:
         leases = [lease for _, lease in self.lines[key].waiting]
