@@ -146,7 +146,7 @@ class Destinations:
             limits=limits,
             concurrency=(limits and limits.concurrency) or self._concurrency,
             in_flight=row.in_flight,
-            waiting=row.parked,
+            waiting=row.waiting,
             connect_failures=row.failures,
             hold=unpack_hold(row.hold, row.hold_until),
             stats=unpack_stats(row.results),

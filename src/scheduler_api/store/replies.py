@@ -93,7 +93,7 @@ class ClaimRow(NamedTuple):
     due: int  # ms
     record: bytes
     progress: bytes  # b"" if it was never tried
-    permit: int  # 1: its request may be opened; 0: only when the process passes it a permit
+    permit: int  # 1: its request may be opened; 0: it waits for a permit of the process
 
 
 class RecoverHead(NamedTuple):
@@ -132,7 +132,7 @@ class DestinationRow(NamedTuple):
 
     name: bytes
     in_flight: int  # permits: open requests
-    parked: int  # messages
+    waiting: int  # messages, parked or queued in a process
     settings: bytes  # b"" if none are set
     failures: int  # to connect, in a row
     hold: bytes  # why no more messages may be leased now; b"" if more may be leased

@@ -34,7 +34,7 @@ def test_source_defines_each_function_once_and_only_those_that_are_used(name: st
 
 
 def test_source_defines_a_function_before_it_is_used() -> None:
-    assert functions(source("renew"))[-2:] == ["split_claim", "held"]
+    assert functions(source("reap"))[-2:] == ["take_back", "take_back_all"]
 
 
 def test_source_has_the_schema_and_the_number_of_partitions() -> None:

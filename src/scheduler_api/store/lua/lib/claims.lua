@@ -1,8 +1,8 @@
 -- Claims: which process holds which message.
--- needs: keys record in_flight places
+-- needs: keys arguments record in_flight places
 
--- Fence, worker id, nonce, destination, and 1 if the claim got a permit, otherwise 0; nothing if there
--- is no claim, or a damaged one.
+-- Fence, worker id, nonce, destination, and 1 if the claim got a permit, otherwise 0. Without a claim,
+-- or with a damaged one, only the last.
 local function split_claim(claim)
   local fence, worker_id, nonce, dest, permit =
     (claim or ''):match('^(%d+) (%S+) (%S+) (%S+) ?(%d*)')
@@ -19,7 +19,7 @@ end
 
 -- The destination, if this is the claim with this fence of this process; otherwise nil.
 local function held(claim, fence, worker_id)
-  local its_fence, its_worker_id, _, dest = split_claim(claim)
+  local its_fence, its_worker_id, dest = (claim or ''):match('^(%d+) (%S+) %S+ (%S+)')
   if its_fence == fence and its_worker_id == worker_id then return dest end
   return nil
 end
@@ -30,14 +30,19 @@ local function due_of(id, now)
     or math.max(now, scheduled_of(call('HGET', PAYLOADS, id) or ''))
 end
 
--- Ends claims of one process. `dests`: the destination of each; `permits`: 1 for each with which the
--- process gives a permit back. The messages are then in no place; the caller puts them into one.
-local function drop_claims(ids, dests, worker_id, permits)
+-- Ends claims of one process. `ended`: destination → how many of them; `given_back`: destination →
+-- how many permits the process gives back. The messages are then in no place; the caller puts them
+-- into one.
+local function drop_claims(ids, worker_id, ended, given_back)
   if #ids == 0 then return end
   end_leases(ids)
   call('HDEL', CLAIMS, unpack(ids))
+  local dests = {}
+  for dest in pairs(ended) do append(dests, dest) end
   read_counts(dests)
-  for i, dest in ipairs(dests) do end_claim(dest, worker_id, permits[i]) end
+  for _, dest in ipairs(dests) do
+    end_claims(dest, worker_id, ended[dest], given_back[dest] or 0)
+  end
   write_counts()
 end
 
@@ -52,6 +57,6 @@ local function recount(dests)
     if its then its[worker_id] = (its[worker_id] or 0) + 1 end
   end
   read_counts(dests)
-  for _, dest in ipairs(dests) do replace_counts(dest, found[dest]) end
+  for _, dest in ipairs(dests) do recount_claims(dest, found[dest]) end
   write_counts()
 end

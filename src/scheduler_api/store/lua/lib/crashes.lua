@@ -16,7 +16,7 @@ local function take_back(id, dest, worker_id, now, max_crashes, keep, max_kept)
   local attempts, crashes, log = one_more_crash(id)
   local outcome = crashes >= max_crashes and 'failed' or 'retry'
   local progress = table.concat({attempts, ' ', crashes, ' ', outcome, ' ', now, '\n', log})
-  drop_claims({id}, {dest}, worker_id, {0})
+  drop_claims({id}, worker_id, {[dest] = 1}, {})
   if outcome == 'failed' and keep <= 0 then
     forget({id})
     return false

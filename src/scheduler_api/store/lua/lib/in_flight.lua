@@ -4,100 +4,112 @@
 -- needs: keys arguments
 
 -- A process in a field of `inflight`: worker id, permits, claims. Other text is ignored.
-local TRIPLE = '%f[^%s%z](%S+) (%d+) (%d+)%f[%s%z]'
-local counted = {} -- destination → {worker_id, permits, claims} of each process
-local unwritten = {} -- destinations whose counts have changed
+local TRIPLE, ITS_PERMITS = '(%S+) (%d+) (%d+)', '%S+ (%d+) %d+'
+local counted = {} -- destination → its field of `inflight`, '' if it has none
+local changed = {} -- destinations whose field is to be written
 
--- Reads the counts of destinations, by one command for all that are not known yet.
+-- Reads the fields of destinations, by one command for all that are not known yet.
 local function read_counts(dests)
   local unread = {}
   for _, dest in ipairs(dests) do
     if not counted[dest] then
-      counted[dest] = {}
+      counted[dest] = ''
       append(unread, dest)
     end
   end
   if #unread == 0 then return end
   for i, text in ipairs(call('HMGET', INFLIGHT, unpack(unread))) do
-    for worker_id, permits, claims in (text or ''):gmatch(TRIPLE) do
-      append(counted[unread[i]],
-        {worker_id = worker_id, permits = tonumber(permits), claims = tonumber(claims)})
-    end
+    counted[unread[i]] = text or ''
   end
 end
 
 -- The permits of all processes together.
 local function in_flight(dest)
   if not counted[dest] then read_counts({dest}) end
-  local permits = 0
-  for _, counts in ipairs(counted[dest]) do permits = permits + counts.permits end
-  return math.min(permits, 2 ^ 31)
+  if counted[dest] == '' then return 0 end
+  local sum = 0
+  for permits in counted[dest]:gmatch(ITS_PERMITS) do sum = sum + tonumber(permits) end
+  return math.min(sum, 2 ^ 31)
 end
 
--- What is counted for one process; nothing if it has no claim of the destination.
+-- The claims of all processes that have no permit.
+local function queued_claims(dest)
+  if not counted[dest] then read_counts({dest}) end
+  local sum = 0
+  for _, permits, claims in counted[dest]:gmatch(TRIPLE) do
+    sum = sum + math.max(0, tonumber(claims) - tonumber(permits))
+  end
+  return math.min(sum, 2 ^ 31)
+end
+
+-- The permits and the claims of one process, and the text of the other processes.
 local function counts_of(dest, worker_id)
   if not counted[dest] then read_counts({dest}) end
-  for _, counts in ipairs(counted[dest]) do
-    if counts.worker_id == worker_id then return counts end
+  if counted[dest] == '' then return 0, 0, '' end
+  local its_permits, its_claims, others = 0, 0, ''
+  for id, permits, claims in counted[dest]:gmatch(TRIPLE) do
+    if id == worker_id then
+      its_permits, its_claims = tonumber(permits), tonumber(claims)
+    else
+      others = others .. (others == '' and '' or ' ') .. id .. ' ' .. permits .. ' ' .. claims
+    end
+  end
+  return its_permits, its_claims, others
+end
+
+-- Replaces the counts of one process. `others`: text of the other processes.
+local function set_counts(dest, worker_id, permits, claims, others)
+  append(changed, dest)
+  if claims <= 0 then
+    counted[dest] = others
+  else
+    local space = others == '' and '' or ' '
+    counted[dest] = others .. space .. worker_id .. ' ' .. math.max(0, permits) .. ' ' .. claims
   end
 end
 
-local function change(dest)
-  if not counted[dest].changed then append(unwritten, dest) end
-  counted[dest].changed = true
+-- Counts claims that a process has got, some of them with a permit.
+local function add_claims(dest, worker_id, got, with_permit)
+  local permits, claims, others = counts_of(dest, worker_id)
+  set_counts(dest, worker_id, permits + with_permit, claims + got, others)
 end
 
--- Counts one more claim of a process. `permits`: 1 if it gets a permit with it, otherwise 0.
-local function add_claim(dest, worker_id, permits)
-  local counts = counts_of(dest, worker_id)
-  if not counts then
-    counts = {worker_id = worker_id, permits = 0, claims = 0}
-    append(counted[dest], counts)
+-- Counts claims of a process that have ended. It gave some permits back; it cannot keep more permits
+-- than claims. (One that died gives none back.)
+local function end_claims(dest, worker_id, ended, given_back)
+  local permits, claims, others = counts_of(dest, worker_id)
+  if claims == 0 then return end
+  claims = claims - ended
+  set_counts(dest, worker_id, math.min(permits - given_back, claims), claims, others)
+end
+
+-- Replaces the counts of all processes. `claims`: worker id → number. A process keeps its permits, if
+-- it has as many claims. One that was not counted gets a permit for each: its requests may be open.
+local function recount_claims(dest, claims)
+  local old = {} -- worker id → permits
+  for worker_id in pairs(claims) do
+    local permits, its_claims = counts_of(dest, worker_id)
+    old[worker_id] = its_claims > 0 and permits or math.huge
   end
-  counts.permits, counts.claims = counts.permits + permits, counts.claims + 1
-  change(dest)
-end
-
--- Counts one claim of a process less. `permits`: 1 if the process gives a permit back, otherwise 0.
-local function end_claim(dest, worker_id, permits)
-  local counts = counts_of(dest, worker_id)
-  if not counts then return end
-  counts.claims = counts.claims - 1
-  counts.permits = math.max(0, math.min(counts.permits - permits, counts.claims))
-  change(dest)
-end
-
--- Replaces the counts of a destination. `claims`: worker id → number. A process keeps its permits if it
--- has as many claims; one that was not counted gets a permit for each, as its requests may be open.
-local function replace_counts(dest, claims)
-  local counts = {}
-  for worker_id, number_of_claims in pairs(claims) do
-    local old = counts_of(dest, worker_id)
-    local permits = math.min(old and old.permits or number_of_claims, number_of_claims)
-    append(counts, {worker_id = worker_id, permits = permits, claims = number_of_claims})
+  counted[dest] = ''
+  append(changed, dest)
+  for worker_id, its_claims in pairs(claims) do
+    local permits = math.min(old[worker_id], its_claims)
+    set_counts(dest, worker_id, permits, its_claims, counted[dest])
   end
-  counted[dest] = counts
-  change(dest)
 end
 
--- Writes the counts that have changed, by two commands for any number of destinations.
+-- Writes the fields that have changed, by two commands for any number of destinations.
 local function write_counts()
   local fields, empty = {}, {}
-  for _, dest in ipairs(unwritten) do
-    local triples = {}
-    for _, counts in ipairs(counted[dest]) do
-      if counts.claims > 0 then
-        append(triples, counts.worker_id .. ' ' .. counts.permits .. ' ' .. counts.claims)
-      end
-    end
-    counted[dest].changed = nil
-    if #triples > 0 then
-      append(fields, dest, table.concat(triples, ' '))
-    else
+  for _, dest in ipairs(changed) do
+    if counted[dest] == '' then
       append(empty, dest)
+    else
+      append(fields, dest, counted[dest])
     end
   end
   if #fields > 0 then call('HSET', INFLIGHT, unpack(fields)) end
   if #empty > 0 then call('HDEL', INFLIGHT, unpack(empty)) end
-  unwritten = {}
+  changed = {}
 end

@@ -23,14 +23,13 @@
 --   schema          of the data; 0: they have no mark
 --   last_fence      of the last claim of any process
 --   progress        '' if the message was never tried
---   permit          1: its request may be opened; 0: only when the process passes it a permit
--- needs: keys data arguments clock record finished places in_flight limits claims flow
+--   permit          1: its request may be opened; 0: it waits for a permit of the process
+-- needs: keys data arguments clock record finished places candidates in_flight limits claims flow
 local schema, last_fence, withholds = check_data(true)
 local count, lease, worker_id, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit_share, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
 local slots, free_slots, queued = number(ARGV[7]), number(ARGV[8]), number(ARGV[9])
 local early = math.floor(ahead / 2) -- ms before the head is due: the next claim, which may get several
-local READ_IDS = 128 -- ids read from each end of what is due
 local OPENED = 16 -- destinations that may have opened, checked in one call
 local RECHECK = 250 -- ms until a process checks destinations again that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
@@ -40,7 +39,7 @@ local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies can
 
 local ids, dues, records, permits = {}, {}, {}, {} -- of the messages that are returned
 local opening = 0 -- how many of these have a permit
-local queueing = {} -- destination → how many have none
+local leased, granted = {}, {} -- destination → how many of these; how many of them have a permit
 local bytes, missing = 0, {} -- of the records; ids without one
 
 local function answer(fence, next_at, next_lease_end, last)
@@ -49,9 +48,9 @@ local function answer(fence, next_at, next_lease_end, last)
   local reply = {now, tonumber(fence), next_at, next_lease_end, #missing, schema, last}
   local progress = #ids > 0 and call('HMGET', PROGRESS, unpack(ids))
   for i, id in ipairs(ids) do
-    append(reply, id, dues[i])
-    append(reply, records[i], progress[i] or '')
-    append(reply, permits[i])
+    local n = #reply
+    reply[n + 1], reply[n + 2], reply[n + 3] = id, dues[i], records[i]
+    reply[n + 4], reply[n + 5] = progress[i] or '', permits[i]
   end
   return reply
 end
@@ -75,10 +74,8 @@ local function share(dest)
 end
 
 local function take(id, due, record, permit)
-  append(ids, id)
-  append(dues, tonumber(due))
-  append(records, record)
-  append(permits, permit)
+  local n = #ids + 1
+  ids[n], dues[n], records[n], permits[n] = id, tonumber(due), record, permit
   opening = opening + permit
 end
 
@@ -102,26 +99,6 @@ local function again(at)
   set_leases(ends) -- whole again: the process counts the leases from this call, not from the lost one
   call('HSET', WORKERS, worker_id, now .. ' ' .. nonce)
   return answer(fence, soonest(early), head(LEASES), last_fence)
-end
-
--- Due messages, alternately the oldest and the newest: a backlog must not hide fresh messages.
-local function due_now()
-  local latest = now + ahead
-  local old = call('ZRANGE', DUE, '-inf', latest, 'BYSCORE', 'LIMIT', 0, READ_IDS, 'WITHSCORES')
-  if #old < 2 * READ_IDS then return old end
-  -- With so many overdue, nothing is leased ahead: it would wait in a slot that another could use.
-  local new = call('ZRANGE', DUE, now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, READ_IDS, 'WITHSCORES')
-  if #new < 2 * READ_IDS then return old end -- most are due only in a moment; none is hidden
-  local both, seen = {}, {}
-  for i = 1, 2 * READ_IDS, 2 do
-    for _, from in ipairs({old, new}) do
-      if not seen[from[i]] then
-        seen[from[i]] = true
-        append(both, from[i], from[i + 1])
-      end
-    end
-  end
-  return both
 end
 
 -- Most calls of an idle process find nothing, and must be cheap: if there is no lease, no reply
@@ -183,21 +160,20 @@ end
 
 -- How many more messages of a destination may wait for its permits in the process.
 local function wanted(dest)
-  local counts, waiting = counts_of(dest, worker_id), math.max(0, -3 - open[dest])
-  return counts and QUEUED_PER_PERMIT * counts.permits - waiting - (queueing[dest] or 0) or 0
+  local its_permits = counts_of(dest, worker_id) + (granted[dest] or 0)
+  return QUEUED_PER_PERMIT * its_permits - math.max(0, -3 - open[dest])
 end
 
--- Unparks messages that may wait for permits in this process, unless enough others are due.
-local function unpark_wanted()
-  if #lines == 0 then return end
-  local left = math.min(count, free_slots - queued) - call('ZCOUNT', DUE, '-inf', now + ahead)
+-- Adds parked messages that may wait for permits in this process, unless enough others are due.
+local function add_wanted(found)
+  local left = math.min(count, free_slots - queued) - #found / 2
   for _, dest in ipairs(lines) do
     local _, _, _, may_wait = room(dest, limit_share, now)
     local wanted_count = may_wait and math.min(left, wanted(dest)) or 0
     if wanted_count > 0 then
       local popped = pop_parked(dest, wanted_count)
+      for _, value in ipairs(popped) do append(found, value) end
       left = left - #popped / 2
-      if #popped > 0 then enqueue_parked(popped) end
       still_parked(dest)
     end
   end
@@ -205,33 +181,42 @@ end
 
 unpark_opened()
 unpark_withheld()
-unpark_wanted()
-local rooms, may_queue, granted = {}, {}, {} -- each by destination, as the next two
-local parked, withheld = {}, {}
+local rooms, may_queue, queue_rooms, parked, withheld = {}, {}, {}, {}, {} -- each by destination
 local gone, taken, ends, claims = {}, {}, {}, {} -- ids; due, id …; lease end, id …; id, claim …
-local found, candidates = due_now(), {}
+local found, candidates = due_now(now, now + ahead), {} -- id, due ms …; ids
+local due_count, last = #found / 2, 0 -- candidates that are due; the last one that was decided
+add_wanted(found)
 for i = 1, #found, 2 do append(candidates, found[i]) end
 local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
+local claimed_by = fence .. ' ' .. worker_id .. ' ' .. nonce .. ' '
+local lease_end = tostring(now + lease) -- once, as a number becomes text slowly
 
-local read, first_read = {}, 1 -- records, and the number of the candidate that has the first
+local read, dests = {}, {} -- records, and the destination of each
+local first_read = 1 -- number of the candidate that has the first
 local read_size = 1 -- records in the next read: more and more, as long as they are small
 
--- A candidate's record; with it the records of the next candidates are read, if they can be leased.
+-- A candidate's record and destination. With it the records of the next candidates are read, if they
+-- can be leased.
 local function record_of(i)
-  if read[i - first_read + 1] == nil then
+  local n = i - first_read + 1
+  if read[n] == nil then
     local last_read = math.min(#candidates, i - 1 + math.min(read_size, count - #ids))
-    read, first_read = call('HMGET', PAYLOADS, unpack(candidates, i, last_read)), i
+    read, dests = call('HMGET', PAYLOADS, unpack(candidates, i, last_read)), {}
+    first_read, n = i, 1
     local size = 0
-    for _, record in ipairs(read) do size = size + #(record or '') end
+    for j, record in ipairs(read) do
+      size = size + #(record or '')
+      dests[j] = destination_of(record or '')
+    end
+    read_counts(dests)
     read_size = size > MAX_BYTES / READ and 1 or math.min(READ, 2 * read_size)
   end
-  return read[i - first_read + 1]
+  return read[n], dests[n]
 end
 
--- Whether the process may lease a message that gets no permit.
-local function may_wait(dest)
-  if (open[dest] or 0) > -2 or not may_queue[dest] or #ids >= free_slots - queued then return false end
-  return wanted(dest) > 0
+-- How many messages of a destination that has no room may wait in the process.
+local function queue_room(dest)
+  return (open[dest] or 0) <= -2 and may_queue[dest] and wanted(dest) or 0
 end
 
 -- 1 if the process gets a permit for a message, 0 if it may lease it without one; nil: neither.
@@ -240,31 +225,32 @@ local function permit_for(dest)
     local free, _, _, may = room(dest, limit_share, now)
     rooms[dest], may_queue[dest] = free, may
   end
-  if rooms[dest] > 0 and share(dest) > 0 then
+  if rooms[dest] > 0 then
+    if share(dest) == 0 then return nil end
     rooms[dest], granted[dest] = rooms[dest] - 1, (granted[dest] or 0) + 1
     if (open[dest] or 0) >= 0 then open[dest] = (open[dest] or 0) + 1 end
     return 1
   end
-  if rooms[dest] > 0 or not may_wait(dest) then return nil end
-  queueing[dest] = (queueing[dest] or 0) + 1
-  return 0
+  if #ids >= free_slots - queued then return nil end
+  queue_rooms[dest] = (queue_rooms[dest] or queue_room(dest)) - 1
+  return queue_rooms[dest] >= 0 and 0 or nil
 end
 
 for i, id in ipairs(candidates) do
   if #ids >= count or bytes > MAX_BYTES then break end
-  local due, record = found[2 * i], record_of(i)
+  last = i
+  local due, record, dest = found[2 * i], record_of(i)
   append(gone, id)
   if not record then
     append(missing, id)
   else
-    local dest = destination_of(record)
     bytes = bytes + #record
     append(taken, due, id)
     local permit = permit_for(dest)
     if permit then
-      append(ends, now + lease, id)
-      append(claims, id, table.concat({fence, worker_id, nonce, dest, permit}, ' '))
-      add_claim(dest, worker_id, permit)
+      append(ends, lease_end, id)
+      append(claims, id, claimed_by .. dest .. (permit == 1 and ' 1' or ' 0'))
+      leased[dest] = (leased[dest] or 0) + 1
       take(id, due, record, permit)
     else
       withheld[dest] = rooms[dest] > 0 or nil
@@ -273,12 +259,19 @@ for i, id in ipairs(candidates) do
     end
   end
 end
+local undecided = {} -- those of the candidates that were parked; id, due ms …
+for i = math.max(last, due_count) + 1, #candidates do append(undecided, candidates[i], found[2 * i]) end
+if #undecided > 0 then enqueue_parked(undecided) end
+for _, id in ipairs(missing) do remove_waiting(id, '?') end
 forget(missing)
 take_out_of_due(gone, taken)
 set_leases(ends)
 if #claims > 0 then
   call('HSET', CLAIMS, unpack(claims))
   call('HSET', WORKERS, worker_id, now .. ' ' .. nonce)
+  for dest, its_count in pairs(leased) do
+    add_claims(dest, worker_id, its_count, granted[dest] or 0)
+  end
   write_counts()
 end
 local timed = {} -- destinations for which time decides when the next message may go

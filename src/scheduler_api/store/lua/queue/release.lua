@@ -12,10 +12,10 @@
 -- needs: keys arguments clock places claims flow
 local worker_id, limit_share, now = ARGV[1], number(ARGV[2]), clock()
 assert(#ARGV % 3 == 2, 'three arguments a message')
-for i = 5, #ARGV, 3 do number(ARGV[i]) end
 
-local asked, reply, opened = {}, {}, {}
-local ended, dests, permits, dues = {}, {}, {}, {} -- of the claims that end
+local asked, reply = {}, {}
+local ids, dues = {}, {} -- of the claims that end
+local ended, given_back = {}, {} -- destination → how many claims; with how many of them a permit
 for i = 3, #ARGV, 3 do append(asked, ARGV[i]) end
 local claims = claims_of(asked)
 for i = 3, #ARGV, 3 do
@@ -23,17 +23,16 @@ for i = 3, #ARGV, 3 do
   local dest = held(claims[id], ARGV[i + 1], worker_id)
   if dest then
     claims[id] = nil
-    append(ended, id)
-    append(dests, dest)
-    append(permits, tonumber(ARGV[i + 2]))
+    append(ids, id)
     append(dues, due_of(id, now), id)
-    opened[dest] = (opened[dest] or 0) + 1
+    ended[dest] = (ended[dest] or 0) + 1
+    if ARGV[i + 2] == '1' then given_back[dest] = (given_back[dest] or 0) + 1 end
   end
   append(reply, dest and 'ok' or 'stale')
 end
-drop_claims(ended, dests, worker_id, permits)
+drop_claims(ids, worker_id, ended, given_back)
 enqueue(dues)
-for dest, count in pairs(opened) do unpark(dest, limit_share, now, nil, count) end
+for dest, count in pairs(ended) do unpark(dest, limit_share, now, nil, count) end
 if #reply > 0 then
   call('SPUBLISH', WAKEUP, now)
 else

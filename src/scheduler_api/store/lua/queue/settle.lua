@@ -20,12 +20,13 @@
 -- needs: keys arguments clock hours finished places limits claims flow
 local worker_id, limit_share, max_kept = ARGV[1], number(ARGV[2]), number(ARGV[3])
 local now = clock()
+local at = ' ' .. now .. '\n' -- in each progress
 local FIRST_PAUSE = 1000 -- ms until the first probe; each pause is twice as long
 local MAX_UNREACHABLE = 10000 -- destinations of which failures to connect are known
 local reply, unparked, old = {0}, 0, soonest()
 local claims -- id → its claim
-local ended, dests, permits = {}, {}, {} -- of the claims that end
-local freed, passed_on = {}, {} -- destination → how many end; how many of these keep their permit here
+local settled = {} -- ids of the claims that end
+local ended, given_back = {}, {} -- destination → how many claims; with how many of them a permit
 local forgotten, progress = {}, {} -- ids; id, progress …
 local places = {retry = {}} -- verdict → due, or end of the retention, id …
 for _, state in ipairs(STATES) do places[state] = {} end
@@ -103,24 +104,23 @@ local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket, 
   local dest = held(claims[id], fence, worker_id)
   if not dest then return 'stale' end
   claims[id] = nil -- another outcome of it is stale
-  append(ended, id)
-  append(dests, dest)
-  append(permits, permit)
-  freed[dest] = (freed[dest] or 0) + 1
-  passed_on[dest] = (passed_on[dest] or 0) + 1 - permit
+  append(settled, id)
+  ended[dest] = (ended[dest] or 0) + 1
+  if permit == '1' then given_back[dest] = (given_back[dest] or 0) + 1 end
   if bucket ~= '' then note(dest, bucket) end
   if bucket ~= '' and verdict == 'delivered' then note(dest, 'd') end
+  ms = tonumber(ms)
   if verdict ~= 'retry' and ms <= 0 then
     append(forgotten, id)
   else
-    append(progress, id, table.concat({counts, ' ', verdict, ' ', now, '\n', log}))
+    append(progress, id, counts .. ' ' .. verdict .. at .. log)
     append(places[verdict], now + ms, id)
   end
   return was_reached == 'yes' and reached(dest) or was_reached == 'no' and missed(dest) or 'ok'
 end
 
 local function settle_all()
-  drop_claims(ended, dests, worker_id, permits)
+  drop_claims(settled, worker_id, ended, given_back)
   forget(forgotten)
   if #progress > 0 then call('HSET', PROGRESS, unpack(progress)) end
   enqueue(places.retry)
@@ -129,22 +129,19 @@ end
 
 assert(#ARGV % 9 == 3, 'nine arguments a message')
 for i = 7, #ARGV, 9 do number(ARGV[i]) end
-for i = 12, #ARGV, 9 do number(ARGV[i]) end
 
 local ids = {}
 for i = 4, #ARGV, 9 do append(ids, ARGV[i]) end
 claims = claims_of(ids)
 for i = 4, #ARGV, 9 do
-  local id, fence, verdict, ms, counts, log, was_reached, bucket, permit = unpack(ARGV, i, i + 8)
-  ms, permit = tonumber(ms), tonumber(permit)
-  append(reply, settle(id, fence, verdict, ms, counts, log, was_reached, bucket, permit))
+  append(reply, settle(unpack(ARGV, i, i + 8)))
 end
 settle_all()
 add_results()
-for dest, opened in pairs(freed) do
-  unparked = unparked + unpark(dest, limit_share, now, nil, opened)
+for dest, count in pairs(ended) do
+  unparked = unparked + unpark(dest, limit_share, now, nil, count)
   -- The process may queue parked messages in the place of those that it has sent.
-  if passed_on[dest] > 0 and still_parked(dest) then reply[1] = 1 end
+  if count > (given_back[dest] or 0) and still_parked(dest) then reply[1] = 1 end
 end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
