@@ -38,6 +38,7 @@ from uvicorn.server import ServerState
 
 from scheduler_api.domain.errors import HeadTooLarge
 from scheduler_api.store.connection import client as client_module
+from scheduler_api.store.connection import connections
 from scheduler_api.store.connection.client import close, connect, connect_cluster, open_client
 from tests.support import engines
 from tests.support.waiting import wait_until
@@ -139,26 +140,56 @@ USED: tuple[Private, ...] = (
     Private(
         AbstractConnection,
         "pack_command",
-        "store.connection.client",
+        "store.connection.connections",
         "commands are encoded in Python: a create takes a third longer",
     ),
     Private(
         AbstractConnection,
         "send_packed_command",
-        "store.connection.client",
+        "store.connection.connections",
         "large commands get no more time, and a failed call may wrongly count as not sent",
     ),
     Private(
         AbstractConnection,
         "check_health",
-        "store.connection.client",
+        "store.connection.connections",
         "a call may use a connection that has been dead for a while",
     ),
     Private(
         AbstractConnection,
         "connect_check_health",
-        "store.connection.client",
+        "store.connection.connections",
         "a call on a closed connection fails instead of reconnecting",
+    ),
+    Private(
+        BlockingConnectionPool,
+        "can_get_connection",
+        "store.connection.connections",
+        "more connections may be opened than are allowed",
+    ),
+    Private(
+        ConnectionPool,
+        "get_available_connection",
+        "store.connection.connections",
+        "a call cannot take a free connection at once",
+    ),
+    Private(
+        ConnectionPool,
+        "ensure_connection",
+        "store.connection.connections",
+        "a call may use a connection that the server closed",
+    ),
+    Private(
+        ConnectionPool,
+        "_available_connections",
+        "store.connection.connections",
+        "a connection cannot be given back without a lock",
+    ),
+    Private(
+        ConnectionPool,
+        "_in_use_connections",
+        "store.connection.connections",
+        "a connection cannot be given back without a lock",
     ),
     Private(
         AbstractConnection,
@@ -428,7 +459,7 @@ async def test_redis_py_writes_what_pack_command_returns(tmp_path: Path) -> None
     """In commands, in pipelines, and in the handshake."""
     asked: list[tuple[Any, ...]] = []
 
-    class Recording(client_module._extended(UnixDomainSocketConnection)):  # type: ignore[misc]
+    class Recording(connections.extended(UnixDomainSocketConnection)):  # type: ignore[misc]
         def pack_command(self, *args: Any) -> Any:
             asked.append(args)
             return super().pack_command(*args)
@@ -488,7 +519,7 @@ async def test_cluster_nodes_create_connections_of_our_class(
     for node in [*from_the_url, found_later]:
         connection = node.acquire_connection()
         assert isinstance(connection, client_module._ReconnectingConnection)
-        assert isinstance(connection, client_module._StoreConnection)
+        assert isinstance(connection, connections.StoreConnection)
         assert isinstance(connection, kind)
     await close(client)
 
@@ -523,13 +554,14 @@ async def test_close_disconnects_startup_and_discovered_nodes() -> None:
 
 
 def test_sentinel_pool_takes_each_method_from_the_right_pool() -> None:
-    pool = client_module._BlockingSentinelPool
-    for name in ("get_connection", "release", "can_get_connection"):
-        assert getattr(pool, name) is getattr(BlockingConnectionPool, name)
+    pool = connections.SentinelPool
+    for name in ("get_connection", "release"):
+        assert getattr(pool, name) is getattr(connections.StorePool, name)
+    assert pool.can_get_connection is BlockingConnectionPool.can_get_connection
     for name in ("owns_connection", "get_master_address"):
         assert getattr(pool, name) is getattr(SentinelConnectionPool, name)
     order = pool.__mro__
-    assert order.index(SentinelConnectionPool) < order.index(BlockingConnectionPool)
+    assert order.index(SentinelConnectionPool) < order.index(connections.StorePool)
     assert order.index(BlockingConnectionPool) < order.index(ConnectionPool)
 
 
@@ -537,7 +569,7 @@ async def test_sentinel_pool_initializes_both_pools() -> None:
     client = open_client("redis+sentinel://127.0.0.1:1/master")
     assert isinstance(client, Redis)
     pool = client.connection_pool
-    assert isinstance(pool, client_module._BlockingSentinelPool)
+    assert isinstance(pool, connections.SentinelPool)
     assert (pool.timeout, pool.max_connections) == (
         client_module.STORE_TIMEOUT,
         client_module.MAX_STORE_CONNECTIONS,

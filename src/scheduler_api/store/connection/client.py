@@ -5,16 +5,12 @@ repetition, because the first node did not run the command.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
-from functools import cache
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
-import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
     Sentinel,
@@ -26,27 +22,19 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from scheduler_api.store.connection.connections import (
+    SentinelPool,
+    StorePool,
+    extended,
+)
+
 Client = Redis | RedisCluster
 
 MAX_STORE_CONNECTIONS: Final = 16  # to one server; batches of calls need few
 MAX_CLUSTER_CALLS: Final = 64  # open calls, over all nodes of a cluster
 STORE_TIMEOUT: Final = 2.0  # seconds to connect, to get a reply, and to get a free connection
-MIN_STORE_SPEED: Final = 4 * 1024**2  # bytes per second; a large command gets more time
 REDIS_PORT: Final = 6_379
 SENTINEL_PORT: Final = 26_379
-
-
-class CallState:
-    """What is known of one call while it is open."""
-
-    sending_began = False  # True: a server may have received a part of it, or all
-
-
-# The call of the current task. Set a new state before a call, and read it afterwards.
-CURRENT_CALL: Final[ContextVar[CallState]] = ContextVar(
-    "CURRENT_CALL",
-    default=CallState(),  # noqa: B039
-)
 
 
 def open_client(address: str) -> Client:
@@ -71,8 +59,8 @@ def connect(address: str) -> Redis:
     """One server: redis://, rediss:// or unix://."""
     options = _options() | {"max_connections": MAX_STORE_CONNECTIONS, "timeout": STORE_TIMEOUT}
     options |= parse_url(address)
-    connection = _extended(options.pop("connection_class", Connection))
-    return Redis.from_pool(BlockingConnectionPool(connection_class=connection, **options))
+    connection = extended(options.pop("connection_class", Connection))
+    return Redis.from_pool(StorePool(connection_class=connection, **options))
 
 
 def connect_cluster(address: str) -> RedisCluster:
@@ -103,10 +91,10 @@ def connect_sentinel(address: str) -> Redis:
         _hosts(url, SENTINEL_PORT), sentinel_kwargs=_take_sentinel_options(options, encrypted)
     )
     connection = SentinelManagedSSLConnection if encrypted else SentinelManagedConnection
-    pool = _BlockingSentinelPool(  # type: ignore[no-untyped-call]
+    pool = SentinelPool(  # type: ignore[no-untyped-call]
         name,
         sentinel,
-        connection_class=_extended(connection),
+        connection_class=extended(connection),
         max_connections=MAX_STORE_CONNECTIONS,
         timeout=STORE_TIMEOUT,
         **options,
@@ -147,55 +135,6 @@ def _hosts(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
     return [(server.hostname or "", server.port or default_port) for server in servers]
 
 
-class _StoreConnection(AbstractConnection):
-    """What every connection to the store does differently from redis-py's.
-
-    It encodes commands with hiredis, gives a large command more time, and notes in CURRENT_CALL
-    that sending began.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._small_timeout = self.socket_timeout or 0.0  # seconds for a small command
-
-    async def send_packed_command(
-        self, command: bytes | str | Iterable[bytes], check_health: bool = True
-    ) -> None:
-        """As AbstractConnection; without `check_health` it is a handshake or a health check."""
-        packed = cast("Sequence[bytes]", command)  # every call in redis-py passes a sequence
-        if check_health:
-            if not self.is_connected:
-                await self.connect_check_health(check_health=False)
-            await self.check_health()  # type: ignore[no-untyped-call]
-            self.socket_timeout = self._small_timeout + sum(map(len, packed)) / MIN_STORE_SPEED
-            CURRENT_CALL.get().sending_began = True
-        await super().send_packed_command(command, check_health=False)
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """The command in RESP. Raises: TypeError for other arguments than text, bytes, numbers."""
-        # redis-py's asyncio connections encode in Python, a third of the time of a create, until
-        # redis-py #4176 is released.
-        name, *rest = args
-        words = name.encode().split()  # CLIENT SETINFO has two
-        return [hiredis.pack_command((*words, *rest))]
-
-
-@cache
-def _extended(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    """A connection class of redis-py with the changes of _StoreConnection.
-
-    Built here for each transport (TCP, TLS, Unix socket, Sentinel): redis-py has no hook for them.
-    """
-    return type(f"Store{connection.__name__}", (_StoreConnection, connection), {})
-
-
-class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Waits for a free connection, instead of failing when all are in use.
-
-    redis-py has such a pool only for one server; #3433, which asks for it, was closed as stale.
-    """
-
-
 class _ReconnectingConnection(Connection):
     """Reconnects before a call if the node closed the connection.
 
@@ -226,7 +165,7 @@ class _BlockingCluster(RedisCluster):
         self._calls = asyncio.Semaphore(MAX_CLUSTER_CALLS)
         encrypted = self.connection_kwargs["connection_class"] is SSLConnection
         reconnecting = _ReconnectingSSLConnection if encrypted else _ReconnectingConnection
-        connection = cast("type[Connection]", _extended(reconnecting))
+        connection = cast("type[Connection]", extended(reconnecting))
         # RedisCluster accepts no connection class: set it for nodes discovered later, and for the
         # nodes of the URL.
         self.connection_kwargs["connection_class"] = connection

@@ -22,7 +22,8 @@ from scheduler_api.domain.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from scheduler_api.store.connection.client import CURRENT_CALL, CallState, Client
+from scheduler_api.store.connection.client import Client
+from scheduler_api.store.connection.connections import CURRENT_CALL, CallState
 from scheduler_api.store.connection.durability import Durability, check_copies
 from scheduler_api.store.connection.error_reasons import explain
 from scheduler_api.store.connection.script_text import NAMES, is_read_only, source
