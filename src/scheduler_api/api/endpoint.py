@@ -5,7 +5,7 @@ The check of the caller and the OpenAPI document are made from the same descript
 
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import getdoc
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -19,6 +19,8 @@ from scheduler_api.byte_budget import ByteBudget
 from scheduler_api.domain import access
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.store import Store
+
+CONTEXT: Final = "scheduler.context"  # in a request's scope
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -37,7 +39,10 @@ class Context(msgspec.Struct, frozen=True):
 
 def context(request: Request) -> Context:
     """The context of the application."""
-    found: Context = request.scope["app"].state.context
+    scope = request.scope
+    found: Context | None = scope.get(CONTEXT)
+    if found is None:  # looked up once per request
+        found = scope[CONTEXT] = scope["app"].state.context
     return found
 
 
@@ -56,7 +61,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     any_query: bool  # ignores a query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, if its caller has the scope. Raises: SchedulerError."""
+        """Answer one request. Raises: SchedulerError."""
+        response = await self.respond(scope, receive)
+        await response(scope, receive, send)
+
+    async def respond(self, scope: Scope, receive: Receive) -> Response:
+        """The response to one request, if its caller has the scope. Raises: SchedulerError."""
         request = Request(scope, receive)
         if self.scope is not None:
             authorization = header(scope, b"authorization") or b""
@@ -64,11 +74,10 @@ class Endpoint(msgspec.Struct, frozen=True):
         if scope["query_string"] and self.query is None and not self.any_query:
             refuse_query(request)
         try:
-            response = await self.handle(request)
+            return await self.handle(request)
         finally:
             if HELD_BYTES in scope:
                 context(request).bodies.release(scope.pop(HELD_BYTES))
-        await response(scope, receive, send)
 
 
 def endpoint(

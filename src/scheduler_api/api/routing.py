@@ -42,7 +42,7 @@ class Router:
         response_to: Callable[[Exception, Scope], Response],
     ) -> None:
         """`others`: Starlette's router; it also runs the lifespan."""
-        self._fixed: Final[Mapping[tuple[str, str], ASGIApp]] = {
+        self._fixed: Final[Mapping[tuple[str, str], Endpoint]] = {
             (method, path): endpoint
             for path, methods in resources.items()
             for method, endpoint in methods.items()
@@ -56,6 +56,20 @@ class Router:
         if scope["type"] != "http":
             await self._others(scope, receive, send)
             return
+        endpoint = self._fixed.get((scope["method"], scope["path"]))
+        if endpoint is None:
+            path, scope = _normalized(scope)
+            endpoint = self._fixed.get((scope["method"], path))
+        if endpoint is None:
+            await self._call_others(scope, receive, send)
+            return
+        try:
+            response = await endpoint.respond(scope, receive)
+        except (Exception, asyncio.CancelledError) as error:
+            response = self._failed(error, scope)
+        await response(scope, receive, send)
+
+    async def _call_others(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def watched(message: Message) -> None:
@@ -64,20 +78,17 @@ class Router:
             await send(message)
 
         try:
-            endpoint = self._fixed.get((scope["method"], scope["path"]))
-            if endpoint is None:
-                path, scope = _normalized(scope)
-                endpoint = self._fixed.get((scope["method"], path), self._others)
-            await endpoint(scope, receive, watched)
-        except asyncio.CancelledError:  # the server stops, and its grace period is over
-            if started:
-                raise
-            await self._response_to(ShuttingDown(), scope)(scope, receive, send)
-        except Exception as error:
-            response = self._response_to(error, scope)
+            await self._others(scope, receive, watched)
+        except (Exception, asyncio.CancelledError) as error:
+            response = self._failed(error, scope)
             if started:
                 raise
             await response(scope, receive, send)
+
+    def _failed(self, error: Exception | asyncio.CancelledError, scope: Scope) -> Response:
+        if isinstance(error, asyncio.CancelledError):  # the server stops: its grace period is over
+            return self._response_to(ShuttingDown(), scope)
+        return self._response_to(error, scope)
 
 
 def _normalized(scope: Scope) -> tuple[str, Scope]:
