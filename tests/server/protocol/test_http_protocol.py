@@ -370,7 +370,8 @@ async def test_tick_ignores_a_client_while_reading_is_paused(service: Served) ->
     assert (await client.response()).body == b"%d" % size
 
 
-async def test_idle_timeout_is_not_reset_by_empty_lines() -> None:
+async def test_idle_timeout_is_not_reset_by_empty_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "TICK", SECOND)
     async with serving(timeout_keep_alive=0.05) as service:
         client = await service.connect()
         assert (await client.ask(GET)).status == 200
@@ -386,10 +387,10 @@ async def test_idle_timeout_does_not_run_while_the_next_request_arrives(
     client.writer.write(GET + held[:-4])
     assert (await client.response()).status == 200
     (one,) = service.open
-    assert one.timeout_keep_alive_task
+    assert one.idle_until < http_protocol.NEVER
     client.writer.write(held[-4:])
     await wait_until("the request", lambda: service.work.asked == 2)
-    assert one.timeout_keep_alive_task is None
+    assert one.idle_until == http_protocol.NEVER
     service.work.released.set()
     assert (await client.response()).status == 200
 
@@ -531,11 +532,11 @@ LARGE = GET.replace(b"/", b"/large", 1)
 def watch(served: Served) -> int:
     """Check once → how many connections are open."""
     for one in list(served.open):
-        one.check_sending()
+        one.check()
     return len(served.open)
 
 
-async def test_check_sending_aborts_a_client_that_reads_nothing_for_30_seconds(
+async def test_check_aborts_a_client_that_reads_nothing_for_30_seconds(
     service: Served,
 ) -> None:
     await service.connect(LARGE)
@@ -550,7 +551,7 @@ async def test_check_sending_aborts_a_client_that_reads_nothing_for_30_seconds(
     assert seconds > http_protocol.MAX_SLOW_TICKS
 
 
-async def test_check_sending_keeps_a_client_that_reads_slowly(service: Served) -> None:
+async def test_check_keeps_a_client_that_reads_slowly(service: Served) -> None:
     client = await service.connect(LARGE)
     for _ in range(3):
         for _ in range(http_protocol.MAX_SLOW_TICKS - 1):

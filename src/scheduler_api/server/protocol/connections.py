@@ -32,7 +32,7 @@ class Connection(Protocol):
     def tick(self) -> None:
         """Called once a second while it is unfinished."""
 
-    def check_sending(self) -> None:
+    def check(self) -> None:
         """Called once a second."""
 
     @property
@@ -104,7 +104,7 @@ class Connections:
 
     def _check(self) -> None:
         for one in list(self._open):
-            one.check_sending()
+            one.check()
             if one.unfinished:
                 one.tick()
         if not self.over_limit:

@@ -30,6 +30,7 @@ MAX_FIELDS: Final = 200  # header fields in a request
 MIN_TICK_BYTES: Final = 64 * 1024  # received in a tick; a client that sends less is slow
 MAX_SLOW_TICKS: Final = 30  # slow ticks until a request, or the client's close, must be there
 STALLED_TICKS: Final = 3  # ticks without a byte of a response read; then it may be evicted
+NEVER: Final = float("inf")  # loop time
 MAX_DISCARDED: Final = 64 * 1024**2  # bytes read after a refusal, so that the client can read it
 
 # Called for each request; super() would look them up each time.
@@ -67,6 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stalled = 0  # ticks in a row in which the client read no byte of a response
         self._unsent = 0  # bytes at the last tick, not yet read by the client
         self._may_linger = True  # whether a close waits for the client
+        self._idle_since = NEVER  # when it began to wait for a request, loop time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Write through our transport, and count this connection as open."""
@@ -127,9 +129,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        if self.timeout_keep_alive_task:
-            self._unset_keepalive_if_required()
         self.unfinished, self.ticks = True, 0
+        self._idle_since = NEVER
         self._first_packet = self._packet
         _on_message_begin(self)
 
@@ -152,10 +153,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request."""
-        if self.timeout_keep_alive_task:  # the previous response ended while it arrived
-            self._unset_keepalive_if_required()
+        self._idle_since = NEVER  # the previous response may have ended while it arrived
         self.unfinished, self._unparsed = False, 0
         _on_message_complete(self)
+
+    def on_response_complete(self) -> None:
+        """Begin the next request that was received, or the idle time."""
+        # uvicorn sets a timer for the idle time of each request.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
 
     def _head_size(self) -> int:
         fields = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
@@ -205,7 +217,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, response))  # type: ignore[arg-type]
 
     def _stop_parsing(self) -> None:
-        self._unset_keepalive_if_required()
+        self._idle_since = NEVER
         self.discarding, self.unfinished = True, False
 
     def _discard(self, size: int) -> None:
@@ -238,8 +250,10 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.refuse(RequestTimeout())
 
-    def check_sending(self) -> None:
-        """Once a second: abort the connection of a client that does not read its response."""
+    def check(self) -> None:
+        """Once a second: end it if the client does not read its response, or sends no request."""
+        if self.loop.time() - self._idle_since >= self.timeout_keep_alive:
+            self.transport.close()
         unsent = self.transport.get_write_buffer_size()
         self._stalled = self._stalled + 1 if unsent and unsent == self._unsent else 0
         self._unsent = unsent
@@ -261,8 +275,7 @@ class HttpProtocol(HttpToolsProtocol):
         """When it will be closed as idle, loop time; infinity: never."""
         if self.transport.lingering:
             return 0.0
-        timer = self.timeout_keep_alive_task
-        return timer.when() if timer else float("inf")
+        return self._idle_since + self.timeout_keep_alive
 
     def evict(self) -> None:
         """Close it to make room for another connection."""
