@@ -44,7 +44,7 @@ def simulate(first: int, count: int) -> Figures:
         reason = broken(world)
         if reason is not None:
             figures.failures.append(Failure(seed, shown(world.options), reason))
-        figures.sends += len(world.judge.sends)
+        figures.sends += world.judge.sends
         figures.events = dict(Counter(figures.events) + world.counts)
     return figures
 

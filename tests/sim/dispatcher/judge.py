@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from scheduler_api.store.claims import Claimed
+from scheduler_api.store.codec.record import to_ms
 from scheduler_api.store.replies import ClaimHead, ClaimRow, head_and_rows
+from tests.sim.dispatcher.limits import LimitHistory
 from tests.sim.ledger import Broken
 
 if TYPE_CHECKING:
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 # other partition's claim left no slot for (lua/queue/claim.lua).
 MAX_LATENESS: Final = 0.5
 ABORTED_AFTER: Final = 0.5  # seconds after a pause, within which lost requests are aborted
+# Seconds after a lower limit or a pause of a destination, within which messages that were leased
+# before may still be sent; besides, a message may be leased some time before it is due.
+LOWERED_WITHIN: Final = 1.5
+LOST_FOR: Final = 12.0  # seconds in which a claim whose reply was lost is repeated
 
 
 class Message:
@@ -37,11 +43,13 @@ class Message:
 class Send:
     """One request."""
 
-    __slots__ = ("attempt", "excused", "open", "process")
+    __slots__ = ("attempt", "destination", "excused", "message_id", "open", "process")
 
-    def __init__(self, process: "SimProcess", attempt: int) -> None:
+    def __init__(self, process: "SimProcess", claimed: Claimed) -> None:
         self.process = process
-        self.attempt = attempt
+        self.message_id = claimed.id
+        self.destination = claimed.destination
+        self.attempt = claimed.attempts + 1
         self.open = True
         self.excused = False  # whether a fault may lead to a second request of this attempt
 
@@ -59,32 +67,66 @@ class Judge:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.messages: dict[str, Message] = {}
-        self.sends: list[Send] = []
+        self.limits = LimitHistory(world)
+        self.sends = 0
+        self._open: dict[Send, None] = {}  # on the wire
 
     def sent(self, process: "SimProcess", claimed: Claimed) -> Send:
         """A request starts."""
         world, message = self._world, self.messages[claimed.id]
         attempt = claimed.attempts + 1
         _require(not message.cancelled, message, "sent after it was deleted")
-        _require(world.store_ms >= message.due_ms, message, "early")
+        due_ms = max(message.due_ms, to_ms(claimed.due_at))
+        _require(world.store_ms >= due_ms, message, "early")
         _require(world.holds_lease(process, message.id), message, "sent without a lease")
         _require(claimed.crashes <= message.losses, message, "counted as crashed, nothing crashed")
         for other in message.sends:
             _require(not other.running, message, "sent while another request of it was open")
             once = other.attempt < attempt or other.excused
             _require(once, message, "sent twice though nothing had failed")
-        in_process = sum(it.open and it.process is process for it in self.sends)
+        in_process = sum(it.process is process for it in self._open)
         # A claim whose reply was lost comes back after its slots were given to another partition.
         fits = in_process < world.options.slots or process.link.disturbed
         _require(fits, message, "more open requests than slots")
         late = (world.store_ms - message.due_ms) / 1000
         on_time = late <= MAX_LATENESS or attempt > 1 or not world.options.calm
         _require(on_time, message, f"{late} s late")
-        send = Send(process, attempt)
+        send = Send(process, claimed)
         send.excused = world.outage_is_long or process.link.cut
         message.sends.append(send)
-        self.sends.append(send)
+        self.sends += 1
+        self._open[send] = None
+        self._within_limit(send, message)
         return send
+
+    def ended(self, send: Send) -> None:
+        """A request is no longer on the wire."""
+        send.open = False
+        self._open.pop(send, None)
+
+    def gone(self, process: "SimProcess") -> None:
+        """A process has ended, and its connections with it."""
+        for send in [it for it in self._open if it.process is process]:
+            self.ended(send)
+
+    def _within_limit(self, started: Send, message: Message) -> None:
+        """No more requests are open to a destination than it may have, over all processes."""
+        open_to_it = sum(
+            self._counts(it) for it in self._open if it.destination == started.destination
+        )
+        process, world = started.process, self._world
+        since = world.loop.time() - world.options.ahead - LOWERED_WITHIN
+        # It may hold what it claimed before: suspended, or until a lost claim is repeated.
+        if max(process.link.disturbed_at + LOST_FOR, process.paused_until) > since:
+            since = 0.0
+        limit = self.limits.highest(started.destination, since)
+        _require(
+            open_to_it <= limit, message, f"one of {open_to_it} open requests, the limit is {limit}"
+        )
+
+    def _counts(self, send: Send) -> bool:
+        """Not if its process was suspended until its lease ended, and is about to abort it."""
+        return send.running or self._world.holds_lease(send.process, send.message_id)
 
     def excuse(self, process: "SimProcess") -> None:
         """A fault met a process: what it holds may be sent again, and counted as a crash."""
@@ -102,8 +144,8 @@ class Judge:
 
     def excuse_open(self) -> None:
         """A long outage may end every lease, so that requests are aborted and made again."""
-        for send in self.sends:
-            send.excused |= send.open
+        for send in self._open:
+            send.excused = True
 
     def close(self) -> None:
         """Every message was sent or deleted."""

@@ -1,6 +1,7 @@
 """What lies between a process and the store: delays, lost replies, cuts, notifications."""
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.dispatcher.world import SimProcess
 
 MAX_DELAY: Final = 0.02  # seconds, each way
+NEVER: Final = -math.inf
 TIMEOUT: Final = 2.0  # seconds after which a call of a store that is cut off fails
 
 
@@ -32,7 +34,7 @@ class Link:
         self._rng = rng
         self.reply_loss = reply_loss
         self.cut_until = 0.0  # monotonic seconds
-        self.disturbed = False  # whether a call may have failed
+        self.disturbed_at = NEVER  # monotonic seconds, when a call may last have failed
         self.at_claim: Callable[[], Any] | None = None  # what happens when a claim has run
 
     @property
@@ -58,11 +60,20 @@ class Link:
         lost = self._rng.random() < self.reply_loss
         await self._travel()
         if lost:
-            self.disturbed = True
+            self.disturb()
             if is_claim:
                 self._process.world.judge.claim_lost(reply)
             raise Disconnected("the reply was lost")
         return reply
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether a call may have failed."""
+        return self.disturbed_at > NEVER
+
+    def disturb(self, seconds: float = 0.0) -> None:
+        """A call may fail, within so many seconds or until its cut is over."""
+        self.disturbed_at = max(self._process.loop.time() + seconds, self.cut_until)
 
     @property
     def cut(self) -> bool:

@@ -8,6 +8,7 @@ scripts. Replaced are HTTP (a sender that answers as the seed says), the network
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
@@ -20,7 +21,9 @@ from scheduler_api.delivery.http.sender import AttemptStart, NothingSent, Sender
 from scheduler_api.delivery.timing import AHEAD
 from scheduler_api.delivery.upkeep.recovery import _recover
 from scheduler_api.domain.attempt import Attempt
+from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import (
+    DestinationNotFound,
     MessageFinished,
     MessageInFlight,
     MessageNotFound,
@@ -55,6 +58,7 @@ MAX_REST: Final = 1_000.0  # seconds in which a healed world has to come to rest
 DAY: Final = timedelta(days=1)
 
 DURATIONS: Final = (0.005, 0.05, 0.05, 0.5, 2.0, 20.0)  # seconds of a request
+QUICK: Final = (0.005, 0.02, 0.05)  # the same, of a destination that answers quickly
 DELAYS: Final = (
     0,
     0,
@@ -68,6 +72,9 @@ DELAYS: Final = (
 GAPS: Final = (0.0, 0.01, 0.5, 2.0, LEASE)  # seconds between two acts
 LENGTHS: Final = (0.5, 2.0, LEASE, 3 * LEASE)  # seconds of a pause, a cut or an outage
 ANSWERS: Final = (*((200,),) * 8, (500, 200), (503, 0, 204))  # 0: no answer
+BURSTS: Final = (8, 30)  # messages to one destination that are due at one instant
+WITHIN_BURST: Final = (0.05, 0.1, 0.3, 1.1)  # seconds after their creates
+LIMITS: Final = (None, Limits(1), Limits(1), Limits(4), Limits(paused=True))
 HOSTS: Final = ("127.0.0.1:2", "127.0.0.1:3")
 _TEMPLATES: Final = [
     accepted(webhookUrl=f"http://{host}/", scheduleTo="2027-01-15T08:00:00Z") for host in HOSTS
@@ -89,6 +96,8 @@ class Options(msgspec.Struct, frozen=True):
     ahead: float  # seconds before its instant that a message is claimed
     grace: float  # seconds that a process waits for open requests when it is stopped
     acts: int
+    sets_limits: bool  # whether callers set limits and pauses of destinations
+    quick_hosts: tuple[str, ...]  # destinations that answer quickly at first
 
 
 def draw(rng: random.Random) -> Options:
@@ -107,6 +116,8 @@ def draw(rng: random.Random) -> Options:
         ahead=rng.choice((AHEAD, 2.0)),
         grace=rng.choice((0.0, 3.0)),
         acts=rng.randint(4, 16),
+        sets_limits=not calm and rng.random() < 0.4,
+        quick_hosts=rng.choice((HOSTS[:0], HOSTS[:1], HOSTS, HOSTS)),
     )
 
 
@@ -204,9 +215,9 @@ class SimSender:
             self._world.fail(error)
             raise
         try:
-            await asyncio.sleep(self._rng.choice(DURATIONS))
+            await asyncio.sleep(self._world.duration(claimed.destination))
         finally:
-            send.open = False
+            self._world.judge.ended(send)
         status = self._world.judge.messages[claimed.id].answer(send.attempt)
         word = None if status else "disconnected"
         return Sent(self._attempt(claimed, start, status or None, word))
@@ -233,11 +244,14 @@ class World:
         self.judge = Judge(self)
         self.counts = Counter[str]()
         self.outage_is_long = False
+        self._healed = False  # no more faults
         self.unsent = self.options.unsent
+        self._quick = set(self.options.quick_hosts)
         self.processes: list[SimProcess] = []
         self._born = 0
         self._failure: BaseException | None = None
         self._messages = self.data.messages(self.options.concurrency)
+        self._destinations = self.data.destinations(self.options.concurrency)
 
     def run(self) -> None:
         """The whole schedule. Raises: Broken, and any error that the dispatcher does not handle."""
@@ -309,10 +323,16 @@ class World:
         if not self.options.calm:
             acts += [self._kill, self._pause, self._cut_off, self._lose_store, self._terminate]
             acts += [self._kill_at_claim, self._pause_at_claim, self._terminate_after_claim]
+            acts += [self._create_burst, self._create_burst, self._change_pace]
+        if self.options.sets_limits:
+            acts += [self._set_any_limit] * 2 + [self._limit_burst] * 3
         self.rng.choice(acts)()
 
     async def _heal(self) -> None:
-        self.unsent = 0.0
+        self.unsent, self._healed = 0.0, True
+        self.outage_is_long = self.store.server.down = False
+        for host in HOSTS if self.options.sets_limits else ():
+            self._set_limit(host, None)
         for process in self.processes:
             process.link.reply_loss = process.channel.loss = 0.0
             process.link.at_claim = None
@@ -362,15 +382,47 @@ class World:
         if self.store.server.down:
             return
         for _ in range(self.rng.choice((1, 1, 2, 6))):
-            number = len(self.judge.messages)
-            message_id = f"m{number}"
-            due_ms = self.store_ms + self.rng.choice(DELAYS)
-            base = self.rng.choice(_TEMPLATES)
-            asked = Accepted(None, base.url, from_ms(due_ms), base.spec)
-            self.judge.messages[message_id] = Message(message_id, due_ms, self.rng.choice(ANSWERS))
-            partition = partition_of(message_id.encode(), self.options.partitions)
-            self.show_clock()
-            at_once(self._messages._create(partition, [new_of(message_id.encode(), asked)]))
+            self._create_one(self.rng.choice(DELAYS), self.rng.choice(_TEMPLATES))
+
+    def _create_burst(self) -> None:
+        """Many messages to one destination at one instant."""
+        if self.store.server.down:
+            return
+        delay, base = self.rng.choice(DELAYS), self.rng.choice(_TEMPLATES)
+        for _ in range(self.rng.randint(*BURSTS)):
+            self._create_one(delay, base)
+
+    def _create_one(self, delay: int, base: Accepted) -> None:
+        message_id = f"m{len(self.judge.messages)}"
+        due_ms = self.store_ms + delay
+        asked = Accepted(None, base.url, from_ms(due_ms), base.spec)
+        self.judge.messages[message_id] = Message(message_id, due_ms, self.rng.choice(ANSWERS))
+        partition = partition_of(message_id.encode(), self.options.partitions)
+        self.show_clock()
+        at_once(self._messages._create(partition, [new_of(message_id.encode(), asked)]))
+
+    def _set_any_limit(self) -> None:
+        if not (self.store.server.down or self._healed):
+            self._set_limit(self.rng.choice(HOSTS), self.rng.choice(LIMITS))
+
+    def _limit_burst(self) -> None:
+        """Set a limit while many messages are sent."""
+        self._create_burst()
+        self.loop.call_later(self.rng.choice(WITHIN_BURST), self._set_any_limit)
+
+    def _set_limit(self, host: str, limits: Limits | None) -> None:
+        self.show_clock()
+        with suppress(DestinationNotFound):
+            at_once(self._destinations.set_limit(host, limits))
+        self.judge.limits.set(host.encode(), limits)
+
+    def _change_pace(self) -> None:
+        """A destination answers quickly from now on, or no longer."""
+        self._quick ^= {self.rng.choice(HOSTS)}
+
+    def duration(self, destination: bytes) -> float:
+        """Seconds that a request to it takes."""
+        return self.rng.choice(QUICK if destination.decode() in self._quick else DURATIONS)
 
     def _cancel(self) -> None:
         if self.judge.messages and not self.store.server.down:
@@ -435,7 +487,7 @@ class World:
             self.counts["cuts"] += 1
             self.judge.excuse(process)
             process.link.cut_until = self.loop.time() + self.rng.choice(LENGTHS)
-            process.link.disturbed = True
+            process.link.disturb()
 
     def _lose_store(self) -> None:
         if self.store.server.down:
@@ -444,7 +496,7 @@ class World:
         seconds = self.rng.choice(LENGTHS)
         self.store.server.down = True
         for process in self.processes:
-            process.link.disturbed = True
+            process.link.disturb(seconds)
         self.outage_is_long = seconds > LONG_OUTAGE
         if self.outage_is_long:
             self.judge.excuse_open()
@@ -475,6 +527,5 @@ class World:
         process.dead = True
 
     def _gone(self, process: SimProcess) -> None:
-        for send in self.judge.sends:
-            send.open &= send.process is not process
+        self.judge.gone(process)
         self.processes.remove(process)
