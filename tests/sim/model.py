@@ -36,6 +36,11 @@ _NAMES: Final = {
 NOTHING: Final[Content] = {}
 
 
+def name_of_text(text: str) -> str:
+    """The name of the product's script with this text."""
+    return _NAMES.get(text, BY_HAND)
+
+
 class Server:
     """One store, and its faults."""
 
@@ -179,7 +184,7 @@ class _Script:
         self._server = server
         self._only_reads = flags == "flags=no-writes"
         self._grows = not flags
-        self.name = _NAMES.get(text, BY_HAND)
+        self.name = name_of_text(text)
         self._lua = server.compile(f"\n{rest}".encode(), f"={self.name}".encode())
 
     async def __call__(self, keys: Sequence[bytes], args: Sequence[Any]) -> Any:

@@ -147,6 +147,15 @@ class Judge:
         for send in self._open:
             send.excused = True
 
+    def all_known(self, process: "SimProcess") -> None:
+        """A process knows what it has leased, so that no message waits for its lease's end."""
+        link = process.link
+        if link.calls or link.lost_claims or process.stopping or not process.acts:
+            return
+        known = {lease.claimed.id for lease in process.dispatcher._leases._held.values()}
+        for claimed in self._world.claimed_by(process) - known:
+            _require(False, self.messages[claimed], "leased and forgotten")
+
     def close(self) -> None:
         """Every message was sent or deleted."""
         for message in self.messages.values():

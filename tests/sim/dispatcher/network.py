@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as Disconnected
 
 from scheduler_api.store.connection.notifier import Notifier
 from tests.sim.dispatcher.virtual_loop import Process
-from tests.sim.model import Server, at_once
+from tests.sim.model import Server, at_once, name_of_text
 
 if TYPE_CHECKING:
     from tests.sim.dispatcher.world import SimProcess
@@ -35,6 +35,8 @@ class Link:
         self.reply_loss = reply_loss
         self.cut_until = 0.0  # monotonic seconds
         self.disturbed_at = NEVER  # monotonic seconds, when a call may last have failed
+        self.calls = 0  # under way
+        self.lost_claims = set[bytes]()  # a key of each partition whose last claim has no reply
         self.at_claim: Callable[[], Any] | None = None  # what happens when a claim has run
 
     @property
@@ -45,17 +47,30 @@ class Link:
     async def evalsha(self, sha: str, keys: int, *given: Any) -> Any:
         """As redis-py's."""
         run = partial(self._server.evalsha, sha, keys, *given)
-        return await self._call(run, is_claim=self._server.name_of(sha) == "claim")
+        return await self._call(run, given[0], self._server.name_of(sha))
 
     async def eval(self, text: str, keys: int, *given: Any) -> Any:
         """As redis-py's."""
-        return await self._call(partial(self._server.eval, text, keys, *given), is_claim=False)
+        run = partial(self._server.eval, text, keys, *given)
+        return await self._call(run, given[0], name_of_text(text))
 
-    async def _call(self, run: Callable[[], Coroutine[Any, Any, Any]], *, is_claim: bool) -> Any:
+    async def _call(
+        self, run: Callable[[], Coroutine[Any, Any, Any]], key: bytes, script: str | None
+    ) -> Any:
+        self.calls += 1
+        try:
+            return await self._answered(run, key, is_claim=script == "claim")
+        finally:
+            self.calls -= 1
+
+    async def _answered(
+        self, run: Callable[[], Coroutine[Any, Any, Any]], key: bytes, *, is_claim: bool
+    ) -> Any:
         await self._travel()
         self._process.world.show_clock()
         reply = at_once(run())
         if is_claim:
+            self.lost_claims.add(key)
             self._strike()
         lost = self._rng.random() < self.reply_loss
         await self._travel()
@@ -64,6 +79,8 @@ class Link:
             if is_claim:
                 self._process.world.judge.claim_lost(reply)
             raise Disconnected("the reply was lost")
+        if is_claim:
+            self.lost_claims.discard(key)
         return reply
 
     @property

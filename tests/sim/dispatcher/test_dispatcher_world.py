@@ -11,7 +11,7 @@ from tests.sim.dispatcher.campaign import catch, simulate
 from tests.sim.dispatcher.planted import PLANTED, Planted
 from tests.sim.dispatcher.world import SimStore, World
 
-SCHEDULES = 100
+SCHEDULES = 80
 SOON = 30  # schedules
 MANY = 8  # mistakes
 

@@ -71,7 +71,8 @@ DELAYS: Final = (
 )  # ms from a create until the message is due
 GAPS: Final = (0.0, 0.01, 0.5, 2.0, LEASE)  # seconds between two acts
 LENGTHS: Final = (0.5, 2.0, LEASE, 3 * LEASE)  # seconds of a pause, a cut or an outage
-ANSWERS: Final = (*((200,),) * 8, (500, 200), (503, 0, 204))  # 0: no answer
+DELIVERED: Final = (200,)
+ANSWERS: Final = (*(DELIVERED,) * 8, (500, 200), (503, 0, 204))  # 0: no answer
 BURSTS: Final = (8, 30)  # messages to one destination that are due at one instant
 WITHIN_BURST: Final = (0.05, 0.1, 0.3, 1.1)  # seconds after their creates
 LIMITS: Final = (None, Limits(1), Limits(1), Limits(4), Limits(paused=True))
@@ -283,6 +284,12 @@ class World:
         claim = self.stored("claims").get(message_id.encode(), b"")
         return process.worker_id.encode() in claim.split(b" ")
 
+    def claimed_by(self, process: SimProcess) -> set[str]:
+        """The ids of its claims."""
+        worker_id = process.worker_id.encode()
+        claims = self.stored("claims").items()
+        return {it.decode() for it, claim in claims if worker_id in claim.split(b" ")}
+
     def holds_lease(self, process: SimProcess, message_id: str) -> bool:
         """The same, and its lease has not expired."""
         end = int(self.stored("leases").get(message_id.encode(), 0))
@@ -313,6 +320,8 @@ class World:
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._raise()
+        for process in self.processes:
+            self.judge.all_known(process)
 
     def _raise(self) -> None:
         if self._failure:
@@ -331,6 +340,8 @@ class World:
     async def _heal(self) -> None:
         self.unsent, self._healed = 0.0, True
         self.outage_is_long = self.store.server.down = False
+        if not self.options.calm:  # else what a burst has left would take hours
+            self._quick = set(HOSTS)
         for host in HOSTS if self.options.sets_limits else ():
             self._set_limit(host, None)
         for process in self.processes:
@@ -382,7 +393,8 @@ class World:
         if self.store.server.down:
             return
         for _ in range(self.rng.choice((1, 1, 2, 6))):
-            self._create_one(self.rng.choice(DELAYS), self.rng.choice(_TEMPLATES))
+            delay, base = self.rng.choice(DELAYS), self.rng.choice(_TEMPLATES)
+            self._create_one(delay, base, self.rng.choice(ANSWERS))
 
     def _create_burst(self) -> None:
         """Many messages to one destination at one instant."""
@@ -390,13 +402,13 @@ class World:
             return
         delay, base = self.rng.choice(DELAYS), self.rng.choice(_TEMPLATES)
         for _ in range(self.rng.randint(*BURSTS)):
-            self._create_one(delay, base)
+            self._create_one(delay, base, DELIVERED)
 
-    def _create_one(self, delay: int, base: Accepted) -> None:
+    def _create_one(self, delay: int, base: Accepted, answers: tuple[int, ...]) -> None:
         message_id = f"m{len(self.judge.messages)}"
         due_ms = self.store_ms + delay
         asked = Accepted(None, base.url, from_ms(due_ms), base.spec)
-        self.judge.messages[message_id] = Message(message_id, due_ms, self.rng.choice(ANSWERS))
+        self.judge.messages[message_id] = Message(message_id, due_ms, answers)
         partition = partition_of(message_id.encode(), self.options.partitions)
         self.show_clock()
         at_once(self._messages._create(partition, [new_of(message_id.encode(), asked)]))
@@ -518,7 +530,7 @@ class World:
 
     def drained(self, process: SimProcess) -> None:
         """A process was stopped, and its drain has returned."""
-        held = [it for it in self.judge.messages if self.is_claimed_by(process, it)]
+        held = self.claimed_by(process)
         registered = process.worker_id.encode() in self.stored("workers")
         if not process.link.disturbed and (held or registered):
             raise Broken(f"a process has ended, holds {held} and is registered: {registered}")
