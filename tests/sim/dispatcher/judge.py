@@ -152,7 +152,8 @@ class Judge:
         link = process.link
         if link.calls or link.lost_claims or process.stopping or not process.acts:
             return
-        known = {lease.claimed.id for lease in process.dispatcher._leases._held.values()}
+        leases = process.dispatcher._leases
+        known = {lease.claimed.id for lease in (*leases._held.values(), *leases.queued)}
         for claimed in self._world.claimed_by(process) - known:
             _require(False, self.messages[claimed], "leased and forgotten")
 

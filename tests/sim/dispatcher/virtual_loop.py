@@ -87,10 +87,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def abandon(self) -> None:
         """End the world: no task of it runs again."""
-        for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with suppress(RuntimeError):  # a coroutine that waits while it is closed
-                cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
+        asyncio._set_running_loop(self)  # as a coroutine that is closed may create a task
+        closed = set[asyncio.Task[Any]]()
+        while tasks := asyncio.all_tasks(self) - closed:
+            for task in tasks:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                with suppress(RuntimeError):  # a coroutine that waits while it is closed
+                    cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
+            closed |= tasks
+        asyncio._set_running_loop(None)
         self._ready.clear()
         self._dropped.clear()
         self._scheduled.clear()

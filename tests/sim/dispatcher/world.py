@@ -187,6 +187,7 @@ class SimProcess(Process):
         )
         # A set of objects is iterated in the order of their addresses, which no seed decides.
         self.dispatcher._leases.sending = cast("set[Lease]", InOrder())
+        self.dispatcher._leases.queued = cast("set[Lease]", InOrder())
 
     async def run(self) -> None:
         """What a process does until it is requested to stop."""
