@@ -30,6 +30,7 @@ from scheduler_api.store.messages import new_of
 from tests.sim.ledger import REPEAT_WITHIN, Broken, Offer
 from tests.sim.model import at_once
 from tests.sim.options import DAY_MS, HOSTS
+from tests.sim.permit_checker import in_flight
 from tests.support.factories import accepted
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
     from tests.sim.world import World
 
-IDS: Final = ("a", "b", "c", "d", "e", "f")  # few, so that they are used again
+IDS: Final = tuple("abcdef")  # few, so that they are used again
+MORE_IDS: Final = (*IDS, *"ghijklmnop")  # for messages that wait for permits
 LIMITS: Final = (
     *(None, None, Limits(1), Limits(2), Limits(4), Limits(paused=True), Limits(1, paused=True)),
     *(Limits(rate=Rate(1, "s")), Limits(rate=Rate(6, "m")), Limits(2, Rate(20, "s"))),
@@ -71,6 +73,7 @@ class Callers:
         self._world = world
         self._rng = world.rng
         self._ledger = world.ledger
+        self._ids = MORE_IDS if world.options.queues else IDS
         self._require = world.checks.require
         self._messages = world.data.messages(world.options.concurrency)
         self._destinations = world.data.destinations(world.options.concurrency)
@@ -100,7 +103,7 @@ class Callers:
             at = from_ms(self._world.now + rng.choice((-5000, 0, 3000, 60_000)))
             spec = msgspec.structs.replace(spec, delay=None)
             asked = Accepted(None, base.url, at, spec)
-        offer = Offer(number, rng.choice(IDS), asked, rng.choice(ANSWERS))
+        offer = Offer(number, rng.choice(self._ids), asked, rng.choice(ANSWERS))
         self._ledger.offers.append(offer)
         return offer
 
@@ -241,6 +244,10 @@ class Callers:
     def _set_any_limit(self) -> None:
         self.set_limit(self._rng.choice(self._world.options.hosts), self._rng.choice(LIMITS))
 
+    def hold_up(self, name: str) -> None:
+        """Pause a destination, or lower its limit, while messages wait for its permits."""
+        self.set_limit(name, self._rng.choice((Limits(1), Limits(paused=True))))
+
     def set_limit(self, name: str, limits: Limits | None) -> None:
         """Set a destination's limits; None: delete them."""
         with suppress(DestinationNotFound):
@@ -257,9 +264,12 @@ class Callers:
         complete = names == sorted(known | flow.limits.keys())
         self._require(complete, "the list is not of the destinations with load or settings")
         for found in pages:
-            claims = world.stored("claims").values()
-            in_flight = sum(destination_claimed(claim).decode() == found.name for claim in claims)
-            self._require(found.in_flight == in_flight, "a destination's requests are miscounted")
+            texts = (
+                world.stored_in(it, "inflight").get(found.name.encode(), b"")
+                for it in range(world.data.partitions)
+            )
+            same = found.in_flight == sum(map(in_flight, texts))
+            self._require(same, "a destination's requests are miscounted")
             same = found.limits == flow.limits.get(found.name)
             self._require(same, "a destination has other limits than were set")
             # A partition in which it has neither load nor settings says nothing of it.

@@ -1,18 +1,21 @@
 """What is checked while a schedule runs: the store's invariants, and every claim's result.
 
 Promises to callers and receivers are checked by ledger.py, limits of destinations by
-destination_checker.py, the sharing of slots by share_checker.py.
+destination_checker.py, their permits by permit_checker.py, the sharing of slots by
+share_checker.py.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any, Final
 
 from scheduler_api.store.audit.invariants import Snapshot, findings
 from scheduler_api.store.claims import Claim
 from scheduler_api.store.keys import FINISHED
+from tests.sim.destination_checker import new_claims
 from tests.sim.ledger import Broken
 from tests.sim.model import NOTHING, Content
+from tests.sim.permit_checker import in_flight, objection
 
 if TYPE_CHECKING:
     from tests.sim.replica import Replica
@@ -45,12 +48,24 @@ class Checks:
             found = findings(self._snapshot(partition), limit)
             if found:
                 raise Broken(str(found[0]))
+            self._permits(partition)
         if world.options.store == "loses_tail":
             self.images.append(world.server.image())
 
+    def _permits(self, partition: int) -> None:
+        """Each process has the permits that are counted for it."""
+        world = self._world
+        if world.options.store == "loses_tail":
+            return
+        claims = world.stored_in(partition, "claims")
+        inflight = world.stored_in(partition, "inflight")
+        for one in world.replicas:
+            found = objection(partition, claims, inflight, one, exact=world.options.strict)
+            if found:
+                raise Broken(found)
+
     def _snapshot(self, partition: int) -> Snapshot:
         stored, places = self._world.server.stored(), self._world.data.places[partition]
-        parked = places["parked:"]
 
         def of(name: str) -> Content:
             return stored.get(places[name], NOTHING)
@@ -60,11 +75,7 @@ class Checks:
             taken=of("taken").keys(),
             leases=of("leases").keys(),
             finished={state: of(state).keys() for state in FINISHED},
-            parked={
-                key.removeprefix(parked): content.keys()
-                for key, content in stored.items()
-                if key.startswith(parked)
-            },
+            parked=self._parked(partition),
             claims=of("claims"),
             inflight=of("inflight"),
             payloads=of("payloads"),
@@ -86,9 +97,32 @@ class Checks:
             after = world.stored_in(partition, "claims")
             if after is not before and world.options.strict:
                 now, latest = world.store_ms, world.ledger.latest
-                objection = world.flow.objection(partition, before, after, now, latest)
-                if objection:
-                    raise Broken(objection)
+                new, inflight = new_claims(before, after), world.stored_in(partition, "inflight")
+                found = world.flow.objection(partition, new, inflight, now, latest)
+                if found:
+                    raise Broken(found)
+
+    def settles(self, partition: int, settle: Callable[[], list[bool]]) -> list[bool]:
+        """Settle: it puts nothing back into `due` that its destination's limit holds up."""
+        world = self._world
+        before = self._parked(partition)
+        done = settle()
+        inflight = world.stored_in(partition, "inflight")
+        for name, ids in before.items():
+            if ids - self._parked(partition).get(name, frozenset()):
+                open_ = in_flight(inflight.get(name, b""))
+                may = world.flow.may_unpark(partition, name.decode(), open_)
+                self.require(may, f"an outcome unparked messages of {name!r} beyond its limit")
+        return done
+
+    def _parked(self, partition: int) -> dict[bytes, Set[bytes]]:
+        """Destination → its parked messages."""
+        stored, prefix = self._world.server.stored(), self._world.data.places[partition]["parked:"]
+        return {
+            key.removeprefix(prefix): content.keys()
+            for key, content in stored.items()
+            if key.startswith(prefix)
+        }
 
     def all_known(self, replica: "Replica", partition: int) -> None:
         """A process knows every claim under its id, so none has to wait for its lease's end."""

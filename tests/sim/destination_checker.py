@@ -4,16 +4,22 @@ It knows the limits that callers set, and which requests reached their destinati
 """
 
 from collections import Counter
-from collections.abc import Mapping
 
 from scheduler_api.domain.destination import Limits
-from scheduler_api.store.audit.invariants import BREAKS_AT, destination_claimed
+from scheduler_api.store.audit.invariants import BREAKS_AT
 from scheduler_api.store.destinations import share
+from tests.sim.permit_checker import (
+    LEASES_PER_PERMIT,
+    ClaimText,
+    Texts,
+    counts,
+    in_flight,
+    split,
+)
 
 FIRST_PAUSE, MAX_PAUSE = 1_000, 60_000  # ms until a probe; see lua/queue/settle.lua
 AHEAD = 100  # ms that a rate may run ahead; see lua/lib/flow.lua
 
-Claims = Mapping[bytes, bytes]  # id → claim
 Here = tuple[int, str]  # a partition, a destination
 
 
@@ -26,7 +32,7 @@ class Flow:
         self._partitions = partitions
         self._most = Counter[str]()  # the highest limit that was set so far
         self._began: dict[str, int] = {}  # ms, from which its rate holds
-        self._leased: Counter[Here] = Counter()  # messages claimed since then
+        self._granted: Counter[Here] = Counter()  # permits of claims since then
         self._misses: Counter[Here] = Counter()  # failures to connect in a row
         self._probe_at: dict[Here, int] = {}  # ms
 
@@ -39,12 +45,12 @@ class Flow:
         if (old and old.rate) != (limits and limits.rate):
             self._began[name] = now
             for partition in range(self._partitions):
-                self._leased[partition, name] = 0
+                self._granted[partition, name] = 0
 
     def clock_moved(self, now: int) -> None:
         """The store's clock was set: rates start again, as a step back must not block them."""
         self._began = dict.fromkeys(self._began, now)
-        self._leased.clear()
+        self._granted.clear()
 
     def ever(self, name: str) -> int:
         """The most requests that may be open to it, under the highest limit so far."""
@@ -74,26 +80,36 @@ class Flow:
         return self._misses[here] >= BREAKS_AT
 
     def objection(
-        self, partition: int, before: Claims, after: Claims, now: int, latest: int
+        self, partition: int, new: list[ClaimText], inflight: Texts, now: int, latest: int
     ) -> str | None:
-        """What is wrong with a claim; `latest`: the latest ms that the store's clock has shown."""
-        for name, count in _new(before, after).items():
-            here = partition, name
-            self._leased[here] += count
-            in_flight = sum(destination_claimed(claim).decode() == name for claim in after.values())
-            objection = self._objection(here, in_flight, now, latest)
+        """What is wrong with a claim.
+
+        `new`: what it wrote; `inflight`: what was counted then; `latest`: the latest ms that the
+        store's clock has shown.
+        """
+        permits = Counter(claim.destination for claim in new if claim.permit)
+        for destination, count in permits.items():
+            here = partition, destination.decode()
+            self._granted[here] += count
+            objection = self._objection(here, in_flight(inflight[destination]), now, latest)
             if objection:
-                return f"{count} more claimed for {name}: {objection}"
+                return f"{count} more permits for {here[1]}: {objection}"
+        queued = {(claim.destination, claim.worker_id) for claim in new if not claim.permit}
+        for destination, worker_id in queued:
+            here, text = (partition, destination.decode()), inflight[destination]
+            objection = self._may_not_queue(here, in_flight(text), *counts(text)[worker_id])
+            if objection:
+                return f"more are queued for {here[1]}: {objection}"
         return None
 
     def _objection(self, here: Here, in_flight: int, now: int, latest: int) -> str | None:
-        partition, name = here
+        name = here[1]
         limits = self.limits.get(name, Limits())
-        most = share(limits.concurrency or self._concurrency, partition, self._partitions)
+        limit = self._limit(here)
         if limits.paused:
             return "it is paused"
-        if in_flight > most:
-            return f"{in_flight} are in flight, its limit is {most}"
+        if in_flight > limit:
+            return f"{in_flight} are in flight, its limit is {limit}"
         if self._broken(here) and in_flight > 1:
             return "it was not reached, and has more than a probe"
         if self._broken(here) and now < self._probe_at[here]:
@@ -101,12 +117,34 @@ class Flow:
         if limits.rate:
             interval = limits.rate.interval_ms * self._partitions
             in_time = (latest - self._began[name] + AHEAD) // interval + 1
-            if self._leased[here] > in_time:
-                return f"{self._leased[here]} since its rate holds, {in_time} are in time"
+            if self._granted[here] > in_time:
+                return f"{self._granted[here]} since its rate holds, {in_time} are in time"
         return None
 
+    def _may_not_queue(self, here: Here, in_flight: int, permits: int, claims: int) -> str | None:
+        limits, limit = self.limits.get(here[1], Limits()), self._limit(here)
+        if limits.paused or limits.rate:
+            return "it is paused, or has a rate"
+        if self._broken(here):
+            return "it was not reached"
+        if in_flight != limit:
+            return f"{in_flight} are in flight, its limit is {limit}"
+        if claims > LEASES_PER_PERMIT * permits:
+            return f"the process has {claims} claims with {permits} permits"
+        return None
 
-def _new(before: Claims, after: Claims) -> Counter[str]:
-    """Destination → number of its claims that are new."""
-    new = (claim for one, claim in after.items() if before.get(one) != claim)
-    return Counter(destination_claimed(claim).decode() for claim in new)
+    def may_unpark(self, partition: int, name: str, in_flight: int) -> bool:
+        """Whether an outcome may lead to another claim."""
+        limits = self.limits.get(name, Limits())
+        return not limits.paused and in_flight <= self._limit((partition, name))
+
+    def _limit(self, here: Here) -> int:
+        partition, name = here
+        concurrency = self.limits.get(name, Limits()).concurrency or self._concurrency
+        return share(concurrency, partition, self._partitions)
+
+
+def new_claims(before: Texts, after: Texts) -> list[ClaimText]:
+    """The claims that were written between two states of `claims`."""
+    found = (split(claim) for one, claim in after.items() if before.get(one) != claim)
+    return [claim for claim in found if claim]

@@ -25,7 +25,8 @@ REMOVALS: Final = (
 )
 ADDITIONS: Final = (("ZADD", "due"), ("ZADD", "delivered"), ("ZADD", "taken"))
 SPOILT_VALUES: Final = (
-    *(("claims", "x"), ("inflight", "-3"), ("inflight", "x"), ("unreachable", "x")),
+    *(("claims", "x"), ("unreachable", "x"), ("inflight", "x"), ("inflight", "-3")),
+    *(("inflight", "worker_id-1 x 1"), ("inflight", "worker_id-1 9 1")),
 )
 
 

@@ -171,6 +171,7 @@ class Ledger:
         self.require(offer.ended is None, offer, "sent again after its end")
         self.require(self.latest >= offer.not_before, offer, "early")
         self.require(store_ms < lease.until_ms, offer, "started after the end of its lease")
+        self.require(lease.claimed.permit, offer, "sent without a permit")
         for other in offer.sends:
             self._may_repeat(other)
         open_to_it = sum(self._is_open_to(one, offer) for one in lease.replica.world.open())

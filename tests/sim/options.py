@@ -30,10 +30,12 @@ class Options(msgspec.Struct, frozen=True):
     sets_limits: bool  # whether callers set limits, rates and pauses of destinations
     loses_destinations: bool  # whether destinations become unreachable
     shares_slots: bool  # whether processes keep slots for other destinations than slow ones
+    queues: bool  # many messages to quick destinations, and slots for them: they wait for permits
     quick_hosts: tuple[str, ...]  # destinations that processes take for quick at first
     schema_known: bool  # False: the store was away when the first process started
     unreachable_host: str | None  # is hard to reach from the start
     slots: tuple[int, ...]  # of each process at the start
+    max_slots: int  # of a process that is started later
     first_creates: int  # before the first step
     steps: int  # of the safety phase
 
@@ -56,23 +58,27 @@ def draw(rng: random.Random) -> Options:
     sets_limits = rng.random() < 0.4
     loses_destinations = rng.random() < 0.25
     shares_slots = rng.random() < 0.5
-    quick_hosts = rng.choice((HOSTS[:0], HOSTS[:0], HOSTS[:1], HOSTS))
+    queues = shares_slots and rng.random() < 0.5
+    quick_hosts = hosts if queues else rng.choice((HOSTS[:0], HOSTS[:0], HOSTS[:1], HOSTS))
     schema_known = rng.random() < 0.5
+    max_slots = 12 if queues else 4
     return Options(
         partitions,
         concurrency,
         hosts,
-        max_batch,
+        8 if queues else max_batch,
         retention_ms,
         reply_loss,
         store,
         sets_limits,
         loses_destinations,
         shares_slots,
+        queues,
         quick_hosts,
         schema_known,
         unreachable_host=rng.choice(hosts) if loses_destinations else None,
-        slots=tuple(rng.randrange(1, 5) for _ in range(rng.choice((1, 2, 2, 3)))),
+        slots=tuple(rng.randint(1, max_slots) for _ in range(rng.choice((1, 2, 2, 3)))),
+        max_slots=max_slots,
         first_creates=rng.randrange(1, 4),
         steps=rng.randint(*STEPS),
     )

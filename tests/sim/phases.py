@@ -79,6 +79,12 @@ class Safety:
                 partial(answer, world, one, opened[0]),
                 partial(answer, world, one, opened[-1]),
             ]
+        if one.returning():
+            steps += [one.release]
+        if (lines := one.lines()) and self._rng.random() < 0.1:
+            steps += [partial(one.give_line_back, min(lines))]
+        if self._world.options.sets_limits and (waiting := one.without_permit()):
+            steps += [partial(self._world.callers.hold_up, waiting[0].offer.destination)]
         if answered := one.answered():
             steps += [lambda: one.settle(answered), lambda: one.settle(answered[:1])]
         if self._rng.random() < 0.2:
@@ -145,13 +151,17 @@ class Liveness:
     def _finish(self, one: Replica) -> None:
         """Send and settle what it holds, unless it dies of it."""
         one.give_up_ended()
-        for lease in one.ready():
-            if not one.dead:
-                one.send(lease)
+        while (ready := one.ready()) and not one.dead:  # an answer may pass a permit on to another
+            for lease in ready:
+                if not one.dead:
+                    one.send(lease)
+            for lease in one.opened() if not one.dead else ():
+                answer(self._world, one, lease)
         if not one.dead:
             for lease in one.opened():
                 answer(self._world, one, lease)
             one.settle(one.answered())
+            one.release()
 
     def _leave_nothing(self) -> None:
         """When retention is over, the store holds nothing of any message or destination."""

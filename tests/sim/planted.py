@@ -100,8 +100,8 @@ PLANTED: Final = (
     Planted(
         "settle ends the claim in one call and puts the message back in another",
         "settle",
-        "  drop_claims(ended, freed)\n",
-        f"  drop_claims(ended, freed) {SEAM}\n",
+        "  drop_claims(ended, dests, worker_id, permits)\n",
+        f"  drop_claims(ended, dests, worker_id, permits) {SEAM}\n",
     ),
     Planted(
         "claim returns other messages for a repeated nonce",
@@ -118,8 +118,8 @@ PLANTED: Final = (
     Planted(
         "claim exceeds the limit by one",
         "claim",
-        "if rooms[dest] == 0 or",
-        "if rooms[dest] == -1 or",
+        "if rooms[dest] > 0 and",
+        "if rooms[dest] > -1 and",
     ),
     Planted(
         "claim gives a slow destination any slot",
@@ -190,7 +190,7 @@ PLANTED: Final = (
     Planted(
         "an ended claim stays counted as in flight",
         "lib/claims",
-        "for dest, count in pairs(freed) do add_in_flight(dest, -count) end",
+        "for i, dest in ipairs(dests) do end_claim(dest, worker_id, permits[i]) end",
         "",
     ),
     Planted(
@@ -220,8 +220,8 @@ PLANTED: Final = (
     Planted(
         "release does not put the message back into `due`",
         "release",
-        "    enqueue({due, id})\n",
-        "",
+        "\nenqueue(dues)\n",
+        "\n",
     ),
     Planted(
         "release forgets the nonce of a claim whose reply was lost",
@@ -232,8 +232,8 @@ PLANTED: Final = (
     Planted(
         "a lease without a claim stops its partition",
         "reap",
-        "  if dest then return dest end\n",
-        "  do return dest:lower() end\n",
+        "  if not dest then\n",
+        "  if not dest:lower() then\n",
     ),
     Planted(
         "a claim that `taken` has lost stops its partition",
@@ -242,10 +242,10 @@ PLANTED: Final = (
         "",
     ),
     Planted(
-        "a negative count in flight raises the limit",
+        "a damaged count of permits stops its partition",
         "lib/in_flight",
-        "return math.max(0, math.floor(tonumber(call('HGET', INFLIGHT, dest) or 0) or 0))",
-        "return tonumber(call('HGET', INFLIGHT, dest) or 0)",
+        "(%S+) (%d+) (%d+)",
+        "(%S+) (%S+) (%S+)",
     ),
     Planted(
         "a retry is due too early",
@@ -394,9 +394,118 @@ PLANTED: Final = (
     Planted(
         "recount_claims does not correct the counts in flight",
         "recount_claims",
-        "    call('HSET', INFLIGHT, dest, counts[dest])\n",
+        "recount(dests)\n",
         "",
     ),
+    Planted(
+        "settle gives back a permit that was passed on",
+        "settle",
+        "append(permits, permit)",
+        "append(permits, 1)",
+    ),
+    Planted(
+        "settle gives no permit back",
+        "settle",
+        "append(permits, permit)",
+        "append(permits, 0)",
+    ),
+    Planted(
+        "an outcome that is refused gives a permit back",
+        "settle",
+        "if not dest then return 'stale' end",
+        "if not dest then\n"
+        "local _, _, _, its = split_claim(claims[id])\n"
+        "local counts = its and counts_of(its, worker_id)\n"
+        "if not counts then return 'stale' end\n"
+        "counts.permits = math.max(0, counts.permits - permit)\n"
+        "change(its) write_counts() return 'stale' end",
+    ),
+    Planted(
+        "release gives no permit back",
+        "release",
+        "append(permits, tonumber(ARGV[i + 2]))",
+        "append(permits, 0)",
+    ),
+    Planted(
+        "a process keeps more permits than claims",
+        "lib/in_flight",
+        "math.min(counts.permits - permits, counts.claims)",
+        "counts.permits - permits",
+    ),
+    Planted(
+        "a count that is corrected loses the permits of open requests",
+        "lib/in_flight",
+        "math.min(old and old.permits or number_of_claims, number_of_claims)",
+        "0",
+    ),
+    Planted(
+        "a count that is lost comes back without permits",
+        "lib/in_flight",
+        "math.min(old and old.permits or number_of_claims, number_of_claims)",
+        "math.min(old and old.permits or 0, number_of_claims)",
+    ),
+    Planted(
+        "a repeated claim returns each message with a permit",
+        "claim",
+        "take(id, due_of(id, now), record, permit)",
+        "take(id, due_of(id, now), record, 1)",
+    ),
+    Planted(
+        "a repeated claim returns no permits",
+        "claim",
+        "take(id, due_of(id, now), record, permit)",
+        "take(id, due_of(id, now), record, 0)",
+    ),
+    Planted(
+        "messages wait for the permits of a destination over its lowered limit",
+        "lib/flow",
+        "local may_queue = free >= 0 and",
+        "local may_queue =",
+    ),
+    Planted(
+        "messages wait for the permits of a paused destination",
+        "lib/flow",
+        "return 0, 'paused' end",
+        "return 0, 'paused', nil, true end",
+    ),
+    Planted(
+        "messages wait for the permits of a destination with a rate",
+        "lib/flow",
+        "and interval == 0 and not broken",
+        "and not broken",
+    ),
+    Planted(
+        "messages wait for the permit of a probe",
+        "lib/flow",
+        "and interval == 0 and not broken",
+        "and interval == 0",
+    ),
+    Planted(
+        "messages wait for the permits of a slow destination",
+        "claim",
+        "if open[dest] ~= -1 or",
+        "if",
+    ),
+    Planted(
+        "more messages wait for each permit than may",
+        "claim",
+        "counts.claims < LEASES_PER_PERMIT * counts.permits",
+        "counts.claims <= LEASES_PER_PERMIT * counts.permits",
+    ),
+    Planted(
+        "more messages wait for permits than slots are free",
+        "claim",
+        "#ids >= free_slots - queued",
+        "#ids >= free_slots",
+    ),
+    Planted(
+        "a permit that was passed on unparks messages of a paused destination",
+        "lib/flow",
+        "if may_queue then free = free + (queued or 0) end",
+        "free = free + (queued or 0)",
+    ),
+    _rule("a queued message is sent before it has a permit", waits_for_permit=False),
+    _rule("a permit is passed on and given back as well", gives_permit_once=False),
     _rule("a claim without a reply is repeated with a new nonce", keeps_nonce=False),
     _rule("a request is started after its lease's end", heeds_deadline=False),
     _rule("a message claimed ahead is sent before it is due", heeds_instant=False),

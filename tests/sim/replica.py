@@ -8,10 +8,9 @@ tests/sim/dispatcher, in fewer schedules, and has to keep the same promises ther
 
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from scheduler_api.delivery.timing import MARGIN_SHARE
+from scheduler_api.delivery.timing import MARGIN_SHARE, MAX_QUEUED
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.retry import decide
@@ -20,7 +19,7 @@ from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Queue
 from tests.sim.ledger import Broken, Offer
 from tests.sim.model import at_once
-from tests.sim.share_checker import objection
+from tests.sim.share_checker import QUICK, objection
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -30,7 +29,6 @@ Result = TypeVar("Result")
 LEASE: Final = 15_000  # ms
 SAFETY_POLL: Final = 10_000  # ms; see delivery/timing.py
 NEXT_DUTIES: Final = LEASE // 3  # ms between two renewals
-QUICK: Final = -1  # instead of a number of open requests
 AHEAD: Final = 1_000  # ms; more than the dispatcher's, so that more is held back
 
 
@@ -42,6 +40,8 @@ class Rules(NamedTuple):
     heeds_instant: bool = True  # no request starts before the message is due
     waits_to_reap: bool = True  # as long as a lease, after the store came back
     repeats_settle: bool = True  # a settle is repeated until the store has answered
+    waits_for_permit: bool = True  # a queued message is not sent before it has got a permit
+    gives_permit_once: bool = True  # a permit that was passed on is not given back as well
     answers_what_was_written: bool = True  # 201 after the store's reply, not before
 
 
@@ -49,8 +49,18 @@ class Lease:
     """One claim, as in delivery/leases.py, and what happened to it."""
 
     __slots__ = (
-        *("answered", "claimed", "ends_ms", "excused", "exposed", "claimer", "offer", "outcome"),
-        *("replica", "sending", "settled", "started", "took", "until_ms"),
+        *(
+            "answered",
+            "claimed",
+            "claimed_ms",
+            "ends_ms",
+            "excused",
+            "exposed",
+            "claimer",
+            "offer",
+            "outcome",
+        ),
+        *("replica", "returns", "sending", "settled", "started", "took", "until_ms"),
     )
 
     def __init__(
@@ -62,7 +72,10 @@ class Lease:
         self.offer = offer
         self.ends_ms = began_ms + LEASE  # by the process's own clock
         self.until_ms = replica.world.lease_end(claimed.id)  # by the store's
-        self.sending = True  # the request is to be made, or open
+        waits = not claimed.permit and replica.world.rules.waits_for_permit
+        self.sending = not waits  # the request is to be made, or open
+        self.claimed_ms = replica.world.now  # by the process's own clock
+        self.returns = False  # whether it is to be given back, as it got no permit
         self.started = False
         self.answered = False
         self.took = False  # whether the receiver has seen the request
@@ -70,6 +83,16 @@ class Lease:
         self.excused = False  # whether its process was paused or cut off since
         self.exposed = False  # whether the ledger counts it as open at a fault
         self.outcome: Outcome | None = None
+
+    @property
+    def line(self) -> tuple[int, bytes]:
+        """Where it may wait for a permit: its partition and its destination."""
+        return self.claimer.partition, self.claimed.destination
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a permit."""
+        return not (self.sending or self.answered or self.returns)
 
     @property
     def open(self) -> bool:
@@ -102,8 +125,10 @@ class Replica:
         self.worker_id = queues[0].worker_id
         self.claimers = [Claimer(queue, world.now) for queue in queues]
         self.slots = slots
-        self.leases: list[Lease] = []
+        self.leases: list[Lease] = []  # the earliest first
         self.given_up: list[Lease] = []
+        # Lines of which a lease was lost: the store may count a permit that nobody has.
+        self.lossy: set[tuple[int, bytes]] = set()
         self.dead = False
         self.paused_until = 0  # ms, by its own clock: suspended until then
         self.stopped = False  # whether it has made no step since it was suspended
@@ -114,6 +139,10 @@ class Replica:
     def acts(self) -> bool:
         """Whether it runs: not dead, not suspended."""
         return not self.dead and self.paused_until <= self.world.now
+
+    def sending(self) -> list[Lease]:
+        """Messages whose request is to be made, or open: each holds a slot."""
+        return [lease for lease in self.leases if lease.sending]
 
     def unsent(self) -> list[Lease]:
         """Claimed messages whose request has not started."""
@@ -133,9 +162,21 @@ class Replica:
         """Requests with an outcome that is not settled."""
         return [lease for lease in self.leases if lease.answered]
 
+    def queued(self) -> list[Lease]:
+        """Messages without a permit, also those that are given back."""
+        return [one for one in self.leases if one.waits or one.returns]
+
+    def without_permit(self) -> list[Lease]:
+        """Messages that have no permit yet, or have passed it on."""
+        return [lease for lease in self.leases if not lease.claimed.permit]
+
+    def returning(self) -> list[Lease]:
+        """Messages that are to be given back."""
+        return [lease for lease in self.leases if lease.returns]
+
     def free(self) -> int:
         """Slots without a message."""
-        return self.slots - sum(lease.sending for lease in self.leases)
+        return self.slots - len(self.sending())
 
     def _ask(self, call: Coroutine[Any, Any, Result]) -> Result:
         server = self.world.server
@@ -177,9 +218,13 @@ class Replica:
         for lease in leases:
             world.ledger.claimed(lease)
         self.leases += leases
+        for line in {one.line for one in leases if one.waits} - {
+            one.line for one in self.sending()
+        }:
+            self.give_line_back(line)
         if claimer.missed:
             world.checks.all_known(self, claimer.partition)
-        elif found := objection(share, [one.destination for one in claim.messages]):
+        elif found := objection(share, claim.messages):
             raise Broken(found)
         elif len(leases) < free:
             world.checks.nothing_due(claimer.partition, more_is_due=claim.due_in == 0)
@@ -190,10 +235,10 @@ class Replica:
     def _share(self) -> Share:
         if not self.world.options.shares_slots:
             return Share()
-        counts = Counter(one.claimed.destination for one in self.leases if one.sending)
+        counts = Counter(one.claimed.destination for one in self.sending())
         open_ = dict(counts) | {name.encode(): QUICK for name in self.world.quick}
         named = [part for name in sorted(open_) for part in (name, open_[name])]
-        return Share(self.slots, self.free(), named)
+        return Share(self.slots, self.free(), named, len(self.queued()))
 
     def _claim(self, queue: Queue, free: int, share: Share) -> Claim:
         server = self.world.server
@@ -226,10 +271,48 @@ class Replica:
         return 0
 
     def give_back(self, lease: Lease) -> None:
-        """Release a claim that could not be sent; without an answer its lease expires."""
-        self._release([lease], lease.claimer)
-        self.leases.remove(lease)
-        self.given_up.append(lease)
+        """Release a claim that could not be sent."""
+        lease.sending, lease.returns = False, True
+        self._end_request(lease, answered=False)
+        self.release()
+
+    def lines(self) -> set[tuple[int, bytes]]:
+        """Those in which messages wait for a permit."""
+        return {lease.line for lease in self.leases if lease.waits}
+
+    def _line(self, line: tuple[int, bytes]) -> list[Lease]:
+        """The messages that wait there, the first one first."""
+        return [lease for lease in self.leases if lease.waits and lease.line == line]
+
+    def give_line_back(self, line: tuple[int, bytes]) -> None:
+        """Its messages get no permit; they are released by the next call."""
+        for lease in self._line(line):
+            lease.returns = True
+
+    def _end_request(self, ended: Lease, *, answered: bool) -> None:
+        """Pass its permit on to the first message that waits for one, if it may be passed on."""
+        waiting = self._line(ended.line)
+        if not waiting:
+            return
+        first = waiting[0]
+        quick = answered and ended.offer.destination in self.world.quick
+        if quick and self._usable(ended) and self._usable(first):
+            first.sending = first.claimed.permit = True
+            ended.claimed.permit = not self.world.rules.gives_permit_once
+        else:
+            self.give_line_back(ended.line)
+
+    def _usable(self, lease: Lease) -> bool:
+        """Whether a request may still start under this lease."""
+        return self.world.now < lease.ends_ms - MARGIN_SHARE * LEASE
+
+    def release(self) -> None:
+        """Give messages back; without an answer of the store they are kept for another call."""
+        for claimer in self.claimers:
+            leases = [lease for lease in self.returning() if lease.claimer is claimer]
+            if leases and self._release(leases, claimer):
+                self._forget(leases)
+                self.given_up += leases
 
     def recover(self) -> None:
         """Recover the claims of a process of this machine that died."""
@@ -242,8 +325,7 @@ class Replica:
     def send(self, lease: Lease) -> None:
         """Start the request, if there is time."""
         world = self.world
-        usable = world.now < lease.ends_ms - MARGIN_SHARE * LEASE
-        if not usable and world.rules.heeds_deadline:
+        if not self._usable(lease) and world.rules.heeds_deadline:
             self._give_up(lease)
             return
         world.ledger.sent(lease, world.store_ms)
@@ -260,6 +342,7 @@ class Replica:
         attempt = Attempt(claimed.attempts + 1, now, 5, status, error, None, 0)
         decision = decide(attempt.number, status, None, self.world.rng.uniform(-1, 1))
         lease.outcome = Outcome(claimed, attempt, decision)
+        self._end_request(lease, answered=status is not None)
 
     def settle(self, leases: list[Lease]) -> None:
         """Settle outcomes; those that the store did not answer are kept for another call."""
@@ -273,7 +356,9 @@ class Replica:
             return
         held = [world.is_held_by(lease) for lease in leases]
         try:
-            taken = self._ask(claimer.queue._settle(outcomes))
+            taken = world.checks.settles(
+                claimer.partition, lambda: self._ask(claimer.queue._settle(outcomes))
+            )
         except Unavailable:
             claimer.since = None
             if not world.rules.repeats_settle:
@@ -313,32 +398,43 @@ class Replica:
                     lease.ends_ms = world.now + LEASE
             elif lease.sending and not lost_reply:
                 self._give_up(lease)
+            elif lease.waits and not lost_reply:
+                lease.ends_ms = 0
 
     def give_up_ended(self) -> None:
         """Abort every request whose lease could not be renewed in time."""
         for lease in list(self.leases):
-            if lease.sending and self.world.now >= lease.ends_ms - MARGIN_SHARE * LEASE:
+            if lease.sending and not self._usable(lease):
                 self._give_up(lease)
 
     def _give_up(self, lease: Lease) -> None:
         lease.sending = False
         self.leases.remove(lease)
         self.given_up.append(lease)
+        self.lossy.add(lease.line)
+        self._end_request(lease, answered=False)
         self.world.ledger.expose(lease)
 
     def duties(self) -> None:
-        """What its timers do: settle, renew, abort."""
+        """What its timers do: settle, give back what waits for long, renew, abort."""
         self.duties_at = self.world.now + NEXT_DUTIES
         if not self.leases:
             return
         self.settle(self.answered())
+        then = self.world.now - MAX_QUEUED * 1000
+        for line in {it.line for it in self.leases if it.waits and it.claimed_ms <= then}:
+            self.give_line_back(line)
+        self.release()
         self.renew()
         self.give_up_ended()
 
     def stop(self) -> None:
         """SIGTERM: release what was not sent, cut off open requests, settle, unregister."""
+        for lease in self.leases:
+            lease.returns = lease.returns or lease.waits
         for claimer in self.claimers:
-            self._release([lease for lease in self.unsent() if lease.claimer is claimer], claimer)
+            unsent = [*self.unsent(), *self.returning()]
+            self._release([lease for lease in unsent if lease.claimer is claimer], claimer)
         for lease in self.opened():
             self.answer(lease, None)
         self.settle(self.answered())
@@ -346,7 +442,12 @@ class Replica:
             self._release([], claimer)
         self.world.kill(self)
 
-    def _release(self, unsent: list[Lease], claimer: Claimer) -> None:
-        with suppress(Unavailable):
-            self._ask(claimer.queue.release([lease.claimed for lease in unsent]))
-            self.world.released(unsent)
+    def _release(self, leases: list[Lease], claimer: Claimer) -> bool:
+        """Whether the store has answered."""
+        try:
+            self._ask(claimer.queue.release([lease.claimed for lease in leases]))
+        except Unavailable:
+            claimer.since = None
+            return False
+        self.world.released(leases)
+        return not self.world.faults.loses_reply()

@@ -17,6 +17,7 @@ from tests.sim.destination_checker import Flow
 from tests.sim.faults import Faults
 from tests.sim.ledger import Ledger
 from tests.sim.model import NOTHING, Content, at_once
+from tests.sim.permit_checker import split
 from tests.sim.replica import NEXT_DUTIES, Lease, Replica
 from tests.sim.store_on_model import StoreOnModel
 
@@ -109,7 +110,7 @@ class World:
         self.excuse(replica)
         self._dead.append(replica.worker_id)
         self.replicas.remove(replica)
-        self._start(self.rng.randrange(1, 5))
+        self._start(self.rng.randint(1, self.options.max_slots))
 
     def excuse(self, replica: Replica) -> None:
         """All that it holds may be sent a second time."""
@@ -129,19 +130,26 @@ class World:
 
     def reap(self, ask: Callable[[Coroutine[Any, Any, Any]], Any], queue: Queue) -> None:
         """Take back claims whose lease has expired."""
-        self._take_back(ask, queue.reap())
+        self._take_back(ask, queue, queue.reap())
 
     def recover(self, ask: Callable[[Coroutine[Any, Any, Any]], Any], queue: Queue) -> None:
         """Take back the claims of a process of this machine that died."""
         if self._dead:
-            self._take_back(ask, queue.recover(self.rng.choice(self._dead)))
+            self._take_back(ask, queue, queue.recover(self.rng.choice(self._dead)))
 
     def _take_back(
-        self, ask: Callable[[Coroutine[Any, Any, Any]], Any], call: Coroutine[Any, Any, Any]
+        self,
+        ask: Callable[[Coroutine[Any, Any, Any]], Any],
+        queue: Queue,
+        call: Coroutine[Any, Any, Any],
     ) -> None:
-        before = set(self.stored("leases"))
+        before, claims = set(self.stored("leases")), self.stored_in(queue.partition, "claims")
         ask(call)
         for message_id in before - set(self.stored("leases")):
+            claim = split(claims.get(message_id, b""))
+            for one in self.replicas:
+                if claim and claim.worker_id == one.worker_id:
+                    one.lossy.add((queue.partition, claim.destination))
             name = message_id.decode()
             if name in self.ledger.stored:
                 failed = message_id not in self.stored("due")
