@@ -22,7 +22,6 @@ from scheduler_api.domain.errors import (
 )
 from scheduler_api.domain.message import Accepted
 from scheduler_api.store.audit.dump import Restorable
-from scheduler_api.store.audit.invariants import destination_claimed
 from scheduler_api.store.claims import Claim
 from scheduler_api.store.codec.record import from_ms, to_ms
 from scheduler_api.store.keys import FINISHED, partition_of
@@ -95,7 +94,7 @@ class Callers:
 
     def _new_offer(self) -> Offer:
         rng, number = self._rng, len(self._ledger.offers)
-        base = rng.choice(_TEMPLATES[rng.choice(self._world.options.hosts), rng.choice(DELAYS)])
+        base = rng.choice(_TEMPLATES[rng.choice(self._world.options.hosts), self._delay()])
         body = str(number).encode()
         spec = msgspec.structs.replace(base.spec, body=body)
         asked = Accepted(None, base.url, None, spec)
@@ -106,6 +105,10 @@ class Callers:
         offer = Offer(number, rng.choice(self._ids), asked, rng.choice(ANSWERS))
         self._ledger.offers.append(offer)
         return offer
+
+    def _delay(self) -> str:
+        soon = self._world.options.queues and self._rng.random() < 0.7
+        return DELAYS[0] if soon else self._rng.choice(DELAYS)
 
     def _repeat(self) -> None:
         """Repeat a create that got no answer, or whose message has finished."""
@@ -257,19 +260,19 @@ class Callers:
     def _list_destinations(self) -> None:
         world, flow = self._world, self._world.flow
         pages = self._destination_pages()
-        known = {destination_claimed(it).decode() for it in world.stored("claims").values()}
+        known = set[str]()  # with load: open requests, or parked messages
         for partition in range(world.data.partitions):
+            texts = world.stored_in(partition, "inflight").items()
+            known |= {name.decode() for name, text in texts if in_flight(text)}
             known |= {name.decode() for name in world.stored_in(partition, "parking")}
         names = sorted(found.name for found in pages)
         complete = names == sorted(known | flow.limits.keys())
         self._require(complete, "the list is not of the destinations with load or settings")
         for found in pages:
-            texts = (
-                world.stored_in(it, "inflight").get(found.name.encode(), b"")
-                for it in range(world.data.partitions)
-            )
-            same = found.in_flight == sum(map(in_flight, texts))
-            self._require(same, "a destination's requests are miscounted")
+            name = found.name.encode()
+            counts = [world.stored_in(it, "inflight") for it in range(world.data.partitions)]
+            permits = sum(in_flight(one.get(name, b"")) for one in counts)
+            self._require(found.in_flight == permits, "a destination's requests are miscounted")
             same = found.limits == flow.limits.get(found.name)
             self._require(same, "a destination has other limits than were set")
             # A partition in which it has neither load nor settings says nothing of it.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any, Final
 
 from scheduler_api.store.audit.invariants import Snapshot, findings
-from scheduler_api.store.claims import Claim
+from scheduler_api.store.claims import Claim, Share
 from scheduler_api.store.keys import FINISHED
 from tests.sim.destination_checker import new_claims
 from tests.sim.ledger import Broken
@@ -87,7 +87,7 @@ class Checks:
             withheld=of("withheld").keys() if b"withheld" in of("meta") else frozenset(),
         )
 
-    def within_limits(self, partition: int, claim: Callable[[], Claim]) -> Claim:
+    def within_limits(self, partition: int, share: Share, claim: Callable[[], Claim]) -> Claim:
         """Make a claim: it keeps to the destinations' limits, also if its reply is lost."""
         world = self._world
         before = world.stored_in(partition, "claims")
@@ -98,7 +98,8 @@ class Checks:
             if after is not before and world.options.strict:
                 now, latest = world.store_ms, world.ledger.latest
                 new, inflight = new_claims(before, after), world.stored_in(partition, "inflight")
-                found = world.flow.objection(partition, new, inflight, now, latest)
+                open_ = dict(zip(share.open[::2], share.open[1::2], strict=True))
+                found = world.flow.objection(partition, new, inflight, open_, now, latest)
                 if found:
                     raise Broken(found)
 

@@ -4,12 +4,13 @@ It knows the limits that callers set, and which requests reached their destinati
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 from scheduler_api.domain.destination import Limits
 from scheduler_api.store.audit.invariants import BREAKS_AT
 from scheduler_api.store.destinations import share
 from tests.sim.permit_checker import (
-    LEASES_PER_PERMIT,
+    QUEUED_PER_PERMIT,
     ClaimText,
     Texts,
     counts,
@@ -80,12 +81,18 @@ class Flow:
         return self._misses[here] >= BREAKS_AT
 
     def objection(
-        self, partition: int, new: list[ClaimText], inflight: Texts, now: int, latest: int
+        self,
+        partition: int,
+        new: list[ClaimText],
+        inflight: Texts,
+        open_: Mapping[bytes | int, bytes | int],
+        now: int,
+        latest: int,
     ) -> str | None:
         """What is wrong with a claim.
 
-        `new`: what it wrote; `inflight`: what was counted then; `latest`: the latest ms that the
-        store's clock has shown.
+        `new`: what it wrote; `inflight`: what was counted then; `open_`: what the process said of
+        its requests; `latest`: the latest ms that the store's clock has shown.
         """
         permits = Counter(claim.destination for claim in new if claim.permit)
         for destination, count in permits.items():
@@ -94,12 +101,14 @@ class Flow:
             objection = self._objection(here, in_flight(inflight[destination]), now, latest)
             if objection:
                 return f"{count} more permits for {here[1]}: {objection}"
-        queued = {(claim.destination, claim.worker_id) for claim in new if not claim.permit}
-        for destination, worker_id in queued:
+        queued = Counter((claim.destination, claim.worker_id) for claim in new if not claim.permit)
+        for (destination, worker_id), count in queued.items():
             here, text = (partition, destination.decode()), inflight[destination]
-            objection = self._may_not_queue(here, in_flight(text), *counts(text)[worker_id])
+            before = max(0, -3 - int(open_.get(destination, 0)))
+            held = counts(text)[worker_id][0]
+            objection = self._may_not_queue(here, in_flight(text), held, before + count)
             if objection:
-                return f"more are queued for {here[1]}: {objection}"
+                return f"{count} more are queued for {here[1]}: {objection}"
         return None
 
     def _objection(self, here: Here, in_flight: int, now: int, latest: int) -> str | None:
@@ -121,7 +130,7 @@ class Flow:
                 return f"{self._granted[here]} since its rate holds, {in_time} are in time"
         return None
 
-    def _may_not_queue(self, here: Here, in_flight: int, permits: int, claims: int) -> str | None:
+    def _may_not_queue(self, here: Here, in_flight: int, permits: int, queued: int) -> str | None:
         limits, limit = self.limits.get(here[1], Limits()), self._limit(here)
         if limits.paused or limits.rate:
             return "it is paused, or has a rate"
@@ -129,8 +138,8 @@ class Flow:
             return "it was not reached"
         if in_flight != limit:
             return f"{in_flight} are in flight, its limit is {limit}"
-        if claims > LEASES_PER_PERMIT * permits:
-            return f"the process has {claims} claims with {permits} permits"
+        if queued > QUEUED_PER_PERMIT * permits:
+            return f"{queued} wait for {permits} permits"
         return None
 
     def may_unpark(self, partition: int, name: str, in_flight: int) -> bool:

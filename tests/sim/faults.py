@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from scheduler_api.store.queue import Queue
+from tests.sim.lease import LEASE
 from tests.sim.model import at_once
 from tests.sim.options import DAY_MS
-from tests.sim.replica import LEASE, NEXT_DUTIES, Replica
+from tests.sim.replica import NEXT_DUTIES, Replica
 
 if TYPE_CHECKING:
     from tests.sim.world import World

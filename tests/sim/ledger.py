@@ -15,7 +15,7 @@ from scheduler_api.store.queue import MAX_CRASHES
 from tests.sim.destination_checker import Flow
 
 if TYPE_CHECKING:
-    from tests.sim.replica import Lease
+    from tests.sim.lease import Lease
 
 GONE: Final = 410  # the answer after which nothing more is sent
 

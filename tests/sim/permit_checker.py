@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from tests.sim.replica import Replica
 
-LEASES_PER_PERMIT: Final = 4  # of a process, for one destination; see lua/queue/claim.lua
+QUEUED_PER_PERMIT: Final = 3  # of a process, for one destination; see lua/queue/claim.lua
 
 _CLAIM: Final = re.compile(rb"([0-9]+) (\S+) \S+ (\S+) ([01])")
 _COUNTS: Final = re.compile(rb"(?<!\S)(\S+) ([0-9]+) ([0-9]+)(?!\S)")

@@ -7,10 +7,11 @@ faults are healed, and what was promised has to happen within a bounded number o
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from tests.sim.lease import Lease
 from tests.sim.ledger import Broken
 from tests.sim.model import at_once
 from tests.sim.options import DAY_MS
-from tests.sim.replica import Claimer, Lease, Replica
+from tests.sim.replica import Claimer, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +62,14 @@ class Safety:
         one.stopped = False
 
     def _step_of(self, one: Replica) -> None:
-        steps: list[Callable[[], None]] = [
+        steps: list[Callable[[], object]] = [
             partial(one.look, claimer)
             for claimer in one.claimers
-            if one.free() > 0 and self._wakes(claimer)
+            if claimer.asked or (one.free() > 0 and self._wakes(claimer))
         ]
+        if self._world.options.queues:
+            idle = [claimer for claimer in one.claimers if not claimer.asked]
+            steps += [partial(one.ask, claimer) for claimer in idle if one.sending()]
         if ready := one.ready():
             steps += [lambda: one.send(ready[0]), lambda: one.send(ready[-1])]
         unsent = one.unsent()
@@ -81,8 +85,8 @@ class Safety:
             ]
         if one.returning():
             steps += [one.release]
-        if (lines := one.lines()) and self._rng.random() < 0.1:
-            steps += [partial(one.give_line_back, min(lines))]
+        if (line := one.lines.first()) and self._rng.random() < 0.1:
+            steps += [partial(one.lines.give_back, line)]
         if self._world.options.sets_limits and (waiting := one.without_permit()):
             steps += [partial(self._world.callers.hold_up, waiting[0].offer.destination)]
         if answered := one.answered():
@@ -97,7 +101,8 @@ class Safety:
     def _wakes(self, claimer: Claimer) -> bool:
         """Whether a timer or a signal has woken it; sometimes it wakes without a reason."""
         rings = claimer.look_at <= self._world.now or self._is_something_due(claimer.partition)
-        return rings or self._rng.random() < 0.1
+        often = 0.5 if self._world.options.queues else 0.1  # an outcome calls for the next claim
+        return rings or self._rng.random() < often
 
     def _is_something_due(self, partition: int) -> bool:
         world = self._world
@@ -155,13 +160,22 @@ class Liveness:
             for lease in ready:
                 if not one.dead:
                     one.send(lease)
+            if self._world.options.queues and not one.dead:
+                self._queue_more(one)
             for lease in one.opened() if not one.dead else ():
                 answer(self._world, one, lease)
         if not one.dead:
             for lease in one.opened():
                 answer(self._world, one, lease)
+            one.end_claims()
             one.settle(one.answered())
             one.release()
+
+    def _queue_more(self, one: Replica) -> None:
+        """Claim while requests are open, as messages may wait for their permits."""
+        for claimer in one.claimers:
+            if self._has_more(claimer.partition):
+                one.look(claimer)
 
     def _leave_nothing(self) -> None:
         """When retention is over, the store holds nothing of any message or destination."""

@@ -483,14 +483,14 @@ PLANTED: Final = (
     Planted(
         "messages wait for the permits of a slow destination",
         "claim",
-        "if open[dest] ~= -1 or",
+        "if (open[dest] or 0) > -2 or",
         "if",
     ),
     Planted(
         "more messages wait for each permit than may",
         "claim",
-        "counts.claims < LEASES_PER_PERMIT * counts.permits",
-        "counts.claims <= LEASES_PER_PERMIT * counts.permits",
+        "local QUEUED_PER_PERMIT = 3",
+        "local QUEUED_PER_PERMIT = 4",
     ),
     Planted(
         "more messages wait for permits than slots are free",
@@ -499,10 +499,10 @@ PLANTED: Final = (
         "#ids >= free_slots",
     ),
     Planted(
-        "a permit that was passed on unparks messages of a paused destination",
+        "an outcome unparks messages of a destination that is paused or full",
         "lib/flow",
-        "if may_queue then free = free + (queued or 0) end",
-        "free = free + (queued or 0)",
+        "local free, _, opens_at = room(dest, limit_share, now)",
+        "local free, opens_at = 1",
     ),
     _rule("a queued message is sent before it has a permit", waits_for_permit=False),
     _rule("a permit is passed on and given back as well", gives_permit_once=False),

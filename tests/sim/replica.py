@@ -10,23 +10,23 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from scheduler_api.delivery.timing import MARGIN_SHARE, MAX_QUEUED
 from scheduler_api.domain.attempt import Attempt
 from scheduler_api.domain.errors import Unavailable
 from scheduler_api.domain.retry import decide
-from scheduler_api.store.claims import Claim, Claimed, Outcome, Share
+from scheduler_api.store.claims import Claim, Outcome, Share
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.queue import Queue
-from tests.sim.ledger import Broken, Offer
+from tests.sim.lease import LEASE, Lease, Line
+from tests.sim.ledger import Broken
+from tests.sim.lines import Lines
 from tests.sim.model import at_once
-from tests.sim.share_checker import QUICK, objection
+from tests.sim.share_checker import objection
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 Result = TypeVar("Result")
 
-LEASE: Final = 15_000  # ms
 SAFETY_POLL: Final = 10_000  # ms; see delivery/timing.py
 NEXT_DUTIES: Final = LEASE // 3  # ms between two renewals
 AHEAD: Final = 1_000  # ms; more than the dispatcher's, so that more is held back
@@ -45,71 +45,18 @@ class Rules(NamedTuple):
     answers_what_was_written: bool = True  # 201 after the store's reply, not before
 
 
-class Lease:
-    """One claim, as in delivery/leases.py, and what happened to it."""
-
-    __slots__ = (
-        *(
-            "answered",
-            "claimed",
-            "claimed_ms",
-            "ends_ms",
-            "excused",
-            "exposed",
-            "claimer",
-            "offer",
-            "outcome",
-        ),
-        *("replica", "returns", "sending", "settled", "started", "took", "until_ms"),
-    )
-
-    def __init__(
-        self, replica: "Replica", claimer: "Claimer", claimed: Claimed, offer: Offer, began_ms: int
-    ) -> None:
-        self.replica = replica
-        self.claimer = claimer
-        self.claimed = claimed
-        self.offer = offer
-        self.ends_ms = began_ms + LEASE  # by the process's own clock
-        self.until_ms = replica.world.lease_end(claimed.id)  # by the store's
-        waits = not claimed.permit and replica.world.rules.waits_for_permit
-        self.sending = not waits  # the request is to be made, or open
-        self.claimed_ms = replica.world.now  # by the process's own clock
-        self.returns = False  # whether it is to be given back, as it got no permit
-        self.started = False
-        self.answered = False
-        self.took = False  # whether the receiver has seen the request
-        self.settled = False  # whether the store has taken the outcome
-        self.excused = False  # whether its process was paused or cut off since
-        self.exposed = False  # whether the ledger counts it as open at a fault
-        self.outcome: Outcome | None = None
-
-    @property
-    def line(self) -> tuple[int, bytes]:
-        """Where it may wait for a permit: its partition and its destination."""
-        return self.claimer.partition, self.claimed.destination
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for a permit."""
-        return not (self.sending or self.answered or self.returns)
-
-    @property
-    def open(self) -> bool:
-        """Whether its request is open."""
-        return self.sending and self.started
-
-
 class Claimer:
     """What a process knows of one partition."""
 
-    __slots__ = ("look_at", "missed", "queue", "since")
+    __slots__ = ("asked", "look_at", "missed", "queue", "since")
 
     def __init__(self, queue: Queue, now: int) -> None:
         self.queue = queue
         self.look_at = now
         self.since: int | None = None  # ms, when the store began to answer; None: it does not
         self.missed = False  # whether the reply to the last claim was lost
+        # A claim that is under way: the slots that are reserved for it, and what it says of them.
+        self.asked: tuple[int, Share] | None = None
 
     @property
     def partition(self) -> int:
@@ -128,7 +75,8 @@ class Replica:
         self.leases: list[Lease] = []  # the earliest first
         self.given_up: list[Lease] = []
         # Lines of which a lease was lost: the store may count a permit that nobody has.
-        self.lossy: set[tuple[int, bytes]] = set()
+        self.lossy: set[Line] = set()
+        self.lines = Lines(self)
         self.dead = False
         self.paused_until = 0  # ms, by its own clock: suspended until then
         self.stopped = False  # whether it has made no step since it was suspended
@@ -159,8 +107,8 @@ class Replica:
         return [lease for lease in self.leases if lease.open]
 
     def answered(self) -> list[Lease]:
-        """Requests with an outcome that is not settled."""
-        return [lease for lease in self.leases if lease.answered]
+        """Requests with an outcome that may be settled."""
+        return [one for one in self.leases if one.answered and not one.keeps]
 
     def queued(self) -> list[Lease]:
         """Messages without a permit, also those that are given back."""
@@ -176,7 +124,8 @@ class Replica:
 
     def free(self) -> int:
         """Slots without a message."""
-        return self.slots - len(self.sending())
+        reserved = sum(it.asked[0] for it in self.claimers if it.asked)
+        return self.slots - len(self.sending()) - reserved
 
     def _ask(self, call: Coroutine[Any, Any, Result]) -> Result:
         server = self.world.server
@@ -187,13 +136,20 @@ class Replica:
         finally:
             server.down = away
 
+    def ask(self, claimer: Claimer) -> bool:
+        """Let a claim get under way; False: no slot is free for it."""
+        if (free := self.free()) > 0:
+            claimer.asked = free, self._share(claimer.partition)
+        return free > 0
+
     def look(self, claimer: Claimer) -> None:
         """Claim as many messages as slots are free; reap expired leases if that is allowed."""
         world, queue = self.world, claimer.queue
         claimer.look_at = world.now + SAFETY_POLL
-        free, share = self.free(), self._share()
-        if free <= 0:
+        if not (claimer.asked or self.ask(claimer)):
             return
+        assert claimer.asked
+        (free, share), claimer.asked = claimer.asked, None
         try:
             if claimer.since is None:
                 self._ask(queue.note_restart())
@@ -201,11 +157,12 @@ class Replica:
             if claimer.missed and not world.rules.keeps_nonce:
                 queue._nonce = None
             claim = world.checks.within_limits(
-                claimer.partition, lambda: self._claim(queue, free, share)
+                claimer.partition, share, lambda: self._claim(queue, free, share)
             )
         except Unavailable:
             claimer.missed = True
             claimer.since = None
+            self.lines.settle(claimer.partition)
             return
         # The slots of a claim whose reply was lost may have gone to other partitions since.
         fits = len(claim.messages) <= free or claimer.missed
@@ -218,10 +175,8 @@ class Replica:
         for lease in leases:
             world.ledger.claimed(lease)
         self.leases += leases
-        for line in {one.line for one in leases if one.waits} - {
-            one.line for one in self.sending()
-        }:
-            self.give_line_back(line)
+        self.lines.queue([lease for lease in leases if lease.waits])
+        self.lines.settle(claimer.partition)
         if claimer.missed:
             world.checks.all_known(self, claimer.partition)
         elif found := objection(share, claim.messages):
@@ -232,11 +187,15 @@ class Replica:
         claimer.missed = False
         self._wake(claimer, claim.due_in, claim.lease_in)
 
-    def _share(self) -> Share:
+    def _share(self, partition: int) -> Share:
         if not self.world.options.shares_slots:
             return Share()
-        counts = Counter(one.claimed.destination for one in self.sending())
-        open_ = dict(counts) | {name.encode(): QUICK for name in self.world.quick}
+        open_ = dict(Counter(one.claimed.destination for one in self.sending()))
+        for quick in self.world.quick:
+            name = quick.encode()
+            line = partition, name
+            in_line = -3 - len(self.lines.waiting(line)) if self.lines.is_used(line) else -2
+            open_[name] = in_line if name in open_ else -1
         named = [part for name in sorted(open_) for part in (name, open_[name])]
         return Share(self.slots, self.free(), named, len(self.queued()))
 
@@ -273,38 +232,8 @@ class Replica:
     def give_back(self, lease: Lease) -> None:
         """Release a claim that could not be sent."""
         lease.sending, lease.returns = False, True
-        self._end_request(lease, answered=False)
+        self.lines.end(lease, answered=False)
         self.release()
-
-    def lines(self) -> set[tuple[int, bytes]]:
-        """Those in which messages wait for a permit."""
-        return {lease.line for lease in self.leases if lease.waits}
-
-    def _line(self, line: tuple[int, bytes]) -> list[Lease]:
-        """The messages that wait there, the first one first."""
-        return [lease for lease in self.leases if lease.waits and lease.line == line]
-
-    def give_line_back(self, line: tuple[int, bytes]) -> None:
-        """Its messages get no permit; they are released by the next call."""
-        for lease in self._line(line):
-            lease.returns = True
-
-    def _end_request(self, ended: Lease, *, answered: bool) -> None:
-        """Pass its permit on to the first message that waits for one, if it may be passed on."""
-        waiting = self._line(ended.line)
-        if not waiting:
-            return
-        first = waiting[0]
-        quick = answered and ended.offer.destination in self.world.quick
-        if quick and self._usable(ended) and self._usable(first):
-            first.sending = first.claimed.permit = True
-            ended.claimed.permit = not self.world.rules.gives_permit_once
-        else:
-            self.give_line_back(ended.line)
-
-    def _usable(self, lease: Lease) -> bool:
-        """Whether a request may still start under this lease."""
-        return self.world.now < lease.ends_ms - MARGIN_SHARE * LEASE
 
     def release(self) -> None:
         """Give messages back; without an answer of the store they are kept for another call."""
@@ -325,7 +254,7 @@ class Replica:
     def send(self, lease: Lease) -> None:
         """Start the request, if there is time."""
         world = self.world
-        if not self._usable(lease) and world.rules.heeds_deadline:
+        if not lease.usable and world.rules.heeds_deadline:
             self._give_up(lease)
             return
         world.ledger.sent(lease, world.store_ms)
@@ -342,7 +271,7 @@ class Replica:
         attempt = Attempt(claimed.attempts + 1, now, 5, status, error, None, 0)
         decision = decide(attempt.number, status, None, self.world.rng.uniform(-1, 1))
         lease.outcome = Outcome(claimed, attempt, decision)
-        self._end_request(lease, answered=status is not None)
+        self.lines.end(lease, answered=status is not None)
 
     def settle(self, leases: list[Lease]) -> None:
         """Settle outcomes; those that the store did not answer are kept for another call."""
@@ -404,7 +333,7 @@ class Replica:
     def give_up_ended(self) -> None:
         """Abort every request whose lease could not be renewed in time."""
         for lease in list(self.leases):
-            if lease.sending and not self._usable(lease):
+            if lease.sending and not lease.usable:
                 self._give_up(lease)
 
     def _give_up(self, lease: Lease) -> None:
@@ -412,7 +341,7 @@ class Replica:
         self.leases.remove(lease)
         self.given_up.append(lease)
         self.lossy.add(lease.line)
-        self._end_request(lease, answered=False)
+        self.lines.end(lease, answered=False)
         self.world.ledger.expose(lease)
 
     def duties(self) -> None:
@@ -420,18 +349,23 @@ class Replica:
         self.duties_at = self.world.now + NEXT_DUTIES
         if not self.leases:
             return
+        self.end_claims()
         self.settle(self.answered())
-        then = self.world.now - MAX_QUEUED * 1000
-        for line in {it.line for it in self.leases if it.waits and it.claimed_ms <= then}:
-            self.give_line_back(line)
+        self.lines.give_old_back()
         self.release()
         self.renew()
         self.give_up_ended()
 
+    def end_claims(self) -> None:
+        """Claims that are under way have not reached the store."""
+        for claimer in self.claimers:
+            claimer.asked = None
+            self.lines.settle(claimer.partition)
+
     def stop(self) -> None:
         """SIGTERM: release what was not sent, cut off open requests, settle, unregister."""
-        for lease in self.leases:
-            lease.returns = lease.returns or lease.waits
+        self.end_claims()
+        self.lines.stop()
         for claimer in self.claimers:
             unsent = [*self.unsent(), *self.returning()]
             self._release([lease for lease in unsent if lease.claimer is claimer], claimer)

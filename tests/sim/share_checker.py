@@ -6,7 +6,7 @@ from typing import Final
 
 from scheduler_api.store.claims import Claimed, Share
 
-QUICK: Final = -1  # instead of a number of open requests
+QUICK: Final = -1  # instead of a number of open requests; less than that: and it has some
 
 
 def objection(share: Share, claimed: Sequence[Claimed]) -> str | None:
@@ -23,10 +23,11 @@ def objection(share: Share, claimed: Sequence[Claimed]) -> str | None:
         name = one.destination
         count = known.get(name, 0)
         if not one.permit:
-            if count != QUICK or place >= share.free - share.queued:
+            open_ = isinstance(count, int) and count < QUICK
+            if not open_ or place >= share.free - share.queued:
                 return f"one more is queued for {name!r} with {share.queued} behind {share.free}"
             continue
-        if share.slots and isinstance(count, int) and count != QUICK:  # else slots are not shared
+        if share.slots and isinstance(count, int) and count > QUICK:  # else slots are not shared
             count += counts[name]
             first = free == share.slots or (count == 0 and free > share.slots // 32)
             if not first and count >= 2 * (free - share.slots / 2):

@@ -18,8 +18,9 @@ from scheduler_api.store.keys import FINISHED, Keys
 from scheduler_api.store.messages import Messages
 from scheduler_api.store.queue import Queue
 from scheduler_api.store.stored_bytes import Growth
+from tests.sim.lease import LEASE
 from tests.sim.model import OTHER, PARTITIONS, Server
-from tests.sim.replica import LEASE, Rules
+from tests.sim.replica import Rules
 
 
 class StoreOnModel:

@@ -15,10 +15,11 @@ from tests.sim.callers import Callers
 from tests.sim.checks import Checks
 from tests.sim.destination_checker import Flow
 from tests.sim.faults import Faults
+from tests.sim.lease import Lease
 from tests.sim.ledger import Ledger
 from tests.sim.model import NOTHING, Content, at_once
 from tests.sim.permit_checker import split
-from tests.sim.replica import NEXT_DUTIES, Lease, Replica
+from tests.sim.replica import NEXT_DUTIES, Replica
 from tests.sim.store_on_model import StoreOnModel
 
 START: Final = 1_800_000_000_000  # ms
