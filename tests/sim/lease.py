@@ -19,7 +19,17 @@ class Lease:
 
     __slots__ = (
         *("answered", "claimed", "claimed_ms", "claimer", "ends_ms", "excused", "exposed"),
-        *("keeps", "offer", "outcome", "replica", "returns", "sending", "settled", "started"),
+        *(
+            "keeps",
+            "offer",
+            "outcome",
+            "passes",
+            "replica",
+            "returns",
+            "sending",
+            "settled",
+            "started",
+        ),
         *("took", "until_ms"),
     )
 
@@ -38,6 +48,7 @@ class Lease:
         self.returns = False  # whether it is to be given back, as it got no permit
         self.started = False
         self.answered = False
+        self.passes = 0  # how often its permit was passed on
         self.keeps = False  # whether its outcome and its permit wait for the reply to a claim
         self.took = False  # whether the receiver has seen the request
         self.settled = False  # whether the store has taken the outcome

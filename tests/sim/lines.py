@@ -1,12 +1,14 @@
 """The messages of a process that wait for permits, as in delivery/permits.py."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scheduler_api.delivery.timing import MAX_QUEUED
 from tests.sim.lease import Lease, Line
 
 if TYPE_CHECKING:
     from tests.sim.replica import Replica
+
+MAX_PASSES: Final = 3  # of one permit; fewer than the dispatcher's, so that it happens
 
 
 class Lines:
@@ -35,9 +37,8 @@ class Lines:
         for ended in self._kept():
             if waiting := self.waiting(ended.line):
                 self._pass(ended, waiting[0])
-        open_lines = {lease.line for lease in self._replica.sending()}
-        for line in {lease.line for lease in leases} - open_lines:
-            self.give_back(line)
+        for line in {lease.line for lease in leases}:
+            self._give_back_without_request(line)
 
     def settle(self, partition: int) -> None:
         """No claim is under way there any longer: permits that were kept are given back."""
@@ -54,6 +55,8 @@ class Lines:
         waiting = self.waiting(line)
         if not (answered and ended.offer.destination in self._world.quick):
             self.give_back(line)
+        elif ended.passes == MAX_PASSES:
+            self._give_back_without_request(line)
         elif waiting:
             self._pass(ended, waiting[0])
         elif self.is_used(line):
@@ -63,9 +66,14 @@ class Lines:
         ended.keeps = False
         if ended.usable and first.usable:
             first.sending = first.claimed.permit = True
+            first.passes = ended.passes + 1
             ended.claimed.permit = not self._world.rules.gives_permit_once
         else:
             self.give_back(first.line)
+
+    def _give_back_without_request(self, line: Line) -> None:
+        if all(lease.line != line for lease in self._replica.sending()):
+            self.give_back(line)
 
     def give_back(self, line: Line) -> None:
         """Its messages get no permit; the next call releases them."""

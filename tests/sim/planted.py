@@ -100,8 +100,8 @@ PLANTED: Final = (
     Planted(
         "settle ends the claim in one call and puts the message back in another",
         "settle",
-        "  drop_claims(ended, dests, worker_id, permits)\n",
-        f"  drop_claims(ended, dests, worker_id, permits) {SEAM}\n",
+        "  drop_claims(settled, worker_id, ended, given_back)\n",
+        f"  drop_claims(settled, worker_id, ended, given_back) {SEAM}\n",
     ),
     Planted(
         "claim returns other messages for a repeated nonce",
@@ -118,8 +118,8 @@ PLANTED: Final = (
     Planted(
         "claim exceeds the limit by one",
         "claim",
-        "if rooms[dest] > 0 and",
-        "if rooms[dest] > -1 and",
+        "  if rooms[dest] > 0 then\n",
+        "  if rooms[dest] > -1 then\n",
     ),
     Planted(
         "claim gives a slow destination any slot",
@@ -190,7 +190,7 @@ PLANTED: Final = (
     Planted(
         "an ended claim stays counted as in flight",
         "lib/claims",
-        "for i, dest in ipairs(dests) do end_claim(dest, worker_id, permits[i]) end",
+        "    end_claims(dest, worker_id, ended[dest], given_back[dest] or 0)\n",
         "",
     ),
     Planted(
@@ -244,8 +244,8 @@ PLANTED: Final = (
     Planted(
         "a damaged count of permits stops its partition",
         "lib/in_flight",
-        "(%S+) (%d+) (%d+)",
-        "(%S+) (%S+) (%S+)",
+        "'%S+ (%d+) %d+'",
+        "'%S+ (%S+) %d+'",
     ),
     Planted(
         "a retry is due too early",
@@ -400,49 +400,49 @@ PLANTED: Final = (
     Planted(
         "settle gives back a permit that was passed on",
         "settle",
-        "append(permits, permit)",
-        "append(permits, 1)",
+        "if permit == '1' then",
+        "if true then",
     ),
     Planted(
         "settle gives no permit back",
         "settle",
-        "append(permits, permit)",
-        "append(permits, 0)",
+        "if permit == '1' then",
+        "if false then",
     ),
     Planted(
         "an outcome that is refused gives a permit back",
         "settle",
         "if not dest then return 'stale' end",
         "if not dest then\n"
-        "local _, _, _, its = split_claim(claims[id])\n"
-        "local counts = its and counts_of(its, worker_id)\n"
-        "if not counts then return 'stale' end\n"
-        "counts.permits = math.max(0, counts.permits - permit)\n"
-        "change(its) write_counts() return 'stale' end",
+        "local its = (claims[id] or ''):match('^%d+ %S+ %S+ (%S+)')\n"
+        "if not its then return 'stale' end\n"
+        "local permits, number, others = counts_of(its, worker_id)\n"
+        "set_counts(its, worker_id, permits - permit, number, others)\n"
+        "write_counts() return 'stale' end",
     ),
     Planted(
         "release gives no permit back",
         "release",
-        "append(permits, tonumber(ARGV[i + 2]))",
-        "append(permits, 0)",
+        "if ARGV[i + 2] == '1' then",
+        "if false then",
     ),
     Planted(
         "a process keeps more permits than claims",
         "lib/in_flight",
-        "math.min(counts.permits - permits, counts.claims)",
-        "counts.permits - permits",
+        "math.min(permits - given_back, claims)",
+        "permits - given_back",
     ),
     Planted(
         "a count that is corrected loses the permits of open requests",
         "lib/in_flight",
-        "math.min(old and old.permits or number_of_claims, number_of_claims)",
+        "math.min(old[worker_id], its_claims)",
         "0",
     ),
     Planted(
         "a count that is lost comes back without permits",
         "lib/in_flight",
-        "math.min(old and old.permits or number_of_claims, number_of_claims)",
-        "math.min(old and old.permits or 0, number_of_claims)",
+        "permits or math.huge",
+        "permits or 0",
     ),
     Planted(
         "a repeated claim returns each message with a permit",
@@ -483,8 +483,8 @@ PLANTED: Final = (
     Planted(
         "messages wait for the permits of a slow destination",
         "claim",
-        "if (open[dest] or 0) > -2 or",
-        "if",
+        "return (open[dest] or 0) <= -2 and",
+        "return open[dest] and",
     ),
     Planted(
         "more messages wait for each permit than may",
