@@ -36,6 +36,7 @@ SUBJECTS: Mapping[str, str] = {
     "store/test_histories.py": "random calls compared with a model",
     "store/test_other_partitions.py": "processes with another number of partitions",
     "store/test_partitions.py": "data in several partitions",
+    "store/test_queued_claims.py": "claims of messages that wait for a permit",
     "store/test_random_limits.py": "random limits of destinations",
     "store/test_shares.py": "fair shares of destinations in a claim",
     "store/test_unreachable.py": "the number of unreachable destinations remembered",

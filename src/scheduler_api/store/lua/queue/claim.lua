@@ -39,6 +39,7 @@ local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies can
 
 local ids, dues, records, permits = {}, {}, {}, {} -- of the messages that are returned
 local opening = 0 -- how many of these have a permit
+local first_parked = {} -- destination → when its first parked message was due; -1: none is parked
 local leased, granted = {}, {} -- destination → how many of these; how many of them have a permit
 local bytes, missing = 0, {} -- of the records; ids without one
 
@@ -172,6 +173,7 @@ local function add_wanted(found)
     local wanted_count = may_wait and math.min(left, wanted(dest)) or 0
     if wanted_count > 0 then
       local popped = pop_parked(dest, wanted_count)
+      first_parked[dest] = tonumber(popped[2] or -1)
       for _, value in ipairs(popped) do append(found, value) end
       left = left - #popped / 2
       still_parked(dest)
@@ -219,8 +221,16 @@ local function queue_room(dest)
   return (open[dest] or 0) <= -2 and may_queue[dest] and wanted(dest) or 0
 end
 
+-- Whether a message of its destination that was due earlier is parked, or was until this call: it is
+-- queued first. The first messages that a process queues do not wait for them: they begin the line.
+local function is_behind_parked(dest, due)
+  if open[dest] > -3 then return false end
+  first_parked[dest] = first_parked[dest] or head(PARKED .. dest)
+  return first_parked[dest] >= 0 and tonumber(due) > first_parked[dest]
+end
+
 -- 1 if the process gets a permit for a message, 0 if it may lease it without one; nil: neither.
-local function permit_for(dest)
+local function permit_for(dest, due, was_parked)
   if not rooms[dest] then
     local free, _, _, may = room(dest, limit_share, now)
     rooms[dest], may_queue[dest] = free, may
@@ -232,8 +242,10 @@ local function permit_for(dest)
     return 1
   end
   if #ids >= free_slots - queued then return nil end
-  queue_rooms[dest] = (queue_rooms[dest] or queue_room(dest)) - 1
-  return queue_rooms[dest] >= 0 and 0 or nil
+  queue_rooms[dest] = queue_rooms[dest] or queue_room(dest)
+  if queue_rooms[dest] <= 0 or not was_parked and is_behind_parked(dest, due) then return nil end
+  queue_rooms[dest] = queue_rooms[dest] - 1
+  return 0
 end
 
 for i, id in ipairs(candidates) do
@@ -246,7 +258,7 @@ for i, id in ipairs(candidates) do
   else
     bytes = bytes + #record
     append(taken, due, id)
-    local permit = permit_for(dest)
+    local permit = permit_for(dest, due, i > due_count)
     if permit then
       append(ends, lease_end, id)
       append(claims, id, claimed_by .. dest .. (permit == 1 and ' 1' or ' 0'))

@@ -1,0 +1,81 @@
+"""Claim leases messages that wait in the process for a permit, in the order of their due times."""
+
+import asyncio
+
+from scheduler_api.domain.destination import Limits
+from scheduler_api.store.claims import Claimed, Share
+from scheduler_api.store.store import Store
+from tests.support.factories import accepted
+from tests.support.message_states import outcome
+from tests.support.store_clock import Clock
+
+HOST = "127.0.0.1:3001"
+WAITS, OPEN = -3, -2  # see claim.lua
+
+
+async def create(store: Store, *names: str) -> None:
+    asked = accepted(webhookUrl=f"http://{HOST}/")
+    await asyncio.gather(*(store.messages.create(name, asked) for name in names))
+
+
+async def claim(store: Store, known: int, queued: int = 0) -> list[Claimed]:
+    share = Share(slots=64, free=60, open=[HOST.encode(), known], queued=queued)
+    return (await store.queues[0].claim(100, 0.0, share)).messages
+
+
+async def fill(store: Store, clock: Clock) -> list[Claimed]:
+    """Two messages that have all permits; six older than all later ones are parked."""
+    await store.destinations.set_limit(HOST, Limits(concurrency=2))
+    await create(store, "a", "b")
+    holders = await claim(store, 0)
+    await clock.advance(10)
+    await create(store, *(f"old{n}" for n in range(6)))
+    assert await claim(store, len(holders)) == []
+    await clock.advance(10)
+    return holders
+
+
+async def test_claim_queues_no_new_message_before_one_that_is_parked(
+    store: Store, clock: Clock
+) -> None:
+    queued = await fill(store, clock)
+    sent = []
+    for turn in range(4):
+        await create(store, f"new{turn}-0", f"new{turn}-1")
+        waiting = len(queued) if turn else 0
+        queued += await claim(store, WAITS - waiting, waiting)
+        ended, queued = queued[:2], queued[2:]
+        for claimed in ended:
+            claimed.permit = False  # it was passed on
+            sent.append(claimed.id)
+        await asyncio.gather(*(store.queues[0].settle(outcome(claimed)) for claimed in ended))
+        await clock.advance(10)
+    assert set(sent[:2]) == {"a", "b"}
+    assert set(sent[2:]) == {f"old{n}" for n in range(6)}
+
+
+async def test_claim_parks_a_new_message_if_parked_ones_are_left(
+    store: Store, clock: Clock
+) -> None:
+    await fill(store, clock)
+    await create(store, "new")
+    assert await claim(store, WAITS - 6) == []
+    assert (await store.destinations.get(HOST)).waiting == 7
+
+
+async def test_claim_queues_a_new_message_if_none_waits_in_the_process(
+    store: Store, clock: Clock
+) -> None:
+    await fill(store, clock)
+    await create(store, "new")
+    (queued,) = await claim(store, OPEN)
+    assert (queued.id, queued.permit) == ("new", False)
+
+
+async def test_claim_queues_a_new_message_if_none_is_parked(store: Store) -> None:
+    await store.destinations.set_limit(HOST, Limits(concurrency=2))
+    await create(store, "a", "b")
+    await claim(store, 0)
+    await create(store, "c")
+    (queued,) = await claim(store, WAITS)
+    assert (queued.id, queued.permit) == ("c", False)
