@@ -310,3 +310,17 @@ async def test_queued_messages_are_given_back_after_an_outage_of_the_store(
     process.permits.stop()
     assert await process.due_again() == {"b"}
     assert calls == 2
+
+
+async def test_released_waits_for_all_after_an_error_of_the_program(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def release(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(process.outcomes, "release", release)
+    await process.sending("a")
+    await process.queued("b")
+    process.permits.stop()
+    await process.permits.released()
+    assert not process.leases.queued

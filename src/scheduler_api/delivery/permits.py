@@ -137,7 +137,7 @@ class Permits:
 
     async def released(self) -> None:
         """Wait until all calls that give messages back have ended."""
-        await asyncio.gather(*self._releasing)
+        await asyncio.gather(*self._releasing, return_exceptions=True)
 
     def _give_back_without_request(self, *keys: tuple[Queue, bytes]) -> None:
         """Of these lines, give back those that have no open request."""
