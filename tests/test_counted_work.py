@@ -172,6 +172,23 @@ async def test_claim_of_a_hundred(own_store: Store, commands: Commands) -> None:
     )
 
 
+async def test_claim_and_settle_of_a_hundred_for_as_many_destinations(
+    own_store: Store, commands: Commands
+) -> None:
+    to = (accepted(webhookUrl=f"http://127.0.0.1:{3000 + number}/") for number in range(MANY))
+    await own_store.messages.create_many([(f"m{number}", it) for number, it in enumerate(to)])
+    await commands.forget()
+    claim = await own_store.queues[0].claim(MANY)
+    found = await commands.since()
+    # As for one destination; permits are read with the records: HMGET.
+    assert (found.total(), found["hmget"], found["hget"]) == (40, 1 + 11 + 10, 0)
+    await commands.forget()
+    await settle(own_store, claim)
+    found = await commands.since()
+    # As for one destination, but for each a search for a parked message.
+    assert (found.total(), found["zpopmin"]) == (18 + MANY, MANY)
+
+
 async def test_settle_of_one(own_store: Store, commands: Commands) -> None:
     await create(own_store, 1)
     claim = await own_store.queues[0].claim(MANY)

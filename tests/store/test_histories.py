@@ -17,12 +17,12 @@ from redis.asyncio import Redis
 
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.store.audit.invariants import Snapshot, findings
-from scheduler_api.store.claims import Claimed
+from scheduler_api.store.claims import Claim, Claimed, Share
 from scheduler_api.store.codec.record import from_ms
 from scheduler_api.store.connection.client import close, open_client
 from scheduler_api.store.keys import Keys
 from scheduler_api.store.messages import Messages
-from scheduler_api.store.queue import MAX_CRASHES, Queue
+from scheduler_api.store.queue import MAX_CRASHES
 from scheduler_api.store.store import Store
 from tests.conftest import NOW
 from tests.support import engines
@@ -38,7 +38,8 @@ CALLS = 120  # of one history
 LEASE = 15_000  # ms
 KEEP = 60_000  # ms; a record of what was delivered, or has failed
 RETRY_AFTER = 5_000  # ms
-LIMIT = 2  # in flight to one destination
+LIMIT = 2  # requests open to one destination
+QUEUED_PER_PERMIT = 3  # as in claim.lua
 PROCESSES = 3
 NAMES = "abcdefgh"
 CLOCK = f"{Keys('scheduler').base}clock"
@@ -84,6 +85,8 @@ class Model:
 
     now: int = NOW  # ms
     messages: dict[str, Known] = field(default_factory=dict)
+    # Worker id and destination → permits and claims.
+    counts: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def among(self, state: str) -> set[str]:
         return {name for name, known in self.messages.items() if known.state == state}
@@ -114,24 +117,43 @@ class Model:
     def held_by(self, worker_id: str) -> set[str]:
         return {name for name in self.among("leased") if self.messages[name].holder[0] == worker_id}
 
-    def lease(self, worker_id: str, fences: Mapping[str, int], most: int) -> None:
-        """A claim was answered with these; fails if it was too much, too early or too little."""
-        for name, fence in fences.items():
+    def open_to(self, destination: str) -> int:
+        """Requests that all processes may have open to a destination."""
+        return sum(it[0] for key, it in self.counts.items() if key[1] == destination)
+
+    def lease(self, worker_id: str, claims: Mapping[str, tuple[int, bool]], most: int) -> None:
+        """A claim was answered with these; fails if it was too much, too early or too little.
+
+        `claims`: id → fence, and whether it got a permit.
+        """
+        for name, (fence, permit) in claims.items():
             known = self.messages[name]
             assert known.state == "waiting", f"9: {name} is held"
             assert known.due <= self.now, f"10: {name} is early"
             known.state, known.holder, known.until = "leased", (worker_id, fence), self.now + LEASE
-        leased = [self.messages[name] for name in self.among("leased")]
-        in_flight = Counter(known.destination for known in leased)
-        assert all(count <= LIMIT for count in in_flight.values()), f"5: {in_flight}"
-        assert len(fences) <= most
-        if len(fences) < most:
+            key = (worker_id, known.destination)
+            permits, count = self.counts.get(key, (0, 0))
+            self.counts[key] = (permits + permit, count + 1)
+        for name, (_, permit) in claims.items():
+            destination = self.messages[name].destination
+            assert self.open_to(destination) <= LIMIT, f"5: {self.counts}"
+            assert permit or self.open_to(destination) == LIMIT, f"{name} waits without a reason"
+        assert len(claims) <= most
+        if len(claims) < most:
             for name in self.among("waiting"):
                 known = self.messages[name]
-                full = in_flight[known.destination] == LIMIT
+                full = self.open_to(known.destination) == LIMIT
                 assert full or known.due > self.now, f"6: {name} was passed over"
 
-    def settle(self, name: str, verdict: Verdict) -> None:
+    def end(self, name: str, given_back: int) -> None:
+        """The claim of a leased message ends."""
+        key = (self.messages[name].holder[0], self.messages[name].destination)
+        permits, count = self.counts.pop(key)
+        if count > 1:
+            self.counts[key] = (min(permits - given_back, count - 1), count - 1)
+
+    def settle(self, name: str, verdict: Verdict, given_back: int) -> None:
+        self.end(name, given_back)
         known = self.messages[name]
         known.attempts += 1
         known.due = self.now + RETRY_AFTER
@@ -143,6 +165,7 @@ class Model:
         given_up = set()
         for name in taken:
             known = self.messages[name]
+            self.end(name, 0)
             known.crashes += 1
             known.state = "waiting"
             if known.crashes >= MAX_CRASHES:
@@ -160,7 +183,8 @@ class History:
         self.model = Model()
         self.stores = [self.open() for _ in range(PROCESSES)]
         self.claims: list[Claimed] = []  # that some process heard of, held or not
-        self.lost: dict[str, set[str]] = {}  # worker_id → ids in a reply that it never heard
+        # Worker id → the claims in a reply that it never heard, as `Model.lease` takes them.
+        self.lost: dict[str, dict[str, tuple[int, bool]]] = {}
 
     def open(self) -> Store:
         keep = timedelta(milliseconds=KEEP)
@@ -231,36 +255,67 @@ class History:
 
     async def claim(self) -> None:
         store, most = self.a_store(), self.chance.choice(SIZES)
-        claimed = (await store.queues[0].claim(most)).messages
-        fences = {one.id: one.fence for one in claimed}
-        lost = self.lost.pop(store.worker_id, set())
-        if lost:
-            assert set(fences) == lost & self.model.held_by(store.worker_id), "12: nonce"
-            for name in fences:  # leased again, as its deadline counts from this call
+        claimed = (await store.queues[0].claim(most, 0.0, self.share(store))).messages
+        claims = {one.id: (one.fence, one.permit) for one in claimed}
+        lost, held = self.lost.pop(store.worker_id, {}), self.model.held_by(store.worker_id)
+        again = {name: lost[name] for name in lost.keys() & held}
+        if again or (lost and not claims):
+            assert claims == again, "12: nonce"
+            for name in claims:  # leased again, as its deadline counts from this call
                 self.model.messages[name].until = self.model.now + LEASE
         else:
-            self.model.lease(store.worker_id, fences, most)
+            self.model.lease(store.worker_id, claims, most)
+            new = {one.destination for one in claimed if not one.permit}
+            waiting = Counter(
+                one.destination for one in [*self.queued(store), *claimed] if not one.permit
+            )
+            for destination in new:
+                permits, _ = self.model.counts[store.worker_id, destination.decode()]
+                assert waiting[destination] <= QUEUED_PER_PERMIT * permits, "too many wait"
         self.claims += claimed
+
+    def share(self, store: Store) -> Share:
+        """Half of the processes let messages wait for permits."""
+        if self.chance.random() < 0.5:
+            return Share()
+        waiting = Counter(one.destination for one in self.queued(store))
+        known = {destination.encode() for destination in DESTINATIONS}
+        named = [part for name in sorted(known) for part in (name, -3 - waiting[name])]
+        return Share(slots=64, free=64, open=named, queued=waiting.total())
+
+    def queued(self, store: Store) -> list[Claimed]:
+        """The messages that wait in a process for a permit."""
+        held = (one for one in self.claims if self.model.holds(store.worker_id, one))
+        return [one for one in held if not one.permit]
 
     async def claim_unheard(self) -> None:
         store, most = self.a_store(), self.chance.choice(SIZES)
         if store.worker_id in self.lost:
             return
-        await unheard(self.asking, self.watching, store.queues[0], most)
+        claim = store.queues[0].claim(most, 0.0, self.share(store))
+        await unheard(self.asking, self.watching, claim)
         claims = (await self.snapshot()).claims
-        told = {name.decode(): int(claim.split()[0]) for name, claim in claims.items()}
+        told = {name.decode(): claim.split() for name, claim in claims.items()}
         leased = self.model.among("leased")
-        fences = {name: fence for name, fence in told.items() if name not in leased}
-        self.model.lease(store.worker_id, fences, most)
-        self.lost[store.worker_id] = set(fences)
+        new = {name: (int(it[0]), it[4] == b"1") for name, it in told.items() if name not in leased}
+        self.model.lease(store.worker_id, new, most)
+        self.lost[store.worker_id] = new
 
     async def settle(self) -> None:
         store, claimed, verdict = self.a_store(), self.a_claim(), self.chance.choice(VERDICTS)
         ended = outcome(claimed, verdict, timedelta(milliseconds=RETRY_AFTER))
         held = self.model.holds(store.worker_id, claimed)
+        if held:
+            self.pass_on(store, claimed)
         assert await store.queues[0].settle(ended) == held, "8"
         if held:
-            self.model.settle(claimed.id, verdict)
+            self.model.settle(claimed.id, verdict, claimed.permit)
+
+    def pass_on(self, store: Store, ended: Claimed) -> None:
+        """Give the permit of a message that has ended to one that waits, more often than not."""
+        queued = [one for one in self.queued(store) if one.destination == ended.destination]
+        if ended.permit and queued and self.chance.random() < 0.7:
+            ended.permit, queued[0].permit = False, True
 
     async def renew(self) -> None:
         store, claimed = self.a_store(), self.a_claim()
@@ -274,6 +329,7 @@ class History:
         held = self.model.holds(store.worker_id, claimed)
         await store.queues[0].release([claimed])
         if held:
+            self.model.end(claimed.id, claimed.permit)
             self.model.messages[claimed.id].state = "waiting"
         self.replace(store)
 
@@ -305,6 +361,15 @@ class History:
         assert text(found.leases) == self.model.among("leased")
         assert text(found.finished["delivered"]) == self.model.among("delivered")
         assert text(found.finished["failed"]) == self.model.among("failed")
+        assert counts_in(found.inflight) == self.model.counts
+        for (worker_id, destination), (permits, _) in self.model.counts.items():
+            holders = {
+                one.id
+                for one in self.claims
+                if one.permit and one.destination.decode() == destination
+                if self.model.holds(worker_id, one)
+            }
+            assert len(holders) <= permits, f"5: {worker_id} has more requests open than permits"
 
     async def snapshot(self) -> Snapshot:
         return await snapshot(self.watching, self.stores[0].keys[0])
@@ -314,6 +379,17 @@ def text(ids: Set[bytes] | Mapping[bytes, bytes]) -> set[str]:
     return {each.decode() for each in ids}
 
 
+def counts_in(inflight: Mapping[bytes, bytes]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Worker id and destination → permits and claims."""
+    counts = {}
+    for destination, field_text in inflight.items():
+        words = field_text.decode().split()
+        for i in range(0, len(words), 3):
+            numbers = (int(words[i + 1]), int(words[i + 2]))
+            counts[words[i], destination.decode()] = numbers
+    return counts
+
+
 async def succeeds(call: Awaitable[object]) -> bool:
     with suppress(SchedulerError):
         await call
@@ -321,11 +397,11 @@ async def succeeds(call: Awaitable[object]) -> bool:
     return False
 
 
-async def unheard(asking: Redis, watching: Redis, queue: Queue, most: int) -> None:
+async def unheard(asking: Redis, watching: Redis, claim: Awaitable[Claim]) -> None:
     """A claim that the server has run, and whose reply the process never gets."""
     before = await script_calls(watching)
     await lose_next_reply(asking, CLOCK)
-    task = asyncio.ensure_future(queue.claim(most))
+    task = asyncio.ensure_future(claim)
 
     async def has_run() -> bool:
         return await script_calls(watching) > before

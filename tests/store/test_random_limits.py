@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.domain.errors import SchedulerError
 from scheduler_api.domain.retry import Delivered, Retry
-from scheduler_api.store.claims import Claimed, Outcome
+from scheduler_api.store.claims import Claimed, Outcome, Share
 from scheduler_api.store.store import Store
 from tests.conftest import CONCURRENCY
 from tests.store.conftest import Replica
@@ -52,15 +52,29 @@ class Run:
 
     async def claim(self) -> None:
         store = self.store
-        before = Counter(message.url for _, message in self.held)
-        claim = await store.queues[0].claim(self.lot.choice((1, 3, 100)))
+        before = Counter(message.url for _, message in self.held if message.permit)
+        claim = await store.queues[0].claim(self.lot.choice((1, 3, 100)), 0.0, self.share(store))
         self.held += [(store, message) for message in claim.messages]
         for host in HOSTS:
             url, own = f"http://{host}/", self.limits.get(host, Limits())
-            new = sum(message.url == url for message in claim.messages)
+            claimed = [message for message in claim.messages if message.url == url]
+            new = sum(message.permit for message in claimed)
             most = own.concurrency or CONCURRENCY
-            assert not (new and own.paused), "5: nothing is claimed for a paused destination"
+            assert not (claimed and own.paused), "5: nothing is claimed for a paused destination"
             assert not new or before[url] + new <= most, "5: a claim never exceeds a limit"
+            if new < len(claimed):
+                assert before[url] + new == most, "5: a message waits only behind requests"
+                assert not own.rate, "5: no message waits behind a rate"
+
+    def share(self, store: Store) -> Share:
+        """Half of the claims may bring messages that wait for a permit."""
+        if self.lot.random() < 0.5:
+            return Share()
+        waiting = Counter(it.url for owner, it in self.held if owner is store and not it.permit)
+        named = [
+            part for host in HOSTS for part in (host.encode(), -3 - waiting[f"http://{host}/"])
+        ]
+        return Share(slots=64, free=64, open=named, queued=waiting.total())
 
     async def settle(self) -> None:
         for _ in range(min(len(self.held), self.lot.randint(1, 4))):
@@ -69,7 +83,15 @@ class Run:
             made = attempt(message.attempts + 1, status=None if error else 200, error=error)
             delay = timedelta(milliseconds=self.lot.choice((0, 300)))
             verdict = Outcome(message, made, Retry(delay) if error else Delivered())
+            self.pass_on(store, message)
             await store.queues[0].settle(verdict)
+
+    def pass_on(self, store: Store, ended: Claimed) -> None:
+        """Give the permit of a message that has ended to one that waits, more often than not."""
+        waiting = [it for owner, it in self.held if owner is store and it.url == ended.url]
+        first = next((it for it in waiting if not it.permit), None)
+        if first and ended.permit and self.lot.random() < 0.7:
+            ended.permit, first.permit = False, True
 
     async def release(self) -> None:
         store = self.store

@@ -49,7 +49,7 @@ BREAKS_AT: Final = 5  # failures to connect in a row, as in lua/lib/flow.lua
 
 # The fields, as the scripts read them.
 _CLAIM: Final = re.compile(rb"[0-9]+ (\S+) \S+ (\S+)")
-_COUNTS: Final = re.compile(rb"(?<!\S)(\S+) ([0-9]+) ([0-9]+)(?!\S)")
+_COUNTS: Final = re.compile(rb"(\S+) ([0-9]{1,20}) ([0-9]{1,20})(?![0-9])")
 _LIMITS: Final = re.compile(rb"([0-9]+) [0-9.e+-]+ ([0-9])")
 _UNREACHABLE: Final = re.compile(rb"([0-9]+) ([0-9]+)$")
 
@@ -167,20 +167,19 @@ def of_destinations(snapshot: Snapshot, limit_share: int) -> Iterator[Finding]:
 
 def _miscounted(snapshot: Snapshot) -> Iterator[Finding]:
     """The destinations whose counts are not those of their claims."""
-    held = Counter(_destination_and_holder(claim) for claim in snapshot.claims.values())
-    claims: dict[bytes, list[tuple[bytes, int]]] = {}
-    for (dest, worker_id), number in held.items():
+    claims: dict[bytes, Counter[bytes]] = {}  # destination → worker id → number
+    for dest, worker_id in map(_destination_and_holder, snapshot.claims.values()):
         if dest:
-            claims.setdefault(dest, []).append((worker_id, number))
+            claims.setdefault(dest, Counter())[worker_id] += 1
     for dest in claims.keys() | snapshot.inflight.keys():
-        text = snapshot.inflight.get(dest, b"")
+        its, text = claims.get(dest, Counter()), snapshot.inflight.get(dest, b"")
         counts = _counts(text)
-        counted = [(it.worker_id, it.claims) for it in counts]
-        whole = b" ".join(b"%b %d %d" % it for it in counts) == text
-        if sorted(counted) != sorted(claims.get(dest, [])) or not (counts and whole):
-            its = {worker_id.decode(): number for worker_id, number in claims.get(dest, [])}
-            yield Finding("inflight", dest, f"has the claims {its}, but its counts are {text!r}")
-        elif any(it.permits > it.claims for it in counts):
+        is_whole = b" ".join(b"%b %d %d" % one for one in counts) == text
+        counted = sorted((one.worker_id, one.claims) for one in counts)
+        if not (its and is_whole) or counted != sorted(its.items()):
+            names = {worker_id.decode(errors="replace"): its[worker_id] for worker_id in its}
+            yield Finding("inflight", dest, f"has the claims {names}, but its counts are {text!r}")
+        elif any(one.permits > one.claims for one in counts):
             yield Finding("inflight", dest, f"has more permits than claims: {text!r}")
 
 

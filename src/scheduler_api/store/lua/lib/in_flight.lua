@@ -49,7 +49,7 @@ local function counts_of(dest, worker_id)
   local its_permits, its_claims, others = 0, 0, ''
   for id, permits, claims in counted[dest]:gmatch(TRIPLE) do
     if id == worker_id then
-      its_permits, its_claims = tonumber(permits), tonumber(claims)
+      its_permits, its_claims = its_permits + tonumber(permits), its_claims + tonumber(claims)
     else
       others = others .. (others == '' and '' or ' ') .. id .. ' ' .. permits .. ' ' .. claims
     end
