@@ -35,8 +35,12 @@ class Process:
         self.health = [StoreHealth(0, LEASE)]
         self.outcomes = Outcomes(self.health)
         self.started: list[str] = []
+        self.woken = 0
         self.later: Awaitable[None] | None = None  # what the last ended request waits for
-        self.permits = Permits(self.leases, self.shares, self.outcomes, self.start)
+        self.permits = Permits(self.leases, self.shares, self.outcomes, self.start, self.wake)
+
+    def wake(self) -> None:
+        self.woken += 1
 
     def start(self, lease: Lease, now: datetime) -> None:
         """As the dispatcher would, but the request ends only by `end`."""
@@ -158,6 +162,25 @@ async def test_queue_gives_back_messages_without_an_open_request_before_them(
     await process.sending("other", OTHER)
     await process.queued("b")
     assert await process.due_again() == {"b"}
+
+
+async def test_queued_messages_are_given_back_now_and_then_so_that_the_store_recounts(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED", 0.4)
+    monkeypatch.setattr(module, "RECOUNT_INTERVAL", 0.0)
+    first = await process.sending("a")
+    began = time.monotonic()
+    await process.queued("b")
+    await asyncio.sleep(0.1)
+    assert process.end(first)
+    b = process.leases.sending.copy().pop()
+    await process.queued("c")
+    await wait_until("it is given back", lambda: not process.leases.queued)
+    assert time.monotonic() - began < 0.4, "it waited for less than the time limit"
+    assert not process.end(b)
+    assert process.woken == 1
+    assert await process.due_again() == {"c"}
 
 
 async def test_queue_gives_back_messages_that_wait_too_long(

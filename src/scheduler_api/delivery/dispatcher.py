@@ -69,9 +69,11 @@ class Dispatcher:
         self._outcomes = Outcomes(self._health)
         shares = SlotShares(slots)
         self._leases = Leases(self._lease, shares)
-        self._permits = Permits(self._leases, shares, self._outcomes, self._start)
         self._slots = Slots(
             slots, self._leases, shares, memory=memory, claim_bytes=CLAIM_BYTES + max_body
+        )
+        self._permits = Permits(
+            self._leases, shares, self._outcomes, self._start, self._slots.wake_next
         )
         self._delay_queue = DelayQueue()
         self._claimers = [

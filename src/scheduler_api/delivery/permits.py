@@ -17,7 +17,7 @@ from typing import Final
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.outcomes import Outcomes
 from scheduler_api.delivery.slot_shares import SlotShares
-from scheduler_api.delivery.timing import MAX_QUEUED
+from scheduler_api.delivery.timing import MAX_QUEUED, RECOUNT_INTERVAL
 from scheduler_api.store.queue import Queue
 
 MAX_PASSES: Final = 32  # then the permit goes back to the store, where other processes get it too
@@ -26,7 +26,7 @@ MAX_PASSES: Final = 32  # then the permit goes back to the store, where other pr
 class _Line:
     """The messages that wait for the permits of one destination in one partition."""
 
-    __slots__ = ("ended", "used_at", "waiting")
+    __slots__ = ("ended", "recounted_at", "used_at", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[float, Lease]] = deque()  # with the time of queueing
@@ -34,6 +34,7 @@ class _Line:
         # permits until the claim under way has brought messages, or none.
         self.ended: deque[tuple[Lease, asyncio.Future[None]]] = deque()
         self.used_at = time.monotonic()  # when a claim last brought messages
+        self.recounted_at = self.used_at
 
 
 class Permits:
@@ -45,12 +46,17 @@ class Permits:
         shares: SlotShares,
         outcomes: Outcomes,
         start: Callable[[Lease, datetime], None],
+        released: Callable[[], None],
     ) -> None:
-        """`start`: sends a message that has got a permit; with the store's time."""
+        """`start`: sends a message that has got a permit; with the store's time.
+
+        `released`: called when messages were given back.
+        """
         self._leases = leases
         self._shares = shares
         self._outcomes = outcomes
         self._start = start
+        self._released = released
         self.lines: dict[tuple[Queue, bytes], _Line] = {}  # of those used in the last moment
         self._claiming: set[Queue] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -160,6 +166,7 @@ class Permits:
         finally:
             for lease in leases:  # until now they were renewed
                 self._leases.unqueue(lease)
+            self._released()
 
     def _set_timer(self) -> None:
         if self._timer is None and self.lines:
@@ -169,9 +176,14 @@ class Permits:
     def _give_back_old(self) -> None:
         """Give back what waits for long, and forget the lines that are not used any more."""
         self._timer = None
-        then = time.monotonic() - MAX_QUEUED / 2
+        now = time.monotonic()
+        then = now - MAX_QUEUED / 2
         for key, line in list(self.lines.items()):
-            if line.waiting and line.waiting[0][0] <= then:
+            # The store cuts the permits of a process to its claims. Without queued messages it
+            # notices a permit that was lost, for example with a record that cannot be read.
+            recount = line.recounted_at <= now - RECOUNT_INTERVAL
+            if recount or (line.waiting and line.waiting[0][0] <= then):
+                line.recounted_at = now
                 self._give_back(key)
             if line.used_at <= then and not line.ended:
                 del self.lines[key]
