@@ -19,18 +19,8 @@ class Lease:
 
     __slots__ = (
         *("answered", "claimed", "claimed_ms", "claimer", "ends_ms", "excused", "exposed"),
-        *(
-            "keeps",
-            "offer",
-            "outcome",
-            "passes",
-            "replica",
-            "returns",
-            "sending",
-            "settled",
-            "started",
-        ),
-        *("took", "until_ms"),
+        *("keeps", "offer", "outcome", "passes", "replica", "returns", "sending", "settled"),
+        *("started", "took", "until_ms"),
     )
 
     def __init__(

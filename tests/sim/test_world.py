@@ -7,7 +7,7 @@ from tests.sim.options import draw, shown
 from tests.sim.store_on_model import StoreOnModel
 from tests.sim.world import World
 
-SCHEDULES = 700
+SCHEDULES = 500
 
 
 def test_simulate_breaks_no_promise() -> None:

@@ -6,6 +6,7 @@ from scheduler_api.store.claims import Claimed
 from scheduler_api.store.codec.record import to_ms
 from scheduler_api.store.replies import ClaimHead, ClaimRow, head_and_rows
 from tests.sim.dispatcher.limits import LimitHistory
+from tests.sim.dispatcher.queued import Queued
 from tests.sim.ledger import Broken
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ class Message:
 class Send:
     """One request."""
 
-    __slots__ = ("attempt", "destination", "excused", "message_id", "open", "process")
+    __slots__ = ("attempt", "began", "destination", "excused", "message_id", "open", "process")
 
     def __init__(self, process: "SimProcess", claimed: Claimed) -> None:
         self.process = process
+        self.began = process.loop.time()
         self.message_id = claimed.id
         self.destination = claimed.destination
         self.attempt = claimed.attempts + 1
@@ -68,6 +70,7 @@ class Judge:
         self._world = world
         self.messages: dict[str, Message] = {}
         self.limits = LimitHistory(world)
+        self.queued = Queued(world)
         self.sends = 0
         self._open: dict[Send, None] = {}  # on the wire
 
@@ -79,6 +82,7 @@ class Judge:
         due_ms = max(message.due_ms, to_ms(claimed.due_at))
         _require(world.store_ms >= due_ms, message, "early")
         _require(world.holds_lease(process, message.id), message, "sent without a lease")
+        _require(claimed.permit, message, "sent without a permit")
         _require(claimed.crashes <= message.losses, message, "counted as crashed, nothing crashed")
         for other in message.sends:
             _require(not other.running, message, "sent while another request of it was open")
@@ -99,27 +103,33 @@ class Judge:
         self._within_limit(send, message)
         return send
 
-    def ended(self, send: Send) -> None:
+    def ended(self, send: Send, *, answered: bool) -> None:
         """A request is no longer on the wire."""
         send.open = False
         self._open.pop(send, None)
+        self.queued.ended(send, answered=answered)
 
     def gone(self, process: "SimProcess") -> None:
         """A process has ended, and its connections with it."""
         for send in [it for it in self._open if it.process is process]:
-            self.ended(send)
+            self.ended(send, answered=False)
+        self.queued.gone(process)
 
     def _within_limit(self, started: Send, message: Message) -> None:
         """No more requests are open to a destination than it may have, over all processes."""
+        partition = self._world.partition_of(started.message_id)
         open_to_it = sum(
-            self._counts(it) for it in self._open if it.destination == started.destination
+            it.destination == started.destination
+            and self._world.partition_of(it.message_id) == partition
+            and self._counts(it)
+            for it in self._open
         )
         process, world = started.process, self._world
         since = world.loop.time() - world.options.ahead - LOWERED_WITHIN
         # It may hold what it claimed before: suspended, or until a lost claim is repeated.
         if max(process.link.disturbed_at + LOST_FOR, process.paused_until) > since:
             since = 0.0
-        limit = self.limits.highest(started.destination, since)
+        limit = self.limits.highest(partition, started.destination, since)
         _require(
             open_to_it <= limit, message, f"one of {open_to_it} open requests, the limit is {limit}"
         )

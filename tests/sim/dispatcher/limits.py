@@ -1,5 +1,6 @@
 """The limits that destinations had, and since when: what the open requests are compared with."""
 
+import math
 from typing import TYPE_CHECKING
 
 from scheduler_api.domain.destination import Limits
@@ -14,24 +15,26 @@ class LimitHistory:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._set: dict[bytes, list[tuple[float, int]]] = {}  # monotonic seconds, limit
+        self._set: dict[bytes, list[tuple[float, Limits | None]]] = {}  # with monotonic seconds
 
     def set(self, name: bytes, limits: Limits | None) -> None:
         """A caller has set a destination's limits, or deleted them (None)."""
-        before = self._set.setdefault(name, [(0.0, self._total(None))])
-        before.append((self._world.loop.time(), self._total(limits)))
+        before = self._set.setdefault(name, [(0.0, None)])
+        before.append((self._world.loop.time(), limits))
 
-    def highest(self, name: bytes, since: float) -> int:
-        """The highest limit of a destination at any instant since then."""
-        limits = self._set.get(name, [(0.0, self._total(None))])
-        ends = [at for at, _ in limits[1:]]
-        in_force = [limit for (_, limit), end in zip(limits, ends, strict=False) if end >= since]
-        return max(*in_force, limits[-1][1], 0)
+    def highest(self, partition: int, name: bytes, since: float) -> int:
+        """The highest limit of a destination in a partition, at any instant since then."""
+        history = self._set.get(name, [(0.0, None)])
+        ends = (*(at for at, _ in history[1:]), math.inf)
+        return max(
+            self._share(partition, limits)
+            for (_, limits), end in zip(history, ends, strict=True)
+            if end >= since
+        )
 
-    def _total(self, limits: Limits | None) -> int:
-        """Of all partitions together."""
+    def _share(self, partition: int, limits: Limits | None) -> int:
         if limits and limits.paused:
             return 0
         options = self._world.options
-        limit = (limits and limits.concurrency) or options.concurrency
-        return sum(share(limit, it, options.partitions) for it in range(options.partitions))
+        concurrency = (limits and limits.concurrency) or options.concurrency
+        return share(concurrency, partition, options.partitions)

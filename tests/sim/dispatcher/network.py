@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -47,17 +47,23 @@ class Link:
     async def evalsha(self, sha: str, keys: int, *given: Any) -> Any:
         """As redis-py's."""
         run = partial(self._server.evalsha, sha, keys, *given)
-        return await self._call(run, given[0], self._server.name_of(sha))
+        return await self._call(run, given[0], self._server.name_of(sha), given[keys:])
 
     async def eval(self, text: str, keys: int, *given: Any) -> Any:
         """As redis-py's."""
         run = partial(self._server.eval, text, keys, *given)
-        return await self._call(run, given[0], name_of_text(text))
+        return await self._call(run, given[0], name_of_text(text), given[keys:])
 
     async def _call(
-        self, run: Callable[[], Coroutine[Any, Any, Any]], key: bytes, script: str | None
+        self,
+        run: Callable[[], Coroutine[Any, Any, Any]],
+        key: bytes,
+        script: str | None,
+        args: Sequence[Any],
     ) -> Any:
         self.calls += 1
+        if script == "release":
+            self._process.world.judge.queued.released(self._process, args[2::3])
         try:
             return await self._answered(run, key, is_claim=script == "claim")
         finally:
@@ -81,6 +87,7 @@ class Link:
             raise Disconnected("the reply was lost")
         if is_claim:
             self.lost_claims.discard(key)
+            self._process.world.judge.queued.claimed(self._process, key, reply)
         return reply
 
     @property

@@ -12,7 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from scheduler_api.delivery import claimer, delay_queue, dispatcher, leases, outcomes, slots, wakeup
+from scheduler_api.delivery import (
+    claimer,
+    delay_queue,
+    dispatcher,
+    leases,
+    outcomes,
+    permits,
+    slots,
+    wakeup,
+)
 from scheduler_api.delivery.upkeep import periodic, reaper, renewer
 from scheduler_api.store import queue
 
@@ -196,5 +205,65 @@ PLANTED: Final = (
         reaper.reap,
         "if wait > 0:",
         "if True:",
+    ),
+    Planted(
+        "a queued message is sent before it has a permit",
+        dispatcher.Dispatcher._launch,
+        "if claimed.permit:",
+        "if True:",
+    ),
+    Planted(
+        "a message that has got a permit is sent before it is due",
+        dispatcher.Dispatcher._start,
+        "self._deliver if lease.claimed.due_at <= now else self._deliver_when_due",
+        "self._deliver",
+    ),
+    Planted(
+        "a permit that was passed on is given back as well",
+        permits.Permits._pass,
+        "ended.claimed.permit, first.claimed.permit = False, True",
+        "first.claimed.permit = True",
+    ),
+    Planted(
+        "a permit is lost when it is passed on",
+        permits.Permits._pass,
+        "ended.claimed.permit, first.claimed.permit = False, True",
+        "ended.claimed.permit = False",
+    ),
+    Planted(
+        "the message that was queued last is sent first",
+        permits.Permits._pass,
+        "first = line.waiting[0][1]",
+        "first = (line.waiting.rotate(1), line.waiting[0][1])[1]",
+    ),
+    Planted(
+        "a message is sent behind a slow request",
+        permits.Permits.pass_on,
+        "if not (answered and self._shares.is_quick(ended.claimed.destination)):",
+        "if not answered:",
+    ),
+    Planted(
+        "a message is sent behind a request that was not answered",
+        permits.Permits.pass_on,
+        "if not (answered and self._shares.is_quick(ended.claimed.destination)):",
+        "if not self._shares.is_quick(ended.claimed.destination):",
+    ),
+    Planted(
+        "queued messages wait as long as their destination hangs",
+        permits.Permits._give_back_old,
+        "self._give_back(key)",
+        "pass",
+    ),
+    Planted(
+        "queued messages are kept when the process stops",
+        permits.Permits.stop,
+        "self._give_back(key)",
+        "pass",
+    ),
+    Planted(
+        "a request that waits for a claim is not settled",
+        permits._settle,
+        "line.ended.popleft()[1].set_result(None)",
+        "line.ended.popleft()",
     ),
 )

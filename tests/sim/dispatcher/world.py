@@ -8,6 +8,7 @@ scripts. Replaced are HTTP (a sender that answers as the seed says), the network
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
@@ -72,8 +73,10 @@ DELAYS: Final = (
 GAPS: Final = (0.0, 0.01, 0.5, 2.0, LEASE)  # seconds between two acts
 LENGTHS: Final = (0.5, 2.0, LEASE, 3 * LEASE)  # seconds of a pause, a cut or an outage
 DELIVERED: Final = (200,)
+BURST_ANSWERS: Final = (*(DELIVERED,) * 9, (0, 200))
 ANSWERS: Final = (*(DELIVERED,) * 8, (500, 200), (503, 0, 204))  # 0: no answer
-BURSTS: Final = (8, 30)  # messages to one destination that are due at one instant
+BURSTS: Final = (3, 10)  # messages to one destination that are created at one instant
+WAVES, WAVE_AFTER = 3, 0.06  # of a burst; seconds between two
 WITHIN_BURST: Final = (0.05, 0.1, 0.3, 1.1)  # seconds after their creates
 LIMITS: Final = (None, Limits(1), Limits(1), Limits(4), Limits(paused=True))
 HOSTS: Final = ("127.0.0.1:2", "127.0.0.1:3")
@@ -107,7 +110,7 @@ def draw(rng: random.Random) -> Options:
     return Options(
         partitions=rng.choice((1, 1, 2)),
         processes=rng.choice((1, 2, 2, 3)),
-        slots=64 if calm else rng.choice((1, 2, 4, 16)),
+        slots=64 if calm else rng.choice((1, 2, 4, 16, 16)),
         concurrency=64 if calm else rng.choice((1, 2, 8)),
         calm=calm,
         reply_loss=0.0 if calm else rng.choice((0.0, 0.0, 0.05, 0.2)),
@@ -209,18 +212,21 @@ class SimSender:
 
     async def send(self, claimed: Claimed, start: AttemptStart) -> Sent:
         """As the product's Sender."""
-        if self._rng.random() < self._world.unsent:
-            raise NothingSent
+        judge = self._world.judge
         try:
-            send = self._world.judge.sent(self._process, claimed)
+            judge.queued.started(self._process, claimed.id)
+            if self._rng.random() < self._world.unsent:
+                raise NothingSent
+            send = judge.sent(self._process, claimed)
         except Broken as error:
             self._world.fail(error)
             raise
+        status = 0
         try:
             await asyncio.sleep(self._world.duration(claimed.destination))
+            status = judge.messages[claimed.id].answer(send.attempt)
         finally:
-            self._world.judge.ended(send)
-        status = self._world.judge.messages[claimed.id].answer(send.attempt)
+            judge.ended(send, answered=status > 0)
         word = None if status else "disconnected"
         return Sent(self._attempt(claimed, start, status or None, word))
 
@@ -265,6 +271,10 @@ class World:
                 self.loop.run_until_complete(self._run())
             finally:
                 self.loop.abandon()
+
+    def partition_of(self, message_id: str) -> int:
+        """The partition of a message."""
+        return partition_of(message_id.encode(), self.options.partitions)
 
     # What the store holds.
 
@@ -323,6 +333,7 @@ class World:
         self._raise()
         for process in self.processes:
             self.judge.all_known(process)
+            self.judge.queued.check(process)
 
     def _raise(self) -> None:
         if self._failure:
@@ -333,7 +344,7 @@ class World:
         if not self.options.calm:
             acts += [self._kill, self._pause, self._cut_off, self._lose_store, self._terminate]
             acts += [self._kill_at_claim, self._pause_at_claim, self._terminate_after_claim]
-            acts += [self._create_burst, self._create_burst, self._change_pace]
+            acts += [self._create_burst, self._strike_burst, self._strike_burst, self._change_pace]
         if self.options.sets_limits:
             acts += [self._set_any_limit] * 2 + [self._limit_burst] * 3
         self.rng.choice(acts)()
@@ -398,21 +409,38 @@ class World:
             self._create_one(delay, base, self.rng.choice(ANSWERS))
 
     def _create_burst(self) -> None:
-        """Many messages to one destination at one instant."""
-        if self.store.server.down:
-            return
+        """Many messages to one destination, some when the first ones are being sent."""
         delay, base = self.rng.choice(DELAYS), self.rng.choice(_TEMPLATES)
-        for _ in range(self.rng.randint(*BURSTS)):
-            self._create_one(delay, base, DELIVERED)
+        for wave in range(WAVES):
+            create = partial(self._create_wave, self.rng.randint(*BURSTS), delay, base)
+            self.loop.call_later(wave * WAVE_AFTER, create)
+
+    def _create_wave(self, count: int, delay: int, base: Accepted) -> None:
+        if not (self.store.server.down or self._healed):
+            for _ in range(count):
+                self._create_one(delay, base, self.rng.choice(BURST_ANSWERS))
+
+    def _strike_burst(self) -> None:
+        """Let something go wrong while many messages are sent."""
+        self._create_burst()
+        faults = [self._kill, self._pause, self._cut_off, self._lose_store]
+        faults += [self._terminate, self._terminate, self._change_pace]
+        self.loop.call_later(
+            self.rng.choice(WITHIN_BURST), self._fail_once, self.rng.choice(faults)
+        )
+
+    def _fail_once(self, fault: Callable[[], None]) -> None:
+        if not self._healed:
+            fault()
 
     def _create_one(self, delay: int, base: Accepted, answers: tuple[int, ...]) -> None:
         message_id = f"m{len(self.judge.messages)}"
         due_ms = self.store_ms + delay
         asked = Accepted(None, base.url, from_ms(due_ms), base.spec)
         self.judge.messages[message_id] = Message(message_id, due_ms, answers)
-        partition = partition_of(message_id.encode(), self.options.partitions)
+        new = [new_of(message_id.encode(), asked)]
         self.show_clock()
-        at_once(self._messages._create(partition, [new_of(message_id.encode(), asked)]))
+        at_once(self._messages._create(self.partition_of(message_id), new))
 
     def _set_any_limit(self) -> None:
         if not (self.store.server.down or self._healed):
