@@ -105,7 +105,8 @@ def shown(report: Report) -> str:
         f"  {verdict.messages} messages acknowledged, {report.unknown} without an answer, "
         f"{report.deleted} deleted",
         f"  lost {len(verdict.lost)}, ghosts {len(verdict.ghosts)}, early {len(verdict.early)}, "
-        f"duplicates {verdict.duplicates} of at most {verdict.bound}",
+        f"duplicates {verdict.duplicates} of at most {verdict.bound}, "
+        f"open {verdict.open} of at most {verdict.limit:.0f}",
         f"  worst recovery {verdict.recovery_s} s, late after healing {verdict.late_s} s",
         f"  fsck: {report.fsck}",
     ]

@@ -13,6 +13,7 @@ import msgspec
 
 from scheduler_api.store.keys import Keys
 from tests.crash.fleet import (
+    CONCURRENCY,
     PARTITIONS,
     PREFIX,
     Fleet,
@@ -244,7 +245,7 @@ async def campaign(
         terms=acting.terms,
         unknown=sum(offer.outcome == "unknown" for offer in history.offers.values()),
         deleted=len(history.deleted_at),
-        verdict=judge(history, healed_at),
+        verdict=judge(history, healed_at, PARTITIONS * CONCURRENCY),
         fsck=fsck.stdout.decode().splitlines()[-1],
         wrong=[*_found_by(fsck), *wrong],
         seconds=round(time.monotonic() - began, 1),

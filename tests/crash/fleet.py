@@ -24,9 +24,7 @@ from tests.system.processes import SERVE, Server, free_port, serving
 
 PREFIX: Final = "scheduler"
 PARTITIONS: Final = 2
-CONCURRENCY: Final = (
-    20  # limit of a destination in a partition; low, so that some messages wait for others
-)
+CONCURRENCY: Final = 6  # limit of a destination in a partition; low, so that messages wait
 
 
 class Replica:

@@ -1,11 +1,13 @@
 """The history of a campaign (creates, answers, kills, arrivals), and its judgement. Pure."""
 
+import math
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+SENT: Final = 1.0  # seconds after a kill in which a request may arrive that was sent before
 Outcome = Literal["ok", "failed", "unknown"]  # unknown: no answer came
 
 
@@ -25,6 +27,7 @@ class Arrival:
     attempt: int
     at: float  # seconds since 1970
     status: int  # of the response
+    answered_at: float = math.inf  # seconds since 1970, just before the response
 
 
 @dataclass
@@ -58,15 +61,18 @@ class Verdict(msgspec.Struct):
     bound: int  # limit of duplicates: messages in flight at the kills
     late_s: float  # longest delay of a first arrival after healing
     recovery_s: float  # longest time from a kill to the next request for a message in flight
+    open: int = 0  # most requests open at once
+    limit: float = 0  # of the destination
 
     @property
     def sound(self) -> bool:
         """Whether the promises were kept; the campaign judges the lateness."""
-        return not (self.lost or self.ghosts or self.early) and self.duplicates <= self.bound
+        within = self.duplicates <= self.bound and self.open <= self.limit
+        return within and not (self.lost or self.ghosts or self.early)
 
 
-def judge(history: History, healed_at: float) -> Verdict:
-    """Judge a history after which nothing is pending."""
+def judge(history: History, healed_at: float, limit: float = math.inf) -> Verdict:
+    """Judge a history after which nothing is pending; `limit`: of requests open at once."""
     return Verdict(
         messages=sum(offer.outcome == "ok" for offer in history.offers.values()),
         lost=sorted(_lost(history)),
@@ -76,6 +82,8 @@ def judge(history: History, healed_at: float) -> Verdict:
         bound=sum(len(kill.in_flight) for kill in history.kills),
         late_s=round(max(_late(history, healed_at), default=0.0), 3),
         recovery_s=round(max(_recoveries(history), default=0.0), 3),
+        open=_most_open(history),
+        limit=limit,
     )
 
 
@@ -105,6 +113,19 @@ def _late(history: History, healed_at: float) -> Iterator[float]:
         if offer and arrival.id not in seen and arrival.at > healed_at:
             yield arrival.at - max(offer.due_at, healed_at)
         seen.add(arrival.id)
+
+
+def _most_open(history: History) -> int:
+    """Without requests of a process that was killed, as the receiver may not know its end."""
+    instants: list[tuple[float, int]] = []
+    for it in history.arrivals:
+        if not any(it.id in kill.in_flight and it.at < kill.at + SENT for kill in history.kills):
+            instants += [(it.at, 1), (it.answered_at, -1)]
+    most = open_now = 0
+    for _, change in sorted(instants):
+        open_now += change
+        most = max(most, open_now)
+    return most
 
 
 def _recoveries(history: History) -> Iterator[float]:

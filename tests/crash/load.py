@@ -58,7 +58,7 @@ class Sink:
             await self.came(message_id)
         await asyncio.sleep(self._random.uniform(0, SLOWEST))  # so that requests are open
         refused = attempt == 1 and self._random.random() < REFUSED
-        arrival.status = 500 if refused else 200
+        arrival.status, arrival.answered_at = 500 if refused else 200, time.time()
         response = web.Response(status=arrival.status)
         await response.prepare(request)
         await response.write_eof()

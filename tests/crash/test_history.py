@@ -60,6 +60,25 @@ def test_judge_counts_a_repeated_attempt_as_duplicate_up_to_those_in_flight_at_k
     assert (verdict.bound, verdict.sound, verdict.recovery_s) == (1, True, 2.0)
 
 
+def test_judge_counts_requests_that_were_open_at_once() -> None:
+    open_at_once = history(
+        Arrival("a", 1, 10.0, 200, 12.0),
+        Arrival("b", 1, 11.0, 200, 13.0),
+        Arrival("c", 1, 12.0, 200),
+    )
+    open_at_once.offers |= dict.fromkeys("bc", Offer(10.0, "ok"))
+    verdict = judge(open_at_once, 20.0, limit=2)
+    assert (verdict.open, verdict.sound) == (2, True)
+    assert not judge(open_at_once, 20.0, limit=1).sound
+
+
+def test_judge_counts_no_request_of_a_killed_process_as_open() -> None:
+    killed = history(Arrival("a", 1, 10.0, 200), Arrival("b", 1, 12.0, 200, 13.0))
+    killed.offers["b"] = Offer(10.0, "ok")
+    killed.kills.append(Kill("replica", 11.0, {"a"}))
+    assert judge(killed, 20.0).open == 1
+
+
 def test_judge_counts_no_retry_as_duplicate() -> None:
     retried = history(Arrival("a", 1, 10.0, 500), Arrival("a", 2, 15.0, 200))
     assert judge(retried, 20.0).duplicates == 0
