@@ -39,7 +39,7 @@ COMPATIBLE: Final[Edits] = {
         )
     ],
     "store/lua/queue/claim.lua": [
-        ("{fence, worker_id, nonce, dest}", "{fence, worker_id, nonce, dest, 'added'}")
+        ("(permit == 1 and ' 1' or ' 0')", "(permit == 1 and ' 1' or ' 0') .. ' added'")
     ],
 }
 

@@ -53,6 +53,10 @@ def test_findings_of_a_sound_snapshot_are_empty() -> None:
         ),
         ({"taken": {b"parked"}}, [("taken", b"leased")]),
         ({"taken": {b"leased", b"parked", b"due"}}, [("taken", b"due")]),
+        (
+            {"claims": {b"leased": b"damaged"}},
+            [("inflight", HOST), ("lease_without_claim", b"leased")],
+        ),
         ({"inflight": {HOST: b"w 1 2"}}, [("inflight", HOST)]),
         ({"inflight": {HOST: b"w 0 0"}}, [("inflight", HOST)]),
         ({"inflight": {HOST: b"w 2 1"}}, [("inflight", HOST)]),
