@@ -57,12 +57,12 @@ class JSON(Response):
 
         Starlette's own method searches `headers` for both, which takes time.
         """
-        given = (headers or {}).items()
         self.raw_headers = [
-            (b"content-length", b"%d" % len(self.body)),
+            (b"content-length", str(len(self.body)).encode()),
             (b"content-type", self.media_type.encode()),
-            *((name.lower().encode(), value.encode("latin-1")) for name, value in given),
         ]
+        for name, value in (headers or {}).items():
+            self.raw_headers.append((name.lower().encode(), value.encode("latin-1")))
 
 
 class Problem(JSON):

@@ -6,6 +6,7 @@ format, a space before the offset, and a time zone in brackets (RFC 9557).
 
 import re
 from bisect import bisect_left
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
@@ -20,6 +21,11 @@ _MAX_ANNOTATED_TEXT: Final = 128  # characters of an instant with a zone and tag
 _TIME: Final = r"(?P<hour>\d\d):\d\d(?::\d\d(?:[.,]\d+)?)?"
 _OFFSET: Final = r"(?P<offset>[Zz]|[+-](?P<hours>\d\d)(?::?(?P<minutes>\d\d))?)?"
 _INSTANT: Final = re.compile(rf"\d{{4}}-\d\d-\d\d(?:[Tt ]{_TIME}{_OFFSET})?", re.ASCII)
+
+# What most callers send: read at once, in half of the time.
+_USUAL: Final = re.compile(
+    r"(?:19[789]|2\d\d)\d-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d{3})?Z", re.ASCII
+).fullmatch
 
 # ISO 8601's basic format, without hyphens and colons: date, time, offset and annotation.
 _BASIC_FORMAT: Final = re.compile(
@@ -40,6 +46,9 @@ def parse_instant(text: str, zone: str) -> datetime:
 
     Text without an offset is local time in the IANA zone `zone`.
     """
+    if _USUAL(text):
+        with suppress(ValueError):  # not in the calendar: the error is raised below
+            return datetime.fromisoformat(text)
     found = _INSTANT.fullmatch(text) if len(text) <= _MAX_INSTANT_TEXT else None
     annotation = None
     if found is None:

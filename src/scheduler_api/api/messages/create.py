@@ -1,6 +1,7 @@
 """POST /messages: check a message and store it."""
 
 import os
+import re
 import time
 import uuid
 from typing import Annotated, Final, Literal
@@ -29,6 +30,7 @@ from scheduler_api.telemetry import transitions
 
 _NEW: Final = msgspec.json.Decoder(NewMessage)
 _NEW_FIELDS: Final = NewMessage.__struct_encode_fields__
+_PLAIN: Final = re.compile(r"[\w.~-]+", re.ASCII).fullmatch  # the same when percent-encoded
 
 
 class Created(msgspec.Struct, rename="camel"):
@@ -57,7 +59,8 @@ async def create(request: Request) -> Response:
     transitions.message_created(message_id, destination)
     created = Created(message_id, format_instant(scheduled_at))
     root = request.scope.get("root_path", "")
-    return JSON(created, 201, {"Location": f"{root}/messages/{quote(message_id, safe='')}"})
+    name = message_id if _PLAIN(message_id) else quote(message_id, safe="")
+    return JSON(created, 201, {"Location": f"{root}/messages/{name}"})
 
 
 def checked(body: bytes, ours: Context) -> tuple[str, Accepted]:

@@ -28,6 +28,7 @@ HEAD_SIZE: Final = 23  # bytes before the URL
 # become a key that all replicas share, or the fingerprint would confirm a guess of the payload.
 _FINGERPRINT_KEY: Final = b"scheduler-api request"
 _FINGERPRINT_SIZE: Final = 8  # bytes; compared only with the record under the same id
+_KEYED: Final = blake2b(digest_size=_FINGERPRINT_SIZE, key=_FINGERPRINT_KEY)
 _SCHEMES: Final = {7: "http://", 8: "https://"}  # by their size
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
@@ -67,7 +68,9 @@ def pack_tail(accepted: Accepted) -> bytes:
 
 def _fingerprint(content: bytes) -> bytes:
     """Equal for requests that ask for the same; an instant is compared beside it."""
-    return blake2b(content, digest_size=_FINGERPRINT_SIZE, key=_FINGERPRINT_KEY).digest()
+    hashed = _KEYED.copy()  # takes half of the time of a new one
+    hashed.update(content)
+    return hashed.digest()
 
 
 def pack_scheduled(scheduled_ms: int) -> bytes:
