@@ -30,7 +30,7 @@ from scheduler_api.telemetry import transitions
 
 _NEW: Final = msgspec.json.Decoder(NewMessage)
 _NEW_FIELDS: Final = NewMessage.__struct_encode_fields__
-_PLAIN: Final = re.compile(r"[\w.~-]+", re.ASCII).fullmatch  # the same when percent-encoded
+_UNRESERVED: Final = re.compile(r"[\w.~-]+", re.ASCII).fullmatch  # the same when percent-encoded
 
 
 class Created(msgspec.Struct, rename="camel"):
@@ -59,7 +59,7 @@ async def create(request: Request) -> Response:
     transitions.message_created(message_id, destination)
     created = Created(message_id, format_instant(scheduled_at))
     root = request.scope.get("root_path", "")
-    name = message_id if _PLAIN(message_id) else quote(message_id, safe="")
+    name = message_id if _UNRESERVED(message_id) else quote(message_id, safe="")
     return JSON(created, 201, {"Location": f"{root}/messages/{name}"})
 
 
