@@ -183,6 +183,7 @@ def test_reply_of_several_fields_has_a_named_tuple() -> None:
     }
     assert lacking == {
         ("claim", "destination", "open"),
+        ("claim", "destination", "waiting"),
         ("read_claims", "claims", "in_flight", "rows"),
         ("read_claims", "id", "claim"),
         ("read_claims", "destination", "counts"),

@@ -60,6 +60,8 @@ class Checks:
         claims = world.stored_in(partition, "claims")
         inflight = world.stored_in(partition, "inflight")
         for one in world.replicas:
+            if one.recovered_alive:
+                continue
             found = objection(partition, claims, inflight, one, exact=world.options.strict)
             if found:
                 raise Broken(found)
@@ -98,8 +100,8 @@ class Checks:
             if after is not before and world.options.strict:
                 now, latest = world.store_ms, world.ledger.latest
                 new, inflight = new_claims(before, after), world.stored_in(partition, "inflight")
-                open_ = dict(zip(share.open[::2], share.open[1::2], strict=True))
-                found = world.flow.objection(partition, new, inflight, open_, now, latest)
+                waiting = dict(zip(share.lines[::2], share.lines[1::2], strict=True))
+                found = world.flow.objection(partition, new, inflight, waiting, now, latest)
                 if found:
                     raise Broken(found)
 

@@ -85,14 +85,15 @@ class Flow:
         partition: int,
         new: list[ClaimText],
         inflight: Texts,
-        open_: Mapping[bytes | int, bytes | int],
+        waiting: Mapping[bytes | int, bytes | int],
         now: int,
         latest: int,
     ) -> str | None:
         """What is wrong with a claim.
 
-        `new`: what it wrote; `inflight`: what was counted then; `open_`: what the process said of
-        its requests; `latest`: the latest ms that the store's clock has shown.
+        `new`: what it wrote; `inflight`: what was counted then; `waiting`: how many of its
+        messages the process said that wait; `latest`: the latest ms that the store's clock has
+        shown.
         """
         permits = Counter(claim.destination for claim in new if claim.permit)
         for destination, count in permits.items():
@@ -104,7 +105,7 @@ class Flow:
         queued = Counter((claim.destination, claim.worker_id) for claim in new if not claim.permit)
         for (destination, worker_id), count in queued.items():
             here, text = (partition, destination.decode()), inflight[destination]
-            before = max(0, -3 - int(open_.get(destination, 0)))
+            before = int(waiting.get(destination, 0))
             held = counts(text)[worker_id][0]
             objection = self._may_not_queue(here, in_flight(text), held, before + count)
             if objection:

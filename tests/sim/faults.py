@@ -221,7 +221,9 @@ class Faults:
         queue = self._queues("another")[partition]
         at_once(queue.reap())
         at_once(queue.sweep())
-        at_once(queue.recover(self._rng.choice(self._world.replicas).worker_id))
+        replica = self._rng.choice(self._world.replicas)
+        replica.recovered_alive = True
+        at_once(queue.recover(replica.worker_id))
 
     async def _repair(self, partition: int) -> None:
         options = self._world.options

@@ -483,8 +483,8 @@ PLANTED: Final = (
     Planted(
         "messages wait for the permits of a slow destination",
         "claim",
-        "return (open[dest] or 0) <= -2 and",
-        "return open[dest] and",
+        "local is_sent_to = opened == -2 or",
+        "local is_sent_to = true or opened == -2 or",
     ),
     Planted(
         "more messages wait for each permit than may",

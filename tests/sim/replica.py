@@ -76,6 +76,8 @@ class Replica:
         self.given_up: list[Lease] = []
         # Lines of which a lease was lost: the store may count a permit that nobody has.
         self.lossy: set[Line] = set()
+        # Its claims were taken back though it runs, so that it passes on permits that it lost.
+        self.recovered_alive = False
         self.lines = Lines(self)
         self.dead = False
         self.paused_until = 0  # ms, by its own clock: suspended until then
@@ -191,13 +193,13 @@ class Replica:
         if not self.world.options.shares_slots:
             return Share()
         open_ = dict(Counter(one.claimed.destination for one in self.sending()))
-        for quick in self.world.quick:
-            name = quick.encode()
-            line = partition, name
-            in_line = -3 - len(self.lines.waiting(line)) if self.lines.is_used(line) else -2
-            open_[name] = in_line if name in open_ else -1
+        lines = list[bytes | int]()
+        for name in sorted(quick.encode() for quick in self.world.quick):
+            open_[name] = -2 if name in open_ else -1
+            if self.lines.is_used((partition, name)):
+                lines += (name, len(self.lines.waiting((partition, name))))
         named = [part for name in sorted(open_) for part in (name, open_[name])]
-        return Share(self.slots, self.free(), named, len(self.queued()))
+        return Share(self.slots, self.free(), named, lines, len(self.queued()))
 
     def _claim(self, queue: Queue, free: int, share: Share) -> Claim:
         server = self.world.server

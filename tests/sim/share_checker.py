@@ -23,7 +23,8 @@ def objection(share: Share, claimed: Sequence[Claimed]) -> str | None:
         name = one.destination
         count = known.get(name, 0)
         if not one.permit:
-            open_ = isinstance(count, int) and count < QUICK
+            is_quick = isinstance(count, int) and count <= QUICK
+            open_ = is_quick and (count != QUICK or counts[name] > 0)
             if not open_ or place >= share.free - share.queued:
                 return f"one more is queued for {name!r} with {share.queued} behind {share.free}"
             continue

@@ -280,8 +280,9 @@ class History:
             return Share()
         waiting = Counter(one.destination for one in self.queued(store))
         known = {destination.encode() for destination in DESTINATIONS}
-        named = [part for name in sorted(known) for part in (name, -3 - waiting[name])]
-        return Share(slots=64, free=64, open=named, queued=waiting.total())
+        named = [part for name in sorted(known) for part in (name, -2)]
+        lines = [part for name in sorted(known) for part in (name, waiting[name])]
+        return Share(slots=64, free=64, open=named, lines=lines, queued=waiting.total())
 
     def queued(self, store: Store) -> list[Claimed]:
         """The messages that wait in a process for a permit."""

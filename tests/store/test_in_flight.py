@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 
 def quick(waiting: int = 0, **fields: Any) -> Share:
     """The slots of a process that has requests to A, and to which A answers quickly."""
-    return Share(**{"slots": 64, "free": 64, "open": [A, -3 - waiting], **fields})
+    return Share(**{"slots": 64, "free": 64, "open": [A, -2], "lines": [A, waiting], **fields})
 
 
 async def create(store: Store, *names: str, to: bytes = A, **fields: Any) -> None:
@@ -167,7 +167,7 @@ async def test_claim_with_a_repeated_nonce_returns_the_same_permits(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, *(f"m{number:02}" for number in range(20)))
-    call = (100, LEASE, store.worker_id, "nonce", CONCURRENCY, 0, 64, 64, 0, A, -3)
+    call = (100, LEASE, store.worker_id, "nonce", CONCURRENCY, 0, 64, 64, 0, 1, A, 0, A, -2)
     first, again = [(await scripts.run("claim", *call))[7:] for _ in range(2)]
     rows = {first[i]: first[i + 4] for i in range(0, len(first), 5)}
     assert sorted(rows.values()) == 12 * [0] + 4 * [1]
@@ -194,9 +194,9 @@ async def test_claim_brings_no_parked_message_if_enough_others_are_due(store: St
     await fill(store)
     await store.queues[0].claim(100)
     await create(store, *(f"b{number}" for number in range(5)), to=B)
-    share = quick(free=6, open=[A, -3, B, -1])
+    share = quick(free=6, open=[A, -2, B, -1])
     claim = await store.queues[0].claim(6, 0.0, share)
-    assert sorted(claimed.id for claimed in claim.messages) == ["b0", "b1", "b2", "b3", "m00"]
+    assert sorted(claimed.id for claimed in claim.messages) == ["b0", "b1", "b2", "b3", "b4", "m00"]
 
 
 async def test_claim_puts_parked_messages_that_are_too_large_for_it_back_into_due(
@@ -279,7 +279,7 @@ async def test_settle_wakes_a_process_that_passed_a_permit_on_if_messages_are_pa
         end = (claimed.id, claimed.fence, "delivered", 9, "1 0", "", "yes", 7, permit)
         return await scripts.run("settle", store.worker_id, CONCURRENCY, 10, *end)
 
-    assert await settle(opened[0], 0) == [1, b"ok"]
+    assert await settle(opened[0], 0) == [1, b"parked"]
     await store.destinations.set_limit(A.decode(), Limits(paused=True))
     await store.queues[0].claim(100)
     assert await settle(opened[1], 1) == [0, b"ok"]

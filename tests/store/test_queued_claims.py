@@ -10,7 +10,7 @@ from tests.support.message_states import outcome
 from tests.support.store_clock import Clock
 
 HOST = "127.0.0.1:3001"
-WAITS, OPEN = -3, -2  # see claim.lua
+OPEN = -2  # the destination answers quickly and has requests, see claim.lua
 
 
 async def create(store: Store, *names: str) -> None:
@@ -18,8 +18,12 @@ async def create(store: Store, *names: str) -> None:
     await asyncio.gather(*(store.messages.create(name, asked) for name in names))
 
 
-async def claim(store: Store, known: int, queued: int = 0) -> list[Claimed]:
-    share = Share(slots=64, free=60, open=[HOST.encode(), known], queued=queued)
+async def claim(store: Store, known: int, waiting: int | None = None) -> list[Claimed]:
+    """`known`: what the process knows of its requests; `waiting`: None without a line."""
+    name = HOST.encode()
+    share = Share(slots=64, free=60, open=[name, known])
+    if waiting is not None:
+        share = share._replace(lines=[name, waiting], queued=waiting)
     return (await store.queues[0].claim(100, 0.0, share)).messages
 
 
@@ -43,7 +47,7 @@ async def test_claim_queues_no_new_message_before_one_that_is_parked(
     for turn in range(4):
         await create(store, f"new{turn}-0", f"new{turn}-1")
         waiting = len(queued) if turn else 0
-        queued += await claim(store, WAITS - waiting, waiting)
+        queued += await claim(store, OPEN, waiting)
         ended, queued = queued[:2], queued[2:]
         for claimed in ended:
             claimed.permit = False  # it was passed on
@@ -59,7 +63,7 @@ async def test_claim_parks_a_new_message_if_parked_ones_are_left(
 ) -> None:
     await fill(store, clock)
     await create(store, "new")
-    assert await claim(store, WAITS - 6) == []
+    assert await claim(store, OPEN, 6) == []
     assert (await store.destinations.get(HOST)).waiting == 7
 
 
@@ -77,5 +81,31 @@ async def test_claim_queues_a_new_message_if_none_is_parked(store: Store) -> Non
     await create(store, "a", "b")
     await claim(store, 0)
     await create(store, "c")
-    (queued,) = await claim(store, WAITS)
+    (queued,) = await claim(store, OPEN, 0)
     assert (queued.id, queued.permit) == ("c", False)
+
+
+async def test_claim_queues_parked_messages_behind_those_to_which_it_grants_permits(
+    store: Store, clock: Clock
+) -> None:
+    holders = await fill(store, clock)
+    await asyncio.gather(*(store.queues[0].settle(outcome(one)) for one in holders))
+    assert store.queues[0].parked == {HOST.encode()}
+    claims = await claim(store, -1, 0)
+    assert [one.permit for one in claims] == [True, True, False, False, False, False]
+
+
+async def test_claim_queues_nothing_without_a_request_to_wait_for(
+    store: Store, clock: Clock
+) -> None:
+    await fill(store, clock)
+    await create(store, "new")
+    assert await claim(store, -1, 0) == []
+    assert await claim(store, -1) == []
+
+
+async def test_settle_reports_no_parked_messages_if_there_are_none(store: Store) -> None:
+    await create(store, "a")
+    (one,) = await claim(store, 0)
+    await store.queues[0].settle(outcome(one))
+    assert store.queues[0].parked == set()

@@ -71,10 +71,9 @@ class Run:
         if self.lot.random() < 0.5:
             return Share()
         waiting = Counter(it.url for owner, it in self.held if owner is store and not it.permit)
-        named = [
-            part for host in HOSTS for part in (host.encode(), -3 - waiting[f"http://{host}/"])
-        ]
-        return Share(slots=64, free=64, open=named, queued=waiting.total())
+        named = [part for host in HOSTS for part in (host.encode(), -2)]
+        lines = [part for host in HOSTS for part in (host.encode(), waiting[f"http://{host}/"])]
+        return Share(slots=64, free=64, open=named, lines=lines, queued=waiting.total())
 
     async def settle(self) -> None:
         for _ in range(min(len(self.held), self.lot.randint(1, 4))):

@@ -33,7 +33,8 @@ class _Line:
         # Requests that ended while none waited, each with what it waits for: they keep their
         # permits until the claim under way has brought messages, or none.
         self.ended: deque[tuple[Lease, asyncio.Future[None]]] = deque()
-        self.used_at = time.monotonic()  # when a claim last brought messages
+        # When a claim last brought messages, or the store had parked ones.
+        self.used_at = time.monotonic()
         self.recounted_at = self.used_at
 
 
@@ -63,7 +64,13 @@ class Permits:
         self._releasing: set[asyncio.Task[None]] = set()
 
     def waiting(self, queue: Queue) -> dict[bytes, int]:
-        """Destination → number of its messages that wait in this partition."""
+        """Destination → number of its messages that wait in this partition.
+
+        Also those of which none waits, but waited a moment ago, or are parked in the store.
+        """
+        for destination in queue.parked:
+            self._line(queue, destination)
+        queue.parked.clear()
         if not self.lines:
             return {}
         return {key[1]: len(it.waiting) for key, it in self.lines.items() if key[0] is queue}
@@ -87,11 +94,7 @@ class Permits:
         """
         now = time.monotonic()
         for lease in queued:
-            key = (lease.queue, lease.claimed.destination)
-            line = self.lines.get(key)
-            if line is None:
-                line = self.lines[key] = _Line()
-            line.used_at = now
+            line = self._line(lease.queue, lease.claimed.destination)
             self._leases.queue(lease)
             line.waiting.append((now, lease))
             while line.ended and line.waiting:
@@ -100,6 +103,15 @@ class Permits:
                 settled.set_result(None)
         self._give_back_without_request(*self.lines)
         self._set_timer()
+
+    def _line(self, queue: Queue, destination: bytes) -> _Line:
+        """The line, as used now."""
+        line = self.lines.get((queue, destination))
+        if line is None:
+            line = self.lines[queue, destination] = _Line()
+            self._set_timer()
+        line.used_at = time.monotonic()
+        return line
 
     def pass_on(self, ended: Lease, *, answered: bool) -> Awaitable[None] | None:
         """Start the first message that waits behind `ended`, with the permit of `ended`.

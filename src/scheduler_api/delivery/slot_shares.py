@@ -6,7 +6,7 @@ wait for a moment.
 """
 
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -94,21 +94,15 @@ class SlotShares:
             if requests.quick and oldest < then:
                 self._toggle(requests)
 
-    def named(self, free: int, waiting: Mapping[bytes, int]) -> list[bytes | int]:
+    def named(self, free: int) -> list[bytes | int]:
         """Destination, number of its open requests, and so on; as claim.lua reads them.
 
-        Instead of the number, for a quick destination: -1 without open requests, -2 with some, and
-        -3 - n if it is in `waiting` with n messages.
+        Instead of the number, for a quick destination: -1 without open requests, -2 with some.
         `free`: slots; slow destinations without open requests are only named when few are free.
-        `waiting`: destination → its messages that wait for a permit; 0: none at this moment.
         """
         names: list[bytes | int] = []
         for destination, requests in self._open.items():
-            names.append(destination)
-            if not requests.quick:
-                names.append(len(requests.began))
-            else:
-                names.append(-3 - waiting[destination] if destination in waiting else -2)
+            names += (destination, -2 if requests.quick else len(requests.began))
         for destination in islice(reversed(self._quick), MAX_NAMED):
             names += (destination, -1)
         if 2 * free <= self._slots:

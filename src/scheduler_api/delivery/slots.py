@@ -90,11 +90,11 @@ class Slots:
     def share(self, reserved: int, waiting: Mapping[bytes, int]) -> Share:
         """How the slots are shared, as a claim for `reserved` messages sends it to the store.
 
-        `waiting`: see SlotShares.named.
+        `waiting`: destination → its messages of this partition that wait for a permit.
         """
         free = self._left + reserved
-        named = self._shares.named(free, waiting)
-        return Share(self._count, free, named, len(self._leases.queued))
+        quick = [it for pair in waiting.items() if self._shares.is_quick(pair[0]) for it in pair]
+        return Share(self._count, free, self._shares.named(free), quick, len(self._leases.queued))
 
     def give_back(self, reserved: int) -> None:
         """The claim is done; the messages that it returned hold their own slots."""

@@ -44,6 +44,7 @@ class Share(NamedTuple):
     slots: int = 0  # that the process has; 0: claims do not divide them
     free: int = 0  # of these
     open: Sequence[bytes | int] = ()  # destination, its open requests ; negative: see claim.lua
+    lines: Sequence[bytes | int] = ()  # destination, its messages that wait for a permit …
     queued: int = 0  # leases that wait for a permit; a claim adds no more than are free
 
 

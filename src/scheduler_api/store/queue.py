@@ -62,6 +62,8 @@ class Queue:
         self._lease_ms = milliseconds(lease)
         self._limit_share = limit_share
         self._keep_ms = {state: milliseconds(span) for state, span in keep.items()}
+        # Destinations of which messages were still parked when this process settled one.
+        self.parked: set[bytes] = set()
         self._nonce: str | None = None
         self._last_fence: int | None = None  # of any process, at our last claim
         self._claimed_ms = 0  # when the store ran our last claim, by its clock
@@ -92,6 +94,8 @@ class Queue:
             share.slots,
             share.free,
             share.queued,
+            len(share.lines) // 2,
+            *share.lines,
             *share.open,
         )
         head, rows = head_and_rows(reply, ClaimHead, ClaimRow)
@@ -135,7 +139,10 @@ class Queue:
         if sooner:
             self._notifier.notify(self.partition)
         for outcome, word in zip(batch, words, strict=True):
-            _log_destination(outcome, word)
+            if word == b"parked":
+                self.parked.add(outcome.claimed.destination)
+            elif word != b"ok":
+                _log_destination(outcome, word)
         return [word != b"stale" for word in words]
 
     async def release(self, claims: Sequence[Claimed]) -> None:

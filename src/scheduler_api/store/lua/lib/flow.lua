@@ -79,3 +79,14 @@ local function unpark(dest, limit_share, now, max_count, opened)
   end
   return moved
 end
+
+-- Unparks messages that wait for their destination's rate, or for the next probe, of up to `count`
+-- destinations that have opened.
+local function unpark_opened(limit_share, now, count)
+  local moved = 0
+  for _, dest in ipairs(call('ZRANGE', OPENS, '-inf', now, 'BYSCORE', 'LIMIT', 0, count)) do
+    call('ZREM', OPENS, dest)
+    moved = moved + unpark(dest, limit_share, now)
+    if moved > 2 * UNPARK_BATCH then return end
+  end
+end

@@ -10,10 +10,13 @@
 -- ARGV[7] slots of the process; 0: claims do not divide them
 -- ARGV[8] free_slots of these
 -- ARGV[9] queued: leases of the process that wait for a permit
--- ARGV[10…] (destination, open)… of each destination that the process knows
---   open  its requests to the destination; negative: the destination answers quickly and may have any
---         slot. -1: it has no request now; -2: it has some; -3 - n: and n leases of this partition
---         wait for the permits of these requests, or waited a moment ago
+-- ARGV[10] line_count: destinations of which messages of this partition wait for a permit in the
+--          process, waited a moment ago, or were parked when the process settled one
+-- ARGV[11…] (destination, waiting)… of each of these
+--   waiting  how many wait now
+-- …         (destination, open)… of each destination that the process knows
+--   open  its requests to the destination; -1: the destination answers quickly and may have any slot,
+--         but has no request now; -2: it answers quickly and has requests
 -- Returns {now, fence, next_at, next_lease_end, dropped, schema, last_fence,
 --          (id, due, record, progress, permit)…}
 --   fence           of these claims; 0 if nothing was due
@@ -57,11 +60,13 @@ local function answer(fence, next_at, next_lease_end, last)
 end
 
 local open = {} -- requests of the process to each destination, with those of this call
-local lines = {} -- destinations of which messages wait, or waited a moment ago, in the process
-for i = 10, #ARGV, 2 do
-  open[ARGV[i]] = number(ARGV[i + 1])
-  if open[ARGV[i]] <= -3 then append(lines, ARGV[i]) end
+local lines, waiting = {}, {} -- destinations with messages in the process; how many of each
+local first_open = 11 + 2 * number(ARGV[10])
+for i = 11, first_open - 1, 2 do
+  append(lines, ARGV[i])
+  waiting[ARGV[i]] = number(ARGV[i + 1])
 end
+for i = first_open, #ARGV, 2 do open[ARGV[i]] = number(ARGV[i + 1]) end
 
 -- How many more requests the process may open to a destination. Slow destinations share half of the
 -- slots: each may have twice as many as it leaves free of that half, so that some stay free however
@@ -114,16 +119,6 @@ if not withholds and #lines == 0 and (first < 0 or first > now) then
   return answer(0, first, next_lease_end, last_fence)
 end
 
--- Unparks messages that wait for their destination's rate, or for the next probe.
-local function unpark_opened()
-  local moved = 0
-  for _, dest in ipairs(call('ZRANGE', OPENS, '-inf', now, 'BYSCORE', 'LIMIT', 0, OPENED)) do
-    call('ZREM', OPENS, dest)
-    moved = moved + unpark(dest, limit_share, now)
-    if moved > 2 * READ_IDS then return end
-  end
-end
-
 -- Unparks messages that wait for a slot of a process, if this one has slots for them. The destinations
 -- that were checked last come last, so that each is checked in turn.
 local function unpark_withheld()
@@ -162,15 +157,18 @@ end
 -- How many more messages of a destination may wait for its permits in the process.
 local function wanted(dest)
   local its_permits = counts_of(dest, worker_id) + (granted[dest] or 0)
-  return QUEUED_PER_PERMIT * its_permits - math.max(0, -3 - open[dest])
+  return QUEUED_PER_PERMIT * its_permits - (waiting[dest] or 0)
 end
 
 -- Adds parked messages that may wait for permits in this process, unless enough others are due.
 local function add_wanted(found)
   local left = math.min(count, free_slots - queued) - #found / 2
   for _, dest in ipairs(lines) do
-    local _, _, _, may_wait = room(dest, limit_share, now)
-    local wanted_count = may_wait and math.min(left, wanted(dest)) or 0
+    local free, _, _, may_wait = room(dest, limit_share, now)
+    -- Without a permit in this call, messages could only wait for requests that are open now.
+    if free == 0 and open[dest] ~= -2 then may_wait = false end
+    local wanted_count = may_wait and wanted(dest) + (1 + QUEUED_PER_PERMIT) * free or 0
+    wanted_count = math.min(left, wanted_count)
     if wanted_count > 0 then
       local popped = pop_parked(dest, wanted_count)
       first_parked[dest] = tonumber(popped[2] or -1)
@@ -181,7 +179,7 @@ local function add_wanted(found)
   end
 end
 
-unpark_opened()
+unpark_opened(limit_share, now, OPENED)
 unpark_withheld()
 local rooms, may_queue, queue_rooms, parked, withheld = {}, {}, {}, {}, {} -- each by destination
 local gone, taken, ends, claims = {}, {}, {}, {} -- ids; due, id …; lease end, id …; id, claim …
@@ -218,13 +216,15 @@ end
 
 -- How many messages of a destination that has no room may wait in the process.
 local function queue_room(dest)
-  return (open[dest] or 0) <= -2 and may_queue[dest] and wanted(dest) or 0
+  local opened = open[dest] or 0
+  local is_sent_to = opened == -2 or opened == -1 and (granted[dest] or 0) > 0
+  return is_sent_to and may_queue[dest] and wanted(dest) or 0
 end
 
 -- Whether a message of its destination that was due earlier is parked, or was until this call: it is
 -- queued first. The first messages that a process queues do not wait for them: they begin the line.
 local function is_behind_parked(dest, due)
-  if open[dest] > -3 then return false end
+  if not waiting[dest] then return false end
   first_parked[dest] = first_parked[dest] or head(PARKED .. dest)
   return first_parked[dest] >= 0 and tonumber(due) > first_parked[dest]
 end

@@ -15,8 +15,8 @@
 --   permit   1: the process gives a permit back with it; 0: it had none, or passed it on
 -- Returns {sooner, word…}
 --   sooner  1 if something may be claimed sooner than before
---   word    'stale' if the claim is no longer held; else 'ok', or what became of the destination:
---           'broken' or 'mended'
+--   word    'stale' if the claim is no longer held; else what became of the destination, 'broken' or
+--           'mended'; else 'parked' if messages of it are still parked, or 'ok'
 -- needs: keys arguments clock hours finished places limits claims flow
 local worker_id, limit_share, max_kept = ARGV[1], number(ARGV[2]), number(ARGV[3])
 local now = clock()
@@ -27,6 +27,7 @@ local reply, unparked, old = {0}, 0, soonest()
 local claims -- id → its claim
 local settled = {} -- ids of the claims that end
 local ended, given_back = {}, {} -- destination → how many claims; with how many of them a permit
+local dests, parked = {}, {} -- number of the word → destination; destination → whether more are parked
 local forgotten, progress = {}, {} -- ids; id, progress …
 local places = {retry = {}} -- verdict → due, or end of the retention, id …
 for _, state in ipairs(STATES) do places[state] = {} end
@@ -105,6 +106,7 @@ local function settle(id, fence, verdict, ms, counts, log, was_reached, bucket, 
   if not dest then return 'stale' end
   claims[id] = nil -- another outcome of it is stale
   append(settled, id)
+  dests[#reply + 1] = dest
   ended[dest] = (ended[dest] or 0) + 1
   if permit == '1' then given_back[dest] = (given_back[dest] or 0) + 1 end
   if bucket ~= '' then note(dest, bucket) end
@@ -139,9 +141,17 @@ end
 settle_all()
 add_results()
 for dest, count in pairs(ended) do
-  unparked = unparked + unpark(dest, limit_share, now, nil, count)
+  local moved = unpark(dest, limit_share, now, nil, count)
+  unparked = unparked + moved
   -- The process may queue parked messages in the place of those that it has sent.
-  if count > (given_back[dest] or 0) and still_parked(dest) then reply[1] = 1 end
+  local passed_on = count > (given_back[dest] or 0)
+  if (moved > 0 or passed_on) and still_parked(dest) then
+    parked[dest] = true
+    if passed_on then reply[1] = 1 end
+  end
+end
+for i = 2, #reply do
+  if reply[i] == 'ok' and parked[dests[i]] then reply[i] = 'parked' end
 end
 local new = soonest()
 if unparked > 0 or new >= 0 and (old < 0 or new < old) then reply[1] = 1 end
