@@ -1,14 +1,16 @@
 """Writes to all kinds of stdout and stderr: none raises, none blocks, dropped lines are counted."""
 
+import asyncio
 import fcntl
 import io
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 import structlog
 
-from scheduler_api.telemetry.logging import configure_logging
+from scheduler_api.telemetry.logging import at_end_of_turn, configure_logging
 from scheduler_api.telemetry.nonblocking_output import Output, Sink, nonblocking
 from tests.support.stderr_streams import DEAD, READABLE, Stream, opened
 
@@ -153,6 +155,120 @@ def test_write_during_a_write_is_dropped_and_counted() -> None:
     output.write(b"outer\n")
     output.write(b"next\n")
     assert written == [b"outer\n", b"1 dropped\nnext\n"]
+
+
+@pytest.fixture
+def writes() -> list[bytes]:
+    """What the sink of `lines` was given, a call each."""
+    return []
+
+
+@pytest.fixture
+def lines(writes: list[bytes]) -> Output:
+    def send(data: bytes) -> int:
+        writes.append(data)
+        return len(data)
+
+    output = Output(Sink(send))
+    output.call_later = at_end_of_turn
+    return output
+
+
+async def test_lines_of_one_turn_are_written_together(lines: Output, writes: list[bytes]) -> None:
+    for line in (b"one", b"two"):
+        lines.write_later(line)
+    assert writes == []
+    await asyncio.sleep(0)
+    assert writes == [b"one\ntwo\n"]
+    lines.write_later(b"three")
+    await asyncio.sleep(0)
+    assert writes == [b"one\ntwo\n", b"three\n"]
+
+
+async def test_lines_of_one_turn_are_written_in_parts_that_a_pipe_takes_whole(
+    lines: Output, writes: list[bytes]
+) -> None:
+    sizes = [*range(1, select.PIPE_BUF, 97), select.PIPE_BUF - 1, 3 * select.PIPE_BUF, 1]
+    for size in sizes:
+        lines.write_later(b"x" * size)
+    await asyncio.sleep(0)
+    assert [len(line) for line in b"".join(writes).splitlines()] == sizes
+    assert [len(data) for data in writes if len(data) > select.PIPE_BUF] == [
+        3 * select.PIPE_BUF + 1
+    ], "a line of its own"
+    assert max(len(data) for data in writes if data.count(b"\n") > 1) > select.PIPE_BUF // 2
+
+
+async def test_write_keeps_the_order_of_lines(lines: Output, writes: list[bytes]) -> None:
+    lines.write_later(b"first")
+    lines.write(b"second\n")
+    await asyncio.sleep(0)
+    assert writes == [b"first\n", b"second\n"]
+
+
+@pytest.mark.parametrize("end", [Output.flush, Output.close])
+async def test_flush_and_close_write_the_lines_of_this_turn(
+    lines: Output, writes: list[bytes], end: Callable[[Output], None]
+) -> None:
+    lines.write_later(b"last")
+    end(lines)
+    assert writes == [b"last\n"]
+
+
+async def test_line_of_a_thread_is_written_at_once_with_those_before(
+    lines: Output, writes: list[bytes]
+) -> None:
+    await asyncio.to_thread(lines.write_later, b"no loop here")
+    assert writes == [b"no loop here\n"]
+    lines.write_later(b"one")
+    await asyncio.to_thread(lines.write_later, b"two")
+    await asyncio.sleep(0)
+    assert b"".join(writes[1:]) == b"one\ntwo\n"
+
+
+async def test_lines_of_one_turn_that_cannot_be_written_are_counted() -> None:
+    room, written = 0, list[bytes]()
+
+    def send(data: bytes) -> int:
+        written.append(data[:room])
+        return len(data[:room])
+
+    output = Output(Sink(send), notice=lambda count: b"%d dropped\n" % count)
+    output.call_later = at_end_of_turn
+    for line in (b"one", b"two", b"three"):
+        output.write_later(line)
+    await asyncio.sleep(0)
+    room = 100
+    output.write(b"room again\n")
+    assert b"".join(written) == b"3 dropped\nroom again\n"
+
+
+LAST_LINES = """
+import asyncio, os, structlog
+from scheduler_api.telemetry.logging import configure_logging, make_streams_nonblocking
+make_streams_nonblocking()
+configure_logging("INFO", "json")
+async def end():
+    structlog.get_logger().info("before")
+    {last}
+asyncio.run(end())
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        ("pass", ["before"]),
+        ("raise SystemExit(0)", ["before"]),
+        ("asyncio.get_running_loop().stop(); await asyncio.sleep(9)", ["before"]),
+        ("structlog.get_logger().warning('last'); os._exit(0)", ["before", "last"]),
+    ],
+)
+def test_process_that_ends_writes_its_last_lines(last: str, found: list[str]) -> None:
+    command = (sys.executable, "-c", LAST_LINES.format(last=last))
+    done = subprocess.run(command, check=False, timeout=30, capture_output=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith(b"{")]
+    assert [json.loads(line)["event"] for line in lines] == found
 
 
 def test_nonblocking_returns_a_nonblocking_stream_as_it_is(tmp_path: Path) -> None:

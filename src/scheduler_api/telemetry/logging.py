@@ -1,14 +1,15 @@
 """The log: set-up of structlog and logging. A log call never raises, and never blocks."""
 
+import asyncio
 import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final, TextIO
+from functools import lru_cache, partial
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from scheduler_api.telemetry.nonblocking_output import (
+    Output,
     make_standard_streams_nonblocking,
     nonblocking,
 )
@@ -73,10 +75,34 @@ def configure_logging(
     structlog.configure(
         processors=[_always([*_FACTS, *render])],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(stream.buffer),
+        logger_factory=partial(_Lines, cast("Output", stream.buffer)),
         cache_logger_on_first_use=cache,
     )
     _configure_logging(level, render, stream)
+
+
+class _Lines:
+    """The logger below structlog's: takes lines without their ends.
+
+    Lines of a warning or more are written at once: they may be the last ones of this process.
+    """
+
+    def __init__(self, output: Output, *_: Any) -> None:
+        output.call_later = at_end_of_turn
+        self.debug = self.info = output.write_later
+        self.warning = self.error = self.critical = partial(_write, output)
+
+
+def at_end_of_turn(function: Callable[[], None]) -> None:
+    """Call it when the event loop has run what is ready now; without a loop in this thread, now."""
+    try:
+        asyncio.get_running_loop().call_soon(function)
+    except RuntimeError:
+        function()
+
+
+def _write(output: Output, line: bytes) -> None:
+    output.write(line + b"\n")
 
 
 def _always(chain: Sequence[Processor]) -> Processor:

@@ -28,48 +28,72 @@ class Sink(NamedTuple):
 
 Notice = Callable[[int], bytes]  # number of dropped lines → the line that reports it
 
+CallLater = Callable[[Callable[[], None]], object]  # calls it now or soon
+
 _NO_NOTICE: Final[Notice] = lambda _: b""  # noqa: E731
 
 
 class Output(io.RawIOBase):
-    """Writes lines to a sink, or drops and counts them."""
+    """Writes lines to a sink, or drops and counts them. No method raises."""
 
     def __init__(self, sink: Sink, descriptor: int = -1, notice: Notice = _NO_NOTICE) -> None:
         """`notice`: its line is written before the first line that can be written again."""
         self._sink = sink
         self._descriptor = descriptor
         self.notice = notice
+        self.call_later: CallLater = lambda flush: flush()
         self._dropped = 0  # lines since the last notice
-        self._rest = b""  # the rest of a line that was written in part
+        self._rest = b""  # the rest of lines that were written in part
+        self._later: list[bytes] = []  # lines of write_later
+        self._later_size = 0  # bytes
         self._lock = RLock()
         self._writing = False
 
-    def write(self, line: Any) -> int:
-        """Write the line, or drop it. Never raises."""
+    def write(self, data: Any) -> int:
+        """Write the lines of write_later and then these, or drop them."""
         with self._lock:
-            if self._writing:  # called by a finalizer or signal handler during a write
-                self._dropped += 1
-                return len(line)
-            self._writing = True
-            try:
-                self._write(bytes(line))
-            finally:
-                self._writing = False
-        return len(line)
+            self.flush()
+            self._write(bytes(data))
+        return len(data)
 
-    def _write(self, line: bytes) -> None:
-        if self._rest:
-            self._rest = self._rest[self._send(self._rest) :]
-        if self._rest:
-            self._dropped += 1
+    def write_later(self, line: bytes) -> None:
+        """Write the line, given without its end, when `call_later` calls; together with the others
+        that then wait, as many at a time as a pipe takes whole."""
+        with self._lock:
+            if self._later_size + len(line) >= select.PIPE_BUF:
+                self.flush()
+            self._later.append(line)
+            self._later_size += len(line) + 1
+            if len(self._later) > 1:
+                return
+        self.call_later(self.flush)
+
+    def flush(self) -> None:
+        """Write the lines of write_later."""
+        with self._lock:
+            if self._later:
+                lines, self._later, self._later_size = self._later, [], 0
+                self._write(b"\n".join(lines) + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        lines = data.count(b"\n") or 1
+        if self._writing:  # called by a finalizer or signal handler during a write
+            self._dropped += lines
             return
-        reported = self._dropped
-        data = self.notice(reported) + line if reported else line
-        if taken := self._send(data):
-            self._dropped -= reported
-            self._rest = data[taken:]
-        else:
-            self._dropped += 1
+        self._writing = True
+        try:
+            if self._rest:
+                self._rest = self._rest[self._send(self._rest) :]
+            reported = self._dropped
+            if reported:
+                data = self.notice(reported) + data
+            if not self._rest and (taken := self._send(data)):
+                self._dropped -= reported
+                self._rest = data[taken:]
+            else:
+                self._dropped += lines
+        finally:
+            self._writing = False
 
     def _send(self, data: bytes) -> int:
         try:
@@ -92,6 +116,7 @@ class Output(io.RawIOBase):
     def close(self) -> None:
         """Close what was opened here; the descriptor itself stays open."""
         if not self.closed:
+            self.flush()
             self._sink.close()
         super().close()
 
