@@ -53,6 +53,7 @@ def to_ms(at: datetime) -> int:
     return (at - _EPOCH) // _MS
 
 
+@lru_cache(maxsize=256)  # many messages have the same instants, and the clock shows the same ms
 def from_ms(ms: int) -> datetime:
     """The instant in UTC."""
     return _EPOCH + ms * _MS
