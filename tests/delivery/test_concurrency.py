@@ -1,7 +1,10 @@
 """Requests open to one destination: never more than its limit, and as many while messages wait."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -9,6 +12,7 @@ from redis.asyncio import Redis
 
 from scheduler_api.delivery.timing import MAX_QUEUED
 from scheduler_api.domain.destination import Limits
+from scheduler_api.store.queue import Queue
 from scheduler_api.store.store import Store
 from tests.conftest import PARTITIONS
 from tests.delivery.conftest import Start
@@ -124,6 +128,47 @@ async def test_queued_messages_of_a_host_that_hangs_are_given_back(
     assert found.in_flight <= CONCURRENCY
     receiver.hold.set()
     await delivered(live_store, receiver)
+
+
+def count_calls(store: Store, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many claims and releases all processes of the store make from now on."""
+    calls = Counter[str]()
+
+    def counted(queue: Queue, name: str) -> Callable[..., Awaitable[Any]]:
+        call = getattr(queue, name)
+
+        async def count(*args: Any) -> Any:
+            calls[name] += 1
+            return await call(*args)
+
+        return count
+
+    for queue in store.queues:
+        for name in ("claim", "release"):
+            monkeypatch.setattr(queue, name, counted(queue, name))
+    return calls
+
+
+async def test_dropped_connections_do_not_end_the_wait_for_permits(
+    start: Start, live_store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(receiver)
+
+    async def answer(request: web.Request) -> web.Response:
+        drops = len(receiver.requests) % 5 == 0
+        response = await counting.answer(request)
+        if drops and request.transport:
+            request.transport.abort()
+        return response
+
+    receiver.answer = answer
+    await create(live_store, receiver)
+    calls = count_calls(live_store, monkeypatch)
+    await start(slots=SLOTS)
+    await wait_until("all requests", lambda: len(set(receiver.ids())) == MESSAGES, 30)
+    assert counting.most <= CONCURRENCY
+    assert calls["claim"] < MESSAGES
+    assert calls["release"] <= 5, "there were 20 to 40 when each dropped connection ended the wait"
 
 
 async def test_drain_gives_queued_messages_back_and_sends_none_of_them(

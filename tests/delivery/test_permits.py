@@ -73,10 +73,10 @@ class Process:
         self.permits.queue(leases)
         return leases
 
-    def end(self, lease: Lease, *, answered: bool = True) -> bool:
+    def end(self, lease: Lease, *, reached: bool = True) -> bool:
         """The request has ended → whether its permit was passed on."""
         self.leases.sent(lease)
-        self.later = self.permits.pass_on(lease, answered=answered)
+        self.later = self.permits.pass_on(lease, reached=reached)
         return not lease.claimed.permit
 
     async def due_again(self) -> set[str]:
@@ -124,8 +124,8 @@ async def test_pass_on_starts_only_messages_of_the_same_destination(process: Pro
     assert process.end(first)
 
 
-async def no_answer(process: Process, first: Lease, _: Lease) -> bool:
-    return process.end(first, answered=False)
+async def not_reached(process: Process, first: Lease, _: Lease) -> bool:
+    return process.end(first, reached=False)
 
 
 async def slow_request(process: Process, first: Lease, _: Lease) -> bool:
@@ -144,7 +144,7 @@ async def lost_lease_of_the_queued(process: Process, first: Lease, queued: Lease
     return process.end(first)
 
 
-@pytest.mark.parametrize("how", [no_answer, slow_request, lost_lease, lost_lease_of_the_queued])
+@pytest.mark.parametrize("how", [not_reached, slow_request, lost_lease, lost_lease_of_the_queued])
 async def test_pass_on_gives_back_the_queued_messages_after(
     how: Callable[[Process, Lease, Lease], Awaitable[bool]], process: Process
 ) -> None:

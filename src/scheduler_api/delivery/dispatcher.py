@@ -30,6 +30,7 @@ from scheduler_api.delivery.upkeep.purger import purge
 from scheduler_api.delivery.upkeep.renewer import abort_expired, renew
 from scheduler_api.delivery.upkeep.sweeper import sweep
 from scheduler_api.delivery.upkeep.trimmer import trim
+from scheduler_api.domain.attempt import reached
 from scheduler_api.domain.errors import DataRefused, Unavailable
 from scheduler_api.store.claims import Claim
 from scheduler_api.store.connection.notifier import Notifier
@@ -215,10 +216,15 @@ class Dispatcher:
         self._leases.sent(lease)
         later = None
         if self._permits.lines:
-            answered = sent is not None and sent.attempt.status is not None
-            later = self._permits.pass_on(lease, answered=answered)
+            later = self._permits.pass_on(lease, reached=sent is not None and _reached(sent))
         self._slots.wake_next()
         return later
+
+
+def _reached(sent: Sent) -> bool:
+    """Whether the destination was certainly reached, even if it then dropped the connection."""
+    attempt = sent.attempt
+    return reached(attempt.status, attempt.error) is True
 
 
 async def _unregister(queue: Queue) -> None:

@@ -113,17 +113,17 @@ class Permits:
         line.used_at = time.monotonic()
         return line
 
-    def pass_on(self, ended: Lease, *, answered: bool) -> Awaitable[None] | None:
+    def pass_on(self, ended: Lease, *, reached: bool) -> Awaitable[None] | None:
         """Start the first message that waits behind `ended`, with the permit of `ended`.
 
         Returns what to wait for before `ended` is settled, if there may soon be such a message. If
-        the destination did not answer, or is slow, the waiting messages are given back.
+        the destination was not reached, or is slow, the waiting messages are given back.
         """
         key = (ended.queue, ended.claimed.destination)
         line = self.lines.get(key)
         if line is None:
             return None
-        if not (answered and self._shares.is_quick(ended.claimed.destination)):
+        if not (reached and self._shares.is_quick(ended.claimed.destination)):
             self._give_back(key)
         elif ended.passes == MAX_PASSES:
             self._give_back_without_request(key)

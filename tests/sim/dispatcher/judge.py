@@ -103,16 +103,16 @@ class Judge:
         self._within_limit(send, message)
         return send
 
-    def ended(self, send: Send, *, answered: bool) -> None:
+    def ended(self, send: Send, *, reached: bool) -> None:
         """A request is no longer on the wire."""
         send.open = False
         self._open.pop(send, None)
-        self.queued.ended(send, answered=answered)
+        self.queued.ended(send, reached=reached)
 
     def gone(self, process: "SimProcess") -> None:
         """A process has ended, and its connections with it."""
         for send in [it for it in self._open if it.process is process]:
-            self.ended(send, answered=False)
+            self.ended(send, reached=False)
         self.queued.gone(process)
 
     def _within_limit(self, started: Send, message: Message) -> None:

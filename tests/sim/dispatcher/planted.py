@@ -239,14 +239,20 @@ PLANTED: Final = (
     Planted(
         "a message is sent behind a slow request",
         permits.Permits.pass_on,
-        "if not (answered and self._shares.is_quick(ended.claimed.destination)):",
-        "if not answered:",
+        "if not (reached and self._shares.is_quick(ended.claimed.destination)):",
+        "if not reached:",
     ),
     Planted(
-        "a message is sent behind a request that was not answered",
+        "a message is sent behind a request that did not reach its destination",
         permits.Permits.pass_on,
-        "if not (answered and self._shares.is_quick(ended.claimed.destination)):",
+        "if not (reached and self._shares.is_quick(ended.claimed.destination)):",
         "if not self._shares.is_quick(ended.claimed.destination):",
+    ),
+    Planted(
+        "a host that cannot be reached gets the queued messages one after the other",
+        dispatcher._reached,
+        "reached(attempt.status, attempt.error) is True",
+        "True",
     ),
     Planted(
         "queued messages wait as long as their destination hangs",

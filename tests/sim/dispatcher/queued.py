@@ -30,7 +30,7 @@ class Instant:
 
     def __init__(self, at: float) -> None:
         self.at = at  # monotonic seconds
-        self.quick = 0  # requests that were answered soon
+        self.quick = 0  # requests that reached the destination and ended soon
         self.slow = 0  # other requests that ended
         self.started = 0  # messages that had waited for a permit
 
@@ -61,13 +61,13 @@ class Queued:
         """A process has ended."""
         self._waiting.pop(process, None)
 
-    def ended(self, send: "Send", *, answered: bool) -> None:
+    def ended(self, send: "Send", *, reached: bool) -> None:
         """A request is no longer open."""
         now, where = self._world.loop.time(), (send.process, send.destination)
         instant = self._instants.get(where)
         if instant is None or instant.at < now:
             instant = self._instants[where] = Instant(now)
-        if answered and now - send.began < QUICK_REQUEST:
+        if reached and now - send.began < QUICK_REQUEST:
             instant.quick += 1
         else:
             instant.slow += 1

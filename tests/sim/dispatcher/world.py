@@ -73,8 +73,9 @@ DELAYS: Final = (
 GAPS: Final = (0.0, 0.01, 0.5, 2.0, LEASE)  # seconds between two acts
 LENGTHS: Final = (0.5, 2.0, LEASE, 3 * LEASE)  # seconds of a pause, a cut or an outage
 DELIVERED: Final = (200,)
-BURST_ANSWERS: Final = (*(DELIVERED,) * 9, (0, 200))
-ANSWERS: Final = (*(DELIVERED,) * 8, (500, 200), (503, 0, 204))  # 0: no answer
+DROPPED, NOT_REACHED = 0, -1  # instead of a status: without an answer, or without a connection
+BURST_ANSWERS: Final = (*(DELIVERED,) * 8, (DROPPED, 200), (NOT_REACHED, 200))
+ANSWERS: Final = (*(DELIVERED,) * 8, (500, 200), (503, DROPPED, NOT_REACHED, 204))
 BURSTS: Final = (3, 10)  # messages to one destination that are created at one instant
 WAVES, WAVE_AFTER = 3, 0.06  # of a burst; seconds between two
 WITHIN_BURST: Final = (0.05, 0.1, 0.3, 1.1)  # seconds after their creates
@@ -221,14 +222,16 @@ class SimSender:
         except Broken as error:
             self._world.fail(error)
             raise
-        status = 0
+        status = NOT_REACHED
         try:
             await asyncio.sleep(self._world.duration(claimed.destination))
             status = judge.messages[claimed.id].answer(send.attempt)
         finally:
-            judge.ended(send, answered=status > 0)
-        word = None if status else "disconnected"
-        return Sent(self._attempt(claimed, start, status or None, word))
+            judge.ended(send, reached=status != NOT_REACHED)
+        if status > 0:
+            return Sent(self._attempt(claimed, start, status, None))
+        word = "disconnected" if status == DROPPED else "connect_error"
+        return Sent(self._attempt(claimed, start, None, word))
 
     def cut_off(self, claimed: Claimed, start: AttemptStart) -> Sent:
         """As the product's Sender."""
