@@ -264,7 +264,7 @@ async def test_claim_returns_the_same_messages_for_a_repeated_nonce(
     store: Store, redis: Redis, scripts: Scripts
 ) -> None:
     await create(store, *(f"{number}" for number in range(CONCURRENCY + 1)))
-    call = ("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0, 0)
+    call = ("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0, 0, 0)
     first = await scripts.run(*call)
     before = await everything(redis, store.keys[0])
     assert rows(await scripts.run(*call)) == rows(first)
@@ -306,7 +306,7 @@ async def test_claim_with_a_repeated_nonce_renews_the_leases_of_a_lost_reply(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a")
-    call = ("claim", 100, LEASE, store.queues[0].worker_id, "nonce", CONCURRENCY, 0, 0, 0, 0)
+    call = ("claim", 100, LEASE, store.queues[0].worker_id, "nonce", CONCURRENCY, 0, 0, 0, 0, 0)
     await scripts.run(*call)
     await clock.advance(LEASE - 1)
     await scripts.run(*call)  # whose reply says: a whole lease from now on
@@ -318,10 +318,12 @@ async def test_claim_returns_a_lost_claim_after_a_second_lost_reply(
     store: Store, scripts: Scripts, clock: Clock
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 2, LEASE, store.queues[0].worker_id, "nonce", 100, 0, 0, 0, 0)
+    call = ("claim", 2, LEASE, store.queues[0].worker_id, "nonce", 100, 0, 0, 0, 0, 0)
     await scripts.run(*call)
     await create(store, "c", "d")
-    await scripts.run("claim", 2, LEASE, "other", "nonce", 100, 0, 0, 0, 0)  # these end with them
+    await scripts.run(
+        "claim", 2, LEASE, "other", "nonce", 100, 0, 0, 0, 0, 0
+    )  # these end with them
     for _ in range(3):
         assert {row[0] for row in rows(await scripts.run(*call))[1]} == {b"a", b"b"}
         await clock.advance(7)
@@ -331,7 +333,7 @@ async def test_claim_with_a_repeated_nonce_leaves_out_settled_messages(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a", "b")
-    call = ("claim", 100, LEASE, store.queues[0].worker_id, "nonce", CONCURRENCY, 0, 0, 0, 0)
+    call = ("claim", 100, LEASE, store.queues[0].worker_id, "nonce", CONCURRENCY, 0, 0, 0, 0, 0)
     _, fence, *_ = await scripts.run(*call)
     await scripts.run(
         "settle",
@@ -348,9 +350,9 @@ async def test_claim_returns_nothing_for_the_nonce_of_another_process(
     store: Store, scripts: Scripts
 ) -> None:
     await create(store, "a")
-    await scripts.run("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0, 0)
+    await scripts.run("claim", 100, LEASE, "worker_id", "nonce", CONCURRENCY, 0, 0, 0, 0, 0)
     _, messages = rows(
-        await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY, 0, 0, 0, 0)
+        await scripts.run("claim", 100, LEASE, "other", "nonce", CONCURRENCY, 0, 0, 0, 0, 0)
     )
     assert messages == set()
 

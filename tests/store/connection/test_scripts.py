@@ -39,7 +39,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "cancel": ("waits", CONCURRENCY),
     "check_schema": (SCHEMA, 1, 1),
     "note_restart": (LEASE,),
-    "claim": (100, LEASE, WORKER_ID, "nonce", CONCURRENCY, 0, 0, 0, 0),
+    "claim": (100, LEASE, WORKER_ID, "nonce", CONCURRENCY, 0, 0, 0, 0, 0),
     "settle": (
         *(WORKER_ID, CONCURRENCY, 2),
         *("taken-0", FENCE, "delivered", DAY, "1 0", LOG, "yes", 7, 1),
@@ -81,7 +81,7 @@ NUMBERS = [
     ("cancel", 1),
     *[("check_schema", i) for i in range(2)],
     ("note_restart", 0),
-    *[("claim", i) for i in (0, 1, 4, 5, 6, 7, 8)],
+    *[("claim", i) for i in (0, 1, 4, 5, 6, 7, 8, 9)],
     *[("settle", i) for i in (1, 2, 6, 15, 24, 33)],
     ("release", 1),
     ("renew", 1),
@@ -105,7 +105,7 @@ async def busy(store: Store, scripts: Scripts, clock: Clock) -> None:
     await store.queues[0].release([])
     names = [f"taken-{number}" for number in range(CONCURRENCY)] + ["parked-1", "parked-2"]
     await scripts.run("create", 0, *(part for name in names for part in (name, "+0", TAIL)))
-    asked = (100, LEASE, WORKER_ID, "before", CONCURRENCY, 0, 0, 0, 0)
+    asked = (100, LEASE, WORKER_ID, "before", CONCURRENCY, 0, 0, 0, 0, 0)
     _, fence, *_ = await scripts.run("claim", *asked)
     assert fence == FENCE
     await store.messages.create("waits", accepted(webhookUrl="http://127.0.0.1:3/"))
