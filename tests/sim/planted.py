@@ -482,13 +482,13 @@ PLANTED: Final = (
     ),
     Planted(
         "messages wait for the permits of a slow destination",
-        "claim",
+        "lib/queueing",
         "local is_sent_to = opened == -2 or",
         "local is_sent_to = true or opened == -2 or",
     ),
     Planted(
         "more messages wait for each permit than may",
-        "claim",
+        "lib/queueing",
         "local QUEUED_PER_PERMIT = 3",
         "local QUEUED_PER_PERMIT = 4",
     ),

@@ -19,7 +19,7 @@ from tests.support.store_clock import Clock
 
 A, B = b"127.0.0.1:3001", b"127.0.0.1:3002"
 LEASE = 15_000  # ms, of `store`
-QUEUED_PER_PERMIT = 3  # as in claim.lua
+QUEUED_PER_PERMIT = 3  # as in lib/queueing.lua
 MIB = 1024 * 1024
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 
+from redis.asyncio import Redis
+
 from scheduler_api.domain.destination import Limits
 from scheduler_api.store.claims import Claimed, Share
 from scheduler_api.store.store import Store
+from tests.support import invariants
 from tests.support.factories import accepted
 from tests.support.message_states import outcome
 from tests.support.store_clock import Clock
@@ -109,3 +112,15 @@ async def test_settle_reports_no_parked_messages_if_there_are_none(store: Store)
     (one,) = await claim(store, 0)
     await store.queues[0].settle(outcome(one))
     assert store.queues[0].parked == set()
+
+
+async def test_claim_leases_a_message_once_that_is_due_and_parked(
+    store: Store, clock: Clock, redis: Redis
+) -> None:
+    await fill(store, clock)
+    base = store.keys[0].base
+    await redis.zadd(f"{base}due", {"old1": 1})  # by hand
+    claims = await claim(store, OPEN, 0)
+    assert sorted(one.id for one in claims) == [f"old{n}" for n in range(6)]
+    assert await redis.zcard(f"{base}due") == 0
+    await invariants.check(redis, store.keys[0], 2)

@@ -27,7 +27,7 @@
 --   last_fence      of the last claim of any process
 --   progress        '' if the message was never tried
 --   permit          1: its request may be opened; 0: it waits for a permit of the process
--- needs: keys data arguments clock record finished places candidates in_flight limits claims flow
+-- needs: keys data arguments clock record finished places candidates in_flight limits claims flow queueing
 local schema, last_fence, withholds = check_data(true)
 local count, lease, worker_id, nonce = number(ARGV[1]), number(ARGV[2]), ARGV[3], ARGV[4]
 local limit_share, ahead, now = number(ARGV[5]), number(ARGV[6]), clock()
@@ -36,13 +36,11 @@ local early = math.floor(ahead / 2) -- ms before the head is due: the next claim
 local OPENED = 16 -- destinations that may have opened, checked in one call
 local RECHECK = 250 -- ms until a process checks destinations again that it has no slot for
 local KEPT = math.floor(slots / 32) -- slots for destinations that answer quickly
-local QUEUED_PER_PERMIT = 3 -- messages that may wait in a process for each of its permits
 local AT_ONE_INSTANT = 1000 -- leases that end in one ms, searched for those of a lost claim
 local MAX_BYTES = 4 * 1024 * 1024 -- of records leased, so that large bodies cannot block the store
 
 local ids, dues, records, permits = {}, {}, {}, {} -- of the messages that are returned
 local opening = 0 -- how many of these have a permit
-local first_parked = {} -- destination → when its first parked message was due; -1: none is parked
 local leased, granted = {}, {} -- destination → how many of these; how many of them have a permit
 local bytes, missing = 0, {} -- of the records; ids without one
 
@@ -60,11 +58,18 @@ local function answer(fence, next_at, next_lease_end, last)
 end
 
 local open = {} -- requests of the process to each destination, with those of this call
-local lines, waiting = {}, {} -- destinations with messages in the process; how many of each
+local process = {
+  worker_id = worker_id,
+  open = open,
+  lines = {},
+  waiting = {},
+  granted = granted,
+  first_parked = {},
+}
 local first_open = 11 + 2 * number(ARGV[10])
 for i = 11, first_open - 1, 2 do
-  append(lines, ARGV[i])
-  waiting[ARGV[i]] = number(ARGV[i + 1])
+  append(process.lines, ARGV[i])
+  process.waiting[ARGV[i]] = number(ARGV[i + 1])
 end
 for i = first_open, #ARGV, 2 do open[ARGV[i]] = number(ARGV[i + 1]) end
 
@@ -115,7 +120,7 @@ local last_at, last_nonce = (last_claim or ''):match('^(%d+) (%S+)$')
 if last_nonce == nonce then return again(tonumber(last_at)) end
 
 local first = soonest(early)
-if not withholds and #lines == 0 and (first < 0 or first > now) then
+if not withholds and #process.lines == 0 and (first < 0 or first > now) then
   return answer(0, first, next_lease_end, last_fence)
 end
 
@@ -154,38 +159,13 @@ local function spend(dest, granted_count)
   return true
 end
 
--- How many more messages of a destination may wait for its permits in the process.
-local function wanted(dest)
-  local its_permits = counts_of(dest, worker_id) + (granted[dest] or 0)
-  return QUEUED_PER_PERMIT * its_permits - (waiting[dest] or 0)
-end
-
--- Adds parked messages that may wait for permits in this process, unless enough others are due.
-local function add_wanted(found)
-  local left = math.min(count, free_slots - queued) - #found / 2
-  for _, dest in ipairs(lines) do
-    local free, _, _, may_wait = room(dest, limit_share, now)
-    -- Without a permit in this call, messages could only wait for requests that are open now.
-    if free == 0 and open[dest] ~= -2 then may_wait = false end
-    local wanted_count = may_wait and wanted(dest) + (1 + QUEUED_PER_PERMIT) * free or 0
-    wanted_count = math.min(left, wanted_count)
-    if wanted_count > 0 then
-      local popped = pop_parked(dest, wanted_count)
-      first_parked[dest] = tonumber(popped[2] or -1)
-      for _, value in ipairs(popped) do append(found, value) end
-      left = left - #popped / 2
-      still_parked(dest)
-    end
-  end
-end
-
 unpark_opened(limit_share, now, OPENED)
 unpark_withheld()
 local rooms, may_queue, queue_rooms, parked, withheld = {}, {}, {}, {}, {} -- each by destination
 local gone, taken, ends, claims = {}, {}, {}, {} -- ids; due, id …; lease end, id …; id, claim …
 local found, candidates = due_now(now, now + ahead), {} -- id, due ms …; ids
 local due_count, last = #found / 2, 0 -- candidates that are due; the last one that was decided
-add_wanted(found)
+add_parked(process, found, math.min(count, free_slots - queued), limit_share, now)
 for i = 1, #found, 2 do append(candidates, found[i]) end
 local fence = #candidates > 0 and call('HINCRBY', META, 'fence', 1) or 0
 local claimed_by = fence .. ' ' .. worker_id .. ' ' .. nonce .. ' '
@@ -214,21 +194,6 @@ local function record_of(i)
   return read[n], dests[n]
 end
 
--- How many messages of a destination that has no room may wait in the process.
-local function queue_room(dest)
-  local opened = open[dest] or 0
-  local is_sent_to = opened == -2 or opened == -1 and (granted[dest] or 0) > 0
-  return is_sent_to and may_queue[dest] and wanted(dest) or 0
-end
-
--- Whether a message of its destination that was due earlier is parked, or was until this call: it is
--- queued first. The first messages that a process queues do not wait for them: they begin the line.
-local function is_behind_parked(dest, due)
-  if not waiting[dest] then return false end
-  first_parked[dest] = first_parked[dest] or head(PARKED .. dest)
-  return first_parked[dest] >= 0 and tonumber(due) > first_parked[dest]
-end
-
 -- 1 if the process gets a permit for a message, 0 if it may lease it without one; nil: neither.
 local function permit_for(dest, due, was_parked)
   if not rooms[dest] then
@@ -242,8 +207,9 @@ local function permit_for(dest, due, was_parked)
     return 1
   end
   if #ids >= free_slots - queued then return nil end
-  queue_rooms[dest] = queue_rooms[dest] or queue_room(dest)
-  if queue_rooms[dest] <= 0 or not was_parked and is_behind_parked(dest, due) then return nil end
+  queue_rooms[dest] = queue_rooms[dest] or queue_room(process, dest, may_queue[dest])
+  if queue_rooms[dest] <= 0 then return nil end
+  if not was_parked and is_behind_parked(process, dest, due) then return nil end
   queue_rooms[dest] = queue_rooms[dest] - 1
   return 0
 end
