@@ -83,6 +83,8 @@ class Callers:
         calls += [self._restore, self._call_with_other_partitions]
         if self._world.options.sets_limits:
             calls += [self._set_any_limit, self._set_any_limit, self._list_destinations]
+        if self._unparked():
+            calls += [self._cancel] * 4
         self._rng.choice(calls)()
 
     # Create.
@@ -180,6 +182,13 @@ class Callers:
         """Mostly of a message that exists."""
         known = list(self._ledger.stored)
         return self._rng.choice(known if known and self._rng.random() < 0.8 else IDS)
+
+    def _unparked(self) -> list[bytes]:
+        """Messages that are due while others are parked: the next claim would get them."""
+        world = self._world
+        if not world.stored("parking"):
+            return []
+        return [id_ for id_, at in world.stored("due").items() if at <= world.store_ms]
 
     def _next_due_id(self) -> str | None:
         """Sometimes the id of a message that is due while others are parked or leased."""

@@ -21,13 +21,13 @@ PAUSES: Final = (1_000, LEASE // 2, LEASE + 2_000)  # ms, of a process
 # What somebody may do by hand to the keys of a store that is in use.
 REMOVALS: Final = (
     *(("ZREM", "due"), ("ZREM", "leases"), *[("ZREM", "taken"), ("HDEL", "claims")] * 3),
-    *(("HDEL", "inflight"), ("SREM", "parking"), ("ZREM", "opens")),
+    *(*[("HDEL", "inflight")] * 3, ("SREM", "parking"), ("ZREM", "opens")),
     ("ZREM", "withheld"),
 )
 ADDITIONS: Final = (("ZADD", "due"), ("ZADD", "delivered"), ("ZADD", "taken"))
-SPOILT_VALUES: Final = (
+SPOILT_VALUES: Final = (  # {}: the first word that is there
     *(("claims", "x"), ("unreachable", "x"), ("inflight", "x"), ("inflight", "-3")),
-    *(("inflight", "worker_id-1 x 1"), ("inflight", "worker_id-1 9 1")),
+    *(*[("inflight", "{} x 1")] * 3, ("inflight", "{} 9 1")),
 )
 
 
@@ -195,7 +195,7 @@ class Faults:
         at_once(self._repair(partition))
 
     def _damage(self, partition: int) -> None:
-        if self._rng.random() < 0.2:
+        if self._rng.random() < 0.3:
             self._spoil(partition)
             return
         command, place = self._rng.choice((*REMOVALS, *ADDITIONS))
@@ -210,10 +210,11 @@ class Faults:
     def _spoil(self, partition: int) -> None:
         """Give a field a value that it cannot have."""
         place, value = self._rng.choice(SPOILT_VALUES)
-        known = list(self._world.stored_in(partition, place))
+        known = self._world.stored_in(partition, place)
         if known:
-            name = self._world.data.places[partition][place]
-            self._world.server.do("HSET", name, self._rng.choice(known), value)
+            name, field = self._world.data.places[partition][place], self._rng.choice(list(known))
+            word = known[field].decode().partition(" ")[0]  # of `inflight`, a process with a claim
+            self._world.server.do("HSET", name, field, value.format(word))
 
     def _upkeep(self, partition: int) -> None:
         """No script raises on damaged data, which would end the work of a partition."""

@@ -5,6 +5,8 @@
 -- Called with what ECHO does: the seam in a script that stands for two calls, see planted.py; and
 -- with what SPUBLISH calls, if anybody listens.
 local seam, publish = ...
+-- Each call of a script makes its functions anew, so that compiled code is soon thrown away.
+if jit then jit.off() end
 local keys, dirty = {}, {} -- name → what is stored; names that were written since `changed`
 local changes, now_us, store_run = 0, 0, 0
 local NOTHING = {map = {}, order = {}}
@@ -146,9 +148,9 @@ end
 local function remove_all(key, kind, ...)
   local count = select('#', ...)
   if count == 0 then refuse(ARITY) end
-  local stored, gone = opened(key, kind), 0
+  local given, stored, gone = {...}, opened(key, kind), 0
   for i = 1, count do
-    if remove(stored, text_of((select(i, ...)))) then gone = gone + 1 end
+    if remove(stored, text_of(given[i])) then gone = gone + 1 end
   end
   keep(key, stored)
   return gone
@@ -287,8 +289,8 @@ writes.UNLINK = writes.DEL
 function reads.HGET(key, field) return seen(key, 'hash').map[text_of(field)] or false end
 
 function reads.HMGET(key, ...)
-  local found, map = {}, seen(key, 'hash').map
-  for i = 1, select('#', ...) do found[i] = map[text_of((select(i, ...)))] or false end
+  local found, map = {...}, seen(key, 'hash').map
+  for i = 1, select('#', ...) do found[i] = map[text_of(found[i])] or false end
   return found
 end
 
@@ -322,12 +324,9 @@ function reads.HLEN(key) return #seen(key, 'hash').order end
 function writes.HSET(key, ...)
   local count = select('#', ...)
   if count == 0 or count % 2 == 1 then refuse(ARITY) end
-  local stored = opened(key, 'hash')
+  local given, stored = {...}, opened(key, 'hash')
   local before = #stored.order
-  for i = 1, count, 2 do
-    local field, value = select(i, ...)
-    append(stored, text_of(field), text_of(value))
-  end
+  for i = 1, count, 2 do append(stored, text_of(given[i]), text_of(given[i + 1])) end
   keep(key, stored)
   return #stored.order - before
 end
@@ -471,14 +470,12 @@ local globals = {redis = redis, assert = assert, string = string, table = table,
   tonumber = tonumber, tostring = tostring, type = type, error = error, pcall = pcall,
   pairs = pairs, ipairs = ipairs, next = next, select = select, unpack = unpack,
   KEYS = {}, ARGV = {}}
+-- Tables, not functions, stand for what is there, as a script reads a global in every other statement.
+setmetatable(globals, {__index = function(_, name)
+  error('Script attempted to access nonexistent global variable ' .. tostring(name))
+end})
 local world = setmetatable({}, {
-  __index = function(_, name)
-    local found = globals[name]
-    if found == nil then
-      error('Script attempted to access nonexistent global variable ' .. tostring(name))
-    end
-    return found
-  end,
+  __index = globals,
   __newindex = function() error('Attempt to modify a readonly table') end})
 
 -- What Redis makes of a value in a script's reply; false and nil are nothing, a fraction is cut off.
@@ -521,8 +518,9 @@ function model.run(script, only_reads, of, us, run, ...)
   return changes, nested and 'nested' or 'many', unpack(reply, 1, size)
 end
 
--- The number of changes so far, that of what follows, and of each key that was written since it was last asked: name, how many members or fields, then
--- each and its score or value; of one that is gone: name, 0.
+-- The number of changes so far, that of what follows, and of each key that was written since it was
+-- last asked: name, how many members or fields, then each and its score or value; of one that is
+-- gone: name, 0.
 function model.changed()
   local told = {}
   for key in pairs(dirty) do

@@ -88,7 +88,7 @@ class Safety:
         if (line := one.lines.first()) and self._rng.random() < 0.1:
             steps += [partial(one.lines.give_back, line)]
         if self._world.options.sets_limits and (waiting := one.without_permit()):
-            steps += [partial(self._world.callers.hold_up, waiting[0].offer.destination)]
+            steps += [partial(self._hold_up, one, waiting[0])]
         if answered := one.answered():
             steps += [lambda: one.settle(answered), lambda: one.settle(answered[:1])]
         if self._rng.random() < 0.2:
@@ -97,6 +97,12 @@ class Safety:
             self._rng.choice(steps)()
         else:
             self._wait()
+
+    def _hold_up(self, one: Replica, waiting: Lease) -> None:
+        """Hold up the destination of a message that waits for a permit; mostly a claim follows."""
+        self._world.callers.hold_up(waiting.offer.destination)
+        if self._rng.random() < 0.7:
+            one.look(waiting.claimer)
 
     def _wakes(self, claimer: Claimer) -> bool:
         """Whether a timer or a signal has woken it; sometimes it wakes without a reason."""
