@@ -110,9 +110,11 @@ class Checks:
         world = self._world
         before = self._parked(partition)
         done = settle()
-        inflight = world.stored_in(partition, "inflight")
+        if not before:
+            return done
+        after, inflight = self._parked(partition), world.stored_in(partition, "inflight")
         for name, ids in before.items():
-            if ids - self._parked(partition).get(name, frozenset()):
+            if ids - after.get(name, frozenset()):
                 open_ = in_flight(inflight.get(name, b""))
                 may = world.flow.may_unpark(partition, name.decode(), open_)
                 self.require(may, f"an outcome unparked messages of {name!r} beyond its limit")

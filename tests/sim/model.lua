@@ -179,20 +179,26 @@ local function scored(members, stored)
   return found
 end
 
+-- The first rank with at least that score, or with a higher one.
+local function rank_from(stored, score, higher)
+  local map, order = stored.map, stored.order
+  local first, last = 1, #order
+  while first <= last do
+    local middle = math.floor((first + last) / 2)
+    local other = map[order[middle]]
+    if other < score or higher and other == score then first = middle + 1 else last = middle - 1 end
+  end
+  return first
+end
+
 -- The first rank and the last, from 1 on, in ascending order; and what is stored.
 local function by_score(key, start, stop, backwards)
   if backwards then start, stop = stop, start end
   local low, without_low = bound(start)
   local high, without_high = bound(stop)
   local stored = seen(key, 'sorted set')
-  local first, last, map, order = 1, #stored.order, stored.map, stored.order
-  while first <= last and (map[order[first]] < low or without_low and map[order[first]] == low) do
-    first = first + 1
-  end
-  while last >= first and (map[order[last]] > high or without_high and map[order[last]] == high) do
-    last = last - 1
-  end
-  return first, last, stored
+  local first = rank_from(stored, low, without_low)
+  return first, math.max(first, rank_from(stored, high, not without_high)) - 1, stored
 end
 
 local function by_rank(key, start, stop, backwards)
