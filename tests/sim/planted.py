@@ -501,8 +501,8 @@ PLANTED: Final = (
     Planted(
         "an outcome unparks messages of a destination that is paused or full",
         "lib/flow",
-        "local free, _, opens_at = room(dest, limit_share, now)",
-        "local free, opens_at = 1",
+        "local free, _, opens_at, may_queue = room(dest, limit_share, now)",
+        "local free, opens_at, may_queue = 1",
     ),
     _rule("a queued message is sent before it has a permit", waits_for_permit=False),
     _rule("a permit is passed on and given back as well", gives_permit_once=False),

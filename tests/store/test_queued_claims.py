@@ -2,9 +2,10 @@
 
 import asyncio
 
+import pytest
 from redis.asyncio import Redis
 
-from scheduler_api.domain.destination import Limits
+from scheduler_api.domain.destination import Limits, Rate
 from scheduler_api.store.claims import Claimed, Share
 from scheduler_api.store.store import Store
 from tests.support import invariants
@@ -124,3 +125,28 @@ async def test_claim_leases_a_message_once_that_is_due_and_parked(
     assert sorted(one.id for one in claims) == [f"old{n}" for n in range(6)]
     assert await redis.zcard(f"{base}due") == 0
     await invariants.check(redis, store.keys[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "asks"),
+    [
+        (Limits(concurrency=2), True),
+        (Limits(concurrency=1), False),
+        (Limits(concurrency=2, paused=True), False),
+        (Limits(concurrency=2, rate=Rate(1, "h")), False),
+    ],
+)
+async def test_settle_asks_for_a_claim_if_messages_may_wait_for_the_permits_passed_on(
+    limits: Limits, asks: bool, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holders = await fill(store, clock)
+    await create(store, "queued0", "queued1")
+    queued = await claim(store, OPEN)
+    await store.destinations.set_limit(HOST, limits)
+    await claim(store, OPEN, len(queued))  # it checks what has opened
+    notified: list[int] = []
+    monkeypatch.setattr(store.notifier, "notify", notified.append)
+    for claimed in holders:
+        claimed.permit = False  # it was passed on
+    await asyncio.gather(*(store.queues[0].settle(outcome(claimed)) for claimed in holders))
+    assert (notified, store.queues[0].parked) == (([0], {HOST.encode()}) if asks else ([], set()))

@@ -59,16 +59,16 @@ end
 -- `max_count`: no more messages than this. `opened`: how many slots this change freed; where claims
 -- withhold the other parked messages, no more than these. (Only a claim knows the shares of a
 -- process: it would read most of the others, and park them again.)
--- Returns how many messages.
+-- Returns how many messages; and whether processes may lease more, which wait for permits, see `room`.
 local function unpark(dest, limit_share, now, max_count, opened)
-  local free, _, opens_at = room(dest, limit_share, now)
+  local free, _, opens_at, may_queue = room(dest, limit_share, now)
   if free == 0 then
     if opens_at and still_parked(dest) then call('ZADD', OPENS, opens_at, dest) end
-    return 0
+    return 0, may_queue
   end
   local count = math.min(free, max_count or UNPARK_BATCH, UNPARK_BATCH)
   local popped = pop_parked(dest, math.min(count, opened or count))
-  if #popped == 0 then return 0 end
+  if #popped == 0 then return 0, may_queue end
   if #popped / 2 == opened and opened < count and not call('ZSCORE', WITHHELD, dest) then
     for _, value in ipairs(pop_parked(dest, count - opened)) do append(popped, value) end
   end
@@ -77,7 +77,7 @@ local function unpark(dest, limit_share, now, max_count, opened)
   if still_parked(dest) and not max_count and free > moved and moved == UNPARK_BATCH then
     call('ZADD', OPENS, now, dest)
   end
-  return moved
+  return moved, may_queue
 end
 
 -- Unparks messages that wait for their destination's rate, or for the next probe, of up to `count`

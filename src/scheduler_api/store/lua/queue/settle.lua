@@ -141,10 +141,10 @@ end
 settle_all()
 add_results()
 for dest, count in pairs(ended) do
-  local moved = unpark(dest, limit_share, now, nil, count)
+  local moved, may_queue = unpark(dest, limit_share, now, nil, count)
   unparked = unparked + moved
   -- The process may queue parked messages in the place of those that it has sent.
-  local passed_on = count > (given_back[dest] or 0)
+  local passed_on = may_queue and count > (given_back[dest] or 0)
   if (moved > 0 or passed_on) and still_parked(dest) then
     parked[dest] = true
     if passed_on then reply[1] = 1 end
