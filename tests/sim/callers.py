@@ -29,7 +29,7 @@ from scheduler_api.store.messages import new_of
 from tests.sim.ledger import REPEAT_WITHIN, Broken, Offer
 from tests.sim.model import at_once
 from tests.sim.options import DAY_MS, HOSTS
-from tests.sim.permit_checker import in_flight
+from tests.sim.permit_checker import counts, in_flight
 from tests.support.factories import accepted
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Callers:
         calls = [self.create, self.create, self._repeat, self._cancel, self._get, self._list]
         calls += [self._restore, self._call_with_other_partitions]
         if self._world.options.sets_limits:
-            calls += [self._set_any_limit, self._set_any_limit, self._list_destinations]
+            calls += [self._set_any_limit, self._set_any_limit, self.list_destinations]
         if self._unparked():
             calls += [self._cancel] * 4
         self._rng.choice(calls)()
@@ -266,22 +266,23 @@ class Callers:
             at_once(self._destinations.set_limit(name, limits))
         self._world.flow.set_limit(name, limits, self._world.store_ms)
 
-    def _list_destinations(self) -> None:
+    def list_destinations(self) -> None:
+        """All pages: each destination with load or settings once."""
         world, flow = self._world, self._world.flow
         pages = self._destination_pages()
-        busy, queued = set[str](), set[str]()
+        busy = set[str]()
         for partition in range(world.data.partitions):
             for name, text in world.stored_in(partition, "inflight").items():
-                (busy if in_flight(text) else queued).add(name.decode())
+                if any(map(any, counts(text).values())):
+                    busy.add(name.decode())
             busy |= {name.decode() for name in world.stored_in(partition, "parking")}
-        # One whose only messages are queued, and about to be given back, may be left out.
         listed, known = [found.name for found in pages], busy | flow.limits.keys()
-        complete = len(set(listed)) == len(listed) and known <= set(listed) <= known | queued
+        complete = len(set(listed)) == len(listed) and set(listed) == known
         self._require(complete, "the list is not of the destinations with load or settings")
         for found in pages:
             name = found.name.encode()
-            counts = [world.stored_in(it, "inflight") for it in range(world.data.partitions)]
-            permits = sum(in_flight(one.get(name, b"")) for one in counts)
+            texts = [world.stored_in(it, "inflight") for it in range(world.data.partitions)]
+            permits = sum(in_flight(one.get(name, b"")) for one in texts)
             self._require(found.in_flight == permits, "a destination's requests are miscounted")
             same = found.limits == flow.limits.get(found.name)
             self._require(same, "a destination has other limits than were set")

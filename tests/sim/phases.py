@@ -83,8 +83,7 @@ class Safety:
                 partial(answer, world, one, opened[0]),
                 partial(answer, world, one, opened[-1]),
             ]
-        if one.returning():
-            steps += [one.release]
+        steps += self._before_release(one)
         if (line := one.lines.first()) and self._rng.random() < 0.1:
             steps += [partial(one.lines.give_back, line)]
         if self._world.options.sets_limits and (waiting := one.without_permit()):
@@ -103,6 +102,13 @@ class Safety:
         self._world.callers.hold_up(waiting.offer.destination)
         if self._rng.random() < 0.7:
             one.look(waiting.claimer)
+
+    def _before_release(self, one: Replica) -> "list[Callable[[], object]]":
+        """Steps while it has messages to give back, which may be all that a destination has."""
+        if not one.returning():
+            return []
+        lists = [] if one.sending() else [self._world.callers.list_destinations]
+        return [one.release, *lists]
 
     def _wakes(self, claimer: Claimer) -> bool:
         """Whether a timer or a signal has woken it; sometimes it wakes without a reason."""

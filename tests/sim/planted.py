@@ -296,6 +296,12 @@ PLANTED: Final = (
         "INFLIGHT",
     ),
     Planted(
+        "the list of destinations leaves out those whose messages all wait for permits",
+        "read_destinations",
+        "append(reply, queued_claims(dest), call",
+        "append(reply, 0, call",
+    ),
+    Planted(
         "a forgotten message leaves its progress",
         "lib/finished",
         "  call('HDEL', PROGRESS, unpack(ids))\nend",

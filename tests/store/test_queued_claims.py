@@ -150,3 +150,16 @@ async def test_settle_asks_for_a_claim_if_messages_may_wait_for_the_permits_pass
         claimed.permit = False  # it was passed on
     await asyncio.gather(*(store.queues[0].settle(outcome(claimed)) for claimed in holders))
     assert (notified, store.queues[0].parked) == (([0], {HOST.encode()}) if asks else ([], set()))
+
+
+async def test_list_destinations_shows_one_whose_messages_all_wait_for_a_permit(
+    store: Store,
+) -> None:
+    await create(store, "a", "b", "c", "d")
+    holders = await claim(store, 0)
+    await create(store, "e")
+    (queued,) = await claim(store, OPEN, 0)
+    assert not queued.permit
+    await asyncio.gather(*(store.queues[0].settle(outcome(one)) for one in holders))
+    (found,) = (await store.destinations.list(10)).rows
+    assert (found.name, found.in_flight, found.waiting) == (HOST, 0, 1)

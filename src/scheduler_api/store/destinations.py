@@ -27,7 +27,7 @@ def share(concurrency: int, partition: int, partitions: int) -> int:
 class Step(NamedTuple):
     """The position at which a list continues.
 
-    Its places are, for each partition, the destinations in flight, then the parked ones; the last
+    Its places are, for each partition, the destinations with claims, then the parked ones; the last
     place has those with settings. A place is read by the server's cursor, in no order.
     """
 
@@ -37,6 +37,14 @@ class Step(NamedTuple):
 
 
 FIRST_STEP: Final = Step(0)
+
+
+class _Part(NamedTuple):
+    """A destination in one partition."""
+
+    destination: Destination
+    has_claims: bool  # with or without permits
+    has_parked: bool
 
 
 class Destinations:
@@ -86,9 +94,9 @@ class Destinations:
 
     async def _one(self, name: str) -> Destination:
         (parts,) = await self._read([name])
-        return reduce(_together, parts)
+        return _whole(parts)
 
-    async def _read(self, names: Sequence[str]) -> Sequence[Sequence[Destination]]:
+    async def _read(self, names: Sequence[str]) -> Sequence[Sequence[_Part]]:
         """For each name its part in every partition."""
         encoded = [name.encode() for name in names]
         replies = [
@@ -116,7 +124,8 @@ class Destinations:
             read += len(names)
             for parts in await self._read(names) if names else ():
                 if _belongs(place, parts, start):
-                    found.setdefault(parts[0].name, reduce(_together, parts))
+                    whole = _whole(parts)
+                    found.setdefault(whole.name, whole)
         page = sorted(found.values(), key=lambda it: (-it.in_flight - it.waiting, it.name))
         total = len(page) if cursor is None and at is None else None
         return DestinationPage(page, total, pack_step(*at) if at else None)
@@ -139,34 +148,40 @@ class Destinations:
         decoded = (name.decode(errors="replace") for name in names[:limit])
         return list(dict.fromkeys(map(destination_name, decoded))), following
 
-    def _unpack(self, row: DestinationRow) -> Destination:
+    def _unpack(self, row: DestinationRow) -> _Part:
         limits = unpack_limits(row.settings)
-        return Destination(
+        destination = Destination(
             name=row.name.decode(),
             limits=limits,
             concurrency=(limits and limits.concurrency) or self._concurrency,
             in_flight=row.in_flight,
-            waiting=row.waiting,
+            waiting=row.queued + row.parked,
             connect_failures=row.failures,
             hold=unpack_hold(row.hold, row.hold_until),
             stats=unpack_stats(row.results),
         )
+        return _Part(destination, row.in_flight + row.queued > 0, row.parked > 0)
 
 
-def _belongs(place: int, parts: Sequence[Destination], start: Step) -> bool:
+def _belongs(place: int, parts: Sequence[_Part], start: Step) -> bool:
     """Whether a destination found at a place is shown there, on the page that begins at `start`.
 
     One with settings is shown at the last place, any other at the first place where it has load.
     If it got that load after the place was read, it is shown where it is found.
     """
-    if parts[0].limits:
+    if parts[0].destination.limits:
         return place == 2 * len(parts)
-    has = [number > 0 for part in parts for number in (part.in_flight, part.waiting)]
+    has = [there for part in parts for there in (part.has_claims, part.has_parked)]
     if not any(has[place : place + 1]):
         return False
     first = has.index(True)
     read_before = first < start.place or (first == start.place and start != Step(first))
     return first == place or not read_before
+
+
+def _whole(parts: Sequence[_Part]) -> Destination:
+    """The destination in all partitions."""
+    return reduce(_together, (part.destination for part in parts))
 
 
 def _together(one: Destination, other: Destination) -> Destination:

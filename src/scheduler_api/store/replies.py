@@ -132,7 +132,8 @@ class DestinationRow(NamedTuple):
 
     name: bytes
     in_flight: int  # permits: open requests
-    waiting: int  # messages, parked or queued in a process
+    queued: int  # messages that wait for a permit in a process
+    parked: int  # messages
     settings: bytes  # b"" if none are set
     failures: int  # to connect, in a row
     hold: bytes  # why no more messages may be leased now; b"" if more may be leased

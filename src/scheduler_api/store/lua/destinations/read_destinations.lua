@@ -3,9 +3,10 @@
 --
 -- ARGV[1] limit_share: concurrency of a destination without settings, in this partition
 -- ARGV[2…] name… (1–100)
--- Returns {(name, in_flight, waiting, settings, failures, hold, hold_until, results)…}
+-- Returns {(name, in_flight, queued, parked, settings, failures, hold, hold_until, results)…}
 --   in_flight   number of permits: open requests
---   waiting     number of messages, parked or queued
+--   queued      number of messages that wait for a permit in a process
+--   parked      number of messages
 --   settings    '' if none are set
 --   failures    to connect, in a row
 --   hold        why no more messages may be leased now; '' if more may be leased
@@ -30,8 +31,9 @@ for i = 2, #ARGV do
   local dest = ARGV[i]
   local free, hold, hold_until = room(dest, limit_share, now)
   append(reply, dest, in_flight(dest))
-  append(reply, call('ZCARD', PARKED .. dest) + queued_claims(dest), stored_settings(dest) or '')
-  append(reply, failures(dest, now), free == 0 and hold or '')
+  append(reply, queued_claims(dest), call('ZCARD', PARKED .. dest))
+  append(reply, stored_settings(dest) or '', failures(dest, now))
+  append(reply, free == 0 and hold or '')
   append(reply, hold_until or -1, results_of(dest))
 end
 return reply
