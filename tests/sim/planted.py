@@ -152,6 +152,12 @@ PLANTED: Final = (
         "if false and (next_at < 0",
     ),
     Planted(
+        "parked messages that are too large for a claim are in no place after it",
+        "claim",
+        "if #undecided > 0 then enqueue_parked(undecided) end",
+        "",
+    ),
+    Planted(
         "messages over the limit are in no `parked` set",
         "lib/places",
         "  call('ZADD', PARKED .. dest, unpack(dues))\n",

@@ -183,7 +183,7 @@ class Replica:
             world.checks.all_known(self, claimer.partition)
         elif found := objection(share, claim.messages):
             raise Broken(found)
-        elif len(leases) < free:
+        elif len(leases) < free and not world.callers.large:
             world.checks.nothing_due(claimer.partition, more_is_due=claim.due_in == 0)
         world.checks.looks_again(claimer.partition, claim.due_in)
         claimer.missed = False
