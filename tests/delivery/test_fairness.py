@@ -90,7 +90,7 @@ async def hang(
         counts = [await redis.zcard(f"{keys.base}due") for keys in store.keys]
         return not any(counts)
 
-    await wait_until("all of them sent or parked", none_is_due, 30)
+    await wait_until("all of them sent or parked", none_is_due, 60)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,13 @@ class Connections:
         task.add_done_callback(self._open.pop)
 
     async def end(self, server: asyncio.Server) -> None:
-        """Stop listening, abort every connection, cancel its handler, wait until all is closed."""
+        """Stop listening, abort every connection, cancel its handler, wait until all is closed.
+
+        A handler that calls it is cancelled too, and the rest is done without it.
+        """
+        await asyncio.shield(asyncio.create_task(self._end(server)))
+
+    async def _end(self, server: asyncio.Server) -> None:
         self._ending = True
         closed = asyncio.create_task(server.wait_closed())
         await asyncio.sleep(0)  # it must begin to wait before `close`: later it returns at once

@@ -118,7 +118,7 @@ async def test_tcp_server_ends_a_connection_that_it_has_just_accepted(turns: int
 async def test_tcp_server_waits_for_a_handshake_until_its_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stream_server, "HANDSHAKE_TIMEOUT", 0.1)
+    monkeypatch.setattr(stream_server, "HANDSHAKE_TIMEOUT", 1.0)
     before = open_transports()
     async with tcp_server(sleep, contexts()[0]) as port:
         client = dial(port)
