@@ -14,7 +14,7 @@ from scheduler_api.delivery.outcomes import Outcomes
 from scheduler_api.delivery.permits import Permits
 from scheduler_api.delivery.slot_shares import SlotShares
 from scheduler_api.delivery.store_health import StoreHealth
-from scheduler_api.delivery.timing import QUICK_REQUEST
+from scheduler_api.delivery.timing import MAX_QUEUED, QUICK_REQUEST
 from scheduler_api.domain.destination import Limits
 from scheduler_api.domain.errors import StoreUnavailable
 from scheduler_api.store.store import Store
@@ -156,6 +156,18 @@ async def test_pass_on_gives_back_the_queued_messages_after(
     assert await process.due_again() == {"b", "c"}
 
 
+async def test_pass_on_after_a_slow_request_leaves_the_messages_to_those_that_are_open(
+    process: Process,
+) -> None:
+    """One slow request among many quick ones."""
+    first, other = await process.sending("a"), await process.sending("other")
+    await process.queued("b")
+    assert not await slow_request(process, first, first)
+    assert first.claimed.permit
+    assert process.end(other), "it has passed its permit on: the destination is quick again"
+    assert process.started == ["a", "other", "b"]
+
+
 async def test_queue_gives_back_messages_without_an_open_request_before_them(
     process: Process,
 ) -> None:
@@ -195,6 +207,53 @@ async def test_queue_gives_back_messages_that_wait_too_long(
     await wait_until("all are given back", lambda: not process.leases.queued)
     assert time.monotonic() - began >= 0.1
     assert await process.due_again() == {"b", "c"}
+
+
+async def test_queue_gives_back_only_those_that_wait_too_long(process: Process) -> None:
+    await process.sending("a")
+    b, _ = await process.queued("b", "c")
+    (line,) = process.permits.lines.values()
+    line.waiting[0] = (time.monotonic() - MAX_QUEUED, b)
+    process.permits._give_back_old()
+    await process.permits.released()
+    assert [lease.claimed.id for lease in process.leases.queued] == ["c"]
+
+
+async def test_waiting_names_the_lines_in_turn(process: Process) -> None:
+    await process.sending("a")
+    await process.sending("other", OTHER)
+    await process.queued("b")
+    await process.queued("c", url=OTHER)
+    queue = process.store.queues[0]
+    first, second, third = (list(process.permits.waiting(queue)) for _ in range(3))
+    assert first == second[::-1] == third
+
+
+async def test_awaiting_keeps_ended_requests_for_a_short_time_only(process: Process) -> None:
+    a, b = await process.sending("a"), await process.sending("b")
+    await process.queued("c")
+    assert process.end(a)
+    with process.permits.awaiting(process.store.queues[0]):
+        assert not process.end(b)
+        assert process.later is not None
+        await asyncio.wait_for(asyncio.ensure_future(process.later), 5)
+        assert process.permits.pass_on(b, reached=True) is None, "the claim takes too long"
+
+
+async def test_queue_passes_no_permit_of_a_lease_that_renew_reported_as_lost(
+    process: Process,
+) -> None:
+    a, b = await process.sending("a"), await process.sending("b")
+    await process.queued("c")
+    (d,) = await process.leased("d")
+    d.claimed.permit = False
+    with process.permits.awaiting(process.store.queues[0]):
+        assert process.end(a)
+        assert not process.end(b)
+        process.leases._abort(b)
+        process.permits.queue([d])
+    assert process.started == ["a", "b", "c"]
+    assert await process.due_again() == {"d"}
 
 
 async def test_pass_on_keeps_the_permit_for_messages_of_a_claim_under_way(

@@ -53,9 +53,9 @@ class Lines:
         """A request has ended: its permit goes to the first message that waits for it."""
         line = ended.line
         waiting = self.waiting(line)
-        if not (answered and ended.offer.destination in self._world.quick):
+        if not answered:
             self.give_back(line)
-        elif ended.passes == MAX_PASSES:
+        elif ended.passes == MAX_PASSES or ended.offer.destination not in self._world.quick:
             self._give_back_without_request(line)
         elif waiting:
             self._pass(ended, waiting[0])
@@ -84,8 +84,7 @@ class Lines:
         """Give back what has waited for long, and forget lines that are not used any more."""
         then = self._world.now - MAX_QUEUED * 1000
         for lease in self._replica.leases:
-            if lease.waits and lease.claimed_ms <= then:
-                self.give_back(lease.line)
+            lease.returns = lease.returns or (lease.waits and lease.claimed_ms <= then)
         self._used = {line for line in self._used if self.waiting(line)}
 
     def stop(self) -> None:

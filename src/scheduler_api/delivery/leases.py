@@ -120,16 +120,13 @@ class Leases:
                 self._abort(lease)
 
     def _abort(self, lease: Lease) -> None:
-        # Not after the request has ended: its settle reports whether the claim was still held.
-        if lease in self.sending:
-            if has_started(lease.task):
-                lease.task.cancel()
-                log.warning("lease_lost", message_id=lease.claimed.id)
-            else:
-                # A task that is cancelled now runs no line of its code: its claim would not be
-                # released, and would count as a crash. Started, it sees the end and releases it.
-                lease.deadline = -math.inf
-        elif lease in self.queued:
+        if lease in self.sending and has_started(lease.task):
+            lease.task.cancel()
+            log.warning("lease_lost", message_id=lease.claimed.id)
+        else:
+            # It starts no request any more, and passes no permit on. A task that is cancelled
+            # before it starts would run no line of its code: its claim would not be released, and
+            # count as a crash. After the request, its settle reports that the claim was lost.
             lease.deadline = -math.inf
 
 

@@ -7,6 +7,7 @@ on: the store may have given the permit of a lost lease to another process.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Final
 from scheduler_api.delivery.leases import Lease, Leases
 from scheduler_api.delivery.outcomes import Outcomes
 from scheduler_api.delivery.slot_shares import SlotShares
-from scheduler_api.delivery.timing import MAX_QUEUED, RECOUNT_INTERVAL
+from scheduler_api.delivery.timing import MAX_AWAITED, MAX_QUEUED, RECOUNT_INTERVAL
 from scheduler_api.store.queue import Queue
 
 MAX_PASSES: Final = 32  # then the permit goes back to the store, where other processes get it too
@@ -71,21 +72,32 @@ class Permits:
         for destination in queue.parked:
             self._line(queue, destination)
         queue.parked.clear()
-        if not self.lines:
-            return {}
-        return {key[1]: len(it.waiting) for key, it in self.lines.items() if key[0] is queue}
+        found = {key[1]: len(it.waiting) for key, it in self.lines.items() if key[0] is queue}
+        if len(found) > 1:  # a claim fills the lines in this order: each is the first one in turn
+            first = (queue, next(iter(found)))
+            self.lines[first] = self.lines.pop(first)
+        return found
 
     @contextmanager
     def awaiting(self, queue: Queue) -> Iterator[None]:
-        """While a claim is under way: requests that end keep their permits for its messages."""
+        """While a claim is under way: requests that end keep their permits for its messages.
+
+        Not for longer than MAX_AWAITED: their outcomes wait as well.
+        """
         self._claiming.add(queue)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(MAX_AWAITED, self._end_awaiting, queue)
         try:
             yield
         finally:
-            self._claiming.remove(queue)
-            for key, line in self.lines.items():
-                if key[0] is queue:
-                    _settle(line)
+            timer.cancel()
+            self._end_awaiting(queue)
+
+    def _end_awaiting(self, queue: Queue) -> None:
+        self._claiming.discard(queue)
+        for key, line in self.lines.items():
+            if key[0] is queue:
+                _let_go(line)
 
     def queue(self, queued: Iterable[Lease]) -> None:
         """Start messages with the permits of ended requests; let the others wait for open ones.
@@ -98,9 +110,9 @@ class Permits:
             self._leases.queue(lease)
             line.waiting.append((now, lease))
             while line.ended and line.waiting:
-                ended, settled = line.ended.popleft()
+                ended, decided = line.ended.popleft()
                 self._pass(ended, line)
-                settled.set_result(None)
+                decided.set_result(None)
         self._give_back_without_request(*self.lines)
         self._set_timer()
 
@@ -117,22 +129,23 @@ class Permits:
         """Start the first message that waits behind `ended`, with the permit of `ended`.
 
         Returns what to wait for before `ended` is settled, if there may soon be such a message. If
-        the destination was not reached, or is slow, the waiting messages are given back.
+        the destination was not reached, the waiting messages are given back; if it is slow, the
+        permit is.
         """
         key = (ended.queue, ended.claimed.destination)
         line = self.lines.get(key)
         if line is None:
             return None
-        if not (reached and self._shares.is_quick(ended.claimed.destination)):
+        if not reached:
             self._give_back(key)
-        elif ended.passes == MAX_PASSES:
+        elif ended.passes == MAX_PASSES or not self._shares.is_quick(ended.claimed.destination):
             self._give_back_without_request(key)
         elif line.waiting:
             self._pass(ended, line)
         elif ended.queue in self._claiming:
-            settled = asyncio.get_running_loop().create_future()
-            line.ended.append((ended, settled))
-            return settled
+            decided = asyncio.get_running_loop().create_future()
+            line.ended.append((ended, decided))
+            return decided
         return None
 
     def _pass(self, ended: Lease, line: _Line) -> None:
@@ -151,22 +164,23 @@ class Permits:
         """Give back all waiting messages."""
         for key in list(self.lines):
             self._give_back(key)
-            _settle(self.lines.pop(key))
+            _let_go(self.lines.pop(key))
 
     async def released(self) -> None:
         """Wait until all calls that give messages back have ended."""
         await asyncio.gather(*self._releasing, return_exceptions=True)
 
     def _give_back_without_request(self, *keys: tuple[Queue, bytes]) -> None:
-        """Of these lines, give back those that have no open request."""
-        open_lines = {(it.queue, it.claimed.destination) for it in self._leases.sending}
+        """Of these lines, give back those whose destination has no open request."""
         for key in keys:
-            if key not in open_lines:
+            if not self._shares.is_open(key[1]):
                 self._give_back(key)
 
-    def _give_back(self, key: tuple[Queue, bytes]) -> None:
-        leases = [lease for _, lease in self.lines[key].waiting]
-        self.lines[key].waiting.clear()
+    def _give_back(self, key: tuple[Queue, bytes], until: float = math.inf) -> None:
+        """Give back the messages of a line, or those that have waited since `until` or earlier."""
+        waiting, leases = self.lines[key].waiting, []
+        while waiting and waiting[0][0] <= until:
+            leases.append(waiting.popleft()[1])
         if leases:
             task = asyncio.create_task(self._release(key[0], leases))
             self._releasing.add(task)
@@ -194,15 +208,15 @@ class Permits:
             # The store cuts the permits of a process to its claims. Without queued messages it
             # notices a permit that was lost, for example with a record that cannot be read.
             recount = line.recounted_at <= now - RECOUNT_INTERVAL
-            if recount or (line.waiting and line.waiting[0][0] <= then):
+            self._give_back(key, math.inf if recount else then)
+            if recount:
                 line.recounted_at = now
-                self._give_back(key)
             if line.used_at <= then and not line.ended:
                 del self.lines[key]
         self._set_timer()
 
 
-def _settle(line: _Line) -> None:
-    """Let the ended requests of a line be settled with their permits."""
+def _let_go(line: _Line) -> None:
+    """Let the ended requests of a line give their permits back."""
     while line.ended:
         line.ended.popleft()[1].set_result(None)

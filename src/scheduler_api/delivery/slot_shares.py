@@ -80,6 +80,10 @@ class SlotShares:
         requests = self._open.get(destination)
         return requests.quick if requests else destination in self._quick
 
+    def is_open(self, destination: bytes) -> bool:
+        """Whether a request to the destination is open."""
+        return destination in self._open
+
     def _toggle(self, requests: _Requests) -> None:
         requests.quick = not requests.quick
         self._held_by_quick += len(requests.began) * (1 if requests.quick else -1)

@@ -27,6 +27,7 @@ MIN_STANDBY: Final = 0.02  # delay of a process that lost a race; doubled each t
 MAX_STANDBY: Final = 0.1  # how late the first message is after the leading process died
 QUICK_REQUEST: Final = 0.5  # a request that is open for longer is slow
 MAX_QUEUED: Final = 1.0  # longest wait for a permit: it cannot be cancelled, or paused, meanwhile
+MAX_AWAITED: Final = 0.02  # longest wait of an ended request for the messages of a claim
 RECOUNT_INTERVAL: Final = 15.0  # between two times at which queued messages are given back
 
 # Pauses after errors, in seconds.

@@ -151,7 +151,7 @@ class DuplicateMessage(Conflict):
 
 
 class MessageInFlight(Conflict):
-    """The message is being sent; try again after the attempt."""
+    """The message is being sent, or will be within a second; try again after the attempt."""
 
     code = "in_flight"
 

@@ -75,7 +75,8 @@ class Queue:
     async def claim(self, limit: int, ahead: float = 0.0, share: Share = Share()) -> Claim:  # noqa: B008  immutable
         """Lease up to `limit` messages that are due, or will be in `ahead` seconds.
 
-        Messages for which `share` leaves no slot are parked until it does.
+        Messages for which `share` leaves no slot are parked until it does. Some are leased without
+        a permit: their requests may be opened when they get that of another message.
         Raises: StoreUnavailable, DataRefused.
 
         After an error the next call carries the same nonce: if the script had run and only its

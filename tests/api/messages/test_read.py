@@ -163,7 +163,7 @@ async def test_get_shows_that_a_message_is_being_sent(api: Api, live_store: Stor
     await create(api, id="a")
     await queue_of(live_store, "a").claim(1)
     found = await show(api, "a")
-    assert (found["state"], found["why"]) == ("delivering", "being sent")
+    assert (found["state"], found["why"]) == ("delivering", "being sent, or about to be")
     assert found["nextAttempt"] is None
 
 

@@ -239,14 +239,14 @@ PLANTED: Final = (
     Planted(
         "a message is sent behind a slow request",
         permits.Permits.pass_on,
-        "if not (reached and self._shares.is_quick(ended.claimed.destination)):",
-        "if not reached:",
+        " or not self._shares.is_quick(ended.claimed.destination)",
+        "",
     ),
     Planted(
         "a message is sent behind a request that did not reach its destination",
         permits.Permits.pass_on,
-        "if not (reached and self._shares.is_quick(ended.claimed.destination)):",
-        "if not self._shares.is_quick(ended.claimed.destination):",
+        "if not reached:",
+        "if False:",
     ),
     Planted(
         "a host that cannot be reached gets the queued messages one after the other",
@@ -257,7 +257,7 @@ PLANTED: Final = (
     Planted(
         "queued messages wait as long as their destination hangs",
         permits.Permits._give_back_old,
-        "self._give_back(key)",
+        "self._give_back(key, math.inf if recount else then)",
         "pass",
     ),
     Planted(
@@ -268,7 +268,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a request that waits for a claim is not settled",
-        permits._settle,
+        permits._let_go,
         "line.ended.popleft()[1].set_result(None)",
         "line.ended.popleft()",
     ),

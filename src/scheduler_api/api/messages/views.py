@@ -93,8 +93,8 @@ class MessageView(CheckedRequest, frozen=True, kw_only=True, rename="camel", omi
         State,
         described(
             "`scheduled`: waits for its time or its destination. `retrying`: the same, after a "
-            "failed attempt. `delivering`: being sent. `delivered`: a 2xx response came. `failed`: "
-            "all attempts failed, or the receiver refused further ones."
+            "failed attempt. `delivering`: being sent, or about to be. `delivered`: a 2xx response "
+            "came. `failed`: all attempts failed, or the receiver refused further ones."
         ),
     ]
     why: Annotated[str, described("The reason for the state, for people.", "waits for its time")]
@@ -151,7 +151,7 @@ def _why(message: Message) -> str:
     reasons: dict[State, str] = {
         "scheduled": hold or "waits for its time",
         "retrying": f"{hold or 'waits for its next attempt'}; {attempts} made{last}",
-        "delivering": "being sent",
+        "delivering": "being sent, or about to be",
         "delivered": f"delivered after {attempts}",
         "failed": f"failed after {attempts}{last}",
     }
