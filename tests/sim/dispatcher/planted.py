@@ -77,7 +77,7 @@ PLANTED: Final = (
     Planted(
         "a task that has not started is cancelled, and its claim is never released",
         leases.Leases._abort,
-        "if has_started(lease.task):",
+        "if lease in self.sending and has_started(lease.task):",
         "if True:",
     ),
     Planted(
