@@ -55,13 +55,18 @@ class Connections:
         await asyncio.wait([closed, *tasks])
 
     async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Reader and writer keep the error of their connection, which would keep this frame, and so
+        # both of them, until the garbage collector runs.
         try:
-            with suppress(OSError, EOFError):  # the client has left
-                await self._handle(reader, writer)
+            await self._handle(reader, writer)
+        except (OSError, EOFError) as error:  # the client has left
+            error.__traceback__ = None
         finally:
             writer.close()
-            with suppress(OSError):
+            try:
                 await writer.wait_closed()
+            except OSError as error:
+                error.__traceback__ = None
 
 
 @asynccontextmanager
