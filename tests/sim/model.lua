@@ -5,7 +5,7 @@
 -- Called with what ECHO does: the seam in a script that stands for two calls, see planted.py; and
 -- with what SPUBLISH calls, if anybody listens.
 local seam, publish = ...
--- Each call of a script makes its functions anew, so that compiled code is soon thrown away.
+-- Each call of a script creates its functions again, so compiled code would be used only once.
 if jit then jit.off() end
 local keys, dirty = {}, {} -- name → what is stored; names that were written since `changed`
 local changes, now_us, store_run = 0, 0, 0

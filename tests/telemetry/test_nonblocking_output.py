@@ -195,7 +195,7 @@ async def test_lines_of_one_turn_are_written_in_parts_that_a_pipe_takes_whole(
     assert [len(line) for line in b"".join(writes).splitlines()] == sizes
     assert [len(data) for data in writes if len(data) > select.PIPE_BUF] == [
         3 * select.PIPE_BUF + 1
-    ], "a line of its own"
+    ], "a line that is longer than a pipe takes is written alone"
     assert max(len(data) for data in writes if data.count(b"\n") > 1) > select.PIPE_BUF // 2
 
 
