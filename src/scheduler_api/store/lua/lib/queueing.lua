@@ -37,9 +37,9 @@ end
 -- How many parked messages of a destination may be leased: with the permits that this call can
 -- grant, and behind them.
 local function parked_room(process, dest, limit_share, now)
-  local free, _, _, may_wait = room(dest, limit_share, now)
+  local free, _, _, may_queue = room(dest, limit_share, now)
   -- Without a permit in this call, messages could only wait for requests that are open now.
-  if not may_wait or free == 0 and process.open[dest] ~= -2 then return 0 end
+  if not may_queue or free == 0 and process.open[dest] ~= -2 then return 0 end
   return wanted(process, dest) + (1 + QUEUED_PER_PERMIT) * free
 end
 
